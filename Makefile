@@ -1,0 +1,39 @@
+# Every target does its own set-up in .venv, so that on a fresh machine one command is enough.
+# VENV=0 builds against the torch of $(PYTHON) in place and installs nothing.
+PYTHON ?= python3
+VENV ?= .venv
+
+ifeq ($(VENV),0)
+BIN_PYTHON := $(PYTHON)
+READY := build/.in-place
+else
+BIN_PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.ready
+endif
+
+NATIVE_SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
+# Spinning OpenMP threads fight with each other on a busy machine.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: test clean
+
+test: $(READY)
+	$(BIN_PYTHON) -m pytest
+
+clean:
+	rm -rf build dist *.egg-info crnn_ext/*.so
+
+$(VENV)/.installed: requirements-dev.txt
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "$(PYTHON) has no venv module: install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN_PYTHON) -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.installed setup.py pyproject.toml $(NATIVE_SOURCES)
+	CRNN_EXT_CUDA=$${CRNN_EXT_CUDA:-0} $(BIN_PYTHON) -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+build/.in-place: setup.py $(NATIVE_SOURCES)
+	$(BIN_PYTHON) setup.py --quiet build_ext --inplace
+	@mkdir -p build && touch $@

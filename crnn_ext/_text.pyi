@@ -1,0 +1,9 @@
+import numpy as np
+import numpy.typing as npt
+
+class Charset:
+    def __init__(self, characters: str, blank: int) -> None: ...
+    def encode(self, texts: list[bytes]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]: ...
+    def decode(
+        self, tokens: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+    ) -> tuple[list[str], int | None]: ...

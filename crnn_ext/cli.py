@@ -1,0 +1,129 @@
+"""The command `crnn-ext`.
+
+Each of its commands is a function that adds the parser and one that runs the command and returns the exit
+status: 0; 1 if some of the inputs could not be used; 2 if nothing could be done.
+"""
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+# Files that `read` holds in memory at a time, in batches: enough to find some of equal width.
+_BATCHES_AT_A_TIME = 16
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `crnn-ext` with the arguments, or those of the process, and returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="crnn-ext", description="Text recognition with CTC and CRNN networks."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_read(commands)
+    arguments = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Prints the names of files that are not valid UTF-8 as the bytes that they are.
+        sys.stdout.reconfigure(errors="surrogateescape")
+    try:
+        status: int = arguments.run(arguments)
+    except BrokenPipeError:
+        # The program at the other end, such as head, wants no more. Python would say so again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _add_read(commands: Any) -> None:
+    parser = commands.add_parser(
+        "read",
+        help="read the text in images",
+        description="Reads the text in images. Prints a line for each, in the order given: path, text and its "
+        "confidence, P(text | image), separated by tabs. Images that cannot be read are named on standard error, "
+        "and the exit status is then 1; it is 2 if the checkpoint cannot be used.",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="a PNG, JPEG, WebP, TIFF, BMP or GIF file, any size"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON objects, one a line: path, text, confidence, and characters with the pixel columns "
+        "[start, end) at which they were read",
+    )
+    parser.add_argument("--device", type=_device, default="cpu", help="cpu (default), cuda or cuda:N")
+    parser.add_argument(
+        "--batch-size",
+        type=_positive,
+        default=16,
+        metavar="N",
+        help="images of equal width read at once (default 16)",
+    )
+    parser.set_defaults(run=_read)
+
+
+def _read(arguments: argparse.Namespace) -> int:
+    try:
+        from crnn_ext.ocr import CheckpointError, ImageError, Recognizer
+    except ImportError as error:
+        return _failure(str(error))
+    try:
+        recognizer = Recognizer.load(
+            arguments.checkpoint, device=arguments.device, batch_size=arguments.batch_size
+        )
+    except CheckpointError as error:
+        return _failure(str(error))
+
+    status = 0
+    step = _BATCHES_AT_A_TIME * arguments.batch_size
+    for first in range(0, len(arguments.images), step):
+        paths, images = [], []
+        for path in arguments.images[first : first + step]:
+            try:
+                images.append(recognizer.prepare(path))
+                paths.append(path)
+            except ImageError as error:
+                _complain(f"{path}: {error}")
+                status = 1
+        try:
+            readings = recognizer.read(images)
+        except ValueError as error:
+            return _failure(f"{arguments.checkpoint}: {error}")
+        for path, reading in zip(paths, readings, strict=True):
+            if arguments.json:
+                characters = [character._asdict() for character in reading.characters]
+                line = json.dumps({"path": path, **reading._asdict(), "characters": characters})
+            else:
+                line = f"{path}\t{reading.text}\t{reading.confidence:.4f}"
+            print(line, flush=True)
+    return status
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise argparse.ArgumentTypeError(f"{name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"it must be an integer of at least 1, and it is {text!r}")
+    return number
+
+
+def _failure(message: str) -> int:
+    _complain(message)
+    return 2
+
+
+def _complain(message: str) -> None:
+    print(f"crnn-ext: {message}", file=sys.stderr)

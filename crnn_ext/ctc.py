@@ -1,0 +1,209 @@
+"""CTC operators: the loss and its module, greedy decoding.
+
+Shapes: T frames, N samples, C classes, S target length. Time first, (T, N, C), as in torch; (T, C) is one unbatched
+sample, and every result then has no N.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from crnn_ext import ops
+
+Reduction = Literal["none", "mean", "sum"]
+InputType = Literal["logits", "log_probs"]
+Lengths = Tensor | Sequence[int] | int
+
+_REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+_NORMALIZE = {"logits": True, "log_probs": False}
+_FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def _choice(name: str, value: str, choices: dict[str, int] | dict[str, bool]) -> int:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, and it is {value!r}")
+    return choices[value]
+
+
+def _check_logits(logits: Tensor, blank: int) -> None:
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"logits must be a tensor, and it is {type(logits).__name__}")
+    if logits.dtype not in _FLOATING:
+        raise TypeError(f"logits must be float16, bfloat16, float32 or float64, and it is {logits.dtype}")
+    if logits.dim() not in (2, 3):
+        raise ValueError(f"logits must be (T, N, C) or (T, C), and its shape is {tuple(logits.shape)}")
+    classes = logits.shape[-1]
+    if not 1 <= classes <= 1 << 20:
+        raise ValueError(f"logits must have 1 to 2^20 classes, and its shape is {tuple(logits.shape)}")
+    if not isinstance(blank, int) or isinstance(blank, bool):
+        raise TypeError(f"blank must be an int, and it is {type(blank).__name__}")
+    if not 0 <= blank < classes:
+        raise ValueError(f"blank must be in [0, C={classes}), and it is {blank}")
+
+
+def _index_tensor(name: str, value: Lengths, device: torch.device) -> Tensor:
+    """An int32 or int64 tensor where the operators can read it."""
+    if not isinstance(value, Tensor):
+        try:
+            value = torch.tensor(value, dtype=torch.int64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{name} must be a tensor or a sequence of int ({error})") from None
+    if value.dtype not in _INTEGERS:
+        raise TypeError(f"{name} must have an integer dtype, and it has {value.dtype}")
+    dtype = value.dtype if value.dtype in _INTEGERS[:2] else torch.int64
+    if value.device == device:
+        return value if value.dtype == dtype else value.to(dtype)
+    return value.to(device=device, dtype=dtype, non_blocking=True)
+
+
+def _lengths(name: str, value: Lengths, samples: int, device: torch.device) -> Tensor:
+    lengths = _index_tensor(name, value, device)
+    if lengths.dim() != 1 or lengths.shape[0] != samples:
+        raise ValueError(f"{name} must have shape (N={samples},), and its shape is {tuple(lengths.shape)}")
+    return lengths
+
+
+def ctc_loss(
+    logits: Tensor,
+    targets: Tensor | Sequence[int] | Sequence[Sequence[int]],
+    input_lengths: Lengths,
+    target_lengths: Lengths,
+    blank: int = 0,
+    reduction: Reduction = "mean",
+    zero_infinity: bool = False,
+    *,
+    input_type: InputType = "logits",
+    validate: bool | None = None,
+) -> Tensor:
+    r"""Connectionist temporal classification loss: :math:`-\ln P(\text{target} \mid \text{logits})`, in nats.
+
+    Log-softmax over the classes, the sum over all alignments and the gradient are one operator. The arguments and
+    their order are those of :func:`torch.nn.functional.ctc_loss`, whose log-probabilities may be passed as they are:
+    normalising them again changes nothing.
+
+    Args:
+        logits: (T, N, C), or (T, C) for one sample; float16, bfloat16, float32 or float64, any strides. 16-bit
+            inputs are computed in float32. -inf masks a class. Frames at or beyond a sample's input length are never
+            read.
+        targets: (N, S) padded, or 1-D concatenated (sum of target_lengths); integers in [0, C) other than blank.
+            Padding is never looked at. (S,) for one sample.
+        input_lengths: (N,), frames of each sample, in [0, T]; an integer tensor or a sequence of int; 0-d or an int
+            for one sample.
+        target_lengths: (N,), labels of each sample; likewise.
+        blank: the class that stands for no label, in [0, C).
+        reduction: "none": (N,); "mean": each loss over its target length (at least 1), then the mean over N, as
+            torch does; "sum".
+        zero_infinity: losses and gradients of samples that no alignment fits become 0 instead of +inf and NaN.
+        input_type: "logits", or "log_probs": taken as they are, not normalised; the gradient is then minus the
+            occupancy. A log-probability above 2^28 / T counts as +inf.
+        validate: whether the values of lengths and targets are checked. None: those of CPU tensors are, those on a
+            GPU, where that would synchronise, are not. Unchecked, a sample that breaks the rules has loss NaN.
+
+    Returns:
+        The loss, () or (N,); float64 for float64 logits, float32 for all others. A sample with NaN or +inf in its
+        live frames has loss and gradient NaN; its neighbours are unaffected.
+
+    Raises:
+        TypeError: an argument has the wrong type or dtype.
+        ValueError: a shape, option, length or label breaks its rule; the message names it and the value.
+
+    Source: A. Graves et al., "Connectionist Temporal Classification", ICML 2006.
+    """
+    _check_logits(logits, blank)
+    reduction_code = _choice("reduction", reduction, _REDUCTIONS)
+    normalize = bool(_choice("input_type", input_type, _NORMALIZE))
+    device = logits.device
+    targets = _index_tensor("targets", targets, device)
+    batched = logits.dim() == 3
+    if not batched:
+        logits = logits.unsqueeze(1)
+        if targets.dim() != 1:
+            raise ValueError(f"targets must be (S,) for unbatched logits, and its shape is {tuple(targets.shape)}")
+        targets = targets.unsqueeze(0)
+        input_lengths = _index_tensor("input_lengths", input_lengths, device).reshape(-1)
+        target_lengths = _index_tensor("target_lengths", target_lengths, device).reshape(-1)
+    samples = logits.shape[1]
+    if targets.dim() not in (1, 2) or (targets.dim() == 2 and targets.shape[0] != samples):
+        raise ValueError(
+            f"targets must be (N={samples}, S) or concatenated in one dimension, and its shape is {tuple(targets.shape)}"
+        )
+    arguments = (
+        logits,
+        targets,
+        _lengths("input_lengths", input_lengths, samples, device),
+        _lengths("target_lengths", target_lengths, samples, device),
+        blank,
+        reduction_code,
+        zero_infinity,
+        normalize,
+        device.type == "cpu" if validate is None else validate,
+        logits.requires_grad and torch.is_grad_enabled(),
+    )
+    if torch.compiler.is_compiling():
+        loss = ops.ctc_loss(*arguments)
+    else:
+        try:
+            loss = ops.ctc_loss(*arguments)
+        except RuntimeError as error:
+            if str(error).startswith("ctc_loss: "):
+                raise ValueError(str(error).splitlines()[0]) from None
+            raise
+    return loss if batched or reduction != "none" else loss.squeeze(0)
+
+
+class CTCLoss(nn.Module):
+    """:func:`ctc_loss` as a module, in place of :class:`torch.nn.CTCLoss`; takes logits as well as log-probabilities.
+
+    Args:
+        blank: the class that stands for no label.
+        reduction: "none", "mean" or "sum".
+        zero_infinity: whether samples that no alignment fits count as 0.
+        input_type: "logits" or "log_probs".
+        validate: whether the values of lengths and targets are checked; None: on the CPU.
+    """
+
+    def __init__(
+        self,
+        blank: int = 0,
+        reduction: Reduction = "mean",
+        zero_infinity: bool = False,
+        *,
+        input_type: InputType = "logits",
+        validate: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.blank = blank
+        self.reduction: Reduction = reduction
+        self.zero_infinity = zero_infinity
+        self.input_type: InputType = input_type
+        self.validate = validate
+
+    def forward(
+        self,
+        logits: Tensor,
+        targets: Tensor | Sequence[int] | Sequence[Sequence[int]],
+        input_lengths: Lengths,
+        target_lengths: Lengths,
+    ) -> Tensor:
+        """The loss of a batch; shapes, dtypes and errors as for :func:`ctc_loss`."""
+        return ctc_loss(
+            logits,
+            targets,
+            input_lengths,
+            target_lengths,
+            self.blank,
+            self.reduction,
+            self.zero_infinity,
+            input_type=self.input_type,
+            validate=self.validate,
+        )
+
+    def extra_repr(self) -> str:
+        """The options, for print()."""
+        return (
+            f"blank={self.blank}, reduction={self.reduction!r}, zero_infinity={self.zero_infinity}, "
+            f"input_type={self.input_type!r}"
+        )

@@ -1,0 +1,276 @@
+"""The CRNN of Shi, Bai & Yao (2015): convolutions read an image column by column, LSTMs read the columns.
+
+"An End-to-End Trainable Neural Network for Image-based Sequence Recognition", arXiv:1507.05717, in three
+variants that are in use with PyTorch. The names of their parameters are kept, so that checkpoints load.
+
+All three go through torch.export with a dynamic batch and width. torch.compile leaves each LSTM to its own
+kernels, which breaks the graph there; `torch._dynamo.config.allow_rnn` traces it and gives one graph.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
+
+import torch
+from torch import Tensor, nn
+
+from .layers import BidirectionalLSTM, Columns, ResidualBlock, scaled_channels, windows
+
+IMAGE_HEIGHT = 32
+
+
+class _RecognitionNetwork(nn.Module):
+    """What the three networks share.
+
+    A subclass assigns its layers in the order in which an image passes them and ends with `_add_recurrence`;
+    that order is all that `forward` and `output_lengths` know about a network.
+    """
+
+    rnn: nn.Sequential
+    min_width: int
+
+    def __init__(self, imgH: int, nc: int, nclass: int, nh: int, width: float) -> None:  # noqa: N803
+        name = type(self).__name__
+        if imgH != IMAGE_HEIGHT:
+            raise ValueError(
+                f"{name}: imgH must be {IMAGE_HEIGHT}, the height its layers are made for, but is {imgH}"
+            )
+        for argument, value, least, why in (
+            ("nc", nc, 1, ""),
+            ("nclass", nclass, 2, " (the blank and one character)"),
+            ("nh", nh, 1, ""),
+        ):
+            if not isinstance(value, Integral):
+                raise TypeError(f"{name}: {argument} must be an int, but is {value!r}")
+            if value < least:
+                raise ValueError(f"{name}: {argument} must be at least {least}{why}, but is {value}")
+        if not (width > 0 and math.isfinite(width)):
+            raise ValueError(f"{name}: width must be finite and above 0, but is {width}")
+        super().__init__()
+        self.imgH = imgH
+        self.nc = nc
+        self.register_load_state_dict_pre_hook(_drop_module_prefix)  # type: ignore[no-untyped-call]
+
+    def _add_recurrence(self, features: int, nh: int, nclass: int) -> None:
+        """Ends the network with its recurrent layers; `features` is channels times rows of the last map."""
+        self.rnn = nn.Sequential(BidirectionalLSTM(features, nh, nh), BidirectionalLSTM(nh, nh, nclass))
+        self.min_width = next(columns for columns in itertools.count(1) if self._frames(columns) > 0)
+
+    def _image_layers(self) -> Iterator[nn.Module]:
+        return (layer for name, layer in self.named_children() if name != "rnn")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images to one row of class scores per frame.
+
+        Args:
+            images: `(N, nc, 32, W)`, floating point, of the dtype of the parameters, usually in [-1, 1]; W at
+                least `min_width`. All W columns are read, those that pad a narrower image among them.
+
+        Returns:
+            Logits `(T, N, nclass)`, not normalised; T is `output_lengths([W])`.
+
+        Raises:
+            TypeError: `images` is not floating point.
+            ValueError: `images` has another shape, or too few columns for one frame.
+        """
+        name = type(self).__name__
+        if not images.is_floating_point():
+            raise TypeError(f"{name}: images must be floating point, but are {images.dtype}")
+        if images.ndim != 4 or images.shape[1] != self.nc or images.shape[2] != self.imgH:
+            raise ValueError(
+                f"{name}: images must have shape (N, nc={self.nc}, imgH={self.imgH}, W), "
+                f"but have {tuple(images.shape)}"
+            )
+        if images.shape[3] < self.min_width:
+            raise ValueError(
+                f"{name}: images must be at least {self.min_width} columns wide to give one frame, "
+                f"but are {images.shape[3]}"
+            )
+        maps = images
+        for layer in self._image_layers():
+            maps = layer(maps)
+        # (N, channels, rows, T) to (T, N, channels * rows). Without contiguous(), torch.export cannot tell
+        # for which T the result would be a view.
+        frames = maps.permute(3, 0, 1, 2).contiguous().flatten(2)
+        logits: Tensor = self.rnn(frames)
+        return logits
+
+    def output_lengths(self, widths: Tensor | Sequence[int]) -> Tensor:
+        """How many frames T the network makes of images of these widths.
+
+        Args:
+            widths: columns of each image; an integer tensor of any shape on any device, or a sequence of int.
+
+        Returns:
+            int64, of the shape and on the device of `widths`; 0 for a width below `min_width`, an image that
+            `forward` refuses. No value is read, so that a tensor on a GPU causes no synchronisation.
+
+        Raises:
+            TypeError: `widths` are not integers.
+        """
+        if not isinstance(widths, Tensor):
+            # An empty list has no elements to take an integer dtype from.
+            widths = torch.tensor(widths, dtype=None if len(widths) else torch.int64)
+        if widths.is_floating_point() or widths.is_complex() or widths.dtype == torch.bool:
+            raise TypeError(f"{type(self).__name__}: widths must be integers, but are {widths.dtype}")
+        return self._frames(widths.long())
+
+    def _frames(self, columns: Columns) -> Columns:
+        for layer in self._image_layers():
+            for window in windows(layer):
+                columns = window.columns(columns)
+        return columns
+
+
+class CRNN(_RecognitionNetwork):
+    """The seven convolutions of the paper, three of them batch-normalised: 8.3 million parameters.
+
+    T is W // 4 + 1 frames.
+
+    Args:
+        imgH: height of the images, 32.
+        nc: channels of the images, 1 for grey.
+        nclass: classes, the blank among them.
+        nh: hidden units of each direction of each LSTM.
+        leakyRelu: LeakyReLU(0.2) in place of ReLU.
+        width: factor on the channels of every convolution, rounded to multiples of 8; 1 is the full network.
+
+    Raises:
+        TypeError, ValueError: an argument breaks its rule, with its name and value.
+    """
+
+    def __init__(
+        self,
+        imgH: int,  # noqa: N803
+        nc: int,
+        nclass: int,
+        nh: int,
+        leakyRelu: bool = False,  # noqa: N803
+        *,
+        width: float = 1.0,
+    ) -> None:
+        super().__init__(imgH, nc, nclass, nh, width)
+        c64, c128, c256, c512 = scaled_channels(width, 64, 128, 256, 512)
+        self.conv1 = _conv3x3(nc, c64)
+        self.relu1 = _activation(leakyRelu)
+        self.pool1 = nn.MaxPool2d(2)  # 16 rows
+        self.conv2 = _conv3x3(c64, c128)
+        self.relu2 = _activation(leakyRelu)
+        self.pool2 = nn.MaxPool2d(2)  # 8 rows
+        self.conv3_1 = _conv3x3(c128, c256)
+        self.bn3 = nn.BatchNorm2d(c256)
+        self.relu3_1 = _activation(leakyRelu)
+        self.conv3_2 = _conv3x3(c256, c256)
+        self.relu3_2 = _activation(leakyRelu)
+        self.pool3 = _pool_rows()  # 4 rows
+        self.conv4_1 = _conv3x3(c256, c512)
+        self.bn4 = nn.BatchNorm2d(c512)
+        self.relu4_1 = _activation(leakyRelu)
+        self.conv4_2 = _conv3x3(c512, c512)
+        self.relu4_2 = _activation(leakyRelu)
+        self.pool4 = _pool_rows()  # 2 rows
+        self.conv5 = nn.Conv2d(c512, c512, 2)  # 1 row
+        self.bn5 = nn.BatchNorm2d(c512)
+        self.relu5 = _activation(leakyRelu)
+        self._add_recurrence(c512, nh, nclass)
+
+
+class CRNN_v2(_RecognitionNetwork):  # noqa: N801
+    """Eight narrower convolutions, each batch-normalised, two rows to the LSTM: 3.7 million parameters.
+
+    T is W // 4 + 2 frames. Arguments and errors as in `CRNN`.
+    """
+
+    def __init__(
+        self,
+        imgH: int,  # noqa: N803
+        nc: int,
+        nclass: int,
+        nh: int,
+        leakyRelu: bool = False,  # noqa: N803
+        *,
+        width: float = 1.0,
+    ) -> None:
+        super().__init__(imgH, nc, nclass, nh, width)
+        channels = nc
+        for stage, pair, pool in (
+            (1, (32, 64), nn.MaxPool2d(2)),  # 16 rows
+            (2, (64, 128), nn.MaxPool2d(2)),  # 8 rows
+            (3, (96, 192), _pool_rows()),  # 4 rows
+            (4, (128, 256), _pool_rows()),  # 2 rows
+        ):
+            for step, outputs in enumerate(scaled_channels(width, *pair), start=1):
+                self.add_module(f"conv{stage}_{step}", _conv3x3(channels, outputs))
+                self.add_module(f"bn{stage}_{step}", nn.BatchNorm2d(outputs))
+                self.add_module(f"relu{stage}_{step}", _activation(leakyRelu))
+                channels = outputs
+            self.add_module(f"pool{stage}", pool)
+        self.bn5 = nn.BatchNorm2d(channels)
+        self._add_recurrence(2 * channels, nh, nclass)
+
+
+class CRNN_res(_RecognitionNetwork):  # noqa: N801
+    """Nine residual blocks between two convolutions: 20.8 million parameters.
+
+    T is W / 4 frames, rounded up. Arguments and errors as in `CRNN`, without `leakyRelu`.
+    """
+
+    def __init__(
+        self,
+        imgH: int,  # noqa: N803
+        nc: int,
+        nclass: int,
+        nh: int,
+        *,
+        width: float = 1.0,
+    ) -> None:
+        super().__init__(imgH, nc, nclass, nh, width)
+        c64, c128, c256, c512 = scaled_channels(width, 64, 128, 256, 512)
+        self.conv1 = _conv3x3(nc, c64)
+        self.relu1 = nn.ReLU(inplace=True)
+        self.res1 = ResidualBlock(c64, c64)
+        self.res2_1 = ResidualBlock(c64, c128, stride=(2, 2))  # 16 rows
+        self.res2_2 = ResidualBlock(c128, c128)
+        self.res3_1 = ResidualBlock(c128, c256, stride=(2, 2))  # 8 rows
+        self.res3_2 = ResidualBlock(c256, c256)
+        self.res3_3 = ResidualBlock(c256, c256)
+        self.res4_1 = ResidualBlock(c256, c512, stride=(2, 1))  # 4 rows
+        self.res4_2 = ResidualBlock(c512, c512)
+        self.res4_3 = ResidualBlock(c512, c512)
+        self.pool = nn.AvgPool2d((2, 2), (2, 1), (0, 1))  # 2 rows
+        self.conv5 = nn.Conv2d(c512, c512, 2)  # 1 row
+        self.bn5 = nn.BatchNorm2d(c512)
+        self.relu5 = nn.ReLU(inplace=True)
+        self._add_recurrence(c512, nh, nclass)
+
+
+def _conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def _pool_rows() -> nn.MaxPool2d:
+    """Halves the rows and keeps the columns (one more, for the padding): narrow letters keep their frames."""
+    return nn.MaxPool2d((2, 2), (2, 1), (0, 1))
+
+
+def _activation(leaky: bool) -> nn.Module:
+    return nn.LeakyReLU(0.2, inplace=True) if leaky else nn.ReLU(inplace=True)
+
+
+def _drop_module_prefix(
+    module: nn.Module,
+    state_dict: dict[str, Tensor],
+    prefix: str,
+    local_metadata: Mapping[str, object],
+    strict: bool,
+    missing_keys: list[str],
+    unexpected_keys: list[str],
+    error_msgs: list[str],
+) -> None:
+    """Lets a state dict load that was saved from inside a (Distributed)DataParallel wrapper."""
+    wrapped = prefix + "module."
+    names = [name for name in state_dict if name.startswith(prefix)]
+    if all(name.startswith(wrapped) for name in names):
+        for name in names:
+            state_dict[prefix + name.removeprefix(wrapped)] = state_dict.pop(name)

@@ -1,0 +1,88 @@
+"""What torch has to know of each operator besides its kernels: shapes for tracing, and derivatives.
+
+The schemas and kernels are in `csrc/`, one folder an operator.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from crnn_ext._load import load_libraries
+
+load_libraries()
+
+_ctc_loss = torch.ops.crnn_ext.ctc_loss.default
+_ctc_loss_backward = torch.ops.crnn_ext.ctc_loss_backward.default
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which inputs of `dtype` are computed, and that of losses and scores."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+@torch.library.register_fake("crnn_ext::ctc_loss")
+def _(
+    logits: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank: int,
+    reduction: int,
+    zero_infinity: bool,
+    normalize: bool,
+    validate: bool,
+    with_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    frames, samples, _ = logits.shape
+    dtype = compute_dtype(logits.dtype)
+    loss = logits.new_empty((samples,) if reduction == 0 else (), dtype=dtype)
+    saved = frames * (2 * samples + targets.numel()) if with_grad else 0
+    return loss, logits.new_empty((saved,), dtype=dtype)
+
+
+@torch.library.register_fake("crnn_ext::ctc_loss_backward")
+def _(grad_loss: Tensor, logits: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(logits)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    logits, targets, input_lengths, target_lengths, blank, reduction, _, normalize, _, _ = inputs
+    saved = output[1]
+    ctx.mark_non_differentiable(saved)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(logits, targets, input_lengths, target_lengths, saved)
+    ctx.options = (blank, reduction, normalize)
+
+
+# The gradient has no derivative of its own: asking for one raises instead of being silently wrong.
+@once_differentiable
+def _backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    gradient = None
+    if grad_loss is not None:
+        gradient = _ctc_loss_backward(grad_loss, *ctx.saved_tensors, *ctx.options)
+    return (gradient, *[None] * 9)
+
+
+torch.library.register_autograd("crnn_ext::ctc_loss", _backward, setup_context=_setup_context)
+
+
+class _EagerCTCLoss(torch.autograd.Function):
+    """The same derivative as the registered one, at half the cost of a call: for eager code."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, *inputs: Any) -> tuple[Tensor, Tensor]:
+        output: tuple[Tensor, Tensor] = _ctc_loss(*inputs)
+        _setup_context(ctx, inputs, output)
+        return output
+
+    backward = staticmethod(_backward)
+
+
+def ctc_loss(*inputs: Any) -> Tensor:
+    """`crnn_ext::ctc_loss`, differentiable with respect to its first input; without what it keeps."""
+    with_grad = inputs[-1]
+    call = _EagerCTCLoss.apply if with_grad and not torch.compiler.is_compiling() else _ctc_loss
+    loss: Tensor = call(*inputs)[0]
+    return loss

@@ -1,0 +1,283 @@
+"""Between texts and the classes of a CTC network."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from reprlib import Repr
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crnn_ext import _text
+
+__all__ = ["Charset"]
+
+# As behind the tokens of the decoders. Never a class, so that padding taken for labels shows at once.
+PADDING = -1
+
+# Quotes values in messages without the middle of long ones.
+_shortened = Repr()
+_shortened.maxstring = 72
+
+
+class Charset:
+    """The characters that a network can read, each with its class, and the blank.
+
+    A character is one Unicode code point in composed form (NFC): "é" may be given, and encoded, as an "e" with a
+    combining acute too. What composition leaves in several code points, such as a Devanagari letter with its
+    vowel sign, is several characters here, each with a class of its own.
+
+    A charset never changes. It equals every charset of the same characters in the same order with the same
+    blank, and it hashes and pickles.
+
+    Args:
+        characters: a str, in which every code point is a character, or a sequence of str, one for each
+            character. They take the classes from 0 on in this order, leaving out `blank`.
+        blank: the class of the blank, from 0 to the number of characters.
+
+    Raises:
+        ValueError: if a character occurs twice, is not one code point after NFC or is a lone surrogate, or if
+            the blank is out of range.
+        TypeError: if an argument is of another type. A set is: its order changes from process to process.
+    """
+
+    def __init__(self, characters: str | Sequence[str], blank: int = 0) -> None:
+        self._characters = _distinct_characters(characters)
+        if isinstance(blank, bool) or not isinstance(blank, int):
+            raise TypeError(f"Charset: blank must be an int, and it is {_type_name(blank)}")
+        if not 0 <= blank <= len(self._characters):
+            raise ValueError(f"Charset: blank must be in [0, {len(self._characters)}], and it is {blank}")
+        self._blank = blank
+        self._known = frozenset(self._characters)
+        self._native = _text.Charset(self._characters, blank)
+
+    @classmethod
+    def from_labels(cls, texts: str | Iterable[str], blank: int = 0) -> "Charset":
+        """The charset of all characters in the texts (after NFC), sorted by code point.
+
+        Raises:
+            TypeError: if a text is not a str.
+            ValueError: as the constructor.
+        """
+        return cls(sorted(set("".join(_composed_texts("from_labels", texts)))), blank)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Charset":
+        """The charset that `to_dict` wrote. The data need not be trusted.
+
+        Raises:
+            TypeError, ValueError: if the data is not of that form, and as the constructor.
+        """
+        if not isinstance(data, Mapping):
+            raise TypeError(f"from_dict: data must be a mapping, and it is {_type_name(data)}")
+        if set(data) != {"characters", "blank"}:
+            keys = _shortened.repr(list(data))
+            raise ValueError(f"from_dict: data must have the keys 'characters' and 'blank', and it has {keys}")
+        return cls(data["characters"], data["blank"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{"characters": str, "blank": int}`, for checkpoints and JSON."""
+        return {"characters": self._characters, "blank": self._blank}
+
+    @property
+    def characters(self) -> str:
+        """The characters in the order of their classes."""
+        return self._characters
+
+    @property
+    def blank(self) -> int:
+        """The class of the blank."""
+        return self._blank
+
+    @property
+    def num_classes(self) -> int:
+        """The number of characters and one for the blank: C of the network's logits."""
+        return len(self._characters) + 1
+
+    def encode(
+        self, texts: str | Iterable[str], *, unknown: Literal["error", "skip"] = "error", padded: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """The targets and target lengths of texts, as `CTCLoss` takes them.
+
+        Args:
+            texts: N texts, or a single one. They are brought to NFC.
+            unknown: what becomes of a character that the charset does not have: "error" raises, "skip" leaves
+                it out. `count_unknown` tells which they are.
+            padded: whether the targets are rows of equal length or stand one after the other.
+
+        Returns:
+            targets: int64, `(N, S)` padded with -1 to the longest text, or `(sum of lengths,)` without
+                `padded`; `(S,)` for a single text.
+            lengths: int64, `(N,)`; `()` for a single text.
+
+        Raises:
+            ValueError: if a character is unknown; names it, its text and its position there after NFC.
+            TypeError: if a text is not a str.
+        """
+        if unknown not in ("error", "skip"):
+            raise ValueError(f"encode: unknown must be 'error' or 'skip', and it is {unknown!r}")
+        composed = _composed_texts("encode", texts)
+        # A lone surrogate passes, and is then met as one more character that the charset does not have.
+        in_utf8 = [text.encode("utf-8", "surrogatepass") for text in composed]
+        targets, lengths, skipped = self._native.encode(in_utf8)
+        if skipped and unknown == "error":
+            raise self._unknown_character(composed)
+        if isinstance(texts, str):
+            return torch.from_numpy(targets), torch.from_numpy(lengths)[0]
+        if padded:
+            live = np.arange(lengths.max(initial=0)) < lengths[:, None]
+            rows = np.full(live.shape, PADDING, np.int64)
+            rows[live] = targets
+            targets = rows
+        return torch.from_numpy(targets), torch.from_numpy(lengths)
+
+    def count_unknown(self, texts: str | Iterable[str]) -> Counter[str]:
+        """How often the texts (after NFC) have each character that the charset does not have.
+
+        Raises:
+            TypeError: if a text is not a str.
+        """
+        composed = _composed_texts("count_unknown", texts)
+        return Counter(character for text in composed for character in text if character not in self._known)
+
+    def decode(
+        self, tokens: Tensor | npt.ArrayLike, lengths: Tensor | npt.ArrayLike | None = None
+    ) -> list[str] | Any:
+        """The texts of collapsed tokens (repetitions and blanks removed), as the decoders return them.
+
+        Tokens and lengths have any integer type; tensors may be on any device. Negative tokens are padding and
+        are left out. The texts are not brought to NFC: they hold what was read.
+
+        Args:
+            tokens: `(N, T)` padded, `(sum of lengths,)` one text after the other, or `(T,)` of a single text.
+            lengths: the number of tokens of each text, `(N,)`, or `()` for a single text. Texts one after the
+                other need it; otherwise it may be left to the padding.
+
+        Returns:
+            The N texts; a str for a single text.
+
+        Raises:
+            ValueError: if a token is the blank or not below `num_classes`, or if the lengths do not fit.
+            TypeError: if tokens or lengths are not integers.
+        """
+        array = _integers("tokens", tokens)
+        if array.ndim not in (1, 2):
+            raise ValueError(f"decode: tokens must have 1 or 2 dimensions, and it has {array.ndim}")
+        width = array.shape[-1]
+        counts = np.full(array.shape[:-1], width) if lengths is None else _integers("lengths", lengths)
+        concatenated = array.ndim == counts.ndim == 1
+        if not concatenated and counts.shape != array.shape[:-1]:
+            raise ValueError(
+                "decode: lengths must be (N,) for tokens (N, T), and (N,) or () for tokens in one dimension, "
+                f"and the shapes are {counts.shape} and {array.shape}"
+            )
+        misfits = np.flatnonzero((counts < 0) | (counts > width))
+        if misfits.size:
+            name, value = _element("lengths", counts, misfits[0])
+            raise ValueError(f"decode: {name} must be in [0, {width}], and it is {value}")
+        if concatenated and counts.sum() != width:
+            raise ValueError(f"decode: lengths must add up to {width} tokens, and their sum is {counts.sum()}")
+
+        starts = np.cumsum(counts) - counts if concatenated else width * np.arange(counts.size)
+        texts, invalid = self._native.decode(array, starts, counts)
+        if invalid is not None:
+            name, value = _element("tokens", array, invalid)
+            if value == self._blank:
+                raise ValueError(
+                    f"decode: tokens must be collapsed (repetitions and blanks removed), and {name} is {value}, "
+                    "the blank"
+                )
+            raise ValueError(f"decode: {name} must be below num_classes={self.num_classes}, and it is {value}")
+        return texts if counts.ndim else texts[0]
+
+    def __contains__(self, character: object) -> bool:
+        return isinstance(character, str) and unicodedata.normalize("NFC", character) in self._known
+
+    def __len__(self) -> int:
+        return len(self._characters)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Charset):
+            return NotImplemented
+        return self._characters == other._characters and self._blank == other._blank
+
+    def __hash__(self) -> int:
+        return hash((self._characters, self._blank))
+
+    def __reduce__(self) -> tuple[type["Charset"], tuple[str, int]]:
+        return type(self), (self._characters, self._blank)
+
+    def __repr__(self) -> str:
+        return f"Charset({_shortened.repr(self._characters)}, blank={self._blank})"
+
+    def _unknown_character(self, texts: list[str]) -> ValueError:
+        """The error that names the first character of the texts that the charset does not have."""
+        index, text, position, character = next(
+            (index, text, position, character)
+            for index, text in enumerate(texts)
+            for position, character in enumerate(text)
+            if character not in self._known
+        )
+        return ValueError(
+            f"encode: texts must hold characters of the charset only, and texts[{index}], "
+            f"{_shortened.repr(text)}, has {_named(character)} at position {position}"
+        )
+
+
+def _distinct_characters(characters: str | Sequence[str]) -> str:
+    if not isinstance(characters, Sequence):
+        raise TypeError(f"Charset: characters must be a str or a sequence of str, and it is {_type_name(characters)}")
+    positions: dict[str, int] = {}
+    for position, character in enumerate(characters):
+        if not isinstance(character, str):
+            raise TypeError(f"Charset: characters[{position}] must be a str, and it is {_type_name(character)}")
+        composed = unicodedata.normalize("NFC", character)
+        if len(composed) != 1:
+            raise ValueError(
+                f"Charset: characters[{position}] must be one code point after NFC, and "
+                f"{_shortened.repr(character)} has {len(composed)}"
+            )
+        if "\ud800" <= composed <= "\udfff":
+            raise ValueError(f"Charset: characters[{position}] is {_named(composed)}, a lone surrogate")
+        if composed in positions:
+            raise ValueError(
+                f"Charset: characters must be distinct, and {_named(composed)} stands at {positions[composed]} "
+                f"and {position}"
+            )
+        positions[composed] = position
+    return "".join(positions)
+
+
+def _composed_texts(operation: str, texts: str | Iterable[str]) -> list[str]:
+    """A list of the texts in NFC; a str is one text."""
+    items = [texts] if isinstance(texts, str) else list(texts)
+    for index, item in enumerate(items):
+        if not isinstance(item, str):
+            raise TypeError(f"{operation}: texts[{index}] must be a str, and it is {_type_name(item)}")
+    return [unicodedata.normalize("NFC", item) for item in items]
+
+
+def _integers(argument: str, values: Tensor | npt.ArrayLike) -> npt.NDArray[np.int64]:
+    array = values.numpy(force=True) if isinstance(values, Tensor) else np.asarray(values)
+    # NumPy makes an empty list an array of floats.
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"decode: {argument} must hold integers, and its type is {array.dtype}")
+    return array.astype(np.int64, order="C", copy=False)
+
+
+def _element(argument: str, array: npt.NDArray[np.int64], flat_index: int) -> tuple[str, int]:
+    """An element of an argument as messages write it, such as tokens[3, 7], and its value."""
+    index = np.unravel_index(flat_index, array.shape)
+    name = f"{argument}[{', '.join(map(str, index))}]" if index else argument
+    return name, int(array.flat[flat_index])
+
+
+def _named(character: str) -> str:
+    return f"{character!r} (U+{ord(character):04X})"
+
+
+def _type_name(value: object) -> str:
+    return type(value).__name__

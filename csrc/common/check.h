@@ -1,0 +1,23 @@
+// Argument checks. A failed one throws std::runtime_error("<op>: <what is wrong>"), which torch turns into
+// RuntimeError and crnn_ext's Python wrappers into ValueError; no source path in it.
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+
+namespace crnn {
+
+template <class... Parts>
+[[noreturn]] void fail(const char* op, const Parts&... parts) {
+  std::ostringstream message;
+  message << op << ": ";
+  (message << ... << parts);
+  throw std::runtime_error(message.str());
+}
+
+template <class... Parts>
+void check(bool condition, const char* op, const Parts&... parts) {
+  if (!condition) fail(op, parts...);
+}
+
+}  // namespace crnn

@@ -1,0 +1,64 @@
+// One portable loop, compiled for several instruction sets, chosen when the program runs.
+//
+// A kernel is a struct with a static, always-inline run(). run_vectorised<Kernel>(...) calls the copy of it that
+// was compiled for the best instruction set of this processor. ATEN_CPU_CAPABILITY (default, avx2, avx512),
+// the variable that limits torch's own kernels, limits these too.
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+
+namespace crnn {
+
+enum class Isa { kBaseline, kAvx2, kAvx512 };
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define CRNN_TARGET_AVX2 __attribute__((target("arch=x86-64-v3")))
+#define CRNN_TARGET_AVX512 __attribute__((target("arch=x86-64-v4,prefer-vector-width=512")))
+
+inline Isa detect_isa() {
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  const char* limit = std::getenv("ATEN_CPU_CAPABILITY");
+  const bool at_most_baseline = limit != nullptr && std::strcmp(limit, "default") == 0;
+  const bool at_most_avx2 = limit != nullptr && std::strcmp(limit, "avx2") == 0;
+  if (!avx2 || at_most_baseline) return Isa::kBaseline;
+  return avx512 && !at_most_avx2 ? Isa::kAvx512 : Isa::kAvx2;
+}
+#else
+#define CRNN_TARGET_AVX2
+#define CRNN_TARGET_AVX512
+
+inline Isa detect_isa() { return Isa::kBaseline; }
+#endif
+
+template <class Kernel, class... Args>
+CRNN_TARGET_AVX512 void run_avx512(const Args&... args) {
+  Kernel::run(args...);
+}
+
+template <class Kernel, class... Args>
+CRNN_TARGET_AVX2 void run_avx2(const Args&... args) {
+  Kernel::run(args...);
+}
+
+template <class Kernel, class... Args>
+void run_baseline(const Args&... args) {
+  Kernel::run(args...);
+}
+
+template <class Kernel, class... Args>
+void run_vectorised(const Args&... args) {
+  static const Isa isa = detect_isa();
+  switch (isa) {
+    case Isa::kAvx512: return run_avx512<Kernel>(args...);
+    case Isa::kAvx2: return run_avx2<Kernel>(args...);
+    case Isa::kBaseline: return run_baseline<Kernel>(args...);
+  }
+}
+
+}  // namespace crnn
