@@ -121,7 +121,9 @@ def ctc_loss(
     if not batched:
         logits = logits.unsqueeze(1)
         if targets.dim() != 1:
-            raise ValueError(f"targets must be (S,) for unbatched logits, and its shape is {tuple(targets.shape)}")
+            raise ValueError(
+                f"targets must be (S,) for unbatched logits, and its shape is {tuple(targets.shape)}"
+            )
         targets = targets.unsqueeze(0)
         input_lengths = _index_tensor("input_lengths", input_lengths, device).reshape(-1)
         target_lengths = _index_tensor("target_lengths", target_lengths, device).reshape(-1)

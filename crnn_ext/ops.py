@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
 from crnn_ext._load import load_libraries
 
@@ -56,8 +56,6 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.options = (blank, reduction, normalize)
 
 
-# The gradient has no derivative of its own: asking for one raises instead of being silently wrong.
-@once_differentiable
 def _backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     gradient = None
     if grad_loss is not None:
@@ -65,7 +63,15 @@ def _backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | Non
     return (gradient, *[None] * 9)
 
 
+def _no_second_derivative(*_: Any) -> None:
+    raise RuntimeError(
+        "ctc_loss: its gradient has no derivative of its own, so it cannot be differentiated twice"
+    )
+
+
 torch.library.register_autograd("crnn_ext::ctc_loss", _backward, setup_context=_setup_context)
+# Without this, a penalty on the gradient would silently lose its own share of the derivative.
+torch.library.register_autograd("crnn_ext::ctc_loss_backward", _no_second_derivative)
 
 
 class _EagerCTCLoss(torch.autograd.Function):

@@ -49,7 +49,9 @@ def batches(draw):
     blank = draw(st.integers(0, classes - 1))
     longest = draw(st.integers(0, 36))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    logits = torch.randn(frames, samples, classes, generator=generator) * draw(st.sampled_from([0.1, 3.0, 20.0]))
+    logits = torch.randn(frames, samples, classes, generator=generator) * draw(
+        st.sampled_from([0.1, 3.0, 20.0])
+    )
     labels = torch.randint(0, classes - 1, (samples, longest), generator=generator)
     targets = torch.where(labels >= blank, labels + 1, labels)
     input_lengths = torch.randint(0, frames + 1, (samples,), generator=generator)
@@ -74,9 +76,7 @@ def test_equals_torch(batch, layout, concatenated):
         logits, targets, input_lengths, target_lengths, blank, zero_infinity=True
     )
     x = ours.detach().requires_grad_()
-    losses = ctc_loss(
-        x, given_targets, input_lengths, target_lengths, blank, "none", zero_infinity=True
-    )
+    losses = ctc_loss(x, given_targets, input_lengths, target_lengths, blank, "none", zero_infinity=True)
     (gradient,) = torch.autograd.grad(losses.sum(), x)
     torch.testing.assert_close(losses.double(), expected, rtol=2e-6, atol=1e-5)
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=2e-5, atol=2e-6)
@@ -126,7 +126,9 @@ def test_dtypes(dtype):
     assert losses.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert gradient.dtype == dtype
     torch.testing.assert_close(losses.double(), expected, rtol=1e-6, atol=0)
-    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=4 * torch.finfo(dtype).eps)
+    # The reference itself works with logarithms of about 60, whose ulp in float64 is 1e-14.
+    atol = 1e-13 if dtype == torch.float64 else 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=atol)
 
 
 def test_edge_cases():
@@ -202,5 +204,5 @@ def test_compile_and_second_derivative():
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(torch.autograd.grad(compiled(x, *arguments), x)[0], eager)
     (gradient,) = torch.autograd.grad(module(x, *arguments), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiate twice"):
+    with pytest.raises(RuntimeError, match="differentiated twice"):
         torch.autograd.grad(gradient.sum(), x)

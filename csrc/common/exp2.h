@@ -1,5 +1,5 @@
-// Powers of two with a real exponent, without a call into the maths library: every loop around them vectorises
-// on every instruction set.
+// Powers of two with a real exponent, without a call into the maths library: every loop around them
+// vectorises on every instruction set.
 //
 // The exponent is split into the nearest integer and a rest in [-1/2, 1/2]; 2^rest is a polynomial
 // (the Taylor series of exp(rest * ln 2), cut where its next term is below an ulp).

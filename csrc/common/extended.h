@@ -1,8 +1,9 @@
-// Extended-range numbers: a positive real kept as mantissa * 2^exponent, the exponent in an integer of its own.
+// Extended-range numbers: a positive real kept as mantissa * 2^exponent, the exponent in an integer of its
+// own.
 //
-// Probabilities of long alignments leave the range of float after a few dozen frames, and their logarithms lose
-// digits as they grow (an ulp of 2,000 is 1e-4). Mantissa and exponent side by side lose neither: scaling is
-// an integer operation and therefore exact, and nothing ever underflows.
+// Probabilities of long alignments leave the range of float after a few dozen frames, and their logarithms
+// lose digits as they grow (an ulp of 2,000 is 1e-4). Mantissa and exponent side by side lose neither:
+// scaling is an integer operation and therefore exact, and nothing ever underflows.
 //
 // Zero is the smallest number, 1 * 2^kZeroExponent: adding it to anything larger changes no bit, so that
 // no operation needs a branch for it. Exponents are clamped there after each product; the distance to the
@@ -85,8 +86,8 @@ CRNN_INLINE Real power_of_two(ExponentOf<Real> exponent) {
   return bit_cast<Real>((exponent + Bits::kBias) << Bits::kFraction);
 }
 
-// mantissa * 2^shift for a mantissa in [1, 8) and shift <= 0. What falls below the smallest normal number stays
-// there: next to a mantissa of at least 1 it is nothing.
+// mantissa * 2^shift for a mantissa in [1, 8) and shift <= 0. What falls below the smallest normal number
+// stays there: next to a mantissa of at least 1 it is nothing.
 template <class Real>
 CRNN_INLINE Real shifted_down(Real mantissa, ExponentOf<Real> shift) {
   using Bits = RealBits<Real>;

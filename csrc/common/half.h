@@ -27,9 +27,15 @@ struct ComputeType<double> {
   using Real = double;
 };
 
-CRNN_INLINE float to_compute(float x) { return x; }
-CRNN_INLINE double to_compute(double x) { return x; }
-CRNN_INLINE float to_compute(BFloat16 x) { return bit_cast<float>(uint32_t(x.bits) << 16); }
+CRNN_INLINE float to_compute(float x) {
+  return x;
+}
+CRNN_INLINE double to_compute(double x) {
+  return x;
+}
+CRNN_INLINE float to_compute(BFloat16 x) {
+  return bit_cast<float>(uint32_t(x.bits) << 16);
+}
 
 CRNN_INLINE float to_compute(Half x) {
   const uint32_t magnitude = x.bits & 0x7fffu;

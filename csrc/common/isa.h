@@ -1,8 +1,8 @@
 // One portable loop, compiled for several instruction sets, chosen when the program runs.
 //
-// A kernel is a struct with a static, always-inline run(). run_vectorised<Kernel>(...) calls the copy of it that
-// was compiled for the best instruction set of this processor. ATEN_CPU_CAPABILITY (default, avx2, avx512),
-// the variable that limits torch's own kernels, limits these too.
+// A kernel is a struct with a static, always-inline run(). run_vectorised<Kernel>(...) calls the copy of it
+// that was compiled for the best instruction set of this processor. ATEN_CPU_CAPABILITY (default, avx2,
+// avx512), the variable that limits torch's own kernels, limits these too.
 #pragma once
 
 #include <cstdlib>
@@ -33,7 +33,9 @@ inline Isa detect_isa() {
 #define CRNN_TARGET_AVX2
 #define CRNN_TARGET_AVX512
 
-inline Isa detect_isa() { return Isa::kBaseline; }
+inline Isa detect_isa() {
+  return Isa::kBaseline;
+}
 #endif
 
 template <class Kernel, class... Args>
@@ -55,9 +57,12 @@ template <class Kernel, class... Args>
 void run_vectorised(const Args&... args) {
   static const Isa isa = detect_isa();
   switch (isa) {
-    case Isa::kAvx512: return run_avx512<Kernel>(args...);
-    case Isa::kAvx2: return run_avx2<Kernel>(args...);
-    case Isa::kBaseline: return run_baseline<Kernel>(args...);
+    case Isa::kAvx512:
+      return run_avx512<Kernel>(args...);
+    case Isa::kAvx2:
+      return run_avx2<Kernel>(args...);
+    case Isa::kBaseline:
+      return run_baseline<Kernel>(args...);
   }
 }
 

@@ -8,9 +8,10 @@
 
 namespace crnn {
 
-// Calls work(item, worker) for each item in [0, items), in any order and from several threads. `worker` numbers the
-// threads from 0, so that each can have scratch memory of its own: at most max_workers(items, grain) of them.
-// Items are handed out one by one, since samples differ in length. `grain`: the fewest items worth a thread.
+// Calls work(item, worker) for each item in [0, items), in any order and from several threads. `worker`
+// numbers the threads from 0, so that each can have scratch memory of its own: at most max_workers(items,
+// grain) of them. Items are handed out one by one, since samples differ in length. `grain`: the fewest items
+// worth a thread.
 inline int64_t max_workers(int64_t items, int64_t grain) {
   const int64_t threads = torch::stable::get_num_threads();
   return std::max<int64_t>(1, std::min(threads, items / std::max<int64_t>(1, grain)));

@@ -1,8 +1,8 @@
 // Loops over one row of C classes, on the host.
 //
-// Rows are walked in blocks of kLanes elements: a constant trip count, so that each block becomes a few vector
-// instructions on any instruction set. The last, incomplete block takes the same loop with a condition on each
-// lane.
+// Rows are walked in blocks of kLanes elements: a constant trip count, so that each block becomes a few
+// vector instructions on any instruction set. The last, incomplete block takes the same loop with a condition
+// on each lane.
 #pragma once
 
 #include "common/exp2.h"
@@ -12,7 +12,9 @@ namespace crnn {
 
 constexpr int kLanes = 16;
 
-constexpr int64_t rounded_up_to_lanes(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+constexpr int64_t rounded_up_to_lanes(int64_t n) {
+  return (n + kLanes - 1) / kLanes * kLanes;
+}
 
 template <class Real>
 CRNN_INLINE Real sum_of_lanes(Real* lanes) {

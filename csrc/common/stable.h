@@ -13,7 +13,9 @@ namespace crnn {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-inline bool is_index_type(ScalarType type) { return type == ScalarType::Int || type == ScalarType::Long; }
+inline bool is_index_type(ScalarType type) {
+  return type == ScalarType::Int || type == ScalarType::Long;
+}
 
 // A new tensor on the device of `like`.
 inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
@@ -44,11 +46,16 @@ class IndexView {
 template <class Body>
 void dispatch_floating(ScalarType type, const char* op, const Body& body) {
   switch (type) {
-    case ScalarType::Float: return body(float{});
-    case ScalarType::Double: return body(double{});
-    case ScalarType::Half: return body(Half{});
-    case ScalarType::BFloat16: return body(BFloat16{});
-    default: throw std::runtime_error(std::string(op) + ": logits must be float16, bfloat16, float32 or float64");
+    case ScalarType::Float:
+      return body(float{});
+    case ScalarType::Double:
+      return body(double{});
+    case ScalarType::Half:
+      return body(Half{});
+    case ScalarType::BFloat16:
+      return body(BFloat16{});
+    default:
+      throw std::runtime_error(std::string(op) + ": logits must be float16, bfloat16, float32 or float64");
   }
 }
 

@@ -4,8 +4,8 @@
 //              2. each sample: the recursion, which turns those logits into occupancies
 //   backward   3. each row: softmax - occupancy, times the incoming gradient
 //
-// Rows and samples are shared among threads; none of them adds to what another one wrote, so that the result is the
-// same for any number of threads.
+// Rows and samples are shared among threads; none of them adds to what another one wrote, so that the result
+// is the same for any number of threads.
 #include <vector>
 
 #include "common/check.h"
@@ -21,19 +21,19 @@ constexpr const char* kOp = "ctc_loss";
 
 // The targets and lengths of a batch, read once.
 struct Batch {
-  std::vector<int32_t> labels;        // concatenated, as in targets (with the padding of padded ones)
-  std::vector<int64_t> first_label;   // (N): index into labels
-  std::vector<int64_t> length;        // (N)
-  std::vector<int64_t> frames;        // (N)
-  std::vector<char> valid;            // (N): 0 where a length or a label breaks the rules
+  std::vector<int32_t> labels;       // concatenated, as in targets (with the padding of padded ones)
+  std::vector<int64_t> first_label;  // (N): index into labels
+  std::vector<int64_t> length;       // (N)
+  std::vector<int64_t> frames;       // (N)
+  std::vector<char> valid;           // (N): 0 where a length or a label breaks the rules
 
   bool is_live(int64_t t, int64_t n) const { return t < frames[n]; }
 };
 
-// Reads lengths and labels. What breaks the rules is an error with `validate`; otherwise it makes that sample invalid:
-// all its frames count as live and none of its labels is looked at.
-Batch read_batch(const Shape& shape, const Tensor& targets, const Tensor& input_lengths, const Tensor& target_lengths,
-                 int64_t blank, bool validate) {
+// Reads lengths and labels. What breaks the rules is an error with `validate`; otherwise it makes that sample
+// invalid: all its frames count as live and none of its labels is looked at.
+Batch read_batch(const Shape& shape, const Tensor& targets, const Tensor& input_lengths,
+                 const Tensor& target_lengths, int64_t blank, bool validate) {
   Batch batch;
   batch.labels.resize(shape.labels);
   batch.first_label.resize(shape.samples);
@@ -50,12 +50,13 @@ Batch read_batch(const Shape& shape, const Tensor& targets, const Tensor& input_
     const bool frames_fit = frames >= 0 && frames <= shape.frames;
     const bool length_fits = length >= 0 && length <= available;
     if (validate) {
-      check(frames_fit, kOp, "input_lengths[", n, "] is ", frames, ", but logits has T=", shape.frames, " frames");
+      check(frames_fit, kOp, "input_lengths[", n, "] is ", frames, ", but logits has T=", shape.frames,
+            " frames");
       check(length >= 0, kOp, "target_lengths[", n, "] is ", length, ", but a length cannot be negative");
-      check(length_fits || !shape.padded, kOp, "target_lengths[", n, "] is ", length, ", but targets has S=",
-            shape.max_length, " columns");
-      check(length_fits, kOp, "target_lengths[", n, "] is ", length, ", but concatenated targets has only ", available,
-            " labels left of ", shape.labels);
+      check(length_fits || !shape.padded, kOp, "target_lengths[", n, "] is ", length,
+            ", but targets has S=", shape.max_length, " columns");
+      check(length_fits, kOp, "target_lengths[", n, "] is ", length, ", but concatenated targets has only ",
+            available, " labels left of ", shape.labels);
     }
     bool valid = frames_fit && length_fits;
     next_label = first + (length_fits ? length : 0);
@@ -64,7 +65,8 @@ Batch read_batch(const Shape& shape, const Tensor& targets, const Tensor& input_
       const bool label_fits = label >= 0 && label < shape.classes && label != blank;
       if (validate && !label_fits) {
         std::ostringstream element;
-        shape.padded ? element << "targets[" << n << ", " << i << "]" : element << "targets[" << first + i << "]";
+        shape.padded ? element << "targets[" << n << ", " << i << "]"
+                     : element << "targets[" << first + i << "]";
         check(label != blank, kOp, element.str(), " is ", label, ", which is the blank");
         fail(kOp, element.str(), " is ", label, ", but logits has C=", shape.classes, " classes");
       }
@@ -76,8 +78,8 @@ Batch read_batch(const Shape& shape, const Tensor& targets, const Tensor& input_
     batch.frames[n] = valid ? frames : shape.frames;
     batch.valid[n] = valid;
   }
-  check(!validate || shape.padded || next_label == shape.labels, kOp, "target_lengths adds up to ", next_label,
-        ", but concatenated targets has ", shape.labels, " labels");
+  check(!validate || shape.padded || next_label == shape.labels, kOp, "target_lengths adds up to ",
+        next_label, ", but concatenated targets has ", shape.labels, " labels");
   return batch;
 }
 
@@ -96,19 +98,22 @@ struct Rows {
   CRNN_INLINE Storage* row(int64_t t, int64_t n) const { return data + t * stride_t + n * stride_n; }
 };
 
-// Log-probabilities that are taken as they are may be positive. Above this bound the exponents of a path could
-// leave their integer, so such a number counts as +inf does.
-constexpr double largest_log_prob(int64_t frames) { return double(1 << 28) / double(frames); }
+// Log-probabilities that are taken as they are may be positive. Above this bound the exponents of a path
+// could leave their integer, so such a number counts as +inf does.
+constexpr double largest_log_prob(int64_t frames) {
+  return double(1 << 28) / double(frames);
+}
 
 // 1. Rows [begin, end) of the T*N rows.
 template <class Storage>
 struct GatherRows {
   using Real = typename ComputeType<Storage>::Real;
 
-  static CRNN_INLINE void run(const Shape& shape, const Batch& batch, const Rows<const Storage>& logits, int64_t blank,
-                              bool normalize, const Saved<Real>& saved, Real* blank_logits, Real* scratch,
-                              int64_t begin, int64_t end) {
-    const Real largest = normalize ? std::numeric_limits<Real>::infinity() : Real(largest_log_prob(shape.frames));
+  static CRNN_INLINE void run(const Shape& shape, const Batch& batch, const Rows<const Storage>& logits,
+                              int64_t blank, bool normalize, const Saved<Real>& saved, Real* blank_logits,
+                              Real* scratch, int64_t begin, int64_t end) {
+    const Real largest =
+        normalize ? std::numeric_limits<Real>::infinity() : Real(largest_log_prob(shape.frames));
     for (int64_t index = begin; index < end; ++index) {
       const int64_t t = index / shape.samples, n = index % shape.samples;
       if (!batch.valid[n] || !batch.is_live(t, n)) continue;
@@ -148,8 +153,17 @@ double sample_loss(const Shape& shape, const Batch& batch, int64_t n, bool zero_
                             saved.inverse_sum + first_row,
                             blank_logits + first_row,
                             saved.posterior + shape.frames * batch.first_label[n]};
+  // What no live frame fills is zero, so that equal inputs give equal tensors, bit for bit.
+  const int64_t written = batch.valid[n] ? frames : 0;
+  std::fill(saved.peak + first_row + written, saved.peak + first_row + shape.frames, Real(0));
+  std::fill(saved.inverse_sum + first_row + written, saved.inverse_sum + first_row + shape.frames, Real(0));
+  if (shape.padded)
+    std::fill(sample.posterior + written * sample.target_length,
+              sample.posterior + shape.frames * shape.max_length, Real(0));
+
   bool is_number = batch.valid[n];
-  for (int64_t t = 0; is_number && t < frames; ++t) is_number = sample.inverse_sum[t] == sample.inverse_sum[t];
+  for (int64_t t = 0; is_number && t < frames; ++t)
+    is_number = sample.inverse_sum[t] == sample.inverse_sum[t];
 
   double loss = std::numeric_limits<double>::quiet_NaN();
   if (is_number && frames < frames_needed(sample.labels, sample.target_length)) {
@@ -163,7 +177,8 @@ double sample_loss(const Shape& shape, const Batch& batch, int64_t n, bool zero_
   const bool no_gradient = loss == kInfinity && zero_infinity;
   if (no_gradient) loss = 0;
   if (!(loss < kInfinity) || no_gradient) {
-    const Real mark = no_gradient ? std::numeric_limits<Real>::infinity() : std::numeric_limits<Real>::quiet_NaN();
+    const Real mark =
+        no_gradient ? std::numeric_limits<Real>::infinity() : std::numeric_limits<Real>::quiet_NaN();
     std::fill_n(saved.peak + first_row, frames, mark);
   }
   return loss;
@@ -176,7 +191,9 @@ double weight(const Shape& shape, const Batch& batch, int64_t n, Reduction reduc
 }
 
 // Rows that make a piece of work: few enough to share out, many enough to be worth it.
-int64_t rows_per_item(const Shape& shape) { return std::max<int64_t>(1, 16384 / (shape.classes + 64)); }
+int64_t rows_per_item(const Shape& shape) {
+  return std::max<int64_t>(1, 16384 / (shape.classes + 64));
+}
 
 template <class Work>
 void parallel_over_rows(const Shape& shape, const Work& work) {
@@ -200,8 +217,9 @@ class ScratchRows {
 };
 
 template <class Storage>
-double forward(const Shape& shape, const Batch& batch, const Tensor& logits, int64_t blank, Reduction reduction,
-               bool zero_infinity, bool normalize, bool with_grad, void* saved_data, void* sample_losses) {
+double forward(const Shape& shape, const Batch& batch, const Tensor& logits, int64_t blank,
+               Reduction reduction, bool zero_infinity, bool normalize, bool with_grad, void* saved_data,
+               void* sample_losses) {
   using Real = typename ComputeType<Storage>::Real;
   const Rows<const Storage> rows(logits.const_data_ptr(), logits);
   const Saved<Real> saved(saved_data, shape);
@@ -218,10 +236,12 @@ double forward(const Shape& shape, const Batch& batch, const Tensor& logits, int
   std::vector<RecursionWorkspace<Real>> workspaces(max_workers(shape.samples, grain));
   std::vector<double> losses(shape.samples);
   parallel_over(shape.samples, grain, [&](int64_t n, int64_t worker) {
-    losses[n] = sample_loss(shape, batch, n, zero_infinity, with_grad, saved, blank_logits.get(), workspaces[worker]);
+    losses[n] =
+        sample_loss(shape, batch, n, zero_infinity, with_grad, saved, blank_logits.get(), workspaces[worker]);
   });
 
-  double total = reduction == Reduction::kMean && shape.samples == 0 ? std::numeric_limits<double>::quiet_NaN() : 0.0;
+  double total =
+      reduction == Reduction::kMean && shape.samples == 0 ? std::numeric_limits<double>::quiet_NaN() : 0.0;
   for (int64_t n = 0; n < shape.samples; ++n) {
     if (reduction == Reduction::kNone) static_cast<Real*>(sample_losses)[n] = Real(losses[n]);
     total += losses[n] * weight(shape, batch, n, reduction);
@@ -229,9 +249,10 @@ double forward(const Shape& shape, const Batch& batch, const Tensor& logits, int
   return total;
 }
 
-std::tuple<Tensor, Tensor> ctc_loss_cpu(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
-                                        const Tensor& target_lengths, int64_t blank, int64_t reduction_code,
-                                        bool zero_infinity, bool normalize, bool validate, bool with_grad) {
+std::tuple<Tensor, Tensor> ctc_loss_cpu(const Tensor& logits, const Tensor& targets,
+                                        const Tensor& input_lengths, const Tensor& target_lengths,
+                                        int64_t blank, int64_t reduction_code, bool zero_infinity,
+                                        bool normalize, bool validate, bool with_grad) {
   const Shape shape = check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code);
   const Reduction reduction = Reduction(reduction_code);
   const Batch batch = read_batch(shape, targets, input_lengths, target_lengths, blank, validate);
@@ -241,8 +262,8 @@ std::tuple<Tensor, Tensor> ctc_loss_cpu(const Tensor& logits, const Tensor& targ
   Tensor saved = new_tensor(logits, {saved_elements(shape)}, type);
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
-    const double total = forward<Storage>(shape, batch, logits, blank, reduction, zero_infinity, normalize, with_grad,
-                                          saved.mutable_data_ptr(), loss.mutable_data_ptr());
+    const double total = forward<Storage>(shape, batch, logits, blank, reduction, zero_infinity, normalize,
+                                          with_grad, saved.mutable_data_ptr(), loss.mutable_data_ptr());
     using Real = typename ComputeType<Storage>::Real;
     if (reduced) *static_cast<Real*>(loss.mutable_data_ptr()) = Real(total);
   });
@@ -250,8 +271,9 @@ std::tuple<Tensor, Tensor> ctc_loss_cpu(const Tensor& logits, const Tensor& targ
   return {loss, saved};
 }
 
-// What the labels leave of a frame. log_odds: the blank's logit above the row's peak. A blank that is masked by a
-// large negative number is on a path only where the lattice forces it; what rounding leaves there is not a share.
+// What the labels leave of a frame. log_odds: the blank's logit above the row's peak. A blank that is masked
+// by a large negative number is on a path only where the lattice forces it; what rounding leaves there is not
+// a share.
 template <class Real>
 CRNN_INLINE Real blank_occupancy(const Real* occupancy, int64_t length, Real log_odds) {
   constexpr Real kMasked = -1000;
@@ -266,8 +288,9 @@ struct GradientRows {
   using Real = typename ComputeType<Storage>::Real;
 
   static CRNN_INLINE void run(const Shape& shape, const Batch& batch, const Rows<const Storage>& logits,
-                              const Rows<Storage>& gradient, int64_t blank, bool normalize, const Saved<Real>& saved,
-                              const Real* scale, Real* scratch, int64_t begin, int64_t end) {
+                              const Rows<Storage>& gradient, int64_t blank, bool normalize,
+                              const Saved<Real>& saved, const Real* scale, Real* scratch, int64_t begin,
+                              int64_t end) {
     for (int64_t index = begin; index < end; ++index) {
       const int64_t t = index / shape.samples, n = index % shape.samples;
       const int64_t at = n * shape.frames + t;
@@ -298,14 +321,16 @@ struct GradientRows {
 };
 
 Tensor ctc_loss_backward_cpu(const Tensor& grad_loss, const Tensor& logits, const Tensor& targets,
-                             const Tensor& input_lengths, const Tensor& target_lengths, const Tensor& saved_tensor,
-                             int64_t blank, int64_t reduction_code, bool normalize) {
+                             const Tensor& input_lengths, const Tensor& target_lengths,
+                             const Tensor& saved_tensor, int64_t blank, int64_t reduction_code,
+                             bool normalize) {
   const Shape shape = check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code);
   const Reduction reduction = Reduction(reduction_code);
   const ScalarType type = compute_type(logits.scalar_type());
   check(saved_tensor.scalar_type() == type && saved_tensor.numel() == saved_elements(shape), kOp,
         "saved must be what the forward pass returned with_grad");
-  check(grad_loss.scalar_type() == type && grad_loss.numel() == (reduction == Reduction::kNone ? shape.samples : 1),
+  check(grad_loss.scalar_type() == type &&
+            grad_loss.numel() == (reduction == Reduction::kNone ? shape.samples : 1),
         kOp, "grad_loss must have the dtype and shape of the loss");
   const Batch batch = read_batch(shape, targets, input_lengths, target_lengths, blank, false);
   Tensor gradient = torch::stable::empty_like(logits);

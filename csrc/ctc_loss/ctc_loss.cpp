@@ -18,7 +18,8 @@ Shape check_tensors(const Tensor& logits, const Tensor& targets, const Tensor& i
   shape.classes = logits.size(2);
   check(shape.classes > 0 && shape.classes <= (int64_t(1) << 20), kOp,
         "logits must have 1 to 2^20 classes, and it has ", shape.classes);
-  check(blank >= 0 && blank < shape.classes, kOp, "blank must be in [0, ", shape.classes, "), and it is ", blank);
+  check(blank >= 0 && blank < shape.classes, kOp, "blank must be in [0, ", shape.classes, "), and it is ",
+        blank);
   check(reduction >= 0 && reduction <= 2, kOp, "reduction must be 0, 1 or 2, and it is ", reduction);
 
   check(is_index_type(targets.scalar_type()), kOp, "targets must be int32 or int64");
@@ -45,7 +46,8 @@ Shape check_tensors(const Tensor& logits, const Tensor& targets, const Tensor& i
 STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {
   m.def(
       "ctc_loss(Tensor logits, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank, "
-      "int reduction, bool zero_infinity, bool normalize, bool validate, bool with_grad) -> (Tensor, Tensor)");
+      "int reduction, bool zero_infinity, bool normalize, bool validate, bool with_grad) -> (Tensor, "
+      "Tensor)");
   m.def(
       "ctc_loss_backward(Tensor grad_loss, Tensor logits, Tensor targets, Tensor input_lengths, "
       "Tensor target_lengths, Tensor saved, int blank, int reduction, bool normalize) -> Tensor");

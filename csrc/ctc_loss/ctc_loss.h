@@ -1,4 +1,5 @@
-// What every backend of ctc_loss shares: its arguments, checked once, and the layout of what the forward pass keeps.
+// What every backend of ctc_loss shares: its arguments, checked once, and the layout of what the forward pass
+// keeps.
 #pragma once
 
 #include "common/stable.h"
@@ -22,9 +23,13 @@ Shape check_tensors(const Tensor& logits, const Tensor& targets, const Tensor& i
 
 // What the forward pass keeps for the backward pass, one tensor of the computing type:
 //   peak (N, T), inverse_sum (N, T): the statistics of each row, see common/rows.h;
-//   posterior: sample n's label occupancies (T_n, S_n) begin at frames * (its first label's index in targets).
-// A sample without a gradient has peak +inf, one whose gradient is NaN has peak NaN, in each of its live frames.
-inline int64_t saved_elements(const Shape& shape) { return shape.frames * (2 * shape.samples + shape.labels); }
+//   posterior: sample n's label occupancies (T_n, S_n) begin at frames * (its first label's index in
+//   targets).
+// A sample without a gradient has peak +inf, one whose gradient is NaN has peak NaN, in each of its live
+// frames.
+inline int64_t saved_elements(const Shape& shape) {
+  return shape.frames * (2 * shape.samples + shape.labels);
+}
 
 template <class Real>
 struct Saved {

@@ -2,16 +2,17 @@
 //
 // Recurrence, with p the emission of a frame and blank i standing before label i:
 //   alpha'(blank i) = (alpha(blank i) + alpha(label i-1)) * p(blank)
-//   alpha'(label i) = (alpha(label i) + alpha(blank i) + [label i != label i-1] alpha(label i-1)) * p(label i)
-// beta is the same recurrence from the last frame to the first with the labels in reverse; there the blank that
-// comes before label i on the way is blank i+1. So one routine serves both: a Side keeps, for each label, the label's
-// state and the state of the blank that precedes it in the side's own direction, and beside them the one blank
-// that comes last.
+//   alpha'(label i) = (alpha(label i) + alpha(blank i) + [label i != label i-1] alpha(label i-1)) * p(label
+//   i)
+// beta is the same recurrence from the last frame to the first with the labels in reverse; there the blank
+// that comes before label i on the way is blank i+1. So one routine serves both: a Side keeps, for each
+// label, the label's state and the state of the blank that precedes it in the side's own direction, and
+// beside them the one blank that comes last.
 //
-// alpha walks up and beta walks down at the same time. In the middle they meet: the sum over the transitions between
-// the two halves is P(target). Going on, each side multiplies what it computes with what the other stored there,
-// which is the occupancy of every frame after T steps in all, with the label states of half the frames stored a side.
-// The two sides are independent chains of operations, so the processor overlaps them.
+// alpha walks up and beta walks down at the same time. In the middle they meet: the sum over the transitions
+// between the two halves is P(target). Going on, each side multiplies what it computes with what the other
+// stored there, which is the occupancy of every frame after T steps in all, with the label states of half the
+// frames stored a side. The two sides are independent chains of operations, so the processor overlaps them.
 //
 // The occupancy of blank is not computed: it is 1 minus those of the labels.
 #pragma once
@@ -117,7 +118,8 @@ CRNN_INLINE void start(const Sample<Real>& sample, RecursionWorkspace<Real>& wor
     }
     side->last_blank = Extended<Real>::zero();
   }
-  // Before the first frame of its direction a path stands on the blank from which both first states can be reached.
+  // Before the first frame of its direction a path stands on the blank from which both first states can be
+  // reached.
   if (target_length == 0) {
     work.alpha.last_blank = work.beta.last_blank = Extended<Real>::one();
   } else {
@@ -148,10 +150,11 @@ struct Total {
 
 // The step of kLanes labels and of the blanks before them, from `from` to `to`.
 template <Direction kDirection, Task kTask, class Real>
-CRNN_INLINE void advance_block(const Side<Real>& side, int parity, const ExponentOf<Real>* __restrict skip_mask,
-                               Real peak, Real inverse_sum, Extended<Real> blank_emission, int64_t begin,
-                               int lanes, Real* posterior, Real* __restrict stored_mantissa,
-                               ExponentOf<Real>* __restrict stored_exponent, Total<Real> total) {
+CRNN_INLINE void advance_block(const Side<Real>& side, int parity,
+                               const ExponentOf<Real>* __restrict skip_mask, Real peak, Real inverse_sum,
+                               Extended<Real> blank_emission, int64_t begin, int lanes, Real* posterior,
+                               Real* __restrict stored_mantissa, ExponentOf<Real>* __restrict stored_exponent,
+                               Total<Real> total) {
   using Int = ExponentOf<Real>;
   const Real* __restrict from_mantissa = side.label_mantissa[parity] + begin;
   const Int* __restrict from_exponent = side.label_exponent[parity] + begin;
@@ -172,7 +175,8 @@ CRNN_INLINE void advance_block(const Side<Real>& side, int parity, const Exponen
 
     const Extended<Real> either = blank + previous_label;
     const bool skip = skip_mask[j] != 0;
-    const Extended<Real> inflow{skip ? either.mantissa : blank.mantissa, skip ? either.exponent : blank.exponent};
+    const Extended<Real> inflow{skip ? either.mantissa : blank.mantissa,
+                                skip ? either.exponent : blank.exponent};
     // The lattice before and after this frame's emission.
     const Extended<Real> before = label + inflow;
     const Real logit = j < lanes ? posterior[j] : -std::numeric_limits<Real>::infinity();
@@ -192,7 +196,8 @@ CRNN_INLINE void advance_block(const Side<Real>& side, int parity, const Exponen
     if constexpr (kTask == Task::kMeet) {
       const Extended<Real> other{stored_mantissa[j], stored_exponent[j]};
       const Extended<Real> joint = share * other;
-      const Real occupancy = to_real(Extended<Real>{joint.mantissa * total.inverse_mantissa, joint.exponent - total.exponent});
+      const Real occupancy =
+          to_real(Extended<Real>{joint.mantissa * total.inverse_mantissa, joint.exponent - total.exponent});
       if (j < lanes) posterior[j] = occupancy;
     }
   }
@@ -200,8 +205,8 @@ CRNN_INLINE void advance_block(const Side<Real>& side, int parity, const Exponen
 
 // One frame of one side. `stored` is the row of this side's own store, or the row that it meets.
 template <Direction kDirection, Task kTask, class Real>
-CRNN_INLINE void advance(const Sample<Real>& sample, const RecursionWorkspace<Real>& work, Side<Real>& side, int64_t step,
-                         const Side<Real>& store, int64_t stored_row, Total<Real> total) {
+CRNN_INLINE void advance(const Sample<Real>& sample, const RecursionWorkspace<Real>& work, Side<Real>& side,
+                         int64_t step, const Side<Real>& store, int64_t stored_row, Total<Real> total) {
   const int64_t target_length = sample.target_length;
   const int64_t t = kDirection == kForward ? step : sample.frames - 1 - step;
   const int parity = int(step & 1);
@@ -214,15 +219,18 @@ CRNN_INLINE void advance(const Sample<Real>& sample, const RecursionWorkspace<Re
   const int64_t first = range.begin / kLanes * kLanes;
   int64_t begin = first;
   const auto blank_end = kDirection == kForward ? target_length - 1 : int64_t(0);
-  const Extended<Real> last_label{side.label_mantissa[parity][blank_end], side.label_exponent[parity][blank_end]};
+  const Extended<Real> last_label{side.label_mantissa[parity][blank_end],
+                                  side.label_exponent[parity][blank_end]};
   side.last_blank = normalised((side.last_blank + last_label) * blank_emission);
 
   for (; begin < range.end && begin + kLanes <= target_length; begin += kLanes)
-    advance_block<kDirection, kTask>(side, parity, work.skip_mask, sample.peak[t], sample.inverse_sum[t], blank_emission, begin,
-                  kLanes, posterior, stored_mantissa, stored_exponent, total);
+    advance_block<kDirection, kTask>(side, parity, work.skip_mask, sample.peak[t], sample.inverse_sum[t],
+                                     blank_emission, begin, kLanes, posterior, stored_mantissa,
+                                     stored_exponent, total);
   if (begin < range.end) {
-    advance_block<kDirection, kTask>(side, parity, work.skip_mask, sample.peak[t], sample.inverse_sum[t], blank_emission, begin,
-                  int(target_length - begin), posterior, stored_mantissa, stored_exponent, total);
+    advance_block<kDirection, kTask>(side, parity, work.skip_mask, sample.peak[t], sample.inverse_sum[t],
+                                     blank_emission, begin, int(target_length - begin), posterior,
+                                     stored_mantissa, stored_exponent, total);
     begin = target_length;
   }
   if constexpr (kTask == Task::kMeet) {
@@ -233,7 +241,8 @@ CRNN_INLINE void advance(const Sample<Real>& sample, const RecursionWorkspace<Re
 
 // The sum over all transitions from alpha's latest frame to beta's.
 template <class Real>
-CRNN_INLINE Extended<double> meet(const Sample<Real>& sample, const RecursionWorkspace<Real>& work, int64_t alpha_steps) {
+CRNN_INLINE Extended<double> meet(const Sample<Real>& sample, const RecursionWorkspace<Real>& work,
+                                  int64_t alpha_steps) {
   const Side<Real>& alpha = work.alpha;
   const Side<Real>& beta = work.beta;
   const int alpha_parity = int(alpha_steps & 1);
@@ -249,12 +258,14 @@ CRNN_INLINE Extended<double> meet(const Sample<Real>& sample, const RecursionWor
   const LabelRange range = reachable_labels(alpha_steps - 1, sample.frames, sample.target_length);
   Extended<double> total = Extended<double>::zero();
   if (range.begin == 0)
-    total = normalised(blank_before(0) * normalised(wide(beta.last_blank.mantissa, beta.last_blank.exponent) + beta_label(0)));
+    total = normalised(blank_before(0) *
+                       normalised(wide(beta.last_blank.mantissa, beta.last_blank.exponent) + beta_label(0)));
   for (int64_t i = range.begin; i < range.end; ++i) {
     const Extended<double> blank = wide(beta.blank_mantissa[i], beta.blank_exponent[i]);
     const Extended<double> either = normalised(blank + beta_label(i + 1));
     const Extended<double> inflow = work.skip_mask[i + 1] != 0 ? either : blank;
-    const Extended<double> label = wide(alpha.label_mantissa[alpha_parity][i], alpha.label_exponent[alpha_parity][i]);
+    const Extended<double> label =
+        wide(alpha.label_mantissa[alpha_parity][i], alpha.label_exponent[alpha_parity][i]);
     total = normalised(total + normalised(label * normalised(beta_label(i) + inflow)));
     total = normalised(total + normalised(blank_before(i + 1) * either));
   }
@@ -270,11 +281,12 @@ CRNN_INLINE void first_half(const Sample<Real>& sample, RecursionWorkspace<Real>
   }
 }
 
-// Negative log-likelihood of the target, +inf if it is impossible. With `occupancy`, posterior holds the labels'
-// occupancies afterwards, unless the loss is +inf; without, the recursion ends where the sides meet.
+// Negative log-likelihood of the target, +inf if it is impossible. With `occupancy`, posterior holds the
+// labels' occupancies afterwards, unless the loss is +inf; without, the recursion ends where the sides meet.
 template <class Real>
 struct Recursion {
-  static CRNN_INLINE void run(const Sample<Real>& sample, RecursionWorkspace<Real>* workspace, bool occupancy, double* loss) {
+  static CRNN_INLINE void run(const Sample<Real>& sample, RecursionWorkspace<Real>* workspace, bool occupancy,
+                              double* loss) {
     RecursionWorkspace<Real>& work = *workspace;
     const int64_t frames = sample.frames;
     // 2. Both sides, up to the middle: alpha over [0, middle), beta over [middle, frames).
@@ -298,7 +310,8 @@ struct Recursion {
     const Total<Real> total{Real(1 / z.mantissa), ExponentOf<Real>(z.exponent)};
     for (int64_t step = frames - middle; step < frames; ++step) {
       advance<kBackward, Task::kMeet>(sample, work, work.beta, step, work.alpha, frames - 1 - step, total);
-      if (step >= middle) advance<kForward, Task::kMeet>(sample, work, work.alpha, step, work.beta, frames - 1 - step, total);
+      if (step >= middle)
+        advance<kForward, Task::kMeet>(sample, work, work.alpha, step, work.beta, frames - 1 - step, total);
     }
   }
 };
