@@ -1,0 +1,98 @@
+"""Which network a checkpoint holds: its name among those known and its arguments."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
+
+from .arguments import check_int, check_keys, check_number
+
+Network = CRNN | CRNN_v2 | CRNN_res
+
+_NETWORKS: dict[str, type[Network]] = {network.__name__: network for network in (CRNN, CRNN_v2, CRNN_res)}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network of `crnn_ext.models` without its weights.
+
+    Args:
+        name: "CRNN", "CRNN_v2" or "CRNN_res".
+        nclass, nh, imgH, nc, leakyRelu, width: its arguments. CRNN_res has no leakyRelu.
+
+    Raises:
+        TypeError, ValueError: an argument breaks its rule; the message names it and the value.
+    """
+
+    name: str
+    nclass: int
+    nh: int = 256
+    imgH: int = 32  # noqa: N815 (the networks' names)
+    nc: int = 1
+    leakyRelu: bool = False  # noqa: N815
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        if self.name not in _NETWORKS:
+            raise ValueError(
+                f"{owner}: name must be one of {', '.join(_NETWORKS)}, and it is {self.name!r:.60}"
+            )
+        check_int(owner, "nclass", self.nclass, 2, 1 << 20)
+        check_int(owner, "nh", self.nh, 1, 1 << 14)
+        check_int(owner, "imgH", self.imgH, 32, 32)
+        check_int(owner, "nc", self.nc, 1, 3)
+        check_number(owner, "width", self.width, 0, 16)
+        if not isinstance(self.leakyRelu, bool):
+            raise TypeError(f"{owner}: leakyRelu must be a bool, and it is {self.leakyRelu!r:.60}")
+        if self.leakyRelu and self.name == "CRNN_res":
+            raise ValueError(f"{owner}: leakyRelu must be False for CRNN_res, and it is True")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Architecture":
+        """The architecture that `to_dict` wrote. The data need not be trusted.
+
+        Raises:
+            TypeError, ValueError: the data is not of that form, and as the constructor.
+        """
+        return cls(**check_keys(cls.__name__, data, {field.name for field in fields(cls)}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The name and the arguments, as a checkpoint holds them."""
+        return asdict(self)
+
+    def build(self) -> Network:
+        """The network with fresh random weights, in training mode."""
+        arguments = asdict(self)
+        network = _NETWORKS[arguments.pop("name")]
+        if network is CRNN_res:
+            del arguments["leakyRelu"]
+        return network(**arguments)
+
+    def outline(self) -> Network:
+        """The network with weights on the meta device: they have shapes and dtypes, but take no memory."""
+        with _OnMeta():
+            return self.build()
+
+
+class _OnMeta(TorchFunctionMode):
+    """Makes on the meta device what layers make their weights with: uninitialised and constant tensors.
+
+    `torch.device("meta")` takes all tensors there, also those with which a network computes its own sizes.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Tensor | Any:
+        if func in (torch.empty, torch.zeros, torch.ones):
+            kwargs = {**(kwargs or {}), "device": "meta"}
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,94 @@
+"""Images of every kind, from files and arrays, brought to 8-bit grey or RGB on white paper."""
+
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Mode = Literal["L", "RGB"]
+ImageSource = Image.Image | npt.NDArray[np.uint8] | str | Path
+
+# Pillow knows many more, among them PostScript, for which it starts another program.
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+
+_WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
+
+
+class ImageError(ValueError):
+    """An image that cannot be read. The message says why; who knows the image's name puts it in front."""
+
+
+def read_image(source: ImageSource, mode: Mode) -> Image.Image:
+    """An image as 8-bit grey ("L") or "RGB", in its own size.
+
+    It is turned upright as its EXIF orientation asks; of an animation it is the first frame; what is
+    transparent becomes white; 16-bit grey is scaled to 8 bits.
+
+    Args:
+        source: a PIL image, the path of an image file, or a uint8 array: `(H, W)` grey, `(H, W, 3)` RGB or
+            `(H, W, 4)` RGBA.
+        mode: what becomes of it.
+
+    Raises:
+        ImageError: there is no such file, it is no image, incomplete, damaged, of more pixels than
+            `PIL.Image.MAX_IMAGE_PIXELS` (89 million), or of a mode that does not tell black from white.
+        TypeError, ValueError: the source is nothing of the above.
+    """
+    if isinstance(source, np.ndarray):
+        source = _from_array(source)
+    if not isinstance(source, Image.Image | str | Path):
+        raise TypeError(
+            f"an image must be a PIL image, an array or a path, and it is {type(source).__name__}"
+        )
+    try:
+        if isinstance(source, Image.Image):
+            return _flatten(ImageOps.exif_transpose(source), mode)
+        with warnings.catch_warnings():
+            # Of images up to twice too large Pillow merely warns.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(source, formats=FORMATS) as image:
+                return _flatten(ImageOps.exif_transpose(image), mode)
+    except ImageError:
+        raise
+    except (
+        Exception
+    ) as error:  # A damaged file makes Pillow raise nearly anything, SyntaxError and IndexError too.
+        raise ImageError(_reason(error)) from error
+
+
+def _from_array(array: npt.NDArray[Any]) -> Image.Image:
+    if array.dtype != np.uint8:
+        raise TypeError(f"an image array must be uint8, and it is {array.dtype}")
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise ValueError(
+            "an image array must be (H, W), (H, W, 3) or (H, W, 4) with at least one pixel, "
+            f"and its shape is {array.shape}"
+        )
+    return Image.fromarray(array)
+
+
+def _flatten(image: Image.Image, mode: Mode) -> Image.Image:
+    if 0 in image.size:
+        raise ImageError(f"it has no pixels: its size is {image.width} x {image.height}")
+    if image.mode.startswith("I"):
+        # Mode "I" has room for 32 bits, but holds 16 where it comes from a PNG file.
+        image = Image.fromarray((np.asarray(image).clip(0, 0xFFFF) // 257).astype(np.uint8))
+    elif image.mode not in ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", *_WITH_ALPHA):
+        raise ImageError(f"its pixels have mode {image.mode}, which does not tell black from white")
+    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is no image in a known format ({', '.join(FORMATS)})"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"it has more pixels than the limit of {Image.MAX_IMAGE_PIXELS}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"it is damaged or incomplete: {error or type(error).__name__}"
