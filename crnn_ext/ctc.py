@@ -209,3 +209,63 @@ class CTCLoss(nn.Module):
             f"blank={self.blank}, reduction={self.reduction!r}, zero_infinity={self.zero_infinity}, "
             f"input_type={self.input_type!r}"
         )
+
+
+class GreedyResult(NamedTuple):
+    """What :func:`greedy_decode` reads; positions at or beyond a sample's length hold -1 (0 in token_logp)."""
+
+    tokens: Tensor
+    """(N, T) int64: the labels."""
+    lengths: Tensor
+    """(N,) int64: how many there are."""
+    scores: Tensor
+    """(N,): log-probability of the best path, in nats."""
+    starts: Tensor
+    """(N, T) int64: the first frame of each token."""
+    ends: Tensor
+    """(N, T) int64: the frame after its last one."""
+    token_logp: Tensor
+    """(N, T): mean log-probability of the token over its frames."""
+
+
+def greedy_decode(
+    logits: Tensor,
+    input_lengths: Lengths | None = None,
+    *,
+    blank: int = 0,
+    input_type: InputType = "logits",
+) -> GreedyResult:
+    """The most probable class of each frame, repeats merged and blanks left out; the lowest class wins ties.
+
+    Args:
+        logits: (T, N, C), or (T, C) for one sample; float16, bfloat16, float32 or float64, any strides.
+        input_lengths: (N,), frames of each sample; all T if None.
+        blank: the class that stands for no label, in [0, C).
+        input_type: "logits", or "log_probs": scores are then sums of the values as they are.
+
+    Returns:
+        A GreedyResult on the device of logits; scores are float64 for float64 logits, float32 for all others.
+
+    Raises:
+        TypeError: an argument has the wrong type or dtype.
+        ValueError: a shape, option or length breaks its rule.
+    """
+    _check_logits(logits, blank)
+    normalize = bool(_choice("input_type", input_type, _NORMALIZE))
+    batched = logits.dim() == 3
+    batch = logits if batched else logits.unsqueeze(1)
+    frames, samples, _ = batch.shape
+    if input_lengths is None:
+        lengths = torch.full((samples,), frames, dtype=torch.int64, device=logits.device)
+    else:
+        lengths = _index_tensor("input_lengths", input_lengths, logits.device)
+        lengths = _lengths(
+            "input_lengths", lengths if batched else lengths.reshape(-1), samples, logits.device
+        )
+    try:
+        result = torch.ops.crnn_ext.greedy_decode.default(batch.detach(), lengths, blank, normalize)
+    except RuntimeError as error:
+        if str(error).startswith("greedy_decode: "):
+            raise ValueError(str(error).splitlines()[0]) from None
+        raise
+    return GreedyResult(*(result if batched else (field.squeeze(0) for field in result)))

@@ -47,6 +47,24 @@ def _(grad_loss: Tensor, logits: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(logits)
 
 
+@torch.library.register_fake("crnn_ext::greedy_decode")
+def _(logits: Tensor, input_lengths: Tensor, blank: int, normalize: bool) -> tuple[Tensor, ...]:
+    frames, samples, _ = logits.shape
+    dtype = compute_dtype(logits.dtype)
+
+    def new(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+        return logits.new_empty(shape, dtype=dtype)
+
+    spans = new(samples, frames), new(samples, frames)
+    return (
+        new(samples, frames),
+        new(samples),
+        new(samples, dtype=dtype),
+        *spans,
+        new(samples, frames, dtype=dtype),
+    )
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     logits, targets, input_lengths, target_lengths, blank, reduction, _, normalize, _, _ = inputs
     saved = output[1]
