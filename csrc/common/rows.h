@@ -16,10 +16,22 @@ constexpr int64_t rounded_up_to_lanes(int64_t n) {
   return (n + kLanes - 1) / kLanes * kLanes;
 }
 
-template <class Real>
+// Halving with constant widths: a few shuffles, where a loop over a variable width is checked for overlap.
+template <int kWidth = kLanes, class Real>
 CRNN_INLINE Real sum_of_lanes(Real* lanes) {
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int j = 0; j < width; ++j) lanes[j] += lanes[j + width];
+  if constexpr (kWidth > 1) {
+    for (int j = 0; j < kWidth / 2; ++j) lanes[j] += lanes[j + kWidth / 2];
+    return sum_of_lanes<kWidth / 2>(lanes);
+  }
+  return lanes[0];
+}
+
+template <int kWidth = kLanes, class Real>
+CRNN_INLINE Real largest_lane(Real* lanes) {
+  if constexpr (kWidth > 1) {
+    for (int j = 0; j < kWidth / 2; ++j) lanes[j] = larger(lanes[j], lanes[j + kWidth / 2]);
+    return largest_lane<kWidth / 2>(lanes);
+  }
   return lanes[0];
 }
 
@@ -69,10 +81,9 @@ CRNN_INLINE Chunk<Real> chunk_statistics(const Real* x, int64_t count) {
       const Real value = j < rest ? x[whole + j] : kMinusInfinity;
       lanes[j] = value > lanes[j] ? value : lanes[j];
     }
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int j = 0; j < width; ++j) lanes[j] = larger(lanes[j], lanes[j + width]);
+  const Real largest = largest_lane(lanes);
   // Where all are -inf, any finite peak makes every term 0, and NaN still shows.
-  const Real peak = lanes[0] == kMinusInfinity ? Real(0) : lanes[0];
+  const Real peak = largest == kMinusInfinity ? Real(0) : largest;
 
   for (int j = 0; j < kLanes; ++j) lanes[j] = 0;
   for (int64_t i = 0; i < whole; i += kLanes)
