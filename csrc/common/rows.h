@@ -74,8 +74,10 @@ CRNN_INLINE Chunk<Real> chunk_statistics(const Real* x, int64_t count) {
 
   Real lanes[kLanes];
   for (int j = 0; j < kLanes; ++j) lanes[j] = kMinusInfinity;
-  for (int64_t i = 0; i < whole; i += kLanes)
-    for (int j = 0; j < kLanes; ++j) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
+  Real in_whole_blocks = kMinusInfinity;
+#pragma omp simd reduction(max : in_whole_blocks)
+  for (int64_t i = 0; i < whole; ++i) in_whole_blocks = x[i] > in_whole_blocks ? x[i] : in_whole_blocks;
+  lanes[0] = in_whole_blocks;
   if (rest != 0)
     for (int j = 0; j < kLanes; ++j) {
       const Real value = j < rest ? x[whole + j] : kMinusInfinity;
@@ -86,8 +88,10 @@ CRNN_INLINE Chunk<Real> chunk_statistics(const Real* x, int64_t count) {
   const Real peak = largest == kMinusInfinity ? Real(0) : largest;
 
   for (int j = 0; j < kLanes; ++j) lanes[j] = 0;
-  for (int64_t i = 0; i < whole; i += kLanes)
-    for (int j = 0; j < kLanes; ++j) lanes[j] += softmax_term(x[i + j], peak);
+  Real whole_blocks = 0;
+#pragma omp simd reduction(+ : whole_blocks)
+  for (int64_t i = 0; i < whole; ++i) whole_blocks += softmax_term(x[i], peak);
+  lanes[0] = whole_blocks;
   if (rest != 0)
     for (int j = 0; j < kLanes; ++j) {
       const Real value = j < rest ? x[whole + j] : kMinusInfinity;
