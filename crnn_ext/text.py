@@ -26,9 +26,9 @@ _shortened.maxstring = 72
 class Charset:
     """The characters that a network can read, each with its class, and the blank.
 
-    A character is one Unicode code point in composed form (NFC): "é" may be given, and encoded, as an "e" with a
-    combining acute too. What composition leaves in several code points, such as a Devanagari letter with its
-    vowel sign, is several characters here, each with a class of its own.
+    A character is one Unicode code point in composed form (NFC): "é" may be given, and encoded, as an "e"
+    with a combining acute too. What composition leaves in several code points, such as a Devanagari letter
+    with its vowel sign, is several characters here, each with a class of its own.
 
     A charset never changes. It equals every charset of the same characters in the same order with the same
     blank, and it hashes and pickles.
@@ -74,8 +74,10 @@ class Charset:
         if not isinstance(data, Mapping):
             raise TypeError(f"from_dict: data must be a mapping, and it is {_type_name(data)}")
         if set(data) != {"characters", "blank"}:
-            keys = _shortened.repr(list(data))
-            raise ValueError(f"from_dict: data must have the keys 'characters' and 'blank', and it has {keys}")
+            raise ValueError(
+                "from_dict: data must have the keys 'characters' and 'blank', and it has "
+                f"{_shortened.repr(list(data))}"
+            )
         return cls(data["characters"], data["blank"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,9 +122,7 @@ class Charset:
         if unknown not in ("error", "skip"):
             raise ValueError(f"encode: unknown must be 'error' or 'skip', and it is {unknown!r}")
         composed = _composed_texts("encode", texts)
-        # A lone surrogate passes, and is then met as one more character that the charset does not have.
-        in_utf8 = [text.encode("utf-8", "surrogatepass") for text in composed]
-        targets, lengths, skipped = self._native.encode(in_utf8)
+        targets, lengths, skipped = self._native.encode(composed)
         if skipped and unknown == "error":
             raise self._unknown_character(composed)
         if isinstance(texts, str):
@@ -148,8 +148,8 @@ class Charset:
     ) -> list[str] | Any:
         """The texts of collapsed tokens (repetitions and blanks removed), as the decoders return them.
 
-        Tokens and lengths have any integer type; tensors may be on any device. Negative tokens are padding and
-        are left out. The texts are not brought to NFC: they hold what was read.
+        Tokens and lengths have any integer type; tensors may be on any device. Negative tokens are padding
+        and are left out. The texts are not brought to NFC: they hold what was read.
 
         Args:
             tokens: `(N, T)` padded, `(sum of lengths,)` one text after the other, or `(T,)` of a single text.
@@ -161,7 +161,7 @@ class Charset:
 
         Raises:
             ValueError: if a token is the blank or not below `num_classes`, or if the lengths do not fit.
-            TypeError: if tokens or lengths are not integers.
+            TypeError: if tokens or lengths are not an array of integers.
         """
         array = _integers("tokens", tokens)
         if array.ndim not in (1, 2):
@@ -179,7 +179,9 @@ class Charset:
             name, value = _element("lengths", counts, misfits[0])
             raise ValueError(f"decode: {name} must be in [0, {width}], and it is {value}")
         if concatenated and counts.sum() != width:
-            raise ValueError(f"decode: lengths must add up to {width} tokens, and their sum is {counts.sum()}")
+            raise ValueError(
+                f"decode: lengths must add up to the {width} of tokens, and their sum is {counts.sum()}"
+            )
 
         starts = np.cumsum(counts) - counts if concatenated else width * np.arange(counts.size)
         texts, invalid = self._native.decode(array, starts, counts)
@@ -187,17 +189,13 @@ class Charset:
             name, value = _element("tokens", array, invalid)
             if value == self._blank:
                 raise ValueError(
-                    f"decode: tokens must be collapsed (repetitions and blanks removed), and {name} is {value}, "
-                    "the blank"
+                    "decode: tokens must be collapsed (repetitions and blanks removed), and "
+                    f"{name} is {value}, the blank"
                 )
-            raise ValueError(f"decode: {name} must be below num_classes={self.num_classes}, and it is {value}")
+            raise ValueError(
+                f"decode: {name} must be below num_classes={self.num_classes}, and it is {value}"
+            )
         return texts if counts.ndim else texts[0]
-
-    def __contains__(self, character: object) -> bool:
-        return isinstance(character, str) and unicodedata.normalize("NFC", character) in self._known
-
-    def __len__(self) -> int:
-        return len(self._characters)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Charset):
@@ -213,7 +211,7 @@ class Charset:
     def __repr__(self) -> str:
         return f"Charset({_shortened.repr(self._characters)}, blank={self._blank})"
 
-    def _unknown_character(self, texts: list[str]) -> ValueError:
+    def _unknown_character(self, texts: Sequence[str]) -> ValueError:
         """The error that names the first character of the texts that the charset does not have."""
         index, text, position, character = next(
             (index, text, position, character)
@@ -229,11 +227,15 @@ class Charset:
 
 def _distinct_characters(characters: str | Sequence[str]) -> str:
     if not isinstance(characters, Sequence):
-        raise TypeError(f"Charset: characters must be a str or a sequence of str, and it is {_type_name(characters)}")
+        raise TypeError(
+            f"Charset: characters must be a str or a sequence of str, and it is {_type_name(characters)}"
+        )
     positions: dict[str, int] = {}
     for position, character in enumerate(characters):
         if not isinstance(character, str):
-            raise TypeError(f"Charset: characters[{position}] must be a str, and it is {_type_name(character)}")
+            raise TypeError(
+                f"Charset: characters[{position}] must be a str, and it is {_type_name(character)}"
+            )
         composed = unicodedata.normalize("NFC", character)
         if len(composed) != 1:
             raise ValueError(
@@ -244,28 +246,38 @@ def _distinct_characters(characters: str | Sequence[str]) -> str:
             raise ValueError(f"Charset: characters[{position}] is {_named(composed)}, a lone surrogate")
         if composed in positions:
             raise ValueError(
-                f"Charset: characters must be distinct, and {_named(composed)} stands at {positions[composed]} "
-                f"and {position}"
+                f"Charset: characters must be distinct, and {_named(composed)} stands at "
+                f"{positions[composed]} and {position}"
             )
         positions[composed] = position
     return "".join(positions)
 
 
-def _composed_texts(operation: str, texts: str | Iterable[str]) -> list[str]:
-    """A list of the texts in NFC; a str is one text."""
-    items = [texts] if isinstance(texts, str) else list(texts)
+def _composed_texts(operation: str, texts: str | Iterable[str]) -> tuple[str, ...]:
+    """The texts in NFC; a str is one text."""
+    if not isinstance(texts, Iterable):
+        raise TypeError(
+            f"{operation}: texts must be a str or an iterable of str, and it is {_type_name(texts)}"
+        )
+    items = (texts,) if isinstance(texts, str) else tuple(texts)
     for index, item in enumerate(items):
         if not isinstance(item, str):
             raise TypeError(f"{operation}: texts[{index}] must be a str, and it is {_type_name(item)}")
-    return [unicodedata.normalize("NFC", item) for item in items]
+    return tuple(unicodedata.normalize("NFC", item) for item in items)
 
 
 def _integers(argument: str, values: Tensor | npt.ArrayLike) -> npt.NDArray[np.int64]:
-    array = values.numpy(force=True) if isinstance(values, Tensor) else np.asarray(values)
+    """The values as the native module takes them: int64 and aligned, of any strides."""
+    try:
+        array = values.numpy(force=True) if isinstance(values, Tensor) else np.asarray(values)
+    except (TypeError, ValueError) as error:  # rows of unequal length, or a type that NumPy does not have
+        raise TypeError(f"decode: {argument} must be an array of integers ({error})") from None
     # NumPy makes an empty list an array of floats.
     if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"decode: {argument} must hold integers, and its type is {array.dtype}")
-    return array.astype(np.int64, order="C", copy=False)
+        raise TypeError(f"decode: {argument} must be an array of integers, and its type is {array.dtype}")
+    if array.dtype == np.uint64 and array.max(initial=0) > np.iinfo(np.int64).max:
+        raise ValueError(f"decode: {argument} must be below 2^63, and it holds {array.max()}")
+    return np.require(array, np.int64, ["ALIGNED"])
 
 
 def _element(argument: str, array: npt.NDArray[np.int64], flat_index: int) -> tuple[str, int]:

@@ -1,61 +1,113 @@
+// Charset: texts to the classes of a CTC network, and classes to texts. Arguments are checked in
+// crnn_ext/text.py; what is checked here is all that keeps reads inside the arrays.
 #include "text/charset.h"
 
-#include "text/utf8.h"
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace py = pybind11;
 
 namespace crnn::text {
+namespace {
 
-Charset::Charset(std::string_view characters, int64_t blank) {
-  const char* position = characters.data();
-  const char* end = position + characters.size();
-  while (position != end) {
-    if (int64_t(characters_.size()) == blank) characters_.emplace_back();
-    const char* begin = position;
-    const char32_t code_point = next_code_point(position, end);
-    if (code_point >= classes_.size()) classes_.resize(code_point + 1, kUnknown);
-    classes_[code_point] = int32_t(characters_.size());
-    characters_.emplace_back(begin, position);
-  }
-}
+using IntArray = py::array_t<int64_t, py::array::c_style>;
 
-Charset::Encoded Charset::encode(const std::vector<std::string_view>& texts) const {
-  Encoded result;
-  result.lengths.reserve(texts.size());
-  size_t bytes = 0;
-  for (const std::string_view text : texts) bytes += text.size();
-  result.targets.reserve(bytes);  // enough, and what characters of several bytes leave over is never touched
-  for (const std::string_view text : texts) {
-    const size_t first = result.targets.size();
-    const char* position = text.data();
-    const char* end = position + text.size();
-    while (position != end) {
-      const char32_t code_point = next_code_point(position, end);
-      const int32_t found = code_point < classes_.size() ? classes_[code_point] : kUnknown;
-      if (found == kUnknown) {
-        ++result.unknown;
-      } else {
-        result.targets.push_back(found);
-      }
-    }
-    result.lengths.push_back(int64_t(result.targets.size() - first));
-  }
-  return result;
-}
+constexpr int32_t kUnknown = -1;
+constexpr char32_t kNoCharacter = 0xFFFFFFFF;
 
-Charset::Decoded Charset::decode(const int64_t* tokens, const int64_t* starts, const int64_t* lengths,
-                                 int64_t count) const {
-  Decoded result;
-  result.texts.resize(size_t(count));
-  for (int64_t n = 0; n < count; ++n) {
-    for (int64_t i = starts[n]; i < starts[n] + lengths[n]; ++i) {
-      if (tokens[i] < 0) continue;
-      if (tokens[i] >= int64_t(characters_.size()) || characters_[size_t(tokens[i])].empty()) {
-        result.invalid = i;
-        return result;
-      }
-      result.texts[size_t(n)] += characters_[size_t(tokens[i])];
+class Charset {
+ public:
+  // characters: every code point once. They take the classes from 0 on, leaving out the blank.
+  Charset(std::u32string characters, int64_t blank) : characters_(std::move(characters)) {
+    if (blank < 0 || blank > int64_t(characters_.size()))
+      throw py::index_error("Charset: blank out of range");
+    characters_.insert(size_t(blank), 1, kNoCharacter);
+    for (size_t label = 0; label < characters_.size(); ++label) {
+      const char32_t character = characters_[label];
+      if (character == kNoCharacter) continue;
+      if (character >= classes_.size()) classes_.resize(character + 1, kUnknown);
+      classes_[character] = int32_t(label);
     }
   }
-  return result;
+
+  // texts: (N) str. Returns the targets of all texts, one after the other; their lengths (N); and how many
+  // characters were left out, because the charset lacks them.
+  py::tuple encode(const py::tuple& texts) const {
+    int64_t total = 0;
+    for (const py::handle text : texts) {
+      if (!PyUnicode_Check(text.ptr())) throw py::type_error("encode: texts must be str");
+      total += PyUnicode_GET_LENGTH(text.ptr());
+    }
+    IntArray targets(total);
+    IntArray lengths(py::ssize_t(texts.size()));
+    int64_t filled = 0;
+    int64_t* const target = targets.mutable_data();
+    int64_t* length = lengths.mutable_data();
+    for (const py::handle text : texts) {
+      const int64_t first = filled;
+      const int kind = PyUnicode_KIND(text.ptr());
+      const void* const code_points = PyUnicode_DATA(text.ptr());
+      const py::ssize_t count = PyUnicode_GET_LENGTH(text.ptr());
+      for (py::ssize_t i = 0; i < count; ++i) {
+        const char32_t code_point = PyUnicode_READ(kind, code_points, i);
+        const int32_t label = code_point < classes_.size() ? classes_[code_point] : kUnknown;
+        if (label != kUnknown) target[filled++] = label;
+      }
+      *length++ = filled - first;
+    }
+    return py::make_tuple(targets[py::slice(0, filled, 1)], lengths, total - filled);
+  }
+
+  // Text n is read from tokens[starts[n]] to tokens[starts[n] + lengths[n] - 1], without the negative ones.
+  // starts, lengths: (N). Returns the texts and no index, or the texts up to the first token of a class
+  // without a character and the index of that token.
+  py::tuple decode(const IntArray& tokens, const IntArray& starts, const IntArray& lengths) const {
+    if (starts.size() != lengths.size()) throw py::index_error("decode: starts and lengths differ in size");
+    const int64_t* const token = tokens.data();
+    std::optional<int64_t> invalid;
+    py::list texts;
+    std::u32string text;
+    for (py::ssize_t n = 0; n < lengths.size() && !invalid; ++n) {
+      const int64_t start = starts.data()[n];
+      const int64_t length = lengths.data()[n];
+      if (start < 0 || length < 0 || length > tokens.size() - start) {
+        throw py::index_error("decode: starts and lengths lead out of tokens");
+      }
+      text.clear();
+      for (int64_t i = start; i < start + length; ++i) {
+        const int64_t label = token[i];
+        if (label < 0) continue;
+        if (label >= int64_t(characters_.size()) || characters_[size_t(label)] == kNoCharacter) {
+          invalid = i;
+          break;
+        }
+        text.push_back(characters_[size_t(label)]);
+      }
+      texts.append(py::reinterpret_steal<py::str>(
+          PyUnicode_FromKindAndData(PyUnicode_4BYTE_KIND, text.data(), py::ssize_t(text.size()))));
+    }
+    return py::make_tuple(texts, invalid);
+  }
+
+ private:
+  // By code point, up to the highest one: at most 4.25 MiB, and a look-up is one comparison and one read.
+  std::vector<int32_t> classes_;
+  std::u32string characters_;  // by class; kNoCharacter for the blank
+};
+
+}  // namespace
+
+void bind_charset(py::module_& module) {
+  py::class_<Charset>(module, "Charset")
+      .def(py::init<std::u32string, int64_t>(), py::arg("characters"), py::arg("blank"))
+      .def("encode", &Charset::encode, py::arg("texts"))
+      .def("decode", &Charset::decode, py::arg("tokens"), py::arg("starts"), py::arg("lengths"));
 }
 
 }  // namespace crnn::text

@@ -1,0 +1,253 @@
+"""Character sets: texts to classes and back, composition, unknown characters, copies."""
+
+import copy
+import json
+import pickle
+import re
+import unicodedata
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crnn_ext.ctc import greedy_decode
+from crnn_ext.text import Charset
+
+INTEGER_DTYPES = (
+    *(torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+)
+HAN = "".join(map(chr, range(0x4E00, 0x4E00 + 6624)))
+
+# Letters with marks that compose in one order or another, conjoining Hangul, and any other character.
+composing = st.sampled_from("ea\u00e9\u0301\u0327\u0308\u1100\u1161\u11a8\uac00\u0915\u093f")
+unicode_texts = st.lists(st.text(st.one_of(composing, st.characters(codec="utf-8"))))
+
+
+def nfc(text):
+    return unicodedata.normalize("NFC", text)
+
+
+@given(texts=unicode_texts, data=st.data())
+def test_decoding_gives_back_the_composed_text(texts, data):
+    characters = Charset.from_labels(texts).characters
+    charset = Charset(characters, blank=data.draw(st.integers(0, len(characters))))
+    composed = [nfc(text) for text in texts]
+
+    targets, lengths = charset.encode(texts)
+    assert targets.dtype == lengths.dtype == torch.int64
+    assert targets.shape == (len(texts), max(map(len, composed), default=0))
+    assert lengths.tolist() == [len(text) for text in composed]
+    assert charset.decode(targets, lengths) == composed
+    assert charset.decode(targets) == composed
+
+    concatenated, lengths = charset.encode(texts, padded=False)
+    assert concatenated.shape == (sum(lengths),)
+    assert charset.blank not in concatenated.tolist()
+    assert charset.decode(concatenated, lengths) == composed
+
+
+@given(text=st.text(st.characters()), known=st.text(st.characters(codec="utf-8")))
+def test_unknown_characters_are_skipped_and_counted(text, known):
+    """Any str, lone surrogates among its characters, against a loop over a dict."""
+    charset = Charset.from_labels(known)
+    classes = {character: index for index, character in enumerate(charset.characters, start=1)}
+    found = [classes[character] for character in nfc(text) if character in classes]
+    missing = [character for character in nfc(text) if character not in classes]
+
+    targets, length = charset.encode(text, unknown="skip")
+    assert targets.tolist() == found
+    assert length == len(found)
+    unknown = charset.count_unknown([text])
+    assert sorted(unknown.elements()) == sorted(missing)
+    if missing:
+        with pytest.raises(ValueError, match=re.escape(f"has {missing[0]!r} (U+{ord(missing[0]):04X})")):
+            charset.encode(text)
+    else:
+        assert charset.encode(text)[0].tolist() == found
+
+
+@pytest.mark.parametrize("blank", [0, 3312, 6624])
+def test_thousands_of_han_characters(blank):
+    charset = Charset(HAN, blank)
+    assert charset.num_classes == 6625
+    classes = [label for label in range(6625) if label != blank]
+    assert charset.encode(HAN)[0].tolist() == classes
+    assert charset.decode(classes) == HAN
+
+    lines = [HAN[start : start + 1 + start % 17] for start in range(0, 6624, 13)]
+    targets, lengths = charset.encode(lines)
+    assert targets.shape == (510, 17)
+    assert charset.decode(targets, lengths) == lines
+    assert charset.decode(*charset.encode(lines, padded=False)) == lines
+
+
+def test_classes_go_around_the_blank():
+    for blank, classes in ((0, [1, 2, 3]), (1, [0, 2, 3]), (3, [0, 1, 2])):
+        charset = Charset("abc", blank)
+        assert charset.blank == blank
+        assert charset.characters == "abc"
+        assert charset.num_classes == 4
+        assert charset.encode("abc")[0].tolist() == classes
+
+
+def test_forms_of_targets():
+    charset = Charset("abc")
+    targets, lengths = charset.encode(["ab", "", "abc"])
+    assert targets.tolist() == [[1, 2, -1], [-1, -1, -1], [1, 2, 3]]
+    assert lengths.tolist() == [2, 0, 3]
+    targets, lengths = charset.encode(["ab", "", "abc"], padded=False)
+    assert targets.tolist() == [1, 2, 1, 2, 3]
+    assert lengths.tolist() == [2, 0, 3]
+    targets, length = charset.encode("abc")
+    assert targets.tolist() == [1, 2, 3]
+    assert length.shape == ()
+    assert length == 3
+    assert [part.shape for part in charset.encode([])] == [(0, 0), (0,)]
+    assert [part.shape for part in charset.encode([], padded=False)] == [(0,), (0,)]
+    assert charset.encode(text for text in ["c"])[0].tolist() == [[3]]
+
+
+def test_targets_belong_to_the_caller():
+    charset = Charset("ab")
+    targets, lengths = charset.encode(["ab"], padded=False)
+    targets += 5
+    lengths += 5
+    again, lengths = charset.encode(["ab"], padded=False)
+    assert again.tolist() == [1, 2]
+    assert lengths.tolist() == [2]
+
+
+def test_decomposed_input_is_composed():
+    charset = Charset(["e\u0301", "\u1100\u1161", "\u212b"])
+    assert charset.characters == "é가Å"
+    assert charset.encode("e\u0301\u1100\u1161A\u030a")[0].tolist() == [1, 2, 3]
+    assert charset.decode([1, 2, 3]) == "é가Å"
+    assert Charset.from_labels(["e\u0301", "é"]).characters == "é"
+    # A vowel sign composes with nothing, and a mark alone is a character.
+    assert Charset.from_labels("\u0915\u093f").characters == "\u0915\u093f"
+    assert charset.count_unknown("e\u0302\u0301") == {"\u1ebf": 1}
+
+
+def test_from_labels():
+    charset = Charset.from_labels(["cab", "", "b𠀀 "], blank=2)
+    assert charset == Charset(" abc𠀀", blank=2)
+    assert Charset.from_labels("hello") == Charset("ehlo")
+    assert Charset.from_labels([]).num_classes == 1
+
+
+def test_unknown_character():
+    charset = Charset("abc")
+    message = (
+        "encode: texts must hold characters of the charset only, and texts[1], 'b\u00e4d', "
+        "has '\u00e4' (U+00E4) at position 1"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        charset.encode(["abc", "ba\u0308d"])
+    with pytest.raises(ValueError, match=r"texts\[0\], 'x+\.\.\.x+', has 'x' \(U\+0078\) at position 0$"):
+        charset.encode("x" * 10_000)
+    assert charset.count_unknown(["xay", "b", "x"]) == {"x": 2, "y": 1}
+    assert charset.count_unknown("abc") == {}
+    targets, lengths = charset.encode(["xay", "", "zb"], unknown="skip")
+    assert targets.tolist() == [[1], [-1], [2]]
+    assert lengths.tolist() == [1, 0, 1]
+    assert charset.encode(["xyz"], unknown="skip")[0].shape == (1, 0)
+
+
+def test_decoding_takes_what_greedy_decode_returns():
+    charset = Charset("ab", blank=1)
+    paths = torch.tensor([[0, 0, 1, 0, 2], [1, 1, 1, 1, 1], [2, 1, 2, 0, 0]])
+    logits = 9.0 * torch.nn.functional.one_hot(paths.T, charset.num_classes)
+    best = greedy_decode(logits, blank=charset.blank)
+    assert best.tokens.shape == (3, 5)
+    assert charset.decode(best.tokens, best.lengths) == ["aab", "", "bba"]
+    single = greedy_decode(logits[:, 2], blank=charset.blank)
+    assert charset.decode(single.tokens, single.lengths) == "bba"
+
+
+def test_lengths_decide_what_is_decoded():
+    charset = Charset("abc")
+    rows = [[1, 2, 0], [3, -1, 3]]
+    assert charset.decode(rows, [2, 3]) == ["ab", "cc"]
+    assert charset.decode(rows, [0, 1]) == ["", "c"]
+    assert charset.decode([1, 2, 3], [1, 0, 2]) == ["a", "", "bc"]
+    assert charset.decode([1, 2, 0, 0], 2) == "ab"
+    assert charset.decode([1, 2, 3], torch.tensor([3])) == ["abc"]
+    assert charset.decode([]) == ""
+    assert charset.decode([], []) == []
+    assert charset.decode(torch.zeros(2, 0, dtype=torch.int64)) == ["", ""]
+    assert charset.decode(torch.zeros(0, 4, dtype=torch.int64), []) == []
+
+
+@pytest.mark.parametrize("dtype", INTEGER_DTYPES)
+def test_decoding_takes_every_integer_dtype(dtype):
+    charset = Charset("abc")
+    tokens = torch.tensor([[1, 2, 3], [3, 1, 0]], dtype=dtype)
+    lengths = torch.tensor([3, 2], dtype=dtype)
+    assert charset.decode(tokens, lengths) == ["abc", "ca"]
+    assert charset.decode(tokens.numpy(), lengths.numpy()) == ["abc", "ca"]
+
+
+def test_decoding_takes_any_strides():
+    charset = Charset("abc")
+    tokens = torch.tensor([[1, 2, 3], [3, 1, 2]])
+    assert charset.decode(tokens.T) == ["ac", "ba", "cb"]
+    assert charset.decode(tokens[:, ::2], torch.tensor([2, 9, 2, 9])[::2]) == ["ac", "cb"]
+    assert charset.decode(torch.tensor([2]).expand(4)) == "bbbb"
+    assert charset.decode(tokens.numpy()[::-1, ::-1]) == ["bac", "cba"]
+    assert charset.decode(tokens.numpy().astype(">i8")) == ["abc", "cab"]
+    unaligned = np.frombuffer(b"\0" + tokens.numpy().tobytes(), np.int64, offset=1)
+    assert charset.decode(unaligned) == "abccab"
+
+
+@given(
+    tokens=st.lists(st.lists(st.integers(-3, 6), min_size=4, max_size=4)),
+    lengths=st.lists(st.integers(-2, 6)),
+    data=st.data(),
+)
+def test_decoding_reads_the_array_or_raises(tokens, lengths, data):
+    """Any tokens with any lengths, against a loop over lists."""
+    charset = Charset("abc", blank=data.draw(st.integers(0, 3)))
+    array = np.array(tokens, np.int64).reshape(-1, 4)
+    characters = {label: charset.decode([label]) for label in range(4) if label != charset.blank}
+    fits = len(lengths) == len(tokens) and all(0 <= length <= 4 for length in lengths)
+    live = [
+        token for row, length in zip(tokens, lengths, strict=False) for token in row[:length] if token >= 0
+    ]
+    if fits and all(token in characters for token in live):
+        expected = [
+            "".join(characters[token] for token in row[:length] if token >= 0)
+            for row, length in zip(tokens, lengths, strict=True)
+        ]
+        assert charset.decode(array, lengths) == expected
+    else:
+        with pytest.raises(ValueError, match=r"^decode: "):
+            charset.decode(array, lengths)
+
+
+def test_equality_and_hash():
+    charset = Charset("aé", blank=1)
+    assert charset == Charset(["a", "e\u0301"], blank=1)
+    assert len({charset, Charset("aé", 1), Charset("éa", 1), Charset("aé", 0)}) == 3
+    assert charset != Charset("éa", blank=1)
+    assert charset != Charset("aé", blank=0)
+    assert charset != "aé"
+
+
+def test_copies():
+    charset = Charset("a𠀀é", blank=2)
+    for again in (
+        pickle.loads(pickle.dumps(charset)),
+        copy.deepcopy(charset),
+        Charset.from_dict(json.loads(json.dumps(charset.to_dict()))),
+    ):
+        assert again == charset
+        assert again.encode("é𠀀a")[0].tolist() == [3, 1, 0]
+    assert charset.to_dict() == {"characters": "a𠀀é", "blank": 2}
+
+
+def test_repr():
+    assert repr(Charset("ab", blank=1)) == "Charset('ab', blank=1)"
+    assert len(repr(Charset(HAN))) < 100

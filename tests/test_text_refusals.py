@@ -1,0 +1,176 @@
+"""Character sets: what is refused, by which error and in which words."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from crnn_ext import _text
+from crnn_ext.text import Charset
+
+
+def raises(error, message):
+    return pytest.raises(error, match=f"^{re.escape(message)}$")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "lengths", "message"),
+    [
+        (
+            [[1, 2], [3, 0]],
+            None,
+            "tokens must be collapsed (repetitions and blanks removed), and tokens[1, 1] is 0, the blank",
+        ),
+        ([1, 4], None, "tokens[1] must be below num_classes=4, and it is 4"),
+        ([2**63 - 1], None, "tokens[0] must be below num_classes=4, and it is 9223372036854775807"),
+        ([2**64 - 1], None, "tokens must be below 2^63, and it holds 18446744073709551615"),
+        (1, None, "tokens must have 1 or 2 dimensions, and it has 0"),
+        ([[[1]]], None, "tokens must have 1 or 2 dimensions, and it has 3"),
+        ([[1, 2]], [3], "lengths[0] must be in [0, 2], and it is 3"),
+        ([[1, 2], [1, 2]], [2, -1], "lengths[1] must be in [0, 2], and it is -1"),
+        ([1, 2], 3, "lengths must be in [0, 2], and it is 3"),
+        ([1, 2], [-1, 3], "lengths[0] must be in [0, 2], and it is -1"),
+        ([1, 2], [1, 2], "lengths must add up to the 2 of tokens, and their sum is 3"),
+        ([1, 2], [1], "lengths must add up to the 2 of tokens, and their sum is 1"),
+    ],
+)
+def test_tokens_and_lengths_that_are_refused(tokens, lengths, message):
+    with raises(ValueError, f"decode: {message}"):
+        Charset("abc").decode(tokens, lengths)
+
+
+@pytest.mark.parametrize(("lengths", "shape"), [(1, "()"), ([1, 1], "(2,)"), ([[1]], "(1, 1)")])
+def test_shapes_that_do_not_match(lengths, shape):
+    with raises(
+        ValueError,
+        "decode: lengths must be (N,) for tokens (N, T), and (N,) or () for tokens in one dimension, "
+        f"and the shapes are {shape} and (1, 2)",
+    ):
+        Charset("abc").decode([[1, 2]], lengths)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([1.0], "float64"), ([True], "bool"), (["a"], "<U1"), (None, "object"), ([2**70], "object")],
+)
+def test_tokens_and_lengths_must_be_integers(values, dtype):
+    charset = Charset("abc")
+    with raises(TypeError, f"decode: tokens must be an array of integers, and its type is {dtype}"):
+        charset.decode(values)
+    if values is not None:  # as lengths, None leaves them to the padding
+        with raises(TypeError, f"decode: lengths must be an array of integers, and its type is {dtype}"):
+            charset.decode([1], values)
+
+
+@pytest.mark.parametrize("tokens", [[[1, 2], [3]], torch.tensor([1.0], dtype=torch.bfloat16)])
+def test_tokens_that_numpy_cannot_hold(tokens):
+    with pytest.raises(TypeError, match=r"^decode: tokens must be an array of integers \(.+\)$"):
+        Charset("abc").decode(tokens)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("aba",), ValueError, "Charset: characters must be distinct, and 'a' (U+0061) stands at 0 and 2"),
+        (
+            (["é", "b", "e\u0301"],),
+            ValueError,
+            "Charset: characters must be distinct, and 'é' (U+00E9) stands at 0 and 2",
+        ),
+        ((["ab"],), ValueError, "Charset: characters[0] must be one code point after NFC, and 'ab' has 2"),
+        ((["a", ""],), ValueError, "Charset: characters[1] must be one code point after NFC, and '' has 0"),
+        (
+            ("\u0958",),
+            ValueError,
+            "Charset: characters[0] must be one code point after NFC, and '\u0958' has 2",
+        ),
+        (("a\udfff",), ValueError, "Charset: characters[1] is '\\udfff' (U+DFFF), a lone surrogate"),
+        ((b"ab",), TypeError, "Charset: characters[0] must be a str, and it is int"),
+        (
+            ({"a", "b"},),
+            TypeError,
+            "Charset: characters must be a str or a sequence of str, and it is set",
+        ),
+        (("ab", -1), ValueError, "Charset: blank must be in [0, 2], and it is -1"),
+        (("ab", 3), ValueError, "Charset: blank must be in [0, 2], and it is 3"),
+        (("ab", 10**30), ValueError, f"Charset: blank must be in [0, 2], and it is {10**30}"),
+        (("ab", True), TypeError, "Charset: blank must be an int, and it is bool"),
+        (("ab", 0.0), TypeError, "Charset: blank must be an int, and it is float"),
+    ],
+)
+def test_characters_that_are_refused(arguments, error, message):
+    with raises(error, message):
+        Charset(*arguments)
+
+
+@pytest.mark.parametrize("operation", ["encode", "count_unknown", "from_labels"])
+def test_texts_that_are_refused(operation):
+    call = getattr(Charset("abc"), operation)
+    with raises(TypeError, f"{operation}: texts[1] must be a str, and it is bytes"):
+        call(["a", b"b"])
+    with raises(TypeError, f"{operation}: texts must be a str or an iterable of str, and it is int"):
+        call(7)
+
+
+def test_unknown_must_be_a_choice():
+    with raises(ValueError, "encode: unknown must be 'error' or 'skip', and it is 'count'"):
+        Charset("abc").encode("abc", unknown="count")
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        ([], TypeError, "from_dict: data must be a mapping, and it is list"),
+        ({}, ValueError, "from_dict: data must have the keys 'characters' and 'blank', and it has []"),
+        (
+            {"characters": "a", "blank": 0, "x": 1},
+            ValueError,
+            "from_dict: data must have the keys 'characters' and 'blank', and it has "
+            "['characters', 'blank', 'x']",
+        ),
+        (
+            {"characters": None, "blank": 0},
+            TypeError,
+            "Charset: characters must be a str or a sequence of str, and it is NoneType",
+        ),
+        ({"characters": [1], "blank": 0}, TypeError, "Charset: characters[0] must be a str, and it is int"),
+        ({"characters": "a", "blank": "0"}, TypeError, "Charset: blank must be an int, and it is str"),
+        ({"characters": "a", "blank": 2}, ValueError, "Charset: blank must be in [0, 1], and it is 2"),
+        (
+            {"characters": "\ud800", "blank": 0},
+            ValueError,
+            "Charset: characters[0] is '\\ud800' (U+D800), a lone surrogate",
+        ),
+    ],
+)
+def test_dicts_that_are_refused(data, error, message):
+    with raises(error, message):
+        Charset.from_dict(data)
+
+
+def test_native_arrays_are_never_left():
+    """The arguments that text.py never passes: they raise, and nothing outside the arrays is read."""
+    native = _text.Charset("abc", 0)
+    tokens = np.array([1, 2, 3])
+    assert native.decode(tokens, np.array([1, 3]), np.array([2, 0])) == (["bc", ""], None)
+    assert native.decode(tokens, np.array([0]), np.array([3])) == (["abc"], None)
+    limits = np.iinfo(np.int64)
+    for start, length in (
+        *((0, 4), (3, 1), (4, 0), (-1, 2), (0, -1)),
+        *((limits.max, limits.max), (limits.min, limits.max), (1, limits.max), (limits.max, 1)),
+    ):
+        with raises(IndexError, "decode: starts and lengths lead out of tokens"):
+            native.decode(tokens, np.array([start]), np.array([length]))
+    with raises(IndexError, "decode: starts and lengths differ in size"):
+        native.decode(tokens, np.array([0]), np.array([3, 3]))
+    for label in (0, 4, limits.max):
+        assert native.decode(np.array([1, label]), np.array([0]), np.array([2]))[1] == 1
+    for blank in (-1, 4, limits.min, limits.max):
+        with raises(IndexError, "Charset: blank out of range"):
+            _text.Charset("abc", blank)
+    with raises(TypeError, "encode: texts must be str"):
+        native.encode((b"abc",))
+    for wrong in (tokens.astype(np.float64), None):
+        with pytest.raises(TypeError, match="incompatible function arguments"):
+            native.decode(wrong, np.array([0]), np.array([3]))
