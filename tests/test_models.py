@@ -1,22 +1,13 @@
-"""The three networks: names and shapes of their parameters, frames per width, errors, loading, tracing."""
+"""The three networks: names, shapes and order of their layers, arguments, checkpoints."""
 
-import copy
-import functools
 import inspect
-import pickle
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from networks import NETWORKS, small
 from torch import nn
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
-from crnn_ext.models.layers import Window
-
-NETWORKS = [CRNN, CRNN_v2, CRNN_res]
-MIN_WIDTH = {CRNN: 4, CRNN_v2: 4, CRNN_res: 1}
 
 # Layer by layer, as saved checkpoints have them with nc=1, nclass=37, nh=256: the shape of a convolution's
 # weight (and bias), or the channels of a batch normalisation.
@@ -139,17 +130,6 @@ def table_entries(table):
     return entries + RECURRENCE
 
 
-def small(network, nc=1, nclass=5, nh=4, **options):
-    """A network of 8 channels everywhere, in eval mode, with statistics that its normalisations must use."""
-    torch.manual_seed(0)
-    model = network(32, nc, nclass, nh, width=0.01, **options)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return model.eval()
-
-
 @pytest.mark.parametrize(
     ("network", "table", "entries", "parameters"),
     [
@@ -167,111 +147,79 @@ def test_state_dict(network, table, entries, parameters):
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize(
-    ("network", "frames"), [(CRNN, [26, 33, 41]), (CRNN_v2, [27, 34, 42]), (CRNN_res, [25, 32, 40])]
-)
-def test_frames_of_common_widths(network, frames):
-    model = small(network, nc=3, nclass=7)
-    assert model.output_lengths([100, 128, 160]).tolist() == frames
-    with torch.no_grad():
-        shapes = [model(torch.zeros(2, 3, 32, width)).shape for width in (100, 128, 160)]
-    assert shapes == [(count, 2, 7) for count in frames]
+relu = torch.relu
+
+
+def pool_rows(maps):
+    return nn.functional.max_pool2d(maps, (2, 2), (2, 1), (0, 1))
+
+
+def assert_reads(model, images, frames):
+    """The image layers of the model make these frames, and its recurrence follows."""
+    logits = frames
+    for layer in (model.rnn[0], model.rnn[1]):
+        logits = layer.embedding(layer.rnn(logits)[0])
+    torch.testing.assert_close(model(images), logits)
+    model.rnn = nn.Identity()
+    torch.testing.assert_close(model(images), frames)
+
+
+def test_layers_of_crnn_run_in_the_published_order():
+    m, images = small(CRNN), torch.randn(2, 1, 32, 40)
+    x = nn.functional.max_pool2d(relu(m.conv1(images)), 2)
+    x = nn.functional.max_pool2d(relu(m.conv2(x)), 2)
+    x = pool_rows(relu(m.conv3_2(relu(m.bn3(m.conv3_1(x))))))
+    x = pool_rows(relu(m.conv4_2(relu(m.bn4(m.conv4_1(x))))))
+    x = relu(m.bn5(m.conv5(x)))
+    assert_reads(m, images, x[:, :, 0].permute(2, 0, 1))
+
+
+def test_layers_of_crnn_v2_run_in_the_published_order():
+    m, images = small(CRNN_v2), torch.randn(2, 1, 32, 40)
+    x = relu(m.bn1_2(m.conv1_2(relu(m.bn1_1(m.conv1_1(images))))))
+    x = nn.functional.max_pool2d(x, 2)
+    x = relu(m.bn2_2(m.conv2_2(relu(m.bn2_1(m.conv2_1(x))))))
+    x = nn.functional.max_pool2d(x, 2)
+    x = pool_rows(relu(m.bn3_2(m.conv3_2(relu(m.bn3_1(m.conv3_1(x)))))))
+    x = pool_rows(relu(m.bn4_2(m.conv4_2(relu(m.bn4_1(m.conv4_1(x)))))))
+    # Feature 2 c + r of a frame is row r of channel c.
+    x = torch.stack([m.bn5(x)[:, c, r] for c in range(8) for r in range(2)], dim=1)
+    assert_reads(m, images, x.permute(2, 0, 1))
+
+
+def test_layers_of_crnn_res_run_in_the_published_order():
+    m, images = small(CRNN_res), torch.randn(2, 1, 32, 40)
+    x = relu(m.conv1(images))
+    for name in ("res1", "res2_1", "res2_2", "res3_1", "res3_2", "res3_3", "res4_1", "res4_2", "res4_3"):
+        block = m.get_submodule(name)
+        group = block.group1
+        y = group.bn2(group.conv2(relu(group.bn1(group.conv1(x)))))
+        x = relu(y + (block.downsample(x) if block.downsample else x))
+    x = nn.functional.avg_pool2d(x, (2, 2), (2, 1), (0, 1))
+    x = relu(m.bn5(m.conv5(x)))
+    assert_reads(m, images, x[:, :, 0].permute(2, 0, 1))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_output_lengths_are_those_of_forward(network):
-    model = small(network)
-    widths = range(MIN_WIDTH[network], 201)
-    with torch.no_grad():
-        frames = [model(torch.zeros(1, 1, 32, width)).shape[0] for width in widths]
-    assert model.output_lengths(widths).tolist() == frames
-    assert model.min_width == MIN_WIDTH[network]
-    assert min(frames) >= 1
+def test_normalisations_add_the_usual_epsilon(network):
+    epsilons = {module.eps for module in small(network).modules() if isinstance(module, nn.BatchNorm2d)}
+    assert epsilons == {1e-5}
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_output_lengths_take_any_integers(network):
-    model = small(network)
-    expected = model.output_lengths([8, 9, 100])
-    assert expected.dtype == torch.int64
-    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16):
-        lengths = model.output_lengths(torch.tensor([8, 9, 100], dtype=dtype))
-        assert lengths.dtype == torch.int64
-        assert lengths.tolist() == expected.tolist()
-    assert model.output_lengths((8, 9, 100)).tolist() == expected.tolist()
-    assert model.output_lengths(torch.tensor([[8], [100]])).tolist() == expected[[0, 2]].unsqueeze(1).tolist()
-    assert model.output_lengths(torch.tensor(100)).item() == expected[2]
-    assert model.output_lengths([]).dtype == torch.int64
-    assert model.output_lengths(torch.zeros(2, dtype=torch.int64, device="meta")).device.type == "meta"
+@pytest.mark.parametrize(("network", "activations"), [(CRNN, 7), (CRNN_v2, 8)])
+def test_leaky_relu_is_used(network, activations):
+    leaky, plain = small(network, leakyRelu=True), small(network)
+    slopes = [module.negative_slope for module in leaky.modules() if isinstance(module, nn.LeakyReLU)]
+    assert slopes == [0.2] * activations
+    assert not any(isinstance(module, nn.ReLU) for module in leaky.modules())
+    assert sum(isinstance(module, nn.ReLU) for module in plain.modules()) == activations
+    plain.load_state_dict(leaky.state_dict())
+    images = torch.randn(1, 1, 32, 40)
+    assert not torch.allclose(leaky(images), plain(images))
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_output_lengths_of_too_narrow_images_are_zero(network):
-    narrow = range(-3, MIN_WIDTH[network])
-    assert small(network).output_lengths(narrow).tolist() == [0] * len(narrow)
-
-
-@pytest.mark.parametrize("widths", [[8.0], torch.tensor([8.0]), torch.tensor([True])])
-def test_output_lengths_refuse_what_is_not_an_integer(widths):
-    with pytest.raises(TypeError, match=r"CRNN: widths must be integers, but are torch\.(float32|bool)"):
-        small(CRNN).output_lengths(widths)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    columns=st.integers(1, 40), kernel=st.integers(1, 6), stride=st.integers(1, 4), padding=st.integers(0, 3)
-)
-def test_window_arithmetic_is_that_of_a_convolution(columns, kernel, stride, padding):
-    layer = nn.Conv2d(1, 1, (1, kernel), (1, stride), (0, padding))
-    window = Window(kernel, stride, padding)
-    if columns + 2 * padding < kernel:
-        assert window.columns(columns) == 0
-        return
-    assert window.columns(columns) == layer(torch.zeros(1, 1, 1, columns)).shape[3]
-    assert window.columns(torch.tensor([columns, 0, -1])).tolist() == [window.columns(columns), 0, 0]
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"imgH": 48}, "imgH must be 32, .* is 48"),
-        ({"nc": 0}, "nc must be at least 1, but is 0"),
-        ({"nclass": 1}, r"nclass must be at least 2 \(the blank and one character\), but is 1"),
-        ({"nh": -2}, "nh must be at least 1, but is -2"),
-        ({"width": 0.0}, r"width must be finite and above 0, but is 0\.0"),
-        ({"width": float("inf")}, "width must be finite and above 0, but is inf"),
-        ({"width": float("nan")}, "width must be finite and above 0, but is nan"),
-    ],
-)
-def test_bad_arguments(network, change, message):
-    arguments = {"imgH": 32, "nc": 1, "nclass": 5, "nh": 4} | change
-    with pytest.raises(ValueError, match=f"{network.__name__}: {message}"):
-        network(**arguments)
-
-
-def test_sizes_must_be_int():
-    with pytest.raises(TypeError, match=r"CRNN: nh must be an int, but is 4\.0"):
-        CRNN(32, 1, 5, 4.0)
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("shape", [(1, 2, 32, 40), (1, 1, 31, 40), (1, 32, 40), (1, 1, 1, 32, 40)])
-def test_images_of_another_shape(network, shape):
-    with pytest.raises(ValueError, match=rf"images must have shape \(N, nc=1, imgH=32, W\).*\({shape[0]}, "):
-        small(network)(torch.zeros(shape))
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-def test_images_that_are_too_narrow(network):
-    least = MIN_WIDTH[network]
-    with pytest.raises(ValueError, match=f"at least {least} columns wide .* but are {least - 1}"):
-        small(network)(torch.zeros(1, 1, 32, least - 1))
-
-
-def test_images_of_integers():
-    with pytest.raises(TypeError, match=r"images must be floating point, but are torch\.uint8"):
-        small(CRNN)(torch.zeros(1, 1, 32, 40, dtype=torch.uint8))
+def test_crnn_res_has_no_leaky_relu():
+    assert "leakyRelu" not in inspect.signature(CRNN_res).parameters
 
 
 @pytest.mark.parametrize(
@@ -305,101 +253,30 @@ def test_width_is_keyword_only():
         assert inspect.signature(network).parameters["width"].kind is inspect.Parameter.KEYWORD_ONLY
 
 
-@pytest.mark.parametrize(("network", "activations"), [(CRNN, 7), (CRNN_v2, 8)])
-def test_leaky_relu_is_used(network, activations):
-    leaky, plain = small(network, leakyRelu=True), small(network)
-    slopes = [module.negative_slope for module in leaky.modules() if isinstance(module, nn.LeakyReLU)]
-    assert slopes == [0.2] * activations
-    assert not any(isinstance(module, nn.ReLU) for module in leaky.modules())
-    assert sum(isinstance(module, nn.ReLU) for module in plain.modules()) == activations
-    plain.load_state_dict(leaky.state_dict())
-    images = torch.randn(1, 1, 32, 40)
-    assert not torch.allclose(leaky(images), plain(images))
-
-
-def test_crnn_res_has_no_leaky_relu():
-    assert "leakyRelu" not in inspect.signature(CRNN_res).parameters
-
-
-def test_layers_run_in_the_published_order():
-    """Each network once more, written out with the layers' names, against its `forward`."""
-    images = torch.randn(2, 1, 32, 40)
-    relu, pool = torch.relu, nn.functional.max_pool2d
-
-    def pool_rows(x):
-        return pool(x, (2, 2), (2, 1), (0, 1))
-
-    m = small(CRNN)
-    x = pool(relu(m.conv1(images)), 2)
-    x = pool(relu(m.conv2(x)), 2)
-    x = pool_rows(relu(m.conv3_2(relu(m.bn3(m.conv3_1(x))))))
-    x = pool_rows(relu(m.conv4_2(relu(m.bn4(m.conv4_1(x))))))
-    x = relu(m.bn5(m.conv5(x)))
-    torch.testing.assert_close(m(images), m.rnn(x[:, :, 0].permute(2, 0, 1)))
-
-    m = small(CRNN_v2)
-    x = images
-    for stage, pooling in (
-        (1, lambda x: pool(x, 2)),
-        (2, lambda x: pool(x, 2)),
-        (3, pool_rows),
-        (4, pool_rows),
-    ):
-        for step in (1, 2):
-            layer = f"{stage}_{step}"
-            x = relu(m.get_submodule(f"bn{layer}")(m.get_submodule(f"conv{layer}")(x)))
-        x = pooling(x)
-    # Feature 2 c + r of a frame is row r of channel c.
-    x = torch.stack([m.bn5(x)[:, c, r] for c in range(8) for r in range(2)], dim=1)
-    torch.testing.assert_close(m(images), m.rnn(x.permute(2, 0, 1)))
-
-    m = small(CRNN_res)
-
-    def block(layer, x):
-        group = layer.group1
-        y = group.bn2(group.conv2(relu(group.bn1(group.conv1(x)))))
-        return relu(y + (layer.downsample(x) if layer.downsample else x))
-
-    x = relu(m.conv1(images))
-    for name in ("res1", "res2_1", "res2_2", "res3_1", "res3_2", "res3_3", "res4_1", "res4_2", "res4_3"):
-        x = block(m.get_submodule(name), x)
-    x = nn.functional.avg_pool2d(x, (2, 2), (2, 1), (0, 1))
-    x = relu(m.bn5(m.conv5(x)))
-    torch.testing.assert_close(m(images), m.rnn(x[:, :, 0].permute(2, 0, 1)))
-
-
 @pytest.mark.parametrize("network", NETWORKS)
-def test_gradient_reaches_every_parameter(network):
-    # In training mode a bias in front of a batch normalisation cancels, and its gradient is rounding.
-    model = small(network)
-    images = torch.randn(2, 1, 32, 40, requires_grad=True)
-    model(images).square().sum().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().max() > 0, name
-    assert images.grad.abs().max() > 0
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"imgH": 48}, "imgH must be 32, the height its layers are made for, but is 48"),
+        ({"nc": 0}, "nc must be at least 1, but is 0"),
+        ({"nclass": 1}, r"nclass must be at least 2 \(the blank and one character\), but is 1"),
+        ({"nh": -2}, "nh must be at least 1, but is -2"),
+        ({"width": 0.0}, r"width must be finite and above 0, but is 0\.0"),
+        ({"width": float("inf")}, "width must be finite and above 0, but is inf"),
+        ({"width": float("nan")}, "width must be finite and above 0, but is nan"),
+    ],
+)
+def test_bad_arguments(network, change, message):
+    arguments = {"imgH": 32, "nc": 1, "nclass": 5, "nh": 4} | change
+    with pytest.raises(ValueError, match=f"{network.__name__}: {message}"):
+        network(**arguments)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_batch_equals_one_by_one(network):
-    model = small(network)
-    images = torch.randn(5, 1, 32, 61)
-    with torch.no_grad():
-        batch = model(images)
-        single = torch.cat([model(image[None]) for image in images], dim=1)
-    torch.testing.assert_close(batch, single, rtol=0, atol=1e-5)
-    assert model(images[:0]).shape == (batch.shape[0], 0, 5)
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-def test_double_precision_and_copies(network):
-    model = small(network).double()
-    images = torch.randn(1, 1, 32, 20, dtype=torch.float64)
-    expected = model(images)
-    assert expected.dtype == torch.float64
-    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        torch.testing.assert_close(again(images), expected, rtol=0, atol=0)
+def test_arguments_of_another_type():
+    with pytest.raises(TypeError, match=r"CRNN: nh must be an int, but is 4\.0"):
+        CRNN(32, 1, 5, 4.0)
+    with pytest.raises(TypeError, match="CRNN_v2: width must be a number, but is 'half'"):
+        CRNN_v2(32, 1, 5, 4, width="half")
 
 
 def prefixed(state, prefix):
@@ -447,47 +324,3 @@ def test_loading_stays_strict():
     mixed = prefixed(model.state_dict(), "") | {"module.conv1.bias": torch.zeros(8)}
     with pytest.raises(RuntimeError, match=r"Unexpected key.*module\.conv1\.bias"):
         model.load_state_dict(mixed)
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
-def test_export_with_dynamic_batch_and_width(network):
-    model = small(network)
-    dynamic = {"images": {0: torch.export.Dim("batch"), 3: torch.export.Dim("columns", min=8, max=4096)}}
-    program = torch.export.export(model, (torch.randn(2, 1, 32, 50),), dynamic_shapes=dynamic)
-    for shape in ((2, 1, 32, 50), (1, 1, 32, 8), (3, 1, 32, 93)):
-        images = torch.randn(shape)
-        torch.testing.assert_close(program.module()(images), model(images), rtol=0, atol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
-def test_export_and_other_tracing_do_not_disturb_each_other():
-    lstm = nn.LSTM(2, 2)
-    arguments = dict(lstm.named_parameters()), torch.zeros(3, 1, 2)
-
-    def trace():
-        read = functools.partial(torch.func.functional_call, lstm)
-        return make_fx(read, tracing_mode="symbolic")(*arguments).code
-
-    before = trace()
-    dynamic = {"images": {3: torch.export.Dim("columns", min=8, max=4096)}}
-    torch.export.export(small(CRNN), (torch.randn(1, 1, 32, 50),), dynamic_shapes=dynamic)
-    assert trace() == before
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-def test_compile_into_one_graph(network):
-    model = small(network)
-    torch._dynamo.reset()
-    with torch._dynamo.config.patch(allow_rnn=True):
-        compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
-        for shape in ((2, 1, 32, 50), (3, 1, 32, 93)):
-            images = torch.randn(shape)
-            torch.testing.assert_close(compiled(images), model(images), rtol=0, atol=1e-6)
-
-
-def test_output_lengths_compile_into_one_graph():
-    model = small(CRNN_res)
-    compiled = torch.compile(model.output_lengths, backend="eager", fullgraph=True)
-    widths = torch.tensor([1, 37, 100])
-    assert compiled(widths).tolist() == model.output_lengths(widths).tolist()

@@ -34,7 +34,7 @@ class _RecognitionNetwork(nn.Module):
         name = type(self).__name__
         if imgH != IMAGE_HEIGHT:
             raise ValueError(
-                f"{name}: imgH must be {IMAGE_HEIGHT}, the height its layers are made for, but is {imgH}"
+                f"{name}: imgH must be {IMAGE_HEIGHT}, the height its layers are made for, but is {imgH!r}"
             )
         for argument, value, least, why in (
             ("nc", nc, 1, ""),
@@ -45,6 +45,8 @@ class _RecognitionNetwork(nn.Module):
                 raise TypeError(f"{name}: {argument} must be an int, but is {value!r}")
             if value < least:
                 raise ValueError(f"{name}: {argument} must be at least {least}{why}, but is {value}")
+        if not isinstance(width, int | float):
+            raise TypeError(f"{name}: width must be a number, but is {width!r}")
         if not (width > 0 and math.isfinite(width)):
             raise ValueError(f"{name}: width must be finite and above 0, but is {width}")
         super().__init__()
@@ -96,11 +98,12 @@ class _RecognitionNetwork(nn.Module):
         logits: Tensor = self.rnn(frames)
         return logits
 
-    def output_lengths(self, widths: Tensor | Sequence[int]) -> Tensor:
+    def output_lengths(self, widths: Tensor | Sequence[int] | int) -> Tensor:
         """How many frames T the network makes of images of these widths.
 
         Args:
-            widths: columns of each image; an integer tensor of any shape on any device, or a sequence of int.
+            widths: columns of each image; an integer tensor of any shape on any device, a sequence of int, or
+                an int.
 
         Returns:
             int64, of the shape and on the device of `widths`; 0 for a width below `min_width`, an image that
@@ -110,8 +113,9 @@ class _RecognitionNetwork(nn.Module):
             TypeError: `widths` are not integers.
         """
         if not isinstance(widths, Tensor):
-            # An empty list has no elements to take an integer dtype from.
-            widths = torch.tensor(widths, dtype=None if len(widths) else torch.int64)
+            widths = torch.tensor(widths)
+            if widths.numel() == 0:  # no elements to take an integer dtype from
+                widths = widths.long()
         if widths.is_floating_point() or widths.is_complex() or widths.dtype == torch.bool:
             raise TypeError(f"{type(self).__name__}: widths must be integers, but are {widths.dtype}")
         return self._frames(widths.long())
