@@ -1,0 +1,46 @@
+"""Timing for all benchmarks: medians, with everything that is compared taking turns in one run."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+# Long enough for the clock and for what a call leaves in the caches to settle.
+_TURN_SECONDS = 2e-3
+
+
+def _turn(call: Callable[[], object], repetitions: int) -> float:
+    begin = time.perf_counter()
+    for _ in range(repetitions):
+        call()
+    return (time.perf_counter() - begin) / repetitions
+
+
+def medians(calls: dict[str, Callable[[], object]], seconds: float = 1.5) -> dict[str, float]:
+    """The median duration of each call in seconds, from turns A B C A B C ... over about `seconds` a call."""
+    repetitions = {}
+    for name, call in calls.items():
+        call()
+        repetitions[name] = max(1, round(_TURN_SECONDS / _turn(call, 2)))
+    turns: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds * len(calls)
+    while len(turns[name]) < 5 or time.perf_counter() < end:
+        for name, call in calls.items():
+            turns[name].append(_turn(call, repetitions[name]))
+    return {name: statistics.median(durations) for name, durations in turns.items()}
+
+
+def environment() -> dict[str, object]:
+    """What a result depends on: processor, instruction set, release of torch."""
+    processor = "unknown"
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as lines:
+            processor = next((line.split(":")[1].strip() for line in lines if "model name" in line), processor)
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
