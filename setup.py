@@ -78,7 +78,16 @@ def torch_library(name: str, sources: list[str], **options) -> Extension:
 
 
 def extensions() -> list[Extension]:
-    cxx_flags = ["-O3", "-std=c++17", "-fno-trapping-math", "-fno-math-errno", "-fopenmp-simd", "-fvisibility=hidden", "-Wall"]
+    cxx_flags = [
+        "-O3",
+        "-std=c++17",
+        "-fno-trapping-math",
+        "-fno-math-errno",
+        "-fopenmp-simd",
+        "-fvisibility=hidden",
+        "-Wall",
+        "-Wno-psabi",
+    ]
     operators = [path for path in glob("csrc/*/*.cpp") if not path.startswith("csrc/text/")]
     modules = [
         torch_library("_C", operators, extra_compile_args={"cxx": [*cxx_flags, TORCH_TARGET_VERSION]}),

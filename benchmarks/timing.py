@@ -37,7 +37,9 @@ def environment() -> dict[str, object]:
     processor = "unknown"
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as lines:
-            processor = next((line.split(":")[1].strip() for line in lines if "model name" in line), processor)
+            processor = next(
+                (line.split(":")[1].strip() for line in lines if "model name" in line), processor
+            )
     return {
         "processor": processor,
         "cores": os.cpu_count(),

@@ -1,5 +1,4 @@
-// Powers of two with a real exponent, without a call into the maths library: every loop around them
-// vectorises on every instruction set.
+// Powers of two with a real exponent, without a call into the maths library; for numbers and vectors alike.
 //
 // The exponent is split into the nearest integer and a rest in [-1/2, 1/2]; 2^rest is a polynomial
 // (the Taylor series of exp(rest * ln 2), cut where its next term is below an ulp).
@@ -13,32 +12,31 @@ constexpr double kLog2E = 1.4426950408889634;
 constexpr double kLn2 = 0.6931471805599453;
 
 // 2^x for |x| <= 1/2: relative error 1e-7 in float (one ulp of the result included), 4e-16 in double.
-CRNN_INLINE float exp2_fraction(float x) {
-  float y = 1.5403530e-4f;
-  y = y * x + 1.3333558e-3f;
-  y = y * x + 9.6181291e-3f;
-  y = y * x + 5.5504109e-2f;
-  y = y * x + 2.4022651e-1f;
-  y = y * x + 6.9314718e-1f;
-  return y * x + 1.0f;
-}
-
-CRNN_INLINE double exp2_fraction(double x) {
-  const double u = x * kLn2;
-  double y = 1.0 / 6227020800.0;
-  y = y * u + 1.0 / 479001600.0;
-  y = y * u + 1.0 / 39916800.0;
-  y = y * u + 1.0 / 3628800.0;
-  y = y * u + 1.0 / 362880.0;
-  y = y * u + 1.0 / 40320.0;
-  y = y * u + 1.0 / 5040.0;
-  y = y * u + 1.0 / 720.0;
-  y = y * u + 1.0 / 120.0;
-  y = y * u + 1.0 / 24.0;
-  y = y * u + 1.0 / 6.0;
-  y = y * u + 0.5;
-  y = y * u + 1.0;
-  return y * u + 1.0;
+template <class Value>
+CRNN_INLINE Value exp2_fraction(Value x) {
+  if constexpr (std::is_same_v<ElementOf<Value>, float>) {
+    Value y = x * 1.5403530e-4f + 1.3333558e-3f;
+    y = y * x + 9.6181291e-3f;
+    y = y * x + 5.5504109e-2f;
+    y = y * x + 2.4022651e-1f;
+    y = y * x + 6.9314718e-1f;
+    return y * x + 1.0f;
+  } else {
+    const Value u = x * kLn2;
+    Value y = u * (1.0 / 6227020800.0) + 1.0 / 479001600.0;
+    y = y * u + 1.0 / 39916800.0;
+    y = y * u + 1.0 / 3628800.0;
+    y = y * u + 1.0 / 362880.0;
+    y = y * u + 1.0 / 40320.0;
+    y = y * u + 1.0 / 5040.0;
+    y = y * u + 1.0 / 720.0;
+    y = y * u + 1.0 / 120.0;
+    y = y * u + 1.0 / 24.0;
+    y = y * u + 1.0 / 6.0;
+    y = y * u + 0.5;
+    y = y * u + 1.0;
+    return y * u + 1.0;
+  }
 }
 
 // Adding this number leaves no room for a fraction: the sum's low bits are the nearest integer.
@@ -46,28 +44,27 @@ template <class Real>
 constexpr Real kRoundingShift = Real(1.5) * Real(int64_t(1) << RealBits<Real>::kFraction);
 
 // 2^x for x <= 0 as an ordinary number: exactly 0 below the normal range (and for -inf), NaN for NaN.
-template <class Real>
-CRNN_INLINE Real exp2_nonpositive(Real x) {
-  using Int = ExponentOf<Real>;
-  constexpr Real kSmallest = Real(1 - RealBits<Real>::kBias);
-  const Real clamped = x < kSmallest ? kSmallest : x;
-  const Real shifted = clamped + kRoundingShift<Real>;
-  const Real rest = clamped - (shifted - kRoundingShift<Real>);
-  const Int whole = bit_cast<Int>(shifted) - bit_cast<Int>(kRoundingShift<Real>);
+template <class Value>
+CRNN_INLINE Value exp2_nonpositive(Value x) {
+  using Real = ElementOf<Value>;
+  // One below the smallest exponent of a normal number: its power of two is 0. NaN passes in this order.
+  const Value clamped = larger(broadcast<Value>(-RealBits<Real>::kBias), x);
+  const Value shifted = clamped + kRoundingShift<Real>;
+  const Value rest = clamped - (shifted - kRoundingShift<Real>);
+  const auto whole = bit_cast<ExponentOf<Value>>(shifted) - bit_cast<ExponentOf<Real>>(kRoundingShift<Real>);
   // A product, not an addition to the exponent's bits: NaN has to stay NaN.
-  const Real value = exp2_fraction(rest) * power_of_two<Real>(whole);
-  return x < kSmallest ? Real(0) : value;
+  return exp2_fraction(rest) * power_of_two<Value>(whole);
 }
 
 // 2^x as an extended-range number, for any x below 2^28; anything under -2^28 is zero. The exponent comes
-// in double, whatever Real is: its integer part may be large, and the digits behind it count.
-template <class Real>
-CRNN_INLINE Extended<Real> exp2_extended(double x) {
-  const double clamped = x < double(kZeroExponent) ? double(kZeroExponent) : x;
-  const double shifted = clamped + kRoundingShift<double>;
-  const Real rest = Real(clamped - (shifted - kRoundingShift<double>));
-  // The low 32 bits of the shifted number are the integer, in two's complement.
-  return {exp2_fraction(rest), ExponentOf<Real>(int32_t(bit_cast<int64_t>(shifted)))};
+// in double, whatever Value is: its integer part may be large, and the digits behind it count.
+template <class Value, class Double>
+CRNN_INLINE Extended<Value> exp2_extended(Double x) {
+  const Double clamped = larger(x, broadcast<Double>(kZeroExponent));
+  const Double shifted = clamped + kRoundingShift<double>;
+  const Value rest = converted<Value>(clamped - (shifted - kRoundingShift<double>));
+  const auto whole = bit_cast<ExponentOf<Double>>(shifted) - bit_cast<int64_t>(kRoundingShift<double>);
+  return {exp2_fraction(rest), converted<ExponentOf<Value>>(whole)};
 }
 
 }  // namespace crnn

@@ -13,122 +13,102 @@
 // an array of them vectorises.
 #pragma once
 
-#include <cstdint>
-#include <cstring>
-#include <limits>
-
-#ifdef __CUDACC__
-#define CRNN_HOST_DEVICE __host__ __device__
-#else
-#define CRNN_HOST_DEVICE
-#endif
-#define CRNN_INLINE CRNN_HOST_DEVICE inline __attribute__((always_inline))
+#include "common/simd.h"
 
 namespace crnn {
 
-// The bit layout of the two mantissa types, and the integers that go with them.
-template <class Real>
-struct RealBits;
+// The bit layout of a mantissa's type, and the integers that go with it.
+template <class Value>
+struct RealBits : RealBits<ElementOf<Value>> {
+  using Int = Vector<typename RealBits<ElementOf<Value>>::Int, sizeof(Value)>;
+};
 
 template <>
 struct RealBits<float> {
   using Int = int32_t;
   static constexpr int kFraction = 23;
-  static constexpr Int kBias = 127;
+  static constexpr int kBias = 127;
 };
 
 template <>
 struct RealBits<double> {
   using Int = int64_t;
   static constexpr int kFraction = 52;
-  static constexpr Int kBias = 1023;
+  static constexpr int kBias = 1023;
 };
 
-template <class Real>
-using ExponentOf = typename RealBits<Real>::Int;
+template <class Value>
+using ExponentOf = typename RealBits<Value>::Int;
 
 constexpr int32_t kZeroExponent = -(1 << 28);
 // Products of a few numbers below this are zero for every purpose: 2^-(2^27).
 constexpr int32_t kVanishedExponent = -(1 << 27);
 
-template <class To, class From>
-CRNN_INLINE To bit_cast(From from) {
-  static_assert(sizeof(To) == sizeof(From), "bit_cast keeps the size");
-  To to;
-  memcpy(&to, &from, sizeof(to));
-  return to;
-}
-
-template <class T>
-CRNN_INLINE T larger(T a, T b) {
-  return a > b ? a : b;
-}
-
-template <class T>
-CRNN_INLINE T smaller(T a, T b) {
-  return a < b ? a : b;
-}
-
-template <class Real>
+template <class Value>
 struct Extended {
-  using Int = ExponentOf<Real>;
-  Real mantissa;  // in [1, 2) once normalised, a positive normal number otherwise
+  using Int = ExponentOf<Value>;
+  Value mantissa;  // in [1, 2) once normalised, a positive normal number otherwise
   Int exponent;
 
-  static CRNN_INLINE Extended zero() { return {Real(1), kZeroExponent}; }
-  static CRNN_INLINE Extended one() { return {Real(1), 0}; }
+  static CRNN_INLINE Extended zero() { return {broadcast<Value>(1), broadcast<Int>(kZeroExponent)}; }
+  static CRNN_INLINE Extended one() { return {broadcast<Value>(1), broadcast<Int>(0)}; }
 };
 
-// 2^exponent, exponent within the range of normal numbers.
-template <class Real>
-CRNN_INLINE Real power_of_two(ExponentOf<Real> exponent) {
-  using Bits = RealBits<Real>;
-  return bit_cast<Real>((exponent + Bits::kBias) << Bits::kFraction);
+// x * 2^steps by an addition to the exponent's bits: no check of the range.
+template <class Value>
+CRNN_INLINE Value with_exponent_raised(Value x, ExponentOf<Value> steps) {
+  // A shift to the left of a negative number is undefined before C++20; the product is the same instruction.
+  using Int = ExponentOf<Value>;
+  return bit_cast<Value>(bit_cast<Int>(x) + steps * (ElementOf<Int>(1) << RealBits<Value>::kFraction));
+}
+
+// 2^exponent, exponent within the range of normal numbers; 0 for the exponent below them.
+template <class Value>
+CRNN_INLINE Value power_of_two(ExponentOf<Value> exponent) {
+  return with_exponent_raised(broadcast<Value>(1), exponent);
 }
 
 // mantissa * 2^shift for a mantissa in [1, 8) and shift <= 0. What falls below the smallest normal number
 // stays there: next to a mantissa of at least 1 it is nothing.
-template <class Real>
-CRNN_INLINE Real shifted_down(Real mantissa, ExponentOf<Real> shift) {
-  using Bits = RealBits<Real>;
-  using Int = ExponentOf<Real>;
-  const Int steps = larger<Int>(shift, 1 - Bits::kBias);
-  // A shift to the left of a negative number is undefined before C++20; the product is the same instruction.
-  return bit_cast<Real>(bit_cast<Int>(mantissa) + steps * (Int(1) << Bits::kFraction));
+template <class Value>
+CRNN_INLINE Value shifted_down(Value mantissa, ExponentOf<Value> shift) {
+  using Int = ExponentOf<Value>;
+  return with_exponent_raised(mantissa, larger(shift, broadcast<Int>(1 - RealBits<Value>::kBias)));
 }
 
 // Not normalised: the mantissa is in [1, 4) for two normalised numbers, and may be added to once more.
-template <class Real>
-CRNN_INLINE Extended<Real> operator+(Extended<Real> a, Extended<Real> b) {
-  const ExponentOf<Real> exponent = larger(a.exponent, b.exponent);
+template <class Value>
+CRNN_INLINE Extended<Value> operator+(Extended<Value> a, Extended<Value> b) {
+  const ExponentOf<Value> exponent = larger(a.exponent, b.exponent);
   return {shifted_down(a.mantissa, a.exponent - exponent) + shifted_down(b.mantissa, b.exponent - exponent),
           exponent};
 }
 
 // Not normalised.
-template <class Real>
-CRNN_INLINE Extended<Real> operator*(Extended<Real> a, Extended<Real> b) {
+template <class Value>
+CRNN_INLINE Extended<Value> operator*(Extended<Value> a, Extended<Value> b) {
   return {a.mantissa * b.mantissa, a.exponent + b.exponent};
 }
 
-template <class Real>
-CRNN_INLINE Extended<Real> normalised(Extended<Real> a) {
-  using Bits = RealBits<Real>;
-  using Int = ExponentOf<Real>;
+template <class Value>
+CRNN_INLINE Extended<Value> normalised(Extended<Value> a) {
+  using Bits = RealBits<Value>;
+  using Int = ExponentOf<Value>;
+  using Word = ElementOf<Int>;
   const Int bits = bit_cast<Int>(a.mantissa);
-  const Int fraction = bits & ((Int(1) << Bits::kFraction) - 1);
-  const Int exponent = a.exponent + (bits >> Bits::kFraction) - Bits::kBias;
-  return {bit_cast<Real>(fraction | (Bits::kBias << Bits::kFraction)), larger<Int>(exponent, kZeroExponent)};
+  const Int fraction = bits & ((Word(1) << Bits::kFraction) - 1);
+  const Int exponent = a.exponent + (bits >> Bits::kFraction) - Word(Bits::kBias);
+  return {bit_cast<Value>(fraction | (Word(Bits::kBias) << Bits::kFraction)),
+          larger(exponent, broadcast<Int>(kZeroExponent))};
 }
 
 // The value as an ordinary number; outside the range of Real it becomes 0, or a large finite number.
-template <class Real>
-CRNN_INLINE Real to_real(Extended<Real> a) {
-  using Bits = RealBits<Real>;
-  using Int = ExponentOf<Real>;
-  const Int exponent = smaller<Int>(a.exponent, Bits::kBias - 4);
-  const Real value = a.mantissa * power_of_two<Real>(larger<Int>(exponent, 1 - Bits::kBias));
-  return exponent < 1 - Bits::kBias ? Real(0) : value;
+template <class Value>
+CRNN_INLINE Value to_real(Extended<Value> a) {
+  using Bits = RealBits<Value>;
+  using Int = ExponentOf<Value>;
+  const Int exponent = smaller(a.exponent, broadcast<Int>(Bits::kBias - 4));
+  return a.mantissa * power_of_two<Value>(larger(exponent, broadcast<Int>(-Bits::kBias)));
 }
 
 }  // namespace crnn

@@ -1,8 +1,9 @@
 // One portable loop, compiled for several instruction sets, chosen when the program runs.
 //
-// A kernel is a struct with a static, always-inline run(). run_vectorised<Kernel>(...) calls the copy of it
-// that was compiled for the best instruction set of this processor. ATEN_CPU_CAPABILITY (default, avx2,
-// avx512), the variable that limits torch's own kernels, limits these too.
+// A kernel is a struct with a static, always-inline run<kBytes>(), kBytes being the size of the vectors to
+// use. run_vectorised<Kernel>(...) calls the copy of it that was compiled for the best instruction set of
+// this processor. ATEN_CPU_CAPABILITY (default, avx2, avx512), the variable that limits torch's own kernels,
+// limits these too.
 #pragma once
 
 #include <cstdlib>
@@ -40,17 +41,17 @@ inline Isa detect_isa() {
 
 template <class Kernel, class... Args>
 CRNN_TARGET_AVX512 void run_avx512(const Args&... args) {
-  Kernel::run(args...);
+  Kernel::template run<64>(args...);
 }
 
 template <class Kernel, class... Args>
 CRNN_TARGET_AVX2 void run_avx2(const Args&... args) {
-  Kernel::run(args...);
+  Kernel::template run<32>(args...);
 }
 
 template <class Kernel, class... Args>
 void run_baseline(const Args&... args) {
-  Kernel::run(args...);
+  Kernel::template run<16>(args...);
 }
 
 template <class Kernel, class... Args>

@@ -1,48 +1,60 @@
-// Loops over one row of C classes, on the host.
-//
-// Rows are walked in blocks of kLanes elements: a constant trip count, so that each block becomes a few
-// vector instructions on any instruction set. The last, incomplete block takes the same loop with a condition
-// on each lane.
+// Loops over one row of C classes, on the host, in vectors of kBytes.
 #pragma once
+
+#include <limits>
+#include <vector>
 
 #include "common/exp2.h"
 #include "common/half.h"
 
 namespace crnn {
 
-constexpr int kLanes = 16;
+// Vectors of every kind divide this number of elements.
+constexpr int kMostLanes = 16;
 
 constexpr int64_t rounded_up_to_lanes(int64_t n) {
-  return (n + kLanes - 1) / kLanes * kLanes;
+  return (n + kMostLanes - 1) / kMostLanes * kMostLanes;
 }
 
-// Halving with constant widths: a few shuffles, where a loop over a variable width is checked for overlap.
-template <int kWidth = kLanes, class Real>
-CRNN_INLINE Real sum_of_lanes(Real* lanes) {
-  if constexpr (kWidth > 1) {
-    for (int j = 0; j < kWidth / 2; ++j) lanes[j] += lanes[j + kWidth / 2];
-    return sum_of_lanes<kWidth / 2>(lanes);
-  }
-  return lanes[0];
+// Walks `count` numbers in vectors, each as body(index). If they are no whole number of vectors, the last
+// vector is last_body(index, seen): it ends with the last number, and its first `seen` lanes have been met
+// before. That reads and writes nothing outside; `count` is at least one vector.
+template <int kLanes, class Body, class LastBody>
+CRNN_INLINE void for_each_vector(int64_t count, const Body& body, const LastBody& last_body) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) body(i);
+  if (i < count) last_body(count - kLanes, i - (count - kLanes));
 }
 
-template <int kWidth = kLanes, class Real>
-CRNN_INLINE Real largest_lane(Real* lanes) {
-  if constexpr (kWidth > 1) {
-    for (int j = 0; j < kWidth / 2; ++j) lanes[j] = larger(lanes[j], lanes[j + kWidth / 2]);
-    return largest_lane<kWidth / 2>(lanes);
-  }
-  return lanes[0];
+// The lanes from `seen` on; zero in those before.
+template <class Reals>
+CRNN_INLINE Reals without_first(Reals x, int64_t seen) {
+  using Ints = ExponentOf<Reals>;
+  return lane_numbers<Ints>() < broadcast<Ints>(seen) ? broadcast<Reals>(0) : x;
 }
 
-template <class Real>
+template <int kBytes, class Real>
 CRNN_INLINE Real sum(const Real* x, int64_t count) {
-  const int64_t whole = count / kLanes * kLanes;
-  Real lanes[kLanes] = {};
-  for (int64_t i = 0; i < whole; i += kLanes)
-    for (int j = 0; j < kLanes; ++j) lanes[j] += x[i + j];
-  for (int j = 0; j < kLanes; ++j) lanes[j] += j < count - whole ? x[whole + j] : Real(0);
-  return sum_of_lanes(lanes);
+  using Reals = Vector<Real, kBytes>;
+  if constexpr (kLanesOf<Reals> > 1) {
+    if (count < kLanesOf<Reals>) return sum<narrower<Real>(kBytes)>(x, count);
+  }
+  Reals total{};
+  for_each_vector<kLanesOf<Reals>>(
+      count, [&](int64_t i) CRNN_INLINE_LAMBDA { total += load<Reals>(x + i); },
+      [&](int64_t i, int64_t seen) CRNN_INLINE_LAMBDA { total += without_first(load<Reals>(x + i), seen); });
+  return folded<Plus>(total);
+}
+
+template <int kBytes, class Element>
+CRNN_INLINE void copy_row(const Element* from, int64_t count, Element* to) {
+  using Elements = Vector<Element, kBytes>;
+  if constexpr (kLanesOf<Elements> > 1) {
+    if (count < kLanesOf<Elements>) return copy_row<narrower<Element>(kBytes)>(from, count, to);
+  }
+  const auto copy = [&](int64_t i, int64_t = 0)
+                        CRNN_INLINE_LAMBDA { store(to + i, load<Elements>(from + i)); };
+  for_each_vector<kLanesOf<Elements>>(count, copy, copy);
 }
 
 // softmax(row)[c] = 2^((row[c] - peak) * log2(e)) * inverse_sum.
@@ -53,115 +65,157 @@ struct RowStatistics {
   Real inverse_sum;  // NaN if the row holds NaN or +inf
 };
 
-template <class Real>
-CRNN_INLINE Real softmax_term(Real x, Real peak) {
-  return exp2_nonpositive((x - peak) * Real(kLog2E));
+template <class Value>
+CRNN_INLINE Value softmax_term(Value x, Value peak) {
+  return exp2_nonpositive((x - peak) * ElementOf<Value>(kLog2E));
 }
 
-template <class Real>
-struct Chunk {
-  Real peak;
-  Real sum;  // of 2^((x - peak) * log2(e))
-};
+// Rows up to this length stay in the first-level cache from one loop over them to the next, and a sum in Real
+// of one lane's share of them loses nothing.
+constexpr int64_t kShortRow = 4096;
 
-// At most a few thousand elements, so that the second loop finds them in the first-level cache and a sum in
-// Real of one lane's share loses nothing.
-template <class Real>
-CRNN_INLINE Chunk<Real> chunk_statistics(const Real* x, int64_t count) {
-  constexpr Real kMinusInfinity = -std::numeric_limits<Real>::infinity();
-  const int64_t whole = count / kLanes * kLanes;
-  const int rest = int(count - whole);
-
-  Real lanes[kLanes];
-  for (int j = 0; j < kLanes; ++j) lanes[j] = kMinusInfinity;
-  Real in_whole_blocks = kMinusInfinity;
-#pragma omp simd reduction(max : in_whole_blocks)
-  for (int64_t i = 0; i < whole; ++i) in_whole_blocks = x[i] > in_whole_blocks ? x[i] : in_whole_blocks;
-  lanes[0] = in_whole_blocks;
-  if (rest != 0)
-    for (int j = 0; j < kLanes; ++j) {
-      const Real value = j < rest ? x[whole + j] : kMinusInfinity;
-      lanes[j] = value > lanes[j] ? value : lanes[j];
-    }
-  const Real largest = largest_lane(lanes);
-  // Where all are -inf, any finite peak makes every term 0, and NaN still shows.
-  const Real peak = largest == kMinusInfinity ? Real(0) : largest;
-
-  for (int j = 0; j < kLanes; ++j) lanes[j] = 0;
-  Real whole_blocks = 0;
-#pragma omp simd reduction(+ : whole_blocks)
-  for (int64_t i = 0; i < whole; ++i) whole_blocks += softmax_term(x[i], peak);
-  lanes[0] = whole_blocks;
-  if (rest != 0)
-    for (int j = 0; j < kLanes; ++j) {
-      const Real value = j < rest ? x[whole + j] : kMinusInfinity;
-      lanes[j] += softmax_term(value, peak);
-    }
-  return {peak, sum_of_lanes(lanes)};
-}
-
-// One read of the row from memory, however long it is.
-template <class Real>
-CRNN_INLINE RowStatistics<Real> row_statistics(const Real* row, int64_t classes) {
-  constexpr int64_t kChunk = 4096;
-  Chunk<Real> total = chunk_statistics(row, smaller(classes, kChunk));
-  for (int64_t begin = kChunk; begin < classes; begin += kChunk) {
-    const Chunk<Real> next = chunk_statistics(row + begin, smaller(classes - begin, kChunk));
-    if (next.sum == 0) continue;
-    if (total.sum == 0) {
-      total = next;
-      continue;
-    }
-    const Real peak = larger(total.peak, next.peak);
-    total.sum = total.sum * softmax_term(total.peak, peak) + next.sum * softmax_term(next.peak, peak);
-    total.peak = peak;
+// The largest number of a short row; NaN is passed over. 0 if all are -inf: then any finite peak makes every
+// softmax term 0, and NaN still shows.
+template <int kBytes, class Real>
+CRNN_INLINE Real peak_of_short_row(const Real* x, int64_t count) {
+  using Reals = Vector<Real, kBytes>;
+  if constexpr (kLanesOf<Reals> > 1) {
+    if (count < kLanesOf<Reals>) return peak_of_short_row<narrower<Real>(kBytes)>(x, count);
   }
-  return {total.peak, total.sum == 0 ? Real(1) : 1 / total.sum};
+  constexpr Real kMinusInfinity = -std::numeric_limits<Real>::infinity();
+  Reals peaks = broadcast<Reals>(kMinusInfinity);
+  // In this order of the arguments NaN is passed over.
+  const auto raise = [&](int64_t i, int64_t = 0)
+                         CRNN_INLINE_LAMBDA { peaks = larger(load<Reals>(x + i), peaks); };
+  for_each_vector<kLanesOf<Reals>>(count, raise, raise);
+  const Real peak = folded<Larger>(peaks);
+  return peak == kMinusInfinity ? Real(0) : peak;
+}
+
+// The sum of a short row's softmax terms.
+template <int kBytes, class Real>
+CRNN_INLINE Real sum_of_short_row(const Real* x, int64_t count, Real peak) {
+  using Reals = Vector<Real, kBytes>;
+  if constexpr (kLanesOf<Reals> > 1) {
+    if (count < kLanesOf<Reals>) return sum_of_short_row<narrower<Real>(kBytes)>(x, count, peak);
+  }
+  Reals sums{};
+  const auto term = [&](int64_t i) CRNN_INLINE_LAMBDA {
+    return softmax_term(load<Reals>(x + i), broadcast<Reals>(peak));
+  };
+  for_each_vector<kLanesOf<Reals>>(
+      count, [&](int64_t i) CRNN_INLINE_LAMBDA { sums += term(i); },
+      [&](int64_t i, int64_t seen) CRNN_INLINE_LAMBDA { sums += without_first(term(i), seen); });
+  return folded<Plus>(sums);
+}
+
+// A row of any length, read once from memory.
+template <int kBytes, class Real>
+CRNN_INLINE RowStatistics<Real> statistics_of_long_row(const Real* row, int64_t classes) {
+  Real peak = -std::numeric_limits<Real>::infinity(), sum = 0;
+  for (int64_t begin = 0; begin < classes; begin += kShortRow) {
+    const int64_t count = smaller(classes - begin, kShortRow);
+    const Real part_peak = peak_of_short_row<kBytes>(row + begin, count);
+    const Real part_sum = sum_of_short_row<kBytes>(row + begin, count, part_peak);
+    if (part_sum == 0) continue;
+    const Real higher = larger(part_peak, peak);
+    sum = sum * softmax_term(peak, higher) + part_sum * softmax_term(part_peak, higher);
+    peak = higher;
+  }
+  return sum == 0 ? RowStatistics<Real>{Real(0), Real(1)} : RowStatistics<Real>{peak, 1 / sum};
+}
+
+// Rows whose statistics are computed together, few enough to stay in the first-level cache: each loop over
+// them has steps that do not wait for each other.
+constexpr int kMostRows = 32;
+
+constexpr int64_t rows_in_cache(int64_t classes) {
+  return classes >= kShortRow ? 1 : smaller<int64_t>(kMostRows, kShortRow / classes);
+}
+
+// rows: (count), each of `classes` numbers; count is at most rows_in_cache(classes).
+template <int kBytes, class Real>
+CRNN_INLINE void row_statistics(const Real* const* rows, int64_t count, int64_t classes,
+                                RowStatistics<Real>* statistics) {
+  if (classes > kShortRow) {
+    *statistics = statistics_of_long_row<kBytes>(*rows, classes);
+    return;
+  }
+  for (int64_t r = 0; r < count; ++r) statistics[r].peak = peak_of_short_row<kBytes>(rows[r], classes);
+  for (int64_t r = 0; r < count; ++r) {
+    const Real sum = sum_of_short_row<kBytes>(rows[r], classes, statistics[r].peak);
+    statistics[r].inverse_sum = 1 / (sum == 0 ? Real(1) : sum);
+  }
 }
 
 // out[c] = scale * 2^((row[c] - peak) * log2(e)); out may be row.
-template <class Real>
+template <int kBytes, class Real>
 CRNN_INLINE void scaled_softmax(const Real* row, int64_t classes, Real peak, Real scale, Real* out) {
-  const int64_t whole = classes / kLanes * kLanes;
-  const int rest = int(classes - whole);
-  for (int64_t i = 0; i < whole; i += kLanes)
-#pragma GCC ivdep
-    for (int j = 0; j < kLanes; ++j) out[i + j] = softmax_term(row[i + j], peak) * scale;
-  if (rest != 0)
-#pragma GCC ivdep
-    for (int j = 0; j < kLanes; ++j) {
-      const Real value = j < rest ? row[whole + j] : Real(0);
-      const Real term = softmax_term(value, peak) * scale;
-      if (j < rest) out[whole + j] = term;
-    }
+  using Reals = Vector<Real, kBytes>;
+  constexpr int kLanes = kLanesOf<Reals>;
+  if constexpr (kLanes > 1) {
+    if (classes < kLanes) return scaled_softmax<narrower<Real>(kBytes)>(row, classes, peak, scale, out);
+  }
+  // Read before its first lanes are overwritten.
+  const Reals last = load<Reals>(row + classes - kLanes);
+  const auto put = [&](int64_t i, Reals x) CRNN_INLINE_LAMBDA {
+    store(out + i, softmax_term(x, broadcast<Reals>(peak)) * broadcast<Reals>(scale));
+  };
+  for_each_vector<kLanes>(
+      classes, [&](int64_t i) CRNN_INLINE_LAMBDA { put(i, load<Reals>(row + i)); },
+      [&](int64_t i, int64_t) CRNN_INLINE_LAMBDA { put(i, last); });
 }
 
-// A contiguous row in the type of computation: the row itself where it is one, a copy in `scratch` elsewhere.
-template <class Storage, class Real>
-CRNN_INLINE const Real* read_row(const Storage* row, int64_t stride, int64_t classes, Real* scratch) {
-  if constexpr (sizeof(Storage) == sizeof(Real)) {
+// Scratch memory of one thread that works on rows; it grows to what the thread asks for.
+template <class Real>
+class RowScratch {
+ public:
+  Real* classes(int64_t count) { return grown(classes_, count); }
+  Real* emissions(int64_t count) { return grown(emissions_, count); }
+  ExponentOf<Real>* exponents(int64_t count) { return grown(exponents_, count); }
+
+ private:
+  template <class Element>
+  static Element* grown(std::vector<Element>& buffer, int64_t count) {
+    if (int64_t(buffer.size()) < count) buffer.resize(count);
+    return buffer.data();
+  }
+
+  std::vector<Real> classes_, emissions_;
+  std::vector<ExponentOf<Real>> exponents_;
+};
+
+// A contiguous row in the type of computation: the row itself where it is one, elsewhere a copy in what
+// scratch() returns.
+template <class Storage, class Scratch>
+CRNN_INLINE const auto* read_row(const Storage* row, int64_t stride, int64_t classes,
+                                 const Scratch& scratch) {
+  using Real = typename ComputeType<Storage>::Real;
+  if constexpr (std::is_same_v<Storage, Real>) {
     if (stride == 1) return row;
   }
+  Real* values = scratch();
   if (stride == 1) {
-    for (int64_t c = 0; c < classes; ++c) scratch[c] = to_compute(row[c]);
+    for (int64_t c = 0; c < classes; ++c) values[c] = to_compute(row[c]);
   } else {
-    for (int64_t c = 0; c < classes; ++c) scratch[c] = to_compute(row[c * stride]);
+    for (int64_t c = 0; c < classes; ++c) values[c] = to_compute(row[c * stride]);
   }
-  return scratch;
+  return static_cast<const Real*>(values);
 }
 
-// Where a row can be computed in place: the row itself, or `scratch`, from which write_row stores it.
-template <class Storage, class Real>
-CRNN_INLINE Real* row_to_fill(Storage* row, int64_t stride, Real* scratch) {
-  if constexpr (sizeof(Storage) == sizeof(Real)) {
+// Where a row can be computed: in place, or in what scratch() returns, from which write_row stores it.
+template <class Storage, class Scratch>
+CRNN_INLINE auto* row_to_fill(Storage* row, int64_t stride, const Scratch& scratch) {
+  using Real = typename ComputeType<Storage>::Real;
+  if constexpr (std::is_same_v<Storage, Real>) {
     if (stride == 1) return row;
   }
-  return scratch;
+  return static_cast<Real*>(scratch());
 }
 
 template <class Storage, class Real>
 CRNN_INLINE void write_row(const Real* values, int64_t classes, Storage* row, int64_t stride) {
-  if constexpr (sizeof(Storage) == sizeof(Real)) {
+  if constexpr (std::is_same_v<Storage, Real>) {
     if (values == row) return;
   }
   if (stride == 1) {

@@ -42,6 +42,21 @@ class IndexView {
   int64_t stride0_, stride1_;
 };
 
+// The rows of a (T, N, C) tensor, whatever its strides.
+template <class Storage>
+struct Rows {
+  Storage* data;
+  int64_t stride_t, stride_n, stride_c;
+
+  Rows(const void* pointer, const Tensor& tensor)
+      : data(static_cast<Storage*>(const_cast<void*>(pointer))),
+        stride_t(tensor.stride(0)),
+        stride_n(tensor.stride(1)),
+        stride_c(tensor.stride(2)) {}
+
+  CRNN_INLINE Storage* row(int64_t t, int64_t n) const { return data + t * stride_t + n * stride_n; }
+};
+
 // Calls body(Storage{}) with the C++ type that `type` stores its elements in.
 template <class Body>
 void dispatch_floating(ScalarType type, const char* op, const Body& body) {

@@ -1,187 +1,64 @@
 // ctc_loss on the CPU: two reads and one write of the (T, N, C) tensor.
 //
-//   forward    1. each row (t, n): its statistics, and the logits of blank and of the target's labels
-//              2. each sample: the recursion, which turns those logits into occupancies
+//   forward    each sample: 1. its rows' statistics and emissions  2. the recursion, which turns those into
+//              the loss and the labels' occupancies
 //   backward   3. each row: softmax - occupancy, times the incoming gradient
 //
-// Rows and samples are shared among threads; none of them adds to what another one wrote, so that the result
+// Samples and rows are shared among threads; none of them adds to what another one wrote, so that the result
 // is the same for any number of threads.
-#include <vector>
-
 #include "common/check.h"
 #include "common/isa.h"
 #include "common/parallel.h"
-#include "ctc_loss/ctc_loss.h"
-#include "ctc_loss/recursion.h"
+#include "ctc_loss/emissions.h"
+#include "ctc_loss/gradient.h"
 
 namespace crnn::ctc_loss {
 namespace {
 
-constexpr const char* kOp = "ctc_loss";
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// The targets and lengths of a batch, read once.
-struct Batch {
-  std::vector<int32_t> labels;       // concatenated, as in targets (with the padding of padded ones)
-  std::vector<int64_t> first_label;  // (N): index into labels
-  std::vector<int64_t> length;       // (N)
-  std::vector<int64_t> frames;       // (N)
-  std::vector<char> valid;           // (N): 0 where a length or a label breaks the rules
+// Elements of logits that are worth a thread.
+constexpr int64_t kPiece = 16384;
 
-  bool is_live(int64_t t, int64_t n) const { return t < frames[n]; }
-};
-
-// Reads lengths and labels. What breaks the rules is an error with `validate`; otherwise it makes that sample
-// invalid: all its frames count as live and none of its labels is looked at.
-Batch read_batch(const Shape& shape, const Tensor& targets, const Tensor& input_lengths,
-                 const Tensor& target_lengths, int64_t blank, bool validate) {
-  Batch batch;
-  batch.labels.resize(shape.labels);
-  batch.first_label.resize(shape.samples);
-  batch.length.resize(shape.samples);
-  batch.frames.resize(shape.samples);
-  batch.valid.resize(shape.samples);
-  const IndexView target(targets), input_length(input_lengths), target_length(target_lengths);
-
-  int64_t next_label = 0;
-  for (int64_t n = 0; n < shape.samples; ++n) {
-    const int64_t frames = input_length(n), length = target_length(n);
-    const int64_t first = shape.padded ? n * shape.max_length : next_label;
-    const int64_t available = shape.padded ? shape.max_length : shape.labels - first;
-    const bool frames_fit = frames >= 0 && frames <= shape.frames;
-    const bool length_fits = length >= 0 && length <= available;
-    if (validate) {
-      check(frames_fit, kOp, "input_lengths[", n, "] is ", frames, ", but logits has T=", shape.frames,
-            " frames");
-      check(length >= 0, kOp, "target_lengths[", n, "] is ", length, ", but a length cannot be negative");
-      check(length_fits || !shape.padded, kOp, "target_lengths[", n, "] is ", length,
-            ", but targets has S=", shape.max_length, " columns");
-      check(length_fits, kOp, "target_lengths[", n, "] is ", length, ", but concatenated targets has only ",
-            available, " labels left of ", shape.labels);
-    }
-    bool valid = frames_fit && length_fits;
-    next_label = first + (length_fits ? length : 0);
-    for (int64_t i = 0; valid && i < length; ++i) {
-      const int64_t label = shape.padded ? target(n, i) : target(first + i);
-      const bool label_fits = label >= 0 && label < shape.classes && label != blank;
-      if (validate && !label_fits) {
-        std::ostringstream element;
-        shape.padded ? element << "targets[" << n << ", " << i << "]"
-                     : element << "targets[" << first + i << "]";
-        check(label != blank, kOp, element.str(), " is ", label, ", which is the blank");
-        fail(kOp, element.str(), " is ", label, ", but logits has C=", shape.classes, " classes");
-      }
-      valid = label_fits;
-      batch.labels[first + i] = int32_t(label);
-    }
-    batch.first_label[n] = first;
-    batch.length[n] = valid ? length : 0;
-    batch.frames[n] = valid ? frames : shape.frames;
-    batch.valid[n] = valid;
-  }
-  check(!validate || shape.padded || next_label == shape.labels, kOp, "target_lengths adds up to ",
-        next_label, ", but concatenated targets has ", shape.labels, " labels");
-  return batch;
+int64_t rows_per_piece(const Shape& shape) {
+  return std::max<int64_t>(1, kPiece / (shape.classes + 64));
 }
 
-// A (T, N, C) tensor of one storage type.
-template <class Storage>
-struct Rows {
-  Storage* data;
-  int64_t stride_t, stride_n, stride_c;
-
-  Rows(const void* pointer, const Tensor& tensor)
-      : data(static_cast<Storage*>(const_cast<void*>(pointer))),
-        stride_t(tensor.stride(0)),
-        stride_n(tensor.stride(1)),
-        stride_c(tensor.stride(2)) {}
-
-  CRNN_INLINE Storage* row(int64_t t, int64_t n) const { return data + t * stride_t + n * stride_n; }
-};
-
-// Log-probabilities that are taken as they are may be positive. Above this bound the exponents of a path
-// could leave their integer, so such a number counts as +inf does.
-constexpr double largest_log_prob(int64_t frames) {
-  return double(1 << 28) / double(frames);
-}
-
-// 1. Rows [begin, end) of the T*N rows.
-template <class Storage>
-struct GatherRows {
-  using Real = typename ComputeType<Storage>::Real;
-
-  static CRNN_INLINE void run(const Shape& shape, const Batch& batch, const Rows<const Storage>& logits,
-                              int64_t blank, bool normalize, const Saved<Real>& saved, Real* blank_logits,
-                              Real* scratch, int64_t begin, int64_t end) {
-    const Real largest =
-        normalize ? std::numeric_limits<Real>::infinity() : Real(largest_log_prob(shape.frames));
-    for (int64_t index = begin; index < end; ++index) {
-      const int64_t t = index / shape.samples, n = index % shape.samples;
-      if (!batch.valid[n] || !batch.is_live(t, n)) continue;
-      const Storage* source = logits.row(t, n);
-      const int64_t length = batch.length[n];
-      const int32_t* labels = batch.labels.data() + batch.first_label[n];
-      Real* posterior = saved.posterior + shape.frames * batch.first_label[n] + t * length;
-      const int64_t at = n * shape.frames + t;
-
-      RowStatistics<Real> statistics{Real(0), Real(1)};
-      if (normalize) {
-        const Real* row = read_row(source, logits.stride_c, shape.classes, scratch);
-        statistics = row_statistics(row, shape.classes);
-      }
-      blank_logits[at] = to_compute(source[blank * logits.stride_c]);
-      bool bad = !(blank_logits[at] < largest);
-      for (int64_t i = 0; i < length; ++i) {
-        posterior[i] = to_compute(source[labels[i] * logits.stride_c]);
-        bad |= !(posterior[i] < largest);
-      }
-      saved.peak[at] = statistics.peak;
-      saved.inverse_sum[at] = bad ? std::numeric_limits<Real>::quiet_NaN() : statistics.inverse_sum;
-    }
-  }
-};
-
-// 2. One sample; returns its loss and leaves its occupancies in `saved`.
+// 2. The loss of a sample of which the emissions are there.
 template <class Real>
-double sample_loss(const Shape& shape, const Batch& batch, int64_t n, bool zero_infinity, bool with_grad,
-                   const Saved<Real>& saved, const Real* blank_logits, RecursionWorkspace<Real>& workspace) {
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  const int64_t frames = batch.frames[n], first_row = n * shape.frames;
-  const Sample<Real> sample{frames,
-                            batch.length[n],
-                            batch.labels.data() + batch.first_label[n],
-                            saved.peak + first_row,
-                            saved.inverse_sum + first_row,
-                            blank_logits + first_row,
-                            saved.posterior + shape.frames * batch.first_label[n]};
-  // What no live frame fills is zero, so that equal inputs give equal tensors, bit for bit.
-  const int64_t written = batch.valid[n] ? frames : 0;
-  std::fill(saved.peak + first_row + written, saved.peak + first_row + shape.frames, Real(0));
-  std::fill(saved.inverse_sum + first_row + written, saved.inverse_sum + first_row + shape.frames, Real(0));
-  if (shape.padded)
-    std::fill(sample.posterior + written * sample.target_length,
-              sample.posterior + shape.frames * shape.max_length, Real(0));
-
-  bool is_number = batch.valid[n];
-  for (int64_t t = 0; is_number && t < frames; ++t)
-    is_number = sample.inverse_sum[t] == sample.inverse_sum[t];
-
-  double loss = std::numeric_limits<double>::quiet_NaN();
-  if (is_number && frames < frames_needed(sample.labels, sample.target_length)) {
-    loss = kInfinity;
-  } else if (is_number && frames == 0) {
-    loss = 0;
-  } else if (is_number) {
-    run_vectorised<Recursion<Real>>(sample, &workspace, with_grad, &loss);
-  }
-
-  const bool no_gradient = loss == kInfinity && zero_infinity;
-  if (no_gradient) loss = 0;
-  if (!(loss < kInfinity) || no_gradient) {
-    const Real mark =
-        no_gradient ? std::numeric_limits<Real>::infinity() : std::numeric_limits<Real>::quiet_NaN();
-    std::fill_n(saved.peak + first_row, frames, mark);
-  }
+double loss_of(const Sample<Real>& sample, Workspace<Real>& workspace, bool with_grad) {
+  const auto is_number = [](Real x) { return x == x; };
+  if (!std::all_of(sample.inverse_sum, sample.inverse_sum + sample.frames, is_number))
+    return std::numeric_limits<double>::quiet_NaN();
+  if (sample.frames < frames_needed(sample.labels, sample.target_length)) return kInfinity;
+  if (sample.frames == 0) return 0;
+  double loss;
+  run_vectorised<Recursion<Real>>(sample, &workspace, with_grad, &loss);
   return loss;
+}
+
+// Fills what no live frame fills, so that equal inputs give equal tensors, bit for bit, and marks samples
+// that have no gradient or a NaN one.
+template <class Real>
+void save(const Shape& shape, const Batch& batch, int64_t n, double loss, bool no_gradient,
+          const Sample<Real>& sample, const Saved<Real>& saved) {
+  const int64_t frames = batch.frames[n], first = n * shape.frames;
+  const bool has_occupancies = loss < kInfinity && !no_gradient;
+  Real* peak = saved.peak + first;
+  Real* posterior = saved.posterior + shape.frames * batch.first_label[n];
+  const int64_t labels = shape.padded ? shape.max_length : batch.length[n];
+  int64_t written = 0;
+  if (has_occupancies) {
+    written = frames * sample.target_length;
+    std::copy_n(sample.label_mantissa, written, posterior);
+  } else {
+    std::fill_n(peak, frames,
+                no_gradient ? std::numeric_limits<Real>::infinity() : std::numeric_limits<Real>::quiet_NaN());
+    std::fill_n(saved.inverse_sum + first, frames, Real(0));
+  }
+  std::fill(peak + frames, peak + shape.frames, Real(0));
+  std::fill(saved.inverse_sum + first + frames, saved.inverse_sum + first + shape.frames, Real(0));
+  std::fill(posterior + written, posterior + shape.frames * labels, Real(0));
 }
 
 // The weight of a sample's loss in the result.
@@ -190,63 +67,66 @@ double weight(const Shape& shape, const Batch& batch, int64_t n, Reduction reduc
   return 1 / (double(std::max<int64_t>(batch.length[n], 1)) * double(shape.samples));
 }
 
-// Rows that make a piece of work: few enough to share out, many enough to be worth it.
-int64_t rows_per_item(const Shape& shape) {
-  return std::max<int64_t>(1, 16384 / (shape.classes + 64));
-}
-
-template <class Work>
-void parallel_over_rows(const Shape& shape, const Work& work) {
-  const int64_t rows = shape.frames * shape.samples, piece = rows_per_item(shape);
-  parallel_over((rows + piece - 1) / piece, 1, [&](int64_t item, int64_t worker) {
-    work(item * piece, std::min(rows, (item + 1) * piece), worker);
-  });
-}
-
-// Scratch rows, one a worker, for logits that are not contiguous rows of the computing type.
-template <class Real>
-class ScratchRows {
- public:
-  explicit ScratchRows(const Shape& shape)
-      : classes_(shape.classes), data_(new Real[classes_ * torch::stable::get_num_threads()]) {}
-  Real* of(int64_t worker) const { return data_.get() + worker * classes_; }
-
- private:
-  int64_t classes_;
-  std::unique_ptr<Real[]> data_;
-};
-
+// Losses (N). `saved_data`: null if no gradient is needed.
 template <class Storage>
-double forward(const Shape& shape, const Batch& batch, const Tensor& logits, int64_t blank,
-               Reduction reduction, bool zero_infinity, bool normalize, bool with_grad, void* saved_data,
-               void* sample_losses) {
+std::vector<double> forward(const Shape& shape, const Batch& batch, const Tensor& logits, int64_t blank,
+                            bool zero_infinity, bool normalize, void* saved_data) {
   using Real = typename ComputeType<Storage>::Real;
   const Rows<const Storage> rows(logits.const_data_ptr(), logits);
+  const bool with_grad = saved_data != nullptr;
   const Saved<Real> saved(saved_data, shape);
-  const std::unique_ptr<Real[]> blank_logits(new Real[shape.frames * shape.samples]);
-  const ScratchRows<Real> scratch(shape);
-  parallel_over_rows(shape, [&](int64_t begin, int64_t end, int64_t worker) {
-    run_vectorised<GatherRows<Storage>>(shape, batch, rows, blank, normalize, saved, blank_logits.get(),
-                                        scratch.of(worker), begin, end);
-  });
-
-  // A thread is worth waking for about a thousand steps of a block of labels.
-  const int64_t steps = shape.frames * (1 + (shape.labels / std::max<int64_t>(1, shape.samples)) / kLanes);
-  const int64_t grain = std::max<int64_t>(1, 512 / std::max<int64_t>(1, steps));
-  std::vector<RecursionWorkspace<Real>> workspaces(max_workers(shape.samples, grain));
   std::vector<double> losses(shape.samples);
-  parallel_over(shape.samples, grain, [&](int64_t n, int64_t worker) {
-    losses[n] =
-        sample_loss(shape, batch, n, zero_infinity, with_grad, saved, blank_logits.get(), workspaces[worker]);
-  });
 
-  double total =
-      reduction == Reduction::kMean && shape.samples == 0 ? std::numeric_limits<double>::quiet_NaN() : 0.0;
-  for (int64_t n = 0; n < shape.samples; ++n) {
-    if (reduction == Reduction::kNone) static_cast<Real*>(sample_losses)[n] = Real(losses[n]);
-    total += losses[n] * weight(shape, batch, n, reduction);
+  // A thread is worth waking for about a thousand vectors of the rows and of the lattice.
+  const int64_t work =
+      shape.frames * (shape.classes + 8 * (shape.labels / std::max<int64_t>(1, shape.samples) + 16));
+  const int64_t grain = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, work));
+  const int64_t workers = max_workers(shape.samples, grain);
+  // With fewer samples than threads, the threads share the rows of all samples first.
+  const int64_t pieces = (shape.frames + rows_per_piece(shape) - 1) / rows_per_piece(shape);
+  const bool share_rows = workers == shape.samples && max_workers(shape.samples * pieces, 1) > workers;
+
+  std::vector<Workspace<Real>> workspaces(workers);
+  std::vector<RowScratch<Real>> scratch(max_workers(share_rows ? shape.samples * pieces : shape.samples, 1));
+  std::vector<Sample<Real>> samples(workers);
+  std::vector<Real> statistics(with_grad ? 0 : 2 * shape.frames * workers);
+  const auto prepare = [&](int64_t n, int64_t workspace) {
+    Sample<Real>& sample = samples[workspace];
+    sample = workspaces[workspace].prepare(batch.labels.data() + batch.first_label[n], batch.frames[n],
+                                           batch.length[n], with_grad);
+    sample.peak = with_grad ? saved.peak + n * shape.frames : &statistics[2 * shape.frames * workspace];
+    sample.inverse_sum = with_grad ? saved.inverse_sum + n * shape.frames : sample.peak + shape.frames;
+  };
+  const auto gather = [&](int64_t n, int64_t workspace, int64_t begin, int64_t end, int64_t worker) {
+    if (batch.valid[n])
+      run_vectorised<GatherEmissions<Storage>>(batch, rows, shape.classes, blank, normalize, n, begin,
+                                               std::min(end, batch.frames[n]), &scratch[worker],
+                                               samples[workspace]);
+  };
+  const auto finish = [&](int64_t n, int64_t workspace) {
+    const Sample<Real>& sample = samples[workspace];
+    double loss = std::numeric_limits<double>::quiet_NaN();
+    if (batch.valid[n]) loss = loss_of(sample, workspaces[workspace], with_grad);
+    const bool no_gradient = loss == kInfinity && zero_infinity;
+    if (with_grad) save(shape, batch, n, loss, no_gradient, sample, saved);
+    losses[n] = no_gradient ? 0 : loss;
+  };
+
+  if (share_rows) {
+    for (int64_t n = 0; n < shape.samples; ++n) prepare(n, n);
+    parallel_over(shape.samples * pieces, 1, [&](int64_t item, int64_t worker) {
+      const int64_t n = item / pieces, begin = item % pieces * rows_per_piece(shape);
+      gather(n, n, begin, begin + rows_per_piece(shape), worker);
+    });
+    parallel_over(shape.samples, grain, [&](int64_t n, int64_t) { finish(n, n); });
+  } else {
+    parallel_over(shape.samples, grain, [&](int64_t n, int64_t worker) {
+      prepare(n, worker);
+      gather(n, worker, 0, batch.frames[n], worker);
+      finish(n, worker);
+    });
   }
-  return total;
+  return losses;
 }
 
 std::tuple<Tensor, Tensor> ctc_loss_cpu(const Tensor& logits, const Tensor& targets,
@@ -259,66 +139,23 @@ std::tuple<Tensor, Tensor> ctc_loss_cpu(const Tensor& logits, const Tensor& targ
   const ScalarType type = compute_type(logits.scalar_type());
   const bool reduced = reduction != Reduction::kNone;
   Tensor loss = reduced ? new_tensor(logits, {}, type) : new_tensor(logits, {shape.samples}, type);
-  Tensor saved = new_tensor(logits, {saved_elements(shape)}, type);
+  Tensor saved = new_tensor(logits, {with_grad ? saved_elements(shape) : 0}, type);
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
-    const double total = forward<Storage>(shape, batch, logits, blank, reduction, zero_infinity, normalize,
-                                          with_grad, saved.mutable_data_ptr(), loss.mutable_data_ptr());
-    using Real = typename ComputeType<Storage>::Real;
-    if (reduced) *static_cast<Real*>(loss.mutable_data_ptr()) = Real(total);
+    const std::vector<double> losses = forward<Storage>(shape, batch, logits, blank, zero_infinity, normalize,
+                                                        with_grad ? saved.mutable_data_ptr() : nullptr);
+    auto* result = static_cast<typename ComputeType<Storage>::Real*>(loss.mutable_data_ptr());
+    if (!reduced) {
+      std::copy(losses.begin(), losses.end(), result);
+      return;
+    }
+    double total =
+        reduction == Reduction::kMean && shape.samples == 0 ? std::numeric_limits<double>::quiet_NaN() : 0.0;
+    for (int64_t n = 0; n < shape.samples; ++n) total += losses[n] * weight(shape, batch, n, reduction);
+    *result = total;
   });
-  if (!with_grad) saved = new_tensor(logits, {0}, type);
   return {loss, saved};
 }
-
-// What the labels leave of a frame. log_odds: the blank's logit above the row's peak. A blank that is masked
-// by a large negative number is on a path only where the lattice forces it; what rounding leaves there is not
-// a share.
-template <class Real>
-CRNN_INLINE Real blank_occupancy(const Real* occupancy, int64_t length, Real log_odds) {
-  constexpr Real kMasked = -1000;
-  constexpr Real kRounding = 1000 * std::numeric_limits<Real>::epsilon();
-  const Real rest = 1 - sum(occupancy, length);
-  return rest < (log_odds < kMasked ? kRounding : Real(0)) ? Real(0) : rest;
-}
-
-// 3. Rows [begin, end) of the T*N rows.
-template <class Storage>
-struct GradientRows {
-  using Real = typename ComputeType<Storage>::Real;
-
-  static CRNN_INLINE void run(const Shape& shape, const Batch& batch, const Rows<const Storage>& logits,
-                              const Rows<Storage>& gradient, int64_t blank, bool normalize,
-                              const Saved<Real>& saved, const Real* scale, Real* scratch, int64_t begin,
-                              int64_t end) {
-    for (int64_t index = begin; index < end; ++index) {
-      const int64_t t = index / shape.samples, n = index % shape.samples;
-      const int64_t at = n * shape.frames + t;
-      Storage* target_row = gradient.row(t, n);
-      Real* row = row_to_fill(target_row, gradient.stride_c, scratch);
-      const Real peak = batch.is_live(t, n) ? saved.peak[at] : std::numeric_limits<Real>::infinity();
-      if (peak == std::numeric_limits<Real>::infinity()) {
-        for (int64_t c = 0; c < shape.classes; ++c) row[c] = 0;
-      } else if (peak != peak) {
-        for (int64_t c = 0; c < shape.classes; ++c) row[c] = peak;
-      } else {
-        const int64_t length = batch.length[n];
-        const Real* occupancy = saved.posterior + shape.frames * batch.first_label[n] + t * length;
-        const int32_t* labels = batch.labels.data() + batch.first_label[n];
-        const Real blank_logit = to_compute(logits.row(t, n)[blank * logits.stride_c]);
-        if (normalize) {
-          const Real* source = read_row(logits.row(t, n), logits.stride_c, shape.classes, scratch);
-          scaled_softmax(source, shape.classes, peak, saved.inverse_sum[at] * scale[n], row);
-        } else {
-          for (int64_t c = 0; c < shape.classes; ++c) row[c] = 0;
-        }
-        row[blank] -= scale[n] * blank_occupancy(occupancy, length, blank_logit - peak);
-        for (int64_t i = 0; i < length; ++i) row[labels[i]] -= scale[n] * occupancy[i];
-      }
-      write_row(row, shape.classes, target_row, gradient.stride_c);
-    }
-  }
-};
 
 Tensor ctc_loss_backward_cpu(const Tensor& grad_loss, const Tensor& logits, const Tensor& targets,
                              const Tensor& input_lengths, const Tensor& target_lengths,
@@ -346,10 +183,13 @@ Tensor ctc_loss_backward_cpu(const Tensor& grad_loss, const Tensor& logits, cons
 
     const Rows<const Storage> logit_rows(logits.const_data_ptr(), logits);
     const Rows<Storage> gradient_rows(gradient.mutable_data_ptr(), gradient);
-    const ScratchRows<Real> scratch(shape);
-    parallel_over_rows(shape, [&](int64_t begin, int64_t end, int64_t worker) {
+    const int64_t all_rows = shape.frames * shape.samples, piece = rows_per_piece(shape);
+    const int64_t pieces = (all_rows + piece - 1) / piece;
+    std::vector<RowScratch<Real>> scratch(max_workers(pieces, 1));
+    parallel_over(pieces, 1, [&](int64_t item, int64_t worker) {
       run_vectorised<GradientRows<Storage>>(shape, batch, logit_rows, gradient_rows, blank, normalize, saved,
-                                            scale.data(), scratch.of(worker), begin, end);
+                                            scale.data(), &scratch[worker], item * piece,
+                                            std::min(all_rows, (item + 1) * piece));
     });
   });
   return gradient;

@@ -10,7 +10,6 @@ namespace crnn::ctc_loss {
 
 Shape check_tensors(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
                     const Tensor& target_lengths, int64_t blank, int64_t reduction) {
-  constexpr const char* kOp = "ctc_loss";
   check(logits.dim() == 3, kOp, "logits must be (T, N, C), and it has ", logits.dim(), " dimensions");
   Shape shape{};
   shape.frames = logits.size(0);

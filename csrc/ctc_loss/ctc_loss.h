@@ -6,6 +6,8 @@
 
 namespace crnn::ctc_loss {
 
+constexpr const char* kOp = "ctc_loss";
+
 enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };
 
 struct Shape {

@@ -18,8 +18,9 @@ constexpr const char* kOp = "greedy_decode";
 
 template <class Real>
 struct Statistics {
+  template <int kBytes>
   static CRNN_INLINE void run(const Real* row, int64_t classes, RowStatistics<Real>* result) {
-    *result = row_statistics(row, classes);
+    *result = statistics_of_long_row<kBytes>(row, classes);
   }
 };
 
@@ -27,7 +28,7 @@ struct Statistics {
 template <class Storage, class Real>
 std::pair<int64_t, Real> best_class(const Storage* source, int64_t stride, int64_t classes, bool normalize,
                                     Real* scratch) {
-  const Real* row = read_row(source, stride, classes, scratch);
+  const Real* row = read_row(source, stride, classes, [&] { return scratch; });
   int64_t best = 0;
   for (int64_t c = 1; c < classes; ++c)
     if (row[c] > row[best]) best = c;

@@ -1,0 +1,63 @@
+// The gradient's rows: softmax - occupancy, times the incoming gradient.
+#pragma once
+
+#include <algorithm>
+
+#include "common/rows.h"
+#include "common/stable.h"
+#include "ctc_loss/batch.h"
+
+namespace crnn::ctc_loss {
+
+// What the labels leave of a frame. log_odds: the blank's logit above the row's peak. A blank that is masked
+// by a large negative number is on a path only where the lattice forces it; what rounding leaves there is not
+// a share.
+template <int kBytes, class Real>
+CRNN_INLINE Real blank_occupancy(const Real* occupancy, int64_t length, Real log_odds) {
+  constexpr Real kMasked = -1000;
+  constexpr Real kRounding = 1000 * std::numeric_limits<Real>::epsilon();
+  const Real rest = 1 - sum<kBytes>(occupancy, length);
+  return rest < (log_odds < kMasked ? kRounding : Real(0)) ? Real(0) : rest;
+}
+
+// Rows [begin, end) of the T*N rows.
+template <class Storage>
+struct GradientRows {
+  using Real = typename ComputeType<Storage>::Real;
+
+  template <int kBytes>
+  static CRNN_INLINE void run(const Shape& shape, const Batch& batch, const Rows<const Storage>& logits,
+                              const Rows<Storage>& gradient, int64_t blank, bool normalize,
+                              const Saved<Real>& saved, const Real* scale, RowScratch<Real>* scratch,
+                              int64_t begin, int64_t end) {
+    for (int64_t index = begin, t = begin / shape.samples, n = begin % shape.samples; index < end; ++index) {
+      const auto classes = [&] { return scratch->classes(shape.classes); };
+      const int64_t at = n * shape.frames + t;
+      Storage* target_row = gradient.row(t, n);
+      Real* row = row_to_fill(target_row, gradient.stride_c, classes);
+      const Real peak = batch.is_live(t, n) ? saved.peak[at] : std::numeric_limits<Real>::infinity();
+      if (peak == std::numeric_limits<Real>::infinity()) {
+        std::fill_n(row, shape.classes, Real(0));
+      } else if (peak != peak) {
+        std::fill_n(row, shape.classes, peak);
+      } else {
+        const int64_t length = batch.length[n];
+        const Real* occupancy = saved.posterior + shape.frames * batch.first_label[n] + t * length;
+        const int32_t* labels = batch.labels.data() + batch.first_label[n];
+        const Real blank_logit = to_compute(logits.row(t, n)[blank * logits.stride_c]);
+        if (normalize) {
+          const Real* source = read_row(logits.row(t, n), logits.stride_c, shape.classes, classes);
+          scaled_softmax<kBytes>(source, shape.classes, peak, saved.inverse_sum[at] * scale[n], row);
+        } else {
+          std::fill_n(row, shape.classes, Real(0));
+        }
+        row[blank] -= scale[n] * blank_occupancy<kBytes>(occupancy, length, blank_logit - peak);
+        for (int64_t i = 0; i < length; ++i) row[labels[i]] -= scale[n] * occupancy[i];
+      }
+      write_row(row, shape.classes, target_row, gradient.stride_c);
+      if (++n == shape.samples) n = 0, ++t;
+    }
+  }
+};
+
+}  // namespace crnn::ctc_loss
