@@ -44,15 +44,16 @@ struct GradientRows {
         const int64_t length = batch.length[n];
         const Real* occupancy = saved.posterior + shape.frames * batch.first_label[n] + t * length;
         const int32_t* labels = batch.labels.data() + batch.first_label[n];
+        const Real weight = scale[n];
         const Real blank_logit = to_compute(logits.row(t, n)[blank * logits.stride_c]);
         if (normalize) {
           const Real* source = read_row(logits.row(t, n), logits.stride_c, shape.classes, classes);
-          scaled_softmax<kBytes>(source, shape.classes, peak, saved.inverse_sum[at] * scale[n], row);
+          scaled_softmax<kBytes>(source, shape.classes, peak, saved.inverse_sum[at] * weight, row);
         } else {
           std::fill_n(row, shape.classes, Real(0));
         }
-        row[blank] -= scale[n] * blank_occupancy<kBytes>(occupancy, length, blank_logit - peak);
-        for (int64_t i = 0; i < length; ++i) row[labels[i]] -= scale[n] * occupancy[i];
+        row[blank] -= weight * blank_occupancy<kBytes>(occupancy, length, blank_logit - peak);
+        for (int64_t i = 0; i < length; ++i) row[labels[i]] -= weight * occupancy[i];
       }
       write_row(row, shape.classes, target_row, gradient.stride_c);
       if (++n == shape.samples) n = 0, ++t;
