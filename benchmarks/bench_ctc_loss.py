@@ -116,15 +116,7 @@ def speed(shape: Shape, seconds: float) -> dict[str, object]:
 def scaling(shape: Shape, seconds: float) -> dict[str, object]:
     problem = Problem(shape)
     step = problem.step(problem.ours)
-
-    def on(threads: int) -> Callable[[], None]:
-        def call() -> None:
-            torch.set_num_threads(threads)
-            step()
-
-        return call
-
-    duration = medians({"1": on(1), "2": on(2)}, seconds)
+    duration = medians({"1": step, "2": step}, seconds, lambda name: torch.set_num_threads(int(name)))
     torch.set_num_threads(1)
     return {
         "shape": str(shape),

@@ -18,16 +18,25 @@ def _turn(call: Callable[[], object], repetitions: int) -> float:
     return (time.perf_counter() - begin) / repetitions
 
 
-def medians(calls: dict[str, Callable[[], object]], seconds: float = 1.5) -> dict[str, float]:
-    """The median duration of each call in seconds, from turns A B C A B C ... over about `seconds` a call."""
+def medians(
+    calls: dict[str, Callable[[], object]],
+    seconds: float = 1.5,
+    before_turn: Callable[[str], object] = lambda name: None,
+) -> dict[str, float]:
+    """The median duration of each call in seconds, from turns A B C A B C ... over about `seconds` a call.
+
+    `before_turn` gets the name of the call whose turn comes; it is not timed.
+    """
     repetitions = {}
     for name, call in calls.items():
+        before_turn(name)
         call()
         repetitions[name] = max(1, round(_TURN_SECONDS / _turn(call, 2)))
     turns: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds * len(calls)
     while len(turns[name]) < 5 or time.perf_counter() < end:
         for name, call in calls.items():
+            before_turn(name)
             turns[name].append(_turn(call, repetitions[name]))
     return {name: statistics.median(durations) for name, durations in turns.items()}
 

@@ -57,14 +57,9 @@ CRNN_INLINE void copy_row(const Element* from, int64_t count, Element* to) {
   for_each_vector<kLanesOf<Elements>>(count, copy, copy);
 }
 
-// softmax(row)[c] = 2^((row[c] - peak) * log2(e)) * inverse_sum.
-// Kept apart, because their logarithm (the usual log-sum-exp) rounds away digits of rows with a large offset.
-template <class Real>
-struct RowStatistics {
-  Real peak;
-  Real inverse_sum;  // NaN if the row holds NaN or +inf
-};
-
+// softmax(row)[c] = 2^((row[c] - peak) * log2(e)) * inverse_sum, with inverse_sum NaN if the row holds NaN or
+// +inf. The two statistics are kept apart, because their logarithm (the usual log-sum-exp) rounds away digits
+// of rows with a large offset.
 template <class Value>
 CRNN_INLINE Value softmax_term(Value x, Value peak) {
   return exp2_nonpositive((x - peak) * ElementOf<Value>(kLog2E));
@@ -111,18 +106,19 @@ CRNN_INLINE Real sum_of_short_row(const Real* x, int64_t count, Real peak) {
 
 // A row of any length, read once from memory.
 template <int kBytes, class Real>
-CRNN_INLINE RowStatistics<Real> statistics_of_long_row(const Real* row, int64_t classes) {
-  Real peak = -std::numeric_limits<Real>::infinity(), sum = 0;
+CRNN_INLINE void statistics_of_long_row(const Real* row, int64_t classes, Real* peak, Real* inverse_sum) {
+  Real highest = -std::numeric_limits<Real>::infinity(), sum = 0;
   for (int64_t begin = 0; begin < classes; begin += kShortRow) {
     const int64_t count = smaller(classes - begin, kShortRow);
     const Real part_peak = peak_of_short_row<kBytes>(row + begin, count);
     const Real part_sum = sum_of_short_row<kBytes>(row + begin, count, part_peak);
     if (part_sum == 0) continue;
-    const Real higher = larger(part_peak, peak);
-    sum = sum * softmax_term(peak, higher) + part_sum * softmax_term(part_peak, higher);
-    peak = higher;
+    const Real higher = larger(part_peak, highest);
+    sum = sum * softmax_term(highest, higher) + part_sum * softmax_term(part_peak, higher);
+    highest = higher;
   }
-  return sum == 0 ? RowStatistics<Real>{Real(0), Real(1)} : RowStatistics<Real>{peak, 1 / sum};
+  *peak = sum == 0 ? Real(0) : highest;
+  *inverse_sum = 1 / (sum == 0 ? Real(1) : sum);
 }
 
 // Rows whose statistics are computed together, few enough to stay in the first-level cache: each loop over
@@ -133,18 +129,16 @@ constexpr int64_t rows_in_cache(int64_t classes) {
   return classes >= kShortRow ? 1 : smaller<int64_t>(kMostRows, kShortRow / classes);
 }
 
-// rows: (count), each of `classes` numbers; count is at most rows_in_cache(classes).
+// rows: (count), each of `classes` numbers; count is at most rows_in_cache(classes). peak, inverse_sum:
+// (count)
 template <int kBytes, class Real>
-CRNN_INLINE void row_statistics(const Real* const* rows, int64_t count, int64_t classes,
-                                RowStatistics<Real>* statistics) {
-  if (classes > kShortRow) {
-    *statistics = statistics_of_long_row<kBytes>(*rows, classes);
-    return;
-  }
-  for (int64_t r = 0; r < count; ++r) statistics[r].peak = peak_of_short_row<kBytes>(rows[r], classes);
+CRNN_INLINE void row_statistics(const Real* const* rows, int64_t count, int64_t classes, Real* peak,
+                                Real* inverse_sum) {
+  if (classes > kShortRow) return statistics_of_long_row<kBytes>(*rows, classes, peak, inverse_sum);
+  for (int64_t r = 0; r < count; ++r) peak[r] = peak_of_short_row<kBytes>(rows[r], classes);
   for (int64_t r = 0; r < count; ++r) {
-    const Real sum = sum_of_short_row<kBytes>(rows[r], classes, statistics[r].peak);
-    statistics[r].inverse_sum = 1 / (sum == 0 ? Real(1) : sum);
+    const Real sum = sum_of_short_row<kBytes>(rows[r], classes, peak[r]);
+    inverse_sum[r] = 1 / (sum == 0 ? Real(1) : sum);
   }
 }
 
@@ -171,18 +165,15 @@ template <class Real>
 class RowScratch {
  public:
   Real* classes(int64_t count) { return grown(classes_, count); }
-  Real* emissions(int64_t count) { return grown(emissions_, count); }
-  ExponentOf<Real>* exponents(int64_t count) { return grown(exponents_, count); }
+  Real* labels(int64_t count) { return grown(labels_, count); }
 
  private:
-  template <class Element>
-  static Element* grown(std::vector<Element>& buffer, int64_t count) {
+  static Real* grown(std::vector<Real>& buffer, int64_t count) {
     if (int64_t(buffer.size()) < count) buffer.resize(count);
     return buffer.data();
   }
 
-  std::vector<Real> classes_, emissions_;
-  std::vector<ExponentOf<Real>> exponents_;
+  std::vector<Real> classes_, labels_;
 };
 
 // A contiguous row in the type of computation: the row itself where it is one, elsewhere a copy in what

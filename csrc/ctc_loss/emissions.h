@@ -17,21 +17,13 @@ constexpr double largest_log_prob(int64_t frames) {
   return double(1 << 26) / double(frames);
 }
 
-// From logits to the mantissas of their emissions, in place, and their exponents. Whole vectors.
-template <int kBytes, class Real>
-CRNN_INLINE void emissions(RowStatistics<Real> statistics, int64_t count, Real* values,
-                           ExponentOf<Real>* exponents) {
-  // As many lanes as vectors of double have.
-  constexpr int kLanes = kBytes / int(sizeof(double));
-  using Doubles = Vector<double, kBytes>;
-  using Reals = Vector<Real, kLanes * sizeof(Real)>;
-  for (int64_t i = 0; i < count; i += kLanes) {
-    const Doubles above_peak =
-        converted<Doubles>(load<Reals>(values + i)) - broadcast<Doubles>(statistics.peak);
-    const Extended<Reals> term = exp2_extended<Reals>(above_peak * kLog2E);
-    store(values + i, term.mantissa * broadcast<Reals>(statistics.inverse_sum));
-    store(exponents + i, term.exponent);
-  }
+// The emissions of a vector of logits: softmax as extended-range numbers.
+template <class Reals>
+CRNN_INLINE Extended<Reals> emission(Reals logits, Reals peak, Reals inverse_sum) {
+  using Doubles = Vector<double, kLanesOf<Reals> * sizeof(double)>;
+  const Doubles above_peak = converted<Doubles>(logits) - converted<Doubles>(peak);
+  const Extended<Reals> term = exp2_extended<Reals>(above_peak * kLog2E);
+  return {term.mantissa * inverse_sum, term.exponent};
 }
 
 // Frames [begin, end) of sample n.
@@ -54,46 +46,71 @@ struct GatherEmissions {
   static CRNN_INLINE void gather(const Rows<const Storage>& logits, int64_t classes, int64_t blank,
                                  bool normalize, int64_t n, int64_t first, int64_t count, double largest,
                                  RowScratch<Real>& scratch, const Sample<Real>& sample) {
+    // As many lanes as vectors of double have.
+    using Reals = Vector<Real, kBytes / sizeof(double) * sizeof(Real)>;
+    constexpr int kLanes = kLanesOf<Reals>;
     const int64_t length = sample.target_length, stride = logits.stride_c;
-    RowStatistics<Real> statistics[kMostRows];
+    Real peak[kMostRows] = {}, inverse_sum[kMostRows];
+    std::fill_n(inverse_sum, kMostRows, Real(1));
     if (normalize) {
       const Real* rows[kMostRows] = {};
       for (int64_t r = 0; r < count; ++r)
         rows[r] = read_row(logits.row(first + r, n), stride, classes,
                            [&] { return scratch.classes(count * classes) + r * classes; });
-      row_statistics<kBytes>(rows, count, classes, statistics);
-    } else {
-      std::fill_n(statistics, count, RowStatistics<Real>{Real(0), Real(1)});
+      row_statistics<kBytes>(rows, count, classes, peak, inverse_sum);
     }
 
-    // Of each row the labels and, behind them, blank.
-    const int64_t pitch = rounded_up_to_lanes(length + 1);
-    Real* values = scratch.emissions(count * pitch);
-    ExponentOf<Real>* exponents = scratch.exponents(count * pitch);
+    Real blanks[kMostRows] = {};
+    ExponentOf<Real> blank_exponents[kMostRows];
+    const int64_t pitch = rounded_up_to_lanes(length);
+    Real* labels = scratch.labels(count * pitch);
     for (int64_t r = 0; r < count; ++r) {
       const Storage* source = logits.row(first + r, n);
-      Real* row = values + r * pitch;
+      Real* row = labels + r * pitch;
+      blanks[r] = to_compute(source[blank * stride]);
       if (stride == 1) {
 #pragma GCC unroll 4
         for (int64_t i = 0; i < length; ++i) row[i] = to_compute(source[sample.labels[i]]);
       } else {
         for (int64_t i = 0; i < length; ++i) row[i] = to_compute(source[sample.labels[i] * stride]);
       }
-      row[length] = to_compute(source[blank * stride]);
       if (normalize) continue;
-      for (int64_t i = 0; i <= length; ++i)
-        if (!(row[i] < Real(largest))) statistics[r].inverse_sum = std::numeric_limits<Real>::quiet_NaN();
+      bool in_bounds = blanks[r] < Real(largest);
+      for (int64_t i = 0; i < length; ++i) in_bounds &= row[i] < Real(largest);
+      if (!in_bounds) inverse_sum[r] = std::numeric_limits<Real>::quiet_NaN();
     }
-    for (int64_t r = 0; r < count; ++r)
-      emissions<kBytes>(statistics[r], length + 1, values + r * pitch, exponents + r * pitch);
+
+    for (int64_t r = 0; r < count; r += kLanes) {
+      const Extended<Reals> p =
+          emission(load<Reals>(blanks + r), load<Reals>(peak + r), load<Reals>(inverse_sum + r));
+      store(blanks + r, p.mantissa);
+      store(blank_exponents + r, p.exponent);
+    }
+    copy_row<kBytes>(peak, count, sample.peak + first);
+    copy_row<kBytes>(inverse_sum, count, sample.inverse_sum + first);
+    copy_row<kBytes>(blanks, count, sample.blank_mantissa + first);
+    copy_row<kBytes>(blank_exponents, count, sample.blank_exponent + first);
+
     for (int64_t r = 0; r < count; ++r) {
-      const int64_t t = first + r;
-      sample.peak[t] = statistics[r].peak;
-      sample.inverse_sum[t] = statistics[r].inverse_sum;
-      sample.blank_mantissa[t] = values[r * pitch + length];
-      sample.blank_exponent[t] = exponents[r * pitch + length];
-      copy_row<kBytes>(values + r * pitch, length, sample.label_mantissa + t * length);
-      copy_row<kBytes>(exponents + r * pitch, length, sample.label_exponent + t * length);
+      const Real* row = labels + r * pitch;
+      Real* mantissas = sample.label_mantissa + (first + r) * length;
+      ExponentOf<Real>* exponents = sample.label_exponent + (first + r) * length;
+      const auto put = [&](int64_t i, Real* mantissa, ExponentOf<Real>* exponent) CRNN_INLINE_LAMBDA {
+        const Extended<Reals> p =
+            emission(load<Reals>(row + i), broadcast<Reals>(peak[r]), broadcast<Reals>(inverse_sum[r]));
+        store(mantissa, p.mantissa);
+        store(exponent, p.exponent);
+      };
+      int64_t i = 0;
+      for (; i + kLanes <= length; i += kLanes) put(i, mantissas + i, exponents + i);
+      if (i == length) continue;
+      Real last_mantissas[kLanes];
+      ExponentOf<Real> last_exponents[kLanes];
+      put(i, last_mantissas, last_exponents);
+      for (int64_t j = 0; i < length; ++i, ++j) {
+        mantissas[i] = last_mantissas[j];
+        exponents[i] = last_exponents[j];
+      }
     }
   }
 };

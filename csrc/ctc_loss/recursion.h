@@ -230,11 +230,14 @@ CRNN_INLINE void advance(const Sample<Real>& sample, const Workspace<Real>& work
                           store.stored_exponent + stored,
                           total};
 
-  const int64_t last = kDirection == kForward ? target_length - 1 : 0;
-  const Extended<Real> last_label =
-      target_length == 0 ? Extended<Real>::zero()
-                         : Extended<Real>{side.label_mantissa[last], side.label_exponent[last]};
-  side.last_blank = normalised((side.last_blank + last_label) * frame.blank_emission);
+  // Nothing flows out of the last blank, and only the total asks for it.
+  if constexpr (kTask != Task::kMeet) {
+    const int64_t last = kDirection == kForward ? target_length - 1 : 0;
+    const Extended<Real> last_label =
+        target_length == 0 ? Extended<Real>::zero()
+                           : Extended<Real>{side.label_mantissa[last], side.label_exponent[last]};
+    side.last_blank = normalised((side.last_blank + last_label) * frame.blank_emission);
+  }
 
   // The vectors of the reachable labels, in the side's direction; the highest one may be incomplete.
   const LabelRange range = reachable_labels(t, sample.frames, target_length);

@@ -19,8 +19,8 @@ constexpr const char* kOp = "greedy_decode";
 template <class Real>
 struct Statistics {
   template <int kBytes>
-  static CRNN_INLINE void run(const Real* row, int64_t classes, RowStatistics<Real>* result) {
-    *result = statistics_of_long_row<kBytes>(row, classes);
+  static CRNN_INLINE void run(const Real* row, int64_t classes, Real* peak, Real* inverse_sum) {
+    statistics_of_long_row<kBytes>(row, classes, peak, inverse_sum);
   }
 };
 
@@ -33,9 +33,9 @@ std::pair<int64_t, Real> best_class(const Storage* source, int64_t stride, int64
   for (int64_t c = 1; c < classes; ++c)
     if (row[c] > row[best]) best = c;
   if (!normalize) return {best, row[best]};
-  RowStatistics<Real> statistics{};
-  run_vectorised<Statistics<Real>>(row, classes, &statistics);
-  return {best, (row[best] - statistics.peak) + std::log(statistics.inverse_sum)};
+  Real peak = 0, inverse_sum = 0;
+  run_vectorised<Statistics<Real>>(row, classes, &peak, &inverse_sum);
+  return {best, (row[best] - peak) + std::log(inverse_sum)};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> greedy_decode_cpu(const Tensor& logits,
