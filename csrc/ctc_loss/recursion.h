@@ -100,6 +100,7 @@ class Workspace {
   static int64_t states(int64_t target_length) { return rounded_up_to_lanes(target_length + 1) + kMostLanes; }
 
   Side<Real> alpha, beta;
+  std::vector<Extended<double>> terms;
   // -1 where a path may go from label i-1 to label i without a blank, 0 elsewhere: (S + 1).
   Int* skip_mask;
 
@@ -274,8 +275,7 @@ CRNN_INLINE void advance(const Sample<Real>& sample, const Workspace<Real>& work
 
 // The sum over all transitions from alpha's latest frame to beta's.
 template <class Real>
-CRNN_INLINE Extended<double> meet(const Sample<Real>& sample, const Workspace<Real>& work,
-                                  int64_t alpha_steps) {
+CRNN_INLINE Extended<double> meet(const Sample<Real>& sample, Workspace<Real>& work, int64_t alpha_steps) {
   const Side<Real>& alpha = work.alpha;
   const Side<Real>& beta = work.beta;
   const auto wide = [](Real mantissa, auto exponent) { return Extended<double>{double(mantissa), exponent}; };
@@ -285,19 +285,24 @@ CRNN_INLINE Extended<double> meet(const Sample<Real>& sample, const Workspace<Re
   };
   const auto beta_label = [&](int64_t i) { return wide(beta.label_mantissa[i], beta.label_exponent[i]); };
   const LabelRange range = reachable_labels(alpha_steps - 1, sample.frames, sample.target_length);
-  Extended<double> total = Extended<double>::zero();
+  std::vector<Extended<double>>& terms = work.terms;
+  terms.assign(1, Extended<double>::zero());
   if (range.begin == 0)
-    total = normalised(blank_before(0) *
-                       normalised(wide(beta.last_blank.mantissa, beta.last_blank.exponent) + beta_label(0)));
+    terms.push_back(blank_before(0) *
+                    (wide(beta.last_blank.mantissa, beta.last_blank.exponent) + beta_label(0)));
   for (int64_t i = range.begin; i < range.end; ++i) {
     const Extended<double> blank = wide(beta.blank_mantissa[i], beta.blank_exponent[i]);
-    const Extended<double> either = normalised(blank + beta_label(i + 1));
+    const Extended<double> either = blank + beta_label(i + 1);
     const Extended<double> inflow = work.skip_mask[i + 1] != 0 ? either : blank;
-    const Extended<double> label = wide(alpha.label_mantissa[i], alpha.label_exponent[i]);
-    total = normalised(total + normalised(label * normalised(beta_label(i) + inflow)));
-    total = normalised(total + normalised(blank_before(i + 1) * either));
+    terms.push_back(wide(alpha.label_mantissa[i], alpha.label_exponent[i]) * (beta_label(i) + inflow));
+    terms.push_back(blank_before(i + 1) * either);
   }
-  return total;
+
+  Extended<double> total{0, kZeroExponent};
+  for (const Extended<double>& term : terms) total.exponent = larger(total.exponent, term.exponent);
+  for (const Extended<double>& term : terms)
+    total.mantissa += shifted_down(term.mantissa, term.exponent - total.exponent);
+  return normalised(total);
 }
 
 template <Task kTask, class Reals, class Real>
