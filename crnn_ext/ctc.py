@@ -1,7 +1,7 @@
 """CTC operators: the loss and its module, greedy decoding.
 
-Shapes: T frames, N samples, C classes, S target length. Time first, (T, N, C), as in torch; (T, C) is one unbatched
-sample, and every result then has no N.
+Shapes: T frames, N samples, C classes, S target length. Time first, (T, N, C), as in torch; (T, C) is one
+unbatched sample, and every result then has no N.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,13 @@ from crnn_ext import ops
 Reduction = Literal["none", "mean", "sum"]
 InputType = Literal["logits", "log_probs"]
 Lengths = Tensor | Sequence[int] | int
+Targets = Tensor | Sequence[int] | Sequence[Sequence[int]]
 
 _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 _NORMALIZE = {"logits": True, "log_probs": False}
 _FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_INDICES = (torch.int64, torch.int32)
+_INTEGERS = (*_INDICES, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
 def _choice(name: str, value: str, choices: dict[str, int] | dict[str, bool]) -> int:
@@ -44,7 +46,7 @@ def _check_logits(logits: Tensor, blank: int) -> None:
         raise ValueError(f"blank must be in [0, C={classes}), and it is {blank}")
 
 
-def _index_tensor(name: str, value: Lengths, device: torch.device) -> Tensor:
+def _index_tensor(name: str, value: Lengths | Targets, device: torch.device) -> Tensor:
     """An int32 or int64 tensor where the operators can read it."""
     if not isinstance(value, Tensor):
         try:
@@ -53,7 +55,7 @@ def _index_tensor(name: str, value: Lengths, device: torch.device) -> Tensor:
             raise TypeError(f"{name} must be a tensor or a sequence of int ({error})") from None
     if value.dtype not in _INTEGERS:
         raise TypeError(f"{name} must have an integer dtype, and it has {value.dtype}")
-    dtype = value.dtype if value.dtype in _INTEGERS[:2] else torch.int64
+    dtype = value.dtype if value.dtype in _INDICES else torch.int64
     if value.device == device:
         return value if value.dtype == dtype else value.to(dtype)
     return value.to(device=device, dtype=dtype, non_blocking=True)
@@ -68,7 +70,7 @@ def _lengths(name: str, value: Lengths, samples: int, device: torch.device) -> T
 
 def ctc_loss(
     logits: Tensor,
-    targets: Tensor | Sequence[int] | Sequence[Sequence[int]],
+    targets: Targets,
     input_lengths: Lengths,
     target_lengths: Lengths,
     blank: int = 0,
@@ -78,33 +80,34 @@ def ctc_loss(
     input_type: InputType = "logits",
     validate: bool | None = None,
 ) -> Tensor:
-    r"""Connectionist temporal classification loss: :math:`-\ln P(\text{target} \mid \text{logits})`, in nats.
+    r"""Connectionist temporal classification loss, :math:`-\ln P(\text{target} \mid \text{logits})`, in nats.
 
-    Log-softmax over the classes, the sum over all alignments and the gradient are one operator. The arguments and
-    their order are those of :func:`torch.nn.functional.ctc_loss`, whose log-probabilities may be passed as they are:
-    normalising them again changes nothing.
+    Log-softmax over the classes, the sum over all alignments and the gradient are one operator. The arguments
+    and their order are those of :func:`torch.nn.functional.ctc_loss`, whose log-probabilities may be passed
+    as they are: normalising them again changes nothing.
 
     Args:
-        logits: (T, N, C), or (T, C) for one sample; float16, bfloat16, float32 or float64, any strides. 16-bit
-            inputs are computed in float32. -inf masks a class. Frames at or beyond a sample's input length are never
-            read.
-        targets: (N, S) padded, or 1-D concatenated (sum of target_lengths); integers in [0, C) other than blank.
-            Padding is never looked at. (S,) for one sample.
-        input_lengths: (N,), frames of each sample, in [0, T]; an integer tensor or a sequence of int; 0-d or an int
-            for one sample.
+        logits: (T, N, C), or (T, C) for one sample; float16, bfloat16, float32 or float64, any strides.
+            16-bit inputs are computed in float32. -inf masks a class. Frames at or beyond a sample's input
+            length are never read.
+        targets: (N, S) padded, or 1-D concatenated (sum of target_lengths); integers in [0, C) other than
+            blank. Padding is never looked at. (S,) for one sample.
+        input_lengths: (N,), frames of each sample, in [0, T]; a tensor of any integer dtype or a sequence of
+            int; 0-d or an int for one sample.
         target_lengths: (N,), labels of each sample; likewise.
         blank: the class that stands for no label, in [0, C).
-        reduction: "none": (N,); "mean": each loss over its target length (at least 1), then the mean over N, as
-            torch does; "sum".
-        zero_infinity: losses and gradients of samples that no alignment fits become 0 instead of +inf and NaN.
-        input_type: "logits", or "log_probs": taken as they are, not normalised; the gradient is then minus the
-            occupancy. A log-probability above 2^28 / T counts as +inf.
-        validate: whether the values of lengths and targets are checked. None: those of CPU tensors are, those on a
-            GPU, where that would synchronise, are not. Unchecked, a sample that breaks the rules has loss NaN.
+        reduction: "none": (N,); "mean": each loss over its target length (at least 1), then the mean over N,
+            as torch does; "sum".
+        zero_infinity: losses and gradients of samples that no alignment fits become 0, not +inf and NaN.
+        input_type: "logits", or "log_probs": taken as they are, not normalised; the gradient is then minus
+            the occupancy. A log-probability above 2^26 / T counts as +inf.
+        validate: whether the values of lengths and targets are checked. None: those of CPU tensors are, those
+            on a GPU, where that would synchronise, are not. Unchecked, a sample that breaks the rules has
+            loss NaN.
 
     Returns:
-        The loss, () or (N,); float64 for float64 logits, float32 for all others. A sample with NaN or +inf in its
-        live frames has loss and gradient NaN; its neighbours are unaffected.
+        The loss, () or (N,); float64 for float64 logits, float32 for all others. A sample with NaN or +inf in
+        its live frames has loss and gradient NaN; its neighbours are unaffected.
 
     Raises:
         TypeError: an argument has the wrong type or dtype.
@@ -130,7 +133,8 @@ def ctc_loss(
     samples = logits.shape[1]
     if targets.dim() not in (1, 2) or (targets.dim() == 2 and targets.shape[0] != samples):
         raise ValueError(
-            f"targets must be (N={samples}, S) or concatenated in one dimension, and its shape is {tuple(targets.shape)}"
+            f"targets must be (N={samples}, S) or concatenated in one dimension, "
+            f"and its shape is {tuple(targets.shape)}"
         )
     arguments = (
         logits,
@@ -157,7 +161,7 @@ def ctc_loss(
 
 
 class CTCLoss(nn.Module):
-    """:func:`ctc_loss` as a module, in place of :class:`torch.nn.CTCLoss`; takes logits as well as log-probabilities.
+    """:func:`ctc_loss` as a module, in place of :class:`torch.nn.CTCLoss`; takes logits or log-probabilities.
 
     Args:
         blank: the class that stands for no label.
@@ -186,7 +190,7 @@ class CTCLoss(nn.Module):
     def forward(
         self,
         logits: Tensor,
-        targets: Tensor | Sequence[int] | Sequence[Sequence[int]],
+        targets: Targets,
         input_lengths: Lengths,
         target_lengths: Lengths,
     ) -> Tensor:
@@ -212,7 +216,7 @@ class CTCLoss(nn.Module):
 
 
 class GreedyResult(NamedTuple):
-    """What :func:`greedy_decode` reads; positions at or beyond a sample's length hold -1 (0 in token_logp)."""
+    """What :func:`greedy_decode` reads; from a sample's length on, positions hold -1 (0 in token_logp)."""
 
     tokens: Tensor
     """(N, T) int64: the labels."""
@@ -239,12 +243,15 @@ def greedy_decode(
 
     Args:
         logits: (T, N, C), or (T, C) for one sample; float16, bfloat16, float32 or float64, any strides.
-        input_lengths: (N,), frames of each sample; all T if None.
+        input_lengths: (N,), frames of each sample; all T if None. Frames behind them are never read. On a GPU
+            their values are not checked: one outside [0, T] counts as 0, and makes the score NaN.
         blank: the class that stands for no label, in [0, C).
         input_type: "logits", or "log_probs": scores are then sums of the values as they are.
 
     Returns:
         A GreedyResult on the device of logits; scores are float64 for float64 logits, float32 for all others.
+        NaN is passed over in search of the best class; it makes the scores NaN, as +inf does, where they are
+        normalised.
 
     Raises:
         TypeError: an argument has the wrong type or dtype.

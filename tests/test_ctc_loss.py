@@ -1,100 +1,171 @@
-"""ctc_loss and CTCLoss against brute force and torch.nn.functional.ctc_loss in float64."""
+"""Value and gradient of ctc_loss: against torch in float64, brute force, known values, invariances."""
 
-import itertools
 import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference.ctc import LAYOUTS, batches, brute_force, our_loss, strided, torch_loss
+from torch.testing._internal.common_nn import ctcloss_reference
 
-import crnn_ext.ops  # noqa: F401
 from crnn_ext.ctc import CTCLoss, ctc_loss
 
 
-def torch_loss(logits, targets, input_lengths, target_lengths, blank=0, zero_infinity=False):
-    """Losses (N,) and the gradient of their sum, in float64."""
-    x = logits.detach().double().requires_grad_()
-    losses = F.ctc_loss(
-        F.log_softmax(x, -1), targets, input_lengths, target_lengths, blank, "none", zero_infinity
-    )
-    (gradient,) = torch.autograd.grad(losses.sum(), x)
-    return losses.detach(), gradient
-
-
-def our_loss(logits, *arguments, **options):
-    x = logits.detach().clone().requires_grad_()
-    losses = ctc_loss(x, *arguments, reduction="none", **options)
-    (gradient,) = torch.autograd.grad(losses.sum(), x)
-    return losses.detach(), gradient
-
-
-def brute_force(logits, target, blank):
-    """Minus the logarithm of the summed probability of all C^T paths."""
-    log_probs = F.log_softmax(logits.double(), -1)
-    frames, classes = log_probs.shape
-    total = 0.0
-    for path in itertools.product(range(classes), repeat=frames):
-        collapsed = [label for label, _ in itertools.groupby(path) if label != blank]
-        if collapsed == target:
-            total += math.exp(sum(float(log_probs[t, label]) for t, label in enumerate(path)))
-    return -math.log(total) if total > 0 else math.inf
-
-
-@st.composite
-def batches(draw):
-    frames, samples = draw(st.integers(1, 40)), draw(st.integers(1, 5))
-    classes = draw(st.integers(2, 40))
-    blank = draw(st.integers(0, classes - 1))
-    longest = draw(st.integers(0, 36))
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    logits = torch.randn(frames, samples, classes, generator=generator) * draw(
-        st.sampled_from([0.1, 3.0, 20.0])
-    )
-    labels = torch.randint(0, classes - 1, (samples, longest), generator=generator)
-    targets = torch.where(labels >= blank, labels + 1, labels)
-    input_lengths = torch.randint(0, frames + 1, (samples,), generator=generator)
-    target_lengths = torch.randint(0, longest + 1, (samples,), generator=generator)
-    return logits, targets, input_lengths, target_lengths, blank
-
-
-@settings(deadline=None, max_examples=200)
-@given(batches(), st.sampled_from(["contiguous", "batch first", "class stride"]), st.booleans())
-def test_equals_torch(batch, layout, concatenated):
+@settings(deadline=None, max_examples=300)
+@given(batches(), st.sampled_from(LAYOUTS), st.booleans(), st.integers(0, 2**31))
+def test_equals_torch(batch, layout, concatenated, seed):
     logits, targets, input_lengths, target_lengths, blank = batch
-    ours = logits
-    if layout == "batch first":
-        ours = logits.transpose(0, 1).contiguous().transpose(0, 1)
-    elif layout == "class stride":
-        ours = torch.stack([logits, logits + 7], -1)[..., 0]
-    given_targets = targets
-    if concatenated:
-        given_targets = torch.cat([row[:length] for row, length in zip(targets, target_lengths, strict=True)])
+    weights = torch.rand(len(input_lengths), generator=torch.Generator().manual_seed(seed))
+    arguments = targets, input_lengths, target_lengths, blank
     # torch's own gradient is NaN only for impossible samples; those are compared as zeros.
-    expected, expected_gradient = torch_loss(
-        logits, targets, input_lengths, target_lengths, blank, zero_infinity=True
-    )
-    x = ours.detach().requires_grad_()
-    losses = ctc_loss(x, given_targets, input_lengths, target_lengths, blank, "none", zero_infinity=True)
-    (gradient,) = torch.autograd.grad(losses.sum(), x)
+    expected, expected_gradient = torch_loss(logits, *arguments, zero_infinity=True, weights=weights)
+    if concatenated:
+        rows = [row[:length] for row, length in zip(targets, target_lengths, strict=True)]
+        arguments = (torch.cat(rows), *arguments[1:])
+    losses, gradient = our_loss(strided(logits, layout), *arguments, zero_infinity=True, weights=weights)
     torch.testing.assert_close(losses.double(), expected, rtol=2e-6, atol=1e-5)
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("target", [[], [1], [1, 2], [1, 1], [2, 1, 2], [1, 1, 1]])
-@pytest.mark.parametrize("blank", [0, 2])
-def test_equals_brute_force(target, blank):
+@settings(deadline=None, max_examples=60)
+@given(batches(), st.sampled_from([torch.float16, torch.bfloat16, torch.float64]), st.sampled_from(LAYOUTS))
+def test_equals_torch_in_other_dtypes(batch, dtype, layout):
+    logits, *arguments = batch
+    logits = strided(logits.to(dtype), layout)
+    expected, expected_gradient = torch_loss(logits, *arguments, zero_infinity=True)
+    losses, gradient = our_loss(logits, *arguments, zero_infinity=True)
+    assert losses.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert gradient.dtype == dtype
+    assert gradient.stride() == logits.stride() or layout == "every other class"
+    rtol, atol = (1e-12, 1e-11) if dtype == torch.float64 else (2e-6, 1e-5)
+    torch.testing.assert_close(losses.double(), expected, rtol=rtol, atol=atol)
+    # One rounding to the dtype; the reference itself works with logarithms in the hundreds.
+    atol = 1e-11 if dtype == torch.float64 else torch.finfo(dtype).eps
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=atol)
+
+
+@settings(deadline=None, max_examples=60)
+@given(batches())
+def test_log_probs_are_taken_as_they_are(batch):
+    logits, *arguments = batch
+    log_probs = logits.double().log_softmax(-1)
+    expected, softmax_minus_occupancy = torch_loss(logits, *arguments, zero_infinity=True)
+    losses, gradient = our_loss(log_probs, *arguments, zero_infinity=True, input_type="log_probs")
+    torch.testing.assert_close(losses, expected, rtol=1e-10, atol=1e-10)
+    # softmax - occupancy on the live frames of possible samples, 0 elsewhere.
+    live = (softmax_minus_occupancy != 0).any(-1, keepdim=True) | (gradient != 0).any(-1, keepdim=True)
+    torch.testing.assert_close(gradient + live * log_probs.exp(), softmax_minus_occupancy, rtol=0, atol=1e-10)
+    # Not normalised: a constant added to all frames multiplies every path.
+    shifted, _ = our_loss(log_probs + 0.25, *arguments, input_type="log_probs")
+    plain, _ = our_loss(log_probs, *arguments, input_type="log_probs")
+    frames = arguments[1].double()
+    torch.testing.assert_close(shifted, plain - 0.25 * frames, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("target", [[], [1], [1, 2], [1, 1], [2, 1, 2], [1, 1, 1], [1, 2, 2]])
+@pytest.mark.parametrize("blank", [0, 1, 2])
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_equals_brute_force(target, blank, frames):
     swap = {0: blank, blank: 0}
     target = [swap.get(label, label) for label in target]
-    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(1)) * 2
-    loss = ctc_loss(logits, torch.tensor(target, dtype=torch.long), 5, len(target), blank, "none")
+    logits = torch.randn(frames, 3, generator=torch.Generator().manual_seed(1)) * 2
+    loss = ctc_loss(logits, torch.tensor(target, dtype=torch.long), frames, len(target), blank, "none")
     assert float(loss) == pytest.approx(brute_force(logits, target, blank), rel=1e-6)
 
 
+# Probabilities and losses of the basic test of TensorFlow's ctc_loss; blank is the last class.
+TENSORFLOW = [
+    (
+        [
+            [0.633766, 0.221185, 0.0917319, 0.0129757, 0.0142857, 0.0260553],
+            [0.111121, 0.588392, 0.278779, 0.0055756, 0.00569609, 0.010436],
+            [0.0357786, 0.633813, 0.321418, 0.00249248, 0.00272882, 0.0037688],
+            [0.0663296, 0.643849, 0.280111, 0.00283995, 0.0035545, 0.00331533],
+            [0.458235, 0.396634, 0.123377, 0.00648837, 0.00903441, 0.00623107],
+        ],
+        [0, 1, 2, 1, 0],
+        3.34211,
+    ),
+    (
+        [
+            [0.30176, 0.28562, 0.0831517, 0.0862751, 0.0816851, 0.161508],
+            [0.24082, 0.397533, 0.0557226, 0.0546814, 0.0557528, 0.19549],
+            [0.230246, 0.450868, 0.0389607, 0.038309, 0.0391602, 0.202456],
+            [0.280884, 0.429522, 0.0326593, 0.0339046, 0.0326856, 0.190345],
+            [0.423286, 0.315517, 0.0338439, 0.0393744, 0.0339315, 0.154046],
+        ],
+        [0, 1, 1, 0],
+        5.42262,
+    ),
+]
+
+
+@pytest.mark.parametrize(("probabilities", "target", "loss"), TENSORFLOW)
+def test_known_values_of_tensorflow(probabilities, target, loss):
+    logits = torch.tensor(probabilities).log()
+    ours = ctc_loss(logits, target, 5, len(target), blank=5, reduction="none")
+    assert float(ours) == pytest.approx(loss, rel=2e-6)
+
+
 @pytest.mark.parametrize(
-    ("shape", "blank_offset"),
-    [((26, 64, 37, 8), 0), ((160, 8, 97, 40), 0), ((500, 2, 32, 120), 0), ((590, 2, 64, 90), 30)],
+    ("logits", "target", "loss"),
+    [
+        (torch.zeros(1, 5), [1], 1.6094379),
+        (torch.arange(1.0, 16).view(3, 5), [3, 3], 7.3557429),
+        (torch.arange(-15.0, 0).view(3, 5).flip(0), [2, 3], 4.9388504),
+    ],
+)
+def test_known_values_of_warp_ctc(logits, target, loss):
+    ours = ctc_loss(logits, target, len(logits), len(target), reduction="none")
+    assert float(ours) == pytest.approx(loss, rel=1e-7)
+
+
+def test_known_value_and_gradient_of_nemo():
+    logits = torch.full((6, 1, 5), 0.1)
+    for t, c, value in [(0, 1, 0.6), (1, 2, 0.6), (2, 2, 0.2), (2, 3, 0.8), (3, 1, 0.6), (4, 2, 0.2)]:
+        logits[t, 0, c] = value
+    logits[5, 0, 0], logits[5, 0, 2] = 0.7, 0.2
+    losses, gradient = our_loss(logits, torch.tensor([[1, 2, 3]]), [6], [3])
+    assert float(losses) == pytest.approx(5.0279555, rel=2e-7)
+    first_and_last = torch.tensor(
+        [
+            [0.00157518, -0.53266853, 0.17703111, 0.17703111, 0.17703111],
+            [-0.22203964, 0.1687112, 0.18645471, -0.30183747, 0.1687112],
+        ]
+    )
+    torch.testing.assert_close(gradient[[0, 5], 0], first_and_last, rtol=0, atol=5e-7)
+
+
+def test_probabilities_of_a_small_example():
+    logits = torch.tensor([[0.6, 0.4]] * 2).log()
+    assert float(ctc_loss(logits, [], 2, 0, reduction="none").neg().exp()) == pytest.approx(0.36)
+    assert float(ctc_loss(logits, [1], 2, 1, reduction="none").neg().exp()) == pytest.approx(0.64)
+
+
+@pytest.mark.parametrize(("frames", "classes"), [(1, 2), (7, 5), (300, 80)])
+def test_uniform_logits_have_a_closed_form(frames, classes):
+    loss = ctc_loss(torch.zeros(frames, classes), [1], frames, 1, reduction="none")
+    paths = frames * (frames + 1) / 2
+    assert float(loss) == pytest.approx(frames * math.log(classes) - math.log(paths), rel=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_reductions_equal_the_reference_of_torch(reduction):
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(12, 3, 6, generator=generator, dtype=torch.float64)
+    arguments = torch.randint(1, 6, (3, 4), generator=generator), [12, 11, 9], [4, 1, 2]
+    expected = ctcloss_reference(logits.log_softmax(-1), *arguments, blank=0, reduction=reduction)
+    torch.testing.assert_close(ctc_loss(logits, *arguments, reduction=reduction), expected.squeeze())
+    torch.testing.assert_close(CTCLoss(reduction=reduction)(logits, *arguments), expected.squeeze())
+
+
+# The wide targets and many frames take vectors of every length, and more than one of each.
+SHAPES = [(26, 64, 37, 8), (160, 8, 97, 40), (500, 2, 32, 120), (40, 2, 5000, 15), (300, 1, 20, 17)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "blank_offset"), [*((shape, 0) for shape in SHAPES), ((590, 2, 64, 90), 30)]
 )
 def test_accuracy_of_float32(shape, blank_offset):
     frames, samples, classes, length = shape
@@ -109,100 +180,92 @@ def test_accuracy_of_float32(shape, blank_offset):
     assert (gradient - expected_gradient).norm() / expected_gradient.norm() < 5e-6
 
 
-def test_gradcheck():
-    logits = torch.randn(6, 2, 4, dtype=torch.float64, requires_grad=True)
-    targets = torch.tensor([[1, 1], [3, 2]])
-    for reduction in ("none", "mean", "sum"):
-        loss = lambda x, r=reduction: ctc_loss(x, targets, [6, 4], [2, 1], reduction=r)  # noqa: E731
-        assert torch.autograd.gradcheck(loss, (logits,))
+def test_accuracy_does_not_depend_on_an_offset():
+    logits = torch.randn(30, 1, 8, generator=torch.Generator().manual_seed(3))
+    for offset in (0.0, 4096.0, -4096.0):
+        shifted = logits + offset  # rounded; the reference gets the rounded values
+        expected, expected_gradient = torch_loss(shifted, torch.tensor([[1, 2, 2]]), [30], [3])
+        losses, gradient = our_loss(shifted, torch.tensor([[1, 2, 2]]), [30], [3])
+        torch.testing.assert_close(losses.double(), expected, rtol=1e-6, atol=0)
+        torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_dtypes(dtype):
-    logits = (torch.randn(20, 3, 17) * 3).to(dtype)
-    arguments = torch.randint(1, 17, (3, 5)), [20, 18, 12], [5, 4, 0]
-    expected, expected_gradient = torch_loss(logits, arguments[0], *map(torch.tensor, arguments[1:]))
-    losses, gradient = our_loss(logits, *arguments)
-    assert losses.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    assert gradient.dtype == dtype
-    torch.testing.assert_close(losses.double(), expected, rtol=1e-6, atol=0)
-    # The reference itself works with logarithms of about 60, whose ulp in float64 is 1e-14.
-    atol = 1e-13 if dtype == torch.float64 else 4 * torch.finfo(dtype).eps
-    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=atol)
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("input_type", ["logits", "log_probs"])
+def test_gradcheck(reduction, input_type):
+    logits = torch.randn(6, 3, 4, dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([[1, 1], [3, 2], [0, 0]])
+
+    def loss(x):
+        return ctc_loss(x, targets, [6, 4, 3], [2, 1, 0], reduction=reduction, input_type=input_type)
+
+    assert torch.autograd.gradcheck(loss, (logits,))
 
 
-def test_edge_cases():
-    x = torch.randn(6, 4, 5)
-    x[3:, 0] = float("nan")  # padding frames are never read
-    x[2, 1, 4] = float("nan")  # a live frame
-    targets = torch.tensor([[1, 2], [1, 2], [3, 3], [1, 2]])
-    losses, gradient = our_loss(x, targets, [3, 6, 2, 6], [2, 2, 2, 2])
-    assert losses[0].isfinite()
-    assert losses[3].isfinite()
-    assert losses[1].isnan()
-    assert losses[2] == math.inf
-    assert (gradient[3:, 0] == 0).all()
-    assert gradient[:, 1].isnan().all()
-    assert gradient[:2, 2].isnan().all()
-    assert (gradient[2:, 2] == 0).all()
-    zeroed, gradient = our_loss(x, targets, [3, 6, 2, 6], [2, 2, 2, 2], zero_infinity=True)
-    assert zeroed[2] == 0
-    assert (gradient[:, 2] == 0).all()
-    assert zeroed[1].isnan()
+@settings(deadline=None, max_examples=60)
+@given(batches(), st.data())
+def test_invariances(batch, data):
+    logits, targets, input_lengths, target_lengths, blank = batch
+    frames, samples, classes = logits.shape
+    losses, gradient = our_loss(logits, *batch[1:], zero_infinity=True)
+
+    order = torch.tensor(data.draw(st.permutations(range(samples))))
+    permuted = our_loss(
+        logits[:, order],
+        targets[order],
+        input_lengths[order],
+        target_lengths[order],
+        blank,
+        zero_infinity=True,
+    )
+    assert torch.equal(permuted[0], losses[order])
+    assert torch.equal(permuted[1], gradient[:, order])
+
+    padding = torch.full((3, samples, classes), math.nan)
+    columns = torch.full((samples, 2), -7)
+    padded = our_loss(
+        torch.cat([logits, padding]), torch.cat([targets, columns], 1), *batch[2:], zero_infinity=True
+    )
+    assert torch.equal(padded[0], losses)
+    assert torch.equal(padded[1][:frames], gradient)
+    assert (padded[1][frames:] == 0).all()
+
+    relabel = torch.tensor(data.draw(st.permutations(range(classes))))
+    relabelled = torch.empty_like(logits)
+    relabelled[..., relabel] = logits
+    again = our_loss(
+        relabelled,
+        relabel[targets],
+        input_lengths,
+        target_lengths,
+        int(relabel[blank]),
+        zero_infinity=True,
+    )
+    torch.testing.assert_close(again[0], losses, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(again[1][..., relabel], gradient, rtol=0, atol=1e-6)
+
+    # A constant added to a frame; exact, so that the logits keep all their digits.
+    constants = torch.randint(-8, 9, (frames, samples, 1)) * 64.0
+    doubles = logits.double()
+    shifted = our_loss(doubles + constants, *batch[1:], zero_infinity=True)
+    exact = our_loss(doubles, *batch[1:], zero_infinity=True)
+    torch.testing.assert_close(shifted[0], exact[0], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(shifted[1], exact[1], rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("mask", [-math.inf, -1e30])
-@pytest.mark.parametrize("masked", [0, 4])
-def test_masked_class(mask, masked):
-    x = torch.randn(8, 1, 5)
-    x[..., masked] = mask
-    losses, gradient = our_loss(x, torch.tensor([[1, 2, 3]]), [8], [3])
-    assert losses.isfinite().all()
-    assert (gradient[..., masked] == 0).all()
-    assert our_loss(x[:1], torch.tensor([[masked or 1]]), [1], [1])[0].isfinite().all() == (masked == 0)
-
-
-def test_empty():
-    targets = torch.zeros(0, 0, dtype=torch.long)
-    assert ctc_loss(torch.zeros(3, 0, 2), targets, [], [], reduction="sum") == 0
-    assert ctc_loss(torch.zeros(3, 0, 2), targets, [], []).isnan()
-    no_frames = torch.zeros(0, 2, 3)
-    losses = ctc_loss(no_frames, torch.tensor([[1], [1]]), [0, 0], [0, 1], reduction="none")
-    assert losses.tolist() == [0.0, math.inf]
-
-
-def test_errors():
-    x = torch.zeros(4, 2, 3)
-    targets = torch.tensor([[1, 2], [1, 5]])
-    with pytest.raises(ValueError, match=r"targets\[1, 1\] is 5, but logits has C=3 classes"):
-        ctc_loss(x, targets, [4, 4], [2, 2])
-    with pytest.raises(ValueError, match=r"input_lengths\[1\] is 5, but logits has T=4 frames"):
-        ctc_loss(x, targets, [4, 5], [2, 1])
-    with pytest.raises(ValueError, match="reduction must be one of"):
-        ctc_loss(x, targets, [4, 4], [2, 1], reduction="average")
-    with pytest.raises(TypeError, match="logits must be float16"):
-        ctc_loss(x.long(), targets, [4, 4], [2, 1])
-    losses = ctc_loss(x, targets, [4, 4], [2, 2], reduction="none", validate=False)
-    assert losses[0].isfinite()
-    assert losses[1].isnan()
-
-
-def test_operator_contract():
-    x = torch.randn(6, 2, 4, requires_grad=True)
-    arguments = (x, torch.tensor([[1, 2], [3, 1]]), torch.tensor([6, 5]), torch.tensor([2, 1]), 0)
-    for reduction in (0, 1, 2):
-        torch.library.opcheck(
-            torch.ops.crnn_ext.ctc_loss.default, (*arguments, reduction, False, True, True, True)
-        )
-
-
-def test_compile_and_second_derivative():
-    x = torch.randn(6, 2, 4, requires_grad=True)
-    arguments = torch.tensor([[1, 2], [3, 1]]), torch.tensor([6, 5]), torch.tensor([2, 1])
-    module = CTCLoss()
-    eager = torch.autograd.grad(module(x, *arguments), x)[0]
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(torch.autograd.grad(compiled(x, *arguments), x)[0], eager)
-    (gradient,) = torch.autograd.grad(module(x, *arguments), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiated twice"):
-        torch.autograd.grad(gradient.sum(), x)
+@pytest.mark.parametrize("shape", [(90, 8, 40, 20), (400, 1, 3000, 12), (64, 2, 300, 30)])
+def test_bitwise_the_same_for_any_number_of_threads(shape):
+    frames, samples, classes, length = shape
+    logits = torch.randn(frames, samples, classes)
+    arguments = torch.randint(1, classes, (samples, length)), [frames] * samples, [length] * samples
+    results = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 3, 7):
+            torch.set_num_threads(count)
+            results.append(our_loss(logits, *arguments))
+    finally:
+        torch.set_num_threads(threads)
+    for losses, gradient in results[1:]:
+        assert torch.equal(losses, results[0][0])
+        assert torch.equal(gradient, results[0][1])

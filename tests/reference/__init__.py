@@ -1,0 +1,1 @@
+"""Slow, plain and independent versions of what the package computes."""

@@ -1,0 +1,75 @@
+"""References for the loss: the sum over all paths, and torch in float64; and random batches to compare on."""
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from hypothesis import strategies as st
+
+from crnn_ext.ctc import ctc_loss
+
+
+def brute_force(logits, target, blank):
+    """Minus the logarithm of the summed probability of all C^T paths that collapse to the target."""
+    log_probs = F.log_softmax(logits.double(), -1)
+    frames, classes = log_probs.shape
+    total = 0.0
+    for path in itertools.product(range(classes), repeat=frames):
+        collapsed = [label for label, _ in itertools.groupby(path) if label != blank]
+        if collapsed == target:
+            total += math.exp(sum(float(log_probs[t, label]) for t, label in enumerate(path)))
+    return -math.log(total) if total > 0 else math.inf
+
+
+def torch_loss(logits, targets, input_lengths, target_lengths, blank=0, zero_infinity=False, weights=None):
+    """Losses (N,) and the gradient of their sum, or weighted sum, in float64."""
+    x = logits.detach().double().requires_grad_()
+    losses = F.ctc_loss(
+        F.log_softmax(x, -1), targets, input_lengths, target_lengths, blank, "none", zero_infinity
+    )
+    (gradient,) = torch.autograd.grad((losses if weights is None else losses * weights).sum(), x)
+    return losses.detach(), gradient
+
+
+def our_loss(logits, *arguments, weights=None, **options):
+    """The same from crnn_ext, in the precision and with the strides of the logits."""
+    x = logits.detach().requires_grad_()
+    losses = ctc_loss(x, *arguments, reduction="none", **options)
+    (gradient,) = torch.autograd.grad((losses if weights is None else losses * weights).sum(), x)
+    return losses.detach(), gradient
+
+
+@st.composite
+def batches(draw, most_frames=40, most_classes=40, longest=36):
+    """(logits, targets, input_lengths, target_lengths, blank); some samples are impossible."""
+    frames, samples = draw(st.integers(1, most_frames)), draw(st.integers(1, 5))
+    classes = draw(st.integers(2, most_classes))
+    blank = draw(st.integers(0, classes - 1))
+    columns = draw(st.integers(0, longest))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    scale = draw(st.sampled_from([0.1, 3.0, 20.0]))
+    logits = torch.randn(frames, samples, classes, generator=generator) * scale
+    # Few different labels make doubled ones common.
+    labels = torch.randint(
+        0, min(classes - 1, draw(st.sampled_from([2, 40]))), (samples, columns), generator=generator
+    )
+    targets = torch.where(labels >= blank, labels + 1, labels)
+    input_lengths = torch.randint(0, frames + 1, (samples,), generator=generator)
+    target_lengths = torch.randint(0, columns + 1, (samples,), generator=generator)
+    return logits, targets, input_lengths, target_lengths, blank
+
+
+def strided(logits, layout):
+    """The same logits with other strides."""
+    if layout == "batch first":
+        return logits.transpose(0, 1).contiguous().transpose(0, 1)
+    if layout == "classes first":
+        return logits.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    if layout == "every other class":
+        return torch.stack([logits, torch.full_like(logits, 7)], -1).flatten(-2)[..., ::2]
+    assert layout == "contiguous"
+    return logits
+
+
+LAYOUTS = ["contiguous", "batch first", "classes first", "every other class"]

@@ -1,0 +1,309 @@
+"""What ctc_loss accepts, and what it says of the rest: lengths, masks, NaN, empty things, errors."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference.ctc import batches, our_loss, torch_loss
+
+from crnn_ext.ctc import CTCLoss, ctc_loss
+
+NAN, INF = math.nan, math.inf
+
+
+def logits_of(frames, samples, classes):
+    return torch.randn(frames, samples, classes, generator=torch.Generator().manual_seed(0))
+
+
+@settings(deadline=None, max_examples=60)
+@given(batches(most_frames=12, longest=8), st.randoms(use_true_random=False))
+def test_a_sample_with_nan_leaves_its_neighbours_alone(batch, random):
+    logits, _, input_lengths, *_ = batch
+    losses, gradient = our_loss(*batch)
+    n = random.randrange(logits.shape[1])
+    if input_lengths[n] == 0:
+        return
+    broken = logits.clone()
+    broken[random.randrange(int(input_lengths[n])), n, random.randrange(logits.shape[2])] = random.choice(
+        [NAN, INF]
+    )
+    for zero_infinity in (False, True):
+        after, gradient_after = our_loss(broken, *batch[1:], zero_infinity=zero_infinity)
+        live = int(input_lengths[n])
+        assert after[n].isnan()
+        assert gradient_after[:live, n].isnan().all()
+        assert (gradient_after[live:, n] == 0).all()
+        if not zero_infinity:
+            others = torch.arange(len(after)) != n
+            torch.testing.assert_close(after[others], losses[others], rtol=0, atol=0, equal_nan=True)
+            torch.testing.assert_close(
+                gradient_after[:, others], gradient[:, others], rtol=0, atol=0, equal_nan=True
+            )
+
+
+def test_impossible_samples():
+    x = logits_of(5, 3, 4)
+    # Three frames would do for different labels; equal ones need four.
+    arguments = torch.tensor([[1, 2, 3], [1, 1, 2], [2, 1, 1]]), [3, 3, 5], [3, 3, 3]
+    losses, gradient = our_loss(x, *arguments)
+    assert losses.isfinite().tolist() == [True, False, True]
+    assert losses[1] == INF
+    assert gradient[:3, 1].isnan().all()
+    assert (gradient[3:, 1] == 0).all()
+    assert gradient[:, [0, 2]].isfinite().all()
+    zeroed, zeroed_gradient = our_loss(x, *arguments, zero_infinity=True)
+    assert zeroed[1] == 0
+    assert (zeroed_gradient[:, 1] == 0).all()
+    assert torch.equal(zeroed[[0, 2]], losses[[0, 2]])
+    assert torch.equal(zeroed_gradient[:, [0, 2]], gradient[:, [0, 2]])
+
+
+def test_padding_is_never_looked_at():
+    x = logits_of(6, 2, 5)
+    x[3:, 0] = NAN
+    targets = torch.tensor([[1, 2, -1, 5], [3, 3, 99, 2**40]])
+    losses, gradient = our_loss(x, targets, [3, 6], [2, 2])
+    expected, expected_gradient = torch_loss(x[:3, :1], targets[:1, :2], torch.tensor([3]), torch.tensor([2]))
+    torch.testing.assert_close(losses[:1].double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient[:3, :1].double(), expected_gradient, rtol=0, atol=1e-6)
+    assert (gradient[3:, 0] == 0).all()
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mask"),
+    [
+        *(
+            (dtype, mask)
+            for dtype in (torch.float16, torch.float32, torch.float64)
+            for mask in ("-inf", "lowest")
+        ),
+        (torch.float32, "-1e30"),
+        (torch.float64, "-1e30"),
+    ],
+)
+@pytest.mark.parametrize("masked", [0, 4])
+def test_a_masked_class(dtype, mask, masked):
+    x = logits_of(8, 1, 5).to(dtype)
+    x[..., masked] = {"-inf": -INF, "lowest": torch.finfo(dtype).min, "-1e30": -1e30}[mask]
+    losses, gradient = our_loss(x, torch.tensor([[1, 2, 3]]), [8], [3])
+    assert losses.isfinite().all()
+    assert (gradient[..., masked] == 0).all()
+    # Without the class there would be the same sum over paths.
+    rest = [c for c in range(5) if c != masked]
+    if masked != 0:
+        expected, expected_gradient = our_loss(x[..., rest], torch.tensor([[1, 2, 3]]), [8], [3])
+        torch.testing.assert_close(losses, expected, rtol=1e-5, atol=0)
+        torch.testing.assert_close(gradient[..., rest], expected_gradient, rtol=0, atol=1e-3)
+    # Every path needs the class: as a label, or as the blank between equal ones.
+    impossible, _ = our_loss(x, torch.tensor([[1, 1, 4]]), [4], [3])
+    if dtype == torch.float16 and mask == "lowest":
+        assert 65504 <= impossible < 65600  # a number like any other in the range of float32
+    else:
+        assert impossible == INF
+
+
+def test_a_frame_masked_throughout_makes_every_path_impossible():
+    x = logits_of(4, 2, 3)
+    x[1, 0] = -INF
+    losses, gradient = our_loss(x, torch.tensor([[1], [1]]), [4, 4], [1, 1])
+    assert losses[0] == INF
+    assert losses[1].isfinite()
+    assert gradient[:, 0].isnan().all()
+    assert gradient[:, 1].isfinite().all()
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_empty_batches_and_targets(reduction):
+    none = ctc_loss(torch.zeros(3, 0, 2), torch.zeros(0, 0, dtype=torch.long), [], [], reduction=reduction)
+    assert {"none": none.shape == (0,), "mean": none.isnan().all(), "sum": (none == 0).all()}[reduction]
+
+    x = torch.zeros(0, 2, 3, requires_grad=True)
+    losses = ctc_loss(x, [[1], [1]], [0, 0], [0, 1], reduction="none")
+    assert losses.tolist() == [0.0, INF]
+    losses.sum().backward()
+    assert x.grad.shape == (0, 2, 3)
+
+    x = logits_of(4, 2, 3).requires_grad_()
+    loss = ctc_loss(x, torch.zeros(2, 0, dtype=torch.int32), [4, 2], [0, 0], reduction=reduction)
+    blanks = -x.log_softmax(-1)[..., 0]
+    expected = torch.stack([blanks[:, 0].sum(), blanks[:2, 1].sum()])
+    expected = {"none": expected, "mean": expected.mean(), "sum": expected.sum()}[reduction]
+    torch.testing.assert_close(loss, expected)
+
+
+def test_one_class_that_is_the_blank():
+    x = torch.zeros(3, 1, 1, requires_grad=True)
+    loss = ctc_loss(x, torch.zeros(1, 0, dtype=torch.long), [3], [0])
+    loss.backward()
+    assert loss == 0
+    assert (x.grad == 0).all()
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_unbatched(reduction):
+    x = logits_of(7, 1, 5)
+    batched = ctc_loss(x, [[1, 2, 2]], [6], [3], reduction=reduction)
+    for lengths in ((6, 3), (torch.tensor(6), torch.tensor(3)), ([6], torch.tensor([3], dtype=torch.uint8))):
+        loss = ctc_loss(x[:, 0], torch.tensor([1, 2, 2]), *lengths, reduction=reduction)
+        assert loss.shape == ()
+        assert loss == batched.squeeze()
+
+
+INTEGERS = [
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.uint8,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integers_of_every_dtype(dtype):
+    x = logits_of(7, 2, 5)
+    expected = ctc_loss(x, [[1, 2], [3, 0]], [7, 5], [2, 1])
+    targets = torch.tensor([[1, 2], [3, 0]], dtype=dtype)
+    lengths = torch.tensor([7, 5], dtype=dtype), torch.tensor([2, 1], dtype=dtype)
+    assert ctc_loss(x, targets, *lengths) == expected
+    assert ctc_loss(x, targets.t().contiguous().t(), lengths[0], (2, 1)) == expected
+    assert ctc_loss(x, torch.tensor([1, 2, 3], dtype=dtype), *lengths) == expected
+
+
+def test_an_expanded_incoming_gradient():
+    x = logits_of(6, 3, 4).requires_grad_()
+    losses = ctc_loss(x, [[1], [2], [3]], [6, 6, 6], [1, 1, 1], reduction="none")
+    (expanded,) = torch.autograd.grad(losses, x, torch.ones(()).expand(3), retain_graph=True)
+    (plain,) = torch.autograd.grad(losses, x, torch.ones(3))
+    assert torch.equal(expanded, plain)
+
+
+def test_more_elements_than_an_int32_counts():
+    try:
+        with open("/proc/meminfo") as lines:
+            available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except OSError:
+        available = 0
+    if available < 10 * 2**20:
+        pytest.skip("needs 10 GB of free memory")
+    frames, classes = 2050, 1 << 20
+    x = torch.zeros(frames, 1, classes, dtype=torch.bfloat16)
+    x[-1, 0, -1] = 16
+    loss = ctc_loss(x, [[classes - 1]], [frames], [1], reduction="none")
+    # Of the runs of frames that may show the label, `frames` many end with the last one.
+    paths = frames * (frames + 1) // 2 - frames + frames * math.exp(16)
+    expected = (frames - 1) * math.log(classes) + math.log(classes - 1 + math.exp(16)) - math.log(paths)
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+
+
+ERRORS = [
+    ({"logits": [[1.0]]}, TypeError, "logits must be a tensor, and it is list"),
+    (
+        {"logits": torch.zeros(4, 2, 3, dtype=torch.long)},
+        TypeError,
+        "logits must be float16, bfloat16, float32 or float64, and it is torch.int64",
+    ),
+    ({"logits": torch.zeros(4)}, ValueError, "logits must be (T, N, C) or (T, C), and its shape is (4,)"),
+    (
+        {"logits": torch.zeros(4, 2, 0)},
+        ValueError,
+        "logits must have 1 to 2^20 classes, and its shape is (4, 2, 0)",
+    ),
+    ({"blank": 3}, ValueError, "blank must be in [0, C=3), and it is 3"),
+    ({"blank": -1}, ValueError, "blank must be in [0, C=3), and it is -1"),
+    ({"blank": 1.0}, TypeError, "blank must be an int, and it is float"),
+    (
+        {"reduction": "average"},
+        ValueError,
+        "reduction must be one of 'none', 'mean', 'sum', and it is 'average'",
+    ),
+    (
+        {"input_type": "probs"},
+        ValueError,
+        "input_type must be one of 'logits', 'log_probs', and it is 'probs'",
+    ),
+    (
+        {"targets": torch.zeros(2, 2)},
+        TypeError,
+        "targets must have an integer dtype, and it has torch.float32",
+    ),
+    (
+        {"targets": torch.zeros(3, 2, dtype=torch.long)},
+        ValueError,
+        "targets must be (N=2, S) or concatenated in one dimension, and its shape is (3, 2)",
+    ),
+    ({"targets": [[1, 3], [1, 2]]}, ValueError, "targets[0, 1] is 3, but logits has C=3 classes"),
+    ({"targets": [[1, 2], [-4, 2]]}, ValueError, "targets[1, 0] is -4, but logits has C=3 classes"),
+    ({"targets": [[1, 2], [1, 0]]}, ValueError, "targets[1, 1] is 0, which is the blank"),
+    ({"targets": [1, 2, 9, 1]}, ValueError, "targets[2] is 9, but logits has C=3 classes"),
+    (
+        {"targets": [1, 2, 1]},
+        ValueError,
+        "target_lengths[1] is 2, but concatenated targets has only 1 labels left of 3",
+    ),
+    (
+        {"targets": [1, 2, 1, 1, 1]},
+        ValueError,
+        "target_lengths adds up to 4, but concatenated targets has 5 labels",
+    ),
+    ({"input_lengths": [4, 5]}, ValueError, "input_lengths[1] is 5, but logits has T=4 frames"),
+    ({"input_lengths": [-1, 4]}, ValueError, "input_lengths[0] is -1, but logits has T=4 frames"),
+    ({"input_lengths": [4]}, ValueError, "input_lengths must have shape (N=2,), and its shape is (1,)"),
+    (
+        {"input_lengths": torch.ones(2)},
+        TypeError,
+        "input_lengths must have an integer dtype, and it has torch.float32",
+    ),
+    ({"target_lengths": [2, 3]}, ValueError, "target_lengths[1] is 3, but targets has S=2 columns"),
+    ({"target_lengths": [2, -1]}, ValueError, "target_lengths[1] is -1, but a length cannot be negative"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), ERRORS, ids=[row[2] for row in ERRORS])
+def test_errors(change, error, message):
+    arguments = {
+        "logits": torch.zeros(4, 2, 3),
+        "targets": [[1, 2], [1, 2]],
+        "input_lengths": [4, 4],
+        "target_lengths": [2, 2],
+    } | change
+    with pytest.raises(error) as raised:
+        ctc_loss(**arguments)
+    assert str(raised.value).removeprefix("ctc_loss: ") == message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"targets": [[1, 2], [1, 3]]},
+        {"targets": [[1, 2], [1, 0]]},
+        {"targets": [[1, 2], [1, -9]]},
+        {"targets": [1, 2, 1]},
+        {"input_lengths": [4, 5]},
+        {"input_lengths": [4, -1]},
+        {"target_lengths": [2, 2**40]},
+        {"target_lengths": [2, -1]},
+    ],
+)
+def test_unchecked_values_make_their_sample_nan(change):
+    arguments = {"targets": [[1, 2], [1, 2]], "input_lengths": [4, 4], "target_lengths": [2, 2]} | change
+    losses, gradient = our_loss(logits_of(4, 2, 3), *arguments.values(), validate=False)
+    valid, valid_gradient = our_loss(logits_of(4, 2, 3)[:, :1], [[1, 2]], [4], [2])
+    assert losses[0] == valid[0]
+    assert torch.equal(gradient[:, 0], valid_gradient[:, 0])
+    assert losses[1].isnan()
+    assert gradient[:, 1].isnan().all()
+
+
+def test_the_module_passes_its_options_on():
+    x = logits_of(4, 1, 3)
+    module = CTCLoss(blank=2, reduction="sum", zero_infinity=True, input_type="log_probs", validate=False)
+    assert module(x, [[0, 0]], [2], [2]) == 0
+    assert module(x, [[2]], [4], [1]).isnan()
+    assert module(x, [[1]], [4], [1]) == ctc_loss(x, [[1]], [4], [1], 2, "sum", input_type="log_probs")
+    assert repr(module) == "CTCLoss(blank=2, reduction='sum', zero_infinity=True, input_type='log_probs')"
