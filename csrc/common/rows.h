@@ -104,6 +104,40 @@ CRNN_INLINE Real sum_of_short_row(const Real* x, int64_t count, Real peak) {
   return folded<Plus>(sums);
 }
 
+// The first index at which a short row holds the value; `count` if it does not.
+template <int kBytes, class Real>
+CRNN_INLINE int64_t first_in_short_row(const Real* x, int64_t count, Real value) {
+  using Reals = Vector<Real, kBytes>;
+  using Ints = ExponentOf<Reals>;
+  if constexpr (kLanesOf<Reals> > 1) {
+    if (count < kLanesOf<Reals>) return first_in_short_row<narrower<Real>(kBytes)>(x, count, value);
+  }
+  Ints first = broadcast<Ints>(count);
+  const auto look = [&](int64_t i, int64_t = 0) CRNN_INLINE_LAMBDA {
+    const Ints indices = lane_numbers<Ints>() + broadcast<Ints>(i);
+    first = load<Reals>(x + i) == broadcast<Reals>(value) ? smaller(indices, first) : first;
+  };
+  for_each_vector<kLanesOf<Reals>>(count, look, look);
+  return folded<Smaller>(first);
+}
+
+// The lowest class that holds the row's largest number. NaN is passed over; 0 if all are -inf or NaN.
+template <int kBytes, class Real>
+CRNN_INLINE int64_t argmax_of_row(const Real* row, int64_t classes) {
+  int64_t best = 0;
+  Real highest = -std::numeric_limits<Real>::infinity();
+  for (int64_t begin = 0; begin < classes; begin += kShortRow) {
+    const int64_t count = smaller(classes - begin, kShortRow);
+    const Real peak = peak_of_short_row<kBytes>(row + begin, count);
+    if (!(peak > highest)) continue;
+    const int64_t at = first_in_short_row<kBytes>(row + begin, count, peak);
+    if (at == count) continue;  // all are -inf or NaN
+    highest = peak;
+    best = begin + at;
+  }
+  return best;
+}
+
 // A row of any length, read once from memory.
 template <int kBytes, class Real>
 CRNN_INLINE void statistics_of_long_row(const Real* row, int64_t classes, Real* peak, Real* inverse_sum) {

@@ -129,6 +129,13 @@ struct Larger {
   }
 };
 
+struct Smaller {
+  template <class Value>
+  static CRNN_INLINE Value of(Value a, Value b) {
+    return smaller(a, b);
+  }
+};
+
 // All lanes folded into one by an associative operation, in an order that depends on their number alone.
 template <class Operation, class Value>
 CRNN_INLINE ElementOf<Value> folded(Value value) {

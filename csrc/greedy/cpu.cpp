@@ -5,112 +5,75 @@
 #include <cmath>
 #include <vector>
 
-#include "common/check.h"
 #include "common/isa.h"
 #include "common/parallel.h"
 #include "common/rows.h"
-#include "common/stable.h"
+#include "greedy/greedy.h"
 
 namespace crnn::greedy {
 namespace {
 
-constexpr const char* kOp = "greedy_decode";
-
 template <class Real>
-struct Statistics {
+struct Best {
+  int32_t best;
+  Real logp;
+};
+
+// The best class of a row and its log-probability. NaN is passed over, and class 0 is the best of a row of
+// nothing but -inf and NaN; with `normalize` the log-probability is NaN if the row holds NaN or +inf.
+template <class Real>
+struct BestClass {
   template <int kBytes>
-  static CRNN_INLINE void run(const Real* row, int64_t classes, Real* peak, Real* inverse_sum) {
-    statistics_of_long_row<kBytes>(row, classes, peak, inverse_sum);
+  static CRNN_INLINE void run(const Real* row, int64_t classes, bool normalize, Best<Real>* result) {
+    result->best = int32_t(argmax_of_row<kBytes>(row, classes));
+    result->logp = row[result->best];
+    if (!normalize) return;
+    Real peak, inverse_sum;
+    statistics_of_long_row<kBytes>(row, classes, &peak, &inverse_sum);
+    result->logp = (result->logp - peak) + std::log(inverse_sum);
   }
 };
 
-// The best class of a row and its log-probability: NaN if the row holds NaN or +inf.
-template <class Storage, class Real>
-std::pair<int64_t, Real> best_class(const Storage* source, int64_t stride, int64_t classes, bool normalize,
-                                    Real* scratch) {
-  const Real* row = read_row(source, stride, classes, [&] { return scratch; });
-  int64_t best = 0;
-  for (int64_t c = 1; c < classes; ++c)
-    if (row[c] > row[best]) best = c;
-  if (!normalize) return {best, row[best]};
-  Real peak = 0, inverse_sum = 0;
-  run_vectorised<Statistics<Real>>(row, classes, &peak, &inverse_sum);
-  return {best, (row[best] - peak) + std::log(inverse_sum)};
+void check_lengths(const IndexView& length_of, const Shape& shape) {
+  for (int64_t n = 0; n < shape.samples; ++n)
+    check(is_possible_length(length_of(n), shape.frames), kOp, "input_lengths[", n, "] is ", length_of(n),
+          ", but logits has T=", shape.frames, " frames");
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> greedy_decode_cpu(const Tensor& logits,
-                                                                             const Tensor& input_lengths,
-                                                                             int64_t blank, bool normalize) {
-  check(logits.dim() == 3, kOp, "logits must be (T, N, C), and it has ", logits.dim(), " dimensions");
-  const int64_t frames = logits.size(0), samples = logits.size(1), classes = logits.size(2);
-  check(classes > 0 && blank >= 0 && blank < classes, kOp, "blank must be in [0, ", classes, "), and it is ",
-        blank);
-  check(is_index_type(input_lengths.scalar_type()) && input_lengths.dim() == 1 &&
-            input_lengths.size(0) == samples,
-        kOp, "input_lengths must be int32 or int64 of shape (N=", samples, ",)");
+auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_t blank, bool normalize) {
+  const Shape shape = check_tensors(logits, input_lengths, blank);
   const IndexView length_of(input_lengths);
-  for (int64_t n = 0; n < samples; ++n)
-    check(length_of(n) >= 0 && length_of(n) <= frames, kOp, "input_lengths[", n, "] is ", length_of(n),
-          ", but logits has T=", frames, " frames");
-
-  const ScalarType type = compute_type(logits.scalar_type());
-  Tensor tokens = new_tensor(logits, {samples, frames}, ScalarType::Long);
-  Tensor lengths = new_tensor(logits, {samples}, ScalarType::Long);
-  Tensor scores = new_tensor(logits, {samples}, type);
-  Tensor starts = new_tensor(logits, {samples, frames}, ScalarType::Long);
-  Tensor ends = new_tensor(logits, {samples, frames}, ScalarType::Long);
-  Tensor token_logp = new_tensor(logits, {samples, frames}, type);
+  check_lengths(length_of, shape);
+  const Result result(logits, shape);
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
     using Real = typename ComputeType<Storage>::Real;
-    const Storage* data = static_cast<const Storage*>(logits.const_data_ptr());
-    std::vector<Real> scratch(classes * torch::stable::get_num_threads());
-    auto* token = static_cast<int64_t*>(tokens.mutable_data_ptr());
-    auto* start = static_cast<int64_t*>(starts.mutable_data_ptr());
-    auto* end = static_cast<int64_t*>(ends.mutable_data_ptr());
-    auto* length = static_cast<int64_t*>(lengths.mutable_data_ptr());
-    auto* logp = static_cast<Real*>(token_logp.mutable_data_ptr());
-    auto* score = static_cast<Real*>(scores.mutable_data_ptr());
-    parallel_over(samples, 1, [&](int64_t n, int64_t worker) {
-      const int64_t first = n * frames;
-      std::fill_n(token + first, frames, -1);
-      std::fill_n(start + first, frames, -1);
-      std::fill_n(end + first, frames, -1);
-      std::fill_n(logp + first, frames, Real(0));
-      double total = 0, span = 0;
-      int64_t previous = blank, at = first - 1;
+    const Rows<const Storage> rows(logits.const_data_ptr(), logits);
+    const Decoded<Real> decoded = result.decoded<Real>();
+    std::vector<Real> scratch(shape.classes * max_workers(shape.samples, 1));
+    parallel_over(shape.samples, 1, [&](int64_t n, int64_t worker) {
+      Stretch read = Stretch::empty();
+      int32_t previous = int32_t(blank);
       for (int64_t t = 0; t < length_of(n); ++t) {
-        const auto [best, value] =
-            best_class<Storage, Real>(data + t * logits.stride(0) + n * logits.stride(1), logits.stride(2),
-                                      classes, normalize, scratch.data() + worker * classes);
-        total += value;
-        if (best != blank) {
-          if (best != previous) {
-            token[++at] = best;
-            start[at] = t;
-            span = 0;
-          }
-          span += value;
-          end[at] = t + 1;
-          logp[at] = Real(span / double(end[at] - start[at]));
-        }
+        const Real* row = read_row(rows.row(t, n), rows.stride_c, shape.classes,
+                                   [&] { return scratch.data() + worker * shape.classes; });
+        Best<Real> found;
+        run_vectorised<BestClass<Real>>(row, int64_t(shape.classes), normalize, &found);
+        const auto [best, logp] = found;
+        read = joined(read, Stretch::of_frame(t, at_edge_of_token(best, previous, blank), logp));
+        // At each frame of the token: what its last one puts stays.
+        if (best != blank) decoded.put_token(n, best, read, t + 1);
         previous = best;
       }
-      length[n] = at + 1 - first;
-      score[n] = Real(total);
+      for (int64_t i = read.tokens; i < shape.frames; ++i) decoded.put_padding(n, i);
+      decoded.put_sample(n, read, length_of(n));
     });
   });
-  return {tokens, lengths, scores, starts, ends, token_logp};
+  return result.tuple();
 }
 
 }  // namespace
 }  // namespace crnn::greedy
-
-STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {
-  m.def(
-      "greedy_decode(Tensor logits, Tensor input_lengths, int blank, bool normalize) "
-      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
-}
 
 STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CPU, m) {
   m.impl("greedy_decode", TORCH_BOX(&crnn::greedy::greedy_decode_cpu));

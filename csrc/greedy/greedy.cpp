@@ -1,0 +1,9 @@
+// Schema of greedy_decode: tokens (N, T), lengths (N,), scores (N,), starts (N, T), ends (N, T),
+// token_logp (N, T).
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {
+  m.def(
+      "greedy_decode(Tensor logits, Tensor input_lengths, int blank, bool normalize) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+}

@@ -1,0 +1,63 @@
+// What the backends of greedy_decode share on torch's side: its arguments, checked once, and its results.
+#pragma once
+
+#include <tuple>
+
+#include "common/check.h"
+#include "common/stable.h"
+#include "greedy/collapse.h"
+
+namespace crnn::greedy {
+
+constexpr const char* kOp = "greedy_decode";
+
+struct Shape {
+  int64_t frames;   // T
+  int64_t samples;  // N
+  int32_t classes;  // C
+};
+
+// Shapes, dtypes and devices; not the values of input_lengths, which may live on a GPU. In the header,
+// because each backend is a library of its own.
+inline Shape check_tensors(const Tensor& logits, const Tensor& input_lengths, int64_t blank) {
+  check(logits.dim() == 3, kOp, "logits must be (T, N, C), and it has ", logits.dim(), " dimensions");
+  const int64_t frames = logits.size(0), samples = logits.size(1), classes = logits.size(2);
+  check(classes > 0 && classes <= (int64_t(1) << 20), kOp, "logits must have 1 to 2^20 classes, and it has ",
+        classes);
+  check(blank >= 0 && blank < classes, kOp, "blank must be in [0, C=", classes, "), and it is ", blank);
+  check(is_index_type(input_lengths.scalar_type()), kOp, "input_lengths must be int32 or int64");
+  check(input_lengths.dim() == 1 && input_lengths.size(0) == samples, kOp,
+        "input_lengths must have N=", samples, " elements in one dimension, and it has ",
+        input_lengths.numel(), " in ", input_lengths.dim());
+  check(input_lengths.device() == logits.device(), kOp, "input_lengths must be on the device of logits");
+  return {frames, samples, int32_t(classes)};
+}
+
+struct Result {
+  Tensor tokens, lengths, scores, starts, ends, token_logp;
+
+  Result(const Tensor& logits, const Shape& shape)
+      : tokens(new_tensor(logits, {shape.samples, shape.frames}, ScalarType::Long)),
+        lengths(new_tensor(logits, {shape.samples}, ScalarType::Long)),
+        scores(new_tensor(logits, {shape.samples}, compute_type(logits.scalar_type()))),
+        starts(new_tensor(logits, {shape.samples, shape.frames}, ScalarType::Long)),
+        ends(new_tensor(logits, {shape.samples, shape.frames}, ScalarType::Long)),
+        token_logp(new_tensor(logits, {shape.samples, shape.frames}, compute_type(logits.scalar_type()))) {}
+
+  template <class Real>
+  Decoded<Real> decoded() const {
+    return {static_cast<int64_t*>(tokens.mutable_data_ptr()),
+            static_cast<int64_t*>(lengths.mutable_data_ptr()),
+            static_cast<Real*>(scores.mutable_data_ptr()),
+            static_cast<int64_t*>(starts.mutable_data_ptr()),
+            static_cast<int64_t*>(ends.mutable_data_ptr()),
+            static_cast<Real*>(token_logp.mutable_data_ptr()),
+            tokens.size(1)};
+  }
+
+  std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> tuple() const {
+    return {tokens, lengths, scores, starts, ends, token_logp};
+  }
+};
+
+}  // namespace crnn::greedy

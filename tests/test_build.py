@@ -1,0 +1,73 @@
+"""What the build refuses, and what it leaves beside the Python files."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crnn_ext._load import library_path
+
+ROOT = Path(__file__).parent.parent
+
+
+def message_of_setup(**environment):
+    """What setup.py, asked for no more than the version, says when it refuses to go on."""
+    command = [sys.executable, "setup.py", "--version"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_cuda_without_nvcc(tmp_path):
+    message = message_of_setup(CRNN_EXT_CUDA="1", CUDA_HOME=str(tmp_path))
+    assert message == (
+        "CRNN_EXT_CUDA=1 asks for the CUDA kernels, and no CUDA toolkit (nvcc and libcudart_static.a) is "
+        f"in CUDA_HOME={tmp_path}: install one, or set CUDA_HOME to its folder"
+    )
+
+
+def test_unknown_choice_of_cuda():
+    assert message_of_setup(CRNN_EXT_CUDA="2") == "CRNN_EXT_CUDA must be 0, 1 or unset, and it is '2'"
+
+
+def test_no_compiler():
+    message = message_of_setup(CXX="/nonexistent/c++")
+    assert message == "crnn_ext needs a C++17 compiler, and '/nonexistent/c++' is not there: install g++"
+
+
+def built(name):
+    path = library_path(name)
+    if path is None:
+        pytest.skip(f"{name} was not built (CRNN_EXT_CUDA=1 builds the CUDA library wherever nvcc is)")
+    return path
+
+
+@pytest.mark.parametrize("name", ["_C", "_C_cuda"])
+def test_needs_nothing_but_the_stable_abi_of_torch_2_10(name):
+    path = built(name)
+    audit = Path(sys.executable).with_name("torch-abi-audit")
+    if not audit.exists():
+        pytest.skip("torch-abi-audit is not installed")
+    done = subprocess.run([audit, "--json", path], capture_output=True, text=True, check=True)
+    (library,) = json.loads(done.stdout)["bundled_libs"]
+    assert library["torch"]["unstable_symbols"] == []
+    assert library["torch"]["unknown_shim_symbols"] == []
+    assert library["torch"]["min_torch_version"] == "2.10.0"
+
+
+def test_cuda_library_loads_beside_any_torch():
+    """In a process of its own: where torch has no CUDA, the package itself leaves the library alone."""
+    script = """
+import sys, torch, crnn_ext.ops
+torch.ops.load_library(sys.argv[1])
+for op in sys.argv[2:]:
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"crnn_ext::{op}", "CUDA"), op
+"""
+    command = [sys.executable, "-c", script, built("_C_cuda"), "greedy_decode"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
