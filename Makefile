@@ -5,9 +5,11 @@ VENV ?= .venv
 
 ifeq ($(VENV),0)
 BIN_PYTHON := $(PYTHON)
+CLANG_FORMAT := clang-format
 READY := build/.in-place
 else
 BIN_PYTHON := $(VENV)/bin/python
+CLANG_FORMAT := $(VENV)/bin/clang-format
 READY := $(VENV)/.ready
 endif
 
@@ -15,10 +17,27 @@ NATIVE_SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh
 # Spinning OpenMP threads fight with each other on a busy machine.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: test clean
+.PHONY: demo test bench lint cuda clean
+
+demo: $(READY)
+	$(BIN_PYTHON) examples/handwritten_digits.py
 
 test: $(READY)
 	$(BIN_PYTHON) -m pytest
+
+bench: $(READY)
+	$(BIN_PYTHON) benchmarks/bench_ctc_loss.py
+	$(BIN_PYTHON) benchmarks/train_step.py
+
+lint: $(READY)
+	$(BIN_PYTHON) -m ruff check
+	$(BIN_PYTHON) -m ruff format --check
+	$(BIN_PYTHON) -m mypy
+	$(CLANG_FORMAT) --dry-run -Werror $(NATIVE_SOURCES)
+
+# The CUDA library beside the others, also where torch is a CPU build; TORCH_CUDA_ARCH_LIST chooses the GPUs.
+cuda: $(READY)
+	CRNN_EXT_CUDA=1 $(BIN_PYTHON) setup.py --quiet build_ext --inplace
 
 clean:
 	rm -rf build dist *.egg-info crnn_ext/*.so

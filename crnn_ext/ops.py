@@ -108,5 +108,5 @@ def ctc_loss(*inputs: Any) -> Tensor:
     """`crnn_ext::ctc_loss`, differentiable with respect to its first input; without what it keeps."""
     with_grad = inputs[-1]
     call = _EagerCTCLoss.apply if with_grad and not torch.compiler.is_compiling() else _ctc_loss
-    loss: Tensor = call(*inputs)[0]
+    loss: Tensor = call(*inputs)[0]  # type: ignore[no-untyped-call]
     return loss

@@ -102,7 +102,8 @@ def test_memory_held_for_the_backward_pass():
     x = torch.randn(frames, samples, classes, requires_grad=True)
     targets = torch.randint(1, classes, (samples, length))
     lengths = torch.full((samples,), frames), torch.full((samples,), length)
-    saved = ctc_loss(x, targets, *lengths).grad_fn.saved_tensors
+    loss = ctc_loss(x, targets, *lengths)
+    saved = loss.grad_fn.saved_tensors
     own = [tensor for tensor in saved if tensor.is_floating_point() and tensor.data_ptr() != x.data_ptr()]
     assert sum(tensor.untyped_storage().nbytes() for tensor in own) <= frames * samples * (length + 2) * 4
     operator = torch.ops.crnn_ext.ctc_loss.default
