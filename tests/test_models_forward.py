@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import importlib.util
 import pickle
 
 import pytest
@@ -16,9 +15,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
 from crnn_ext.models.layers import Window
 
-TRACES_LSTM = importlib.util.find_spec("torch.export._patches") is not None and hasattr(
-    importlib.import_module("torch.export._patches"), "register_lstm_while_loop_decomposition"
-)
 MIN_WIDTH = {CRNN: 4, CRNN_v2: 4, CRNN_res: 1}
 
 
@@ -142,8 +138,8 @@ def test_double_precision_and_copies(network):
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
-@pytest.mark.skipif(not TRACES_LSTM, reason="this torch fixes the frames of an LSTM that it exports")
 def test_export_with_dynamic_batch_and_width(network):
+    pytest.importorskip("torch.export._patches", reason="this torch fixes the frames of an LSTM it exports")
     model = small(network)
     dynamic = {"images": {0: torch.export.Dim("batch"), 3: torch.export.Dim("columns", min=8, max=4096)}}
     program = torch.export.export(model, (torch.randn(2, 1, 32, 50),), dynamic_shapes=dynamic)
@@ -153,8 +149,8 @@ def test_export_with_dynamic_batch_and_width(network):
 
 
 @pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
-@pytest.mark.skipif(not TRACES_LSTM, reason="this torch fixes the frames of an LSTM that it exports")
 def test_export_and_other_tracing_do_not_disturb_each_other():
+    pytest.importorskip("torch.export._patches", reason="this torch fixes the frames of an LSTM it exports")
     lstm = nn.LSTM(2, 2)
     arguments = dict(lstm.named_parameters()), torch.zeros(3, 1, 2)
 
