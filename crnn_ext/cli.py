@@ -8,14 +8,16 @@ import argparse
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-import torch
+# Images that `read` holds in memory at a time: enough to find some of equal width, which are read together.
+_IMAGES_AT_A_TIME = 256
 
-# Files that `read` holds in memory at a time, in batches: enough to find some of equal width.
-_BATCHES_AT_A_TIME = 16
+# What would break a line, steer a terminal or be no character at all, such as a byte of a name not in UTF-8.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_read(commands)
     arguments = parser.parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Prints the names of files that are not valid UTF-8 as the bytes that they are.
-        sys.stdout.reconfigure(errors="surrogateescape")
+        # A text may have characters that the encoding of the output has not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status: int = arguments.run(arguments)
     except BrokenPipeError:
@@ -42,9 +44,10 @@ def _add_read(commands: Any) -> None:
     parser = commands.add_parser(
         "read",
         help="read the text in images",
-        description="Reads the text in images. Prints a line for each, in the order given: path, text and its "
-        "confidence, P(text | image), separated by tabs. Images that cannot be read are named on standard error, "
-        "and the exit status is then 1; it is 2 if the checkpoint cannot be used.",
+        description="Reads the text in images. Prints a line for each, in the order given: path, text and "
+        "confidence, which is P(text | image), separated by tabs; a control character is written as in Python, a "
+        "line break as \\n. Images that cannot be read are named on standard error, and the exit status is "
+        "then 1; it is 2 if the checkpoint cannot be used.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
     parser.add_argument(
@@ -56,14 +59,6 @@ def _add_read(commands: Any) -> None:
         help="print JSON objects, one a line: path, text, confidence, and characters with the pixel columns "
         "[start, end) at which they were read",
     )
-    parser.add_argument("--device", type=_device, default="cpu", help="cpu (default), cuda or cuda:N")
-    parser.add_argument(
-        "--batch-size",
-        type=_positive,
-        default=16,
-        metavar="N",
-        help="images of equal width read at once (default 16)",
-    )
     parser.set_defaults(run=_read)
 
 
@@ -73,17 +68,14 @@ def _read(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         return _failure(str(error))
     try:
-        recognizer = Recognizer.load(
-            arguments.checkpoint, device=arguments.device, batch_size=arguments.batch_size
-        )
+        recognizer = Recognizer.load(arguments.checkpoint)
     except CheckpointError as error:
         return _failure(str(error))
 
     status = 0
-    step = _BATCHES_AT_A_TIME * arguments.batch_size
-    for first in range(0, len(arguments.images), step):
+    for first in range(0, len(arguments.images), _IMAGES_AT_A_TIME):
         paths, images = [], []
-        for path in arguments.images[first : first + step]:
+        for path in arguments.images[first : first + _IMAGES_AT_A_TIME]:
             try:
                 images.append(recognizer.prepare(path))
                 paths.append(path)
@@ -99,25 +91,9 @@ def _read(arguments: argparse.Namespace) -> int:
                 characters = [character._asdict() for character in reading.characters]
                 line = json.dumps({"path": path, **reading._asdict(), "characters": characters})
             else:
-                line = f"{path}\t{reading.text}\t{reading.confidence:.4f}"
+                line = f"{_printable(path)}\t{_printable(reading.text)}\t{reading.confidence:.4f}"
             print(line, flush=True)
     return status
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise argparse.ArgumentTypeError(f"{name!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return device
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"it must be an integer of at least 1, and it is {text!r}")
-    return number
 
 
 def _failure(message: str) -> int:
@@ -126,4 +102,8 @@ def _failure(message: str) -> int:
 
 
 def _complain(message: str) -> None:
-    print(f"crnn-ext: {message}", file=sys.stderr)
+    print(f"crnn-ext: {_printable(message)}", file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -1,12 +1,8 @@
 """Which network a checkpoint holds: its name among those known and its arguments."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
-
-import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
 
@@ -39,7 +35,7 @@ class Architecture:
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        if self.name not in _NETWORKS:
+        if self.name not in list(_NETWORKS):  # a list, as the name may be unhashable
             raise ValueError(
                 f"{owner}: name must be one of {', '.join(_NETWORKS)}, and it is {self.name!r:.60}"
             )
@@ -47,7 +43,7 @@ class Architecture:
         check_int(owner, "nh", self.nh, 1, 1 << 14)
         check_int(owner, "imgH", self.imgH, 32, 32)
         check_int(owner, "nc", self.nc, 1, 3)
-        check_number(owner, "width", self.width, 0, 16)
+        check_number(owner, "width", self.width, 1e-3, 16)
         if not isinstance(self.leakyRelu, bool):
             raise TypeError(f"{owner}: leakyRelu must be a bool, and it is {self.leakyRelu!r:.60}")
         if self.leakyRelu and self.name == "CRNN_res":
@@ -73,26 +69,3 @@ class Architecture:
         if network is CRNN_res:
             del arguments["leakyRelu"]
         return network(**arguments)
-
-    def outline(self) -> Network:
-        """The network with weights on the meta device: they have shapes and dtypes, but take no memory."""
-        with _OnMeta():
-            return self.build()
-
-
-class _OnMeta(TorchFunctionMode):
-    """Makes on the meta device what layers make their weights with: uninitialised and constant tensors.
-
-    `torch.device("meta")` takes all tensors there, also those with which a network computes its own sizes.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Tensor | Any:
-        if func in (torch.empty, torch.zeros, torch.ones):
-            kwargs = {**(kwargs or {}), "device": "meta"}
-        return func(*args, **(kwargs or {}))

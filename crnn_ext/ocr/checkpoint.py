@@ -4,18 +4,19 @@ It is a safetensors file. Its metadata has one entry, `crnn_ext`, a JSON object:
 
     {"format": 1, "architecture": {...}, "charset": {...}, "preprocessing": {...}}
 
-Nothing in it is code or becomes code, and loading it allocates no more than the file holds.
+Nothing in it is code or becomes code, and no network is made that is larger than the file.
 """
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from crnn_ext.text import Charset
@@ -27,11 +28,8 @@ from .preprocessing import Preprocessing
 FORMAT = 1
 ENTRY = "crnn_ext"
 
-# The types in networks' states, and safetensors' names of them.
-_DTYPES = {torch.float32: "F32", torch.int64: "I64"}
-
-# What a tensor must have in a file: its shape and its type.
-_Outline = tuple[tuple[int, ...], str]
+# How files begin that torch.save writes: a zip archive, or a pickle of protocol 2 to 5.
+_PICKLE = re.compile(rb"PK\x03\x04|\x80[\x02-\x05]")
 
 
 class CheckpointError(ValueError):
@@ -52,13 +50,13 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
     Raises:
         ValueError: the parts do not belong together: the network is not of the architecture, or classes,
-            channels or height differ.
+            channels or height differ; or a weight is not finite.
         OSError: the file cannot be written.
     """
     network, architecture, charset, preprocessing = checkpoint
     _check_parts(architecture, charset, preprocessing)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    _check_tensors(architecture, _outlines(state))
+    _check_state(state, _empty_network(architecture))
     settings = {
         "format": FORMAT,
         "architecture": architecture.to_dict(),
@@ -67,7 +65,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     }
     unfinished = Path(f"{path}.{os.getpid()}.tmp")
     try:
-        save_file(state, unfinished, metadata={ENTRY: json.dumps(settings)})
+        unfinished.write_bytes(save(state, {ENTRY: json.dumps(settings)}))
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -88,30 +86,21 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             start = plain.read(4)
         with safe_open(path, framework="pt") as file:
             settings = _settings(file.metadata() or {})
-            architecture = Architecture.from_dict(settings["architecture"])
-            charset = Charset.from_dict(settings["charset"])
-            preprocessing = Preprocessing.from_dict(settings["preprocessing"])
-            _check_parts(architecture, charset, preprocessing)
-            names = list(file.keys())
-            slices = {name: file.get_slice(name) for name in names}
-            _check_tensors(
-                architecture,
-                {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()},
-            )
-            # Only now is it certain that the network is not larger than the file.
-            network = architecture.outline().to_empty(device="cpu")
-            network.load_state_dict({name: _finite(name, file.get_tensor(name)) for name in names})
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        architecture = Architecture.from_dict(settings["architecture"])
+        charset = Charset.from_dict(settings["charset"])
+        preprocessing = Preprocessing.from_dict(settings["preprocessing"])
+        _check_parts(architecture, charset, preprocessing)
+        network = _empty_network(architecture)
+        _check_state(state, network)
+        network.to_empty(device="cpu").load_state_dict(state)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     except SafetensorError as error:
-        pickled = start == b"PK\x03\x04" or start[:1] == b"\x80"
-        kind = (
-            "a pickle, which could run code and is not loaded"
-            if pickled
-            else f"no whole safetensors file: {error}"
-        )
-        raise CheckpointError(f"{path}: it is {kind}") from error
-    except (TypeError, ValueError, RecursionError) as error:
+        if _PICKLE.match(start):
+            raise CheckpointError(f"{path}: a pickle could run code and is not loaded") from error
+        raise CheckpointError(f"{path}: it is no whole safetensors file: {error}") from error
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     return Checkpoint(network.eval(), architecture, charset, preprocessing)
 
@@ -130,6 +119,12 @@ def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
     return check_keys("checkpoint", settings, {"format", "architecture", "charset", "preprocessing"})
 
 
+def _empty_network(architecture: Architecture) -> Network:
+    """The network with weights that have shapes and dtypes, but take no memory."""
+    with torch.device("meta"):
+        return architecture.build()
+
+
 def _check_parts(architecture: Architecture, charset: Charset, preprocessing: Preprocessing) -> None:
     for name, expected, owner, found in (
         ("nclass", architecture.nclass, "characters and the blank in charset", charset.num_classes),
@@ -138,39 +133,23 @@ def _check_parts(architecture: Architecture, charset: Charset, preprocessing: Pr
     ):
         if found != expected:
             raise ValueError(f"checkpoint: {name} of the architecture is {expected}, but {owner} is {found}")
-    needed = architecture.outline().min_width
-    if preprocessing.min_width < needed:
-        raise ValueError(
-            f"checkpoint: min_width of the preprocessing must be at least {needed} for {architecture.name}, "
-            f"and it is {preprocessing.min_width}"
-        )
 
 
-def _check_tensors(architecture: Architecture, found: Mapping[str, _Outline]) -> None:
-    """Raises ValueError unless these are the tensors of a network of the architecture."""
-    expected = _outlines(architecture.outline().state_dict())
+def _check_state(state: Mapping[str, Tensor], network: Network) -> None:
+    """Raises ValueError unless the state has the tensors of the network, and all are finite."""
+    expected = network.state_dict()
     for problem, names in (
-        ("are missing", expected.keys() - found),
-        ("are unknown", found.keys() - expected),
+        ("are missing", expected.keys() - state),
+        ("are unknown", state.keys() - expected),
     ):
         if names:
             raise ValueError(f"checkpoint: {len(names)} tensors {problem}, the first is {min(names)!r:.60}")
-    for name, (shape, dtype) in expected.items():
-        if found[name] != (shape, dtype):
+    for name, tensor in state.items():
+        shape, dtype = expected[name].shape, expected[name].dtype
+        if tensor.shape != shape or tensor.dtype != dtype:
             raise ValueError(
-                f"checkpoint: {name} must be {dtype} {shape} for this {architecture.name}, "
-                f"and it is {found[name][1]} {found[name][0]}"
+                f"checkpoint: {name} must be {dtype} {tuple(shape)}, and it is {tensor.dtype} "
+                f"{tuple(tensor.shape)}"
             )
-
-
-def _outlines(state: Mapping[str, Tensor]) -> dict[str, _Outline]:
-    return {
-        name: (tuple(tensor.shape), _DTYPES.get(tensor.dtype, str(tensor.dtype)))
-        for name, tensor in state.items()
-    }
-
-
-def _finite(name: str, tensor: Tensor) -> Tensor:
-    if not tensor.isfinite().all():
-        raise ValueError(f"checkpoint: {name} must be finite, and it holds NaN or infinity")
-    return tensor
+        if not tensor.isfinite().all():
+            raise ValueError(f"checkpoint: {name} must be finite, and it holds NaN or infinity")

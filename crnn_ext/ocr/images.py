@@ -14,8 +14,6 @@ ImageSource = Image.Image | npt.NDArray[np.uint8] | str | Path
 # Pillow knows many more, among them PostScript, for which it starts another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 
-_WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
-
 
 class ImageError(ValueError):
     """An image that cannot be read. The message says why; who knows the image's name puts it in front."""
@@ -34,7 +32,7 @@ def read_image(source: ImageSource, mode: Mode) -> Image.Image:
 
     Raises:
         ImageError: there is no such file, it is no image, incomplete, damaged, of more pixels than
-            `PIL.Image.MAX_IMAGE_PIXELS` (89 million), or of a mode that does not tell black from white.
+            `PIL.Image.MAX_IMAGE_PIXELS` (89 million), or its pixels are floating-point numbers.
         TypeError, ValueError: the source is nothing of the above.
     """
     if isinstance(source, np.ndarray):
@@ -47,15 +45,15 @@ def read_image(source: ImageSource, mode: Mode) -> Image.Image:
         if isinstance(source, Image.Image):
             return _flatten(ImageOps.exif_transpose(source), mode)
         with warnings.catch_warnings():
-            # Of images up to twice too large Pillow merely warns.
+            # Pillow warns of damage that leaves the pixels whole, but merely warns, too, of twice the limit.
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source, formats=FORMATS) as image:
                 return _flatten(ImageOps.exif_transpose(image), mode)
     except ImageError:
         raise
-    except (
-        Exception
-    ) as error:  # A damaged file makes Pillow raise nearly anything, SyntaxError and IndexError too.
+    except Exception as error:
+        # A damaged file makes Pillow raise nearly anything, SyntaxError and IndexError too.
         raise ImageError(_reason(error)) from error
 
 
@@ -76,9 +74,9 @@ def _flatten(image: Image.Image, mode: Mode) -> Image.Image:
     if image.mode.startswith("I"):
         # Mode "I" has room for 32 bits, but holds 16 where it comes from a PNG file.
         image = Image.fromarray((np.asarray(image).clip(0, 0xFFFF) // 257).astype(np.uint8))
-    elif image.mode not in ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", *_WITH_ALPHA):
-        raise ImageError(f"its pixels have mode {image.mode}, which does not tell black from white")
-    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+    elif image.mode == "F":
+        raise ImageError("its pixels are floating-point numbers, which do not tell what is white")
+    if image.mode.endswith(("A", "a")) or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
@@ -91,4 +89,4 @@ def _reason(error: Exception) -> str:
         return f"it has more pixels than the limit of {Image.MAX_IMAGE_PIXELS}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return f"it is damaged or incomplete: {error or type(error).__name__}"
+    return f"it cannot be decoded: {str(error) or type(error).__name__}"

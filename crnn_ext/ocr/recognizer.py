@@ -16,6 +16,9 @@ from .checkpoint import load_checkpoint
 from .images import ImageError, ImageSource, read_image
 from .preprocessing import MAX_COLUMNS, Preprocessing
 
+# Fewer where the images are wide: a batch has at most MAX_COLUMNS in all.
+MAX_BATCH_SIZE = 16
+
 
 class Character(NamedTuple):
     """A character, and the pixel columns `[start, end)` of the image, in its own size, at which it was read.
@@ -57,33 +60,22 @@ class Recognizer:
         network: maps `(N, channels, height, W)` to logits `(T, N, C)`; it is put into evaluation mode.
         charset: the characters of its classes.
         preprocessing: with which the network was trained.
-        batch_size: images in a batch, at most. Very wide images go in smaller batches.
-
-    Raises:
-        ValueError: batch_size is below 1.
     """
 
-    def __init__(
-        self, network: Network, charset: Charset, preprocessing: Preprocessing, *, batch_size: int = 16
-    ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"Recognizer: batch_size must be at least 1, and it is {batch_size}")
+    def __init__(self, network: Network, charset: Charset, preprocessing: Preprocessing) -> None:
         self.network = network.eval()
         self.charset = charset
         self.preprocessing = preprocessing
-        self.batch_size = batch_size
 
     @classmethod
-    def load(
-        cls, checkpoint: str | Path, *, device: str | torch.device = "cpu", batch_size: int = 16
-    ) -> "Recognizer":
-        """The recognizer of a checkpoint file.
+    def load(cls, checkpoint: str | Path) -> "Recognizer":
+        """The recognizer of a checkpoint file, on the CPU.
 
         Raises:
             CheckpointError: as `load_checkpoint`.
         """
-        parts = load_checkpoint(checkpoint)
-        return cls(parts.network.to(device), parts.charset, parts.preprocessing, batch_size=batch_size)
+        network, _, charset, preprocessing = load_checkpoint(checkpoint)
+        return cls(network, charset, preprocessing)
 
     def __call__(self, images: Iterable[ImageSource]) -> list[Reading]:
         """Reads PIL images, uint8 arrays or image files, in any mixture, and returns their texts in order.
@@ -121,9 +113,9 @@ class Recognizer:
             by_columns[image.pixels.shape[-1]].append(index)
         readings: dict[int, Reading] = {}
         for columns, indices in by_columns.items():
-            size = max(1, min(self.batch_size, MAX_COLUMNS // columns))
-            for first in range(0, len(indices), size):
-                batch = indices[first : first + size]
+            batch_size = min(MAX_BATCH_SIZE, MAX_COLUMNS // columns)
+            for first in range(0, len(indices), batch_size):
+                batch = indices[first : first + batch_size]
                 readings.update(zip(batch, self._read_batch([images[index] for index in batch]), strict=True))
         return [readings[index] for index in range(len(images))]
 

@@ -1,0 +1,209 @@
+"""The command `crnn-ext`: its output, its messages and its exit status."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from random_network import random_checkpoint
+
+from crnn_ext.cli import main
+from crnn_ext.ocr import Recognizer, save_checkpoint
+from crnn_ext.text import Charset
+
+SIZES = [(40, 32), (64, 32), (33, 17), (1, 90), (200, 12), (64, 32)]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "model.safetensors"
+    save_checkpoint(path, random_checkpoint())
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def images(checkpoint):
+    noise = np.random.default_rng(0)
+    paths = [f"{Path(checkpoint).parent}/{index}.{'jpg' if index % 2 else 'png'}" for index in range(6)]
+    for path, (width, height) in zip(paths, SIZES, strict=True):
+        Image.fromarray(noise.integers(0, 256, (height, width), np.uint8)).save(path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def readings(checkpoint, images):
+    return Recognizer.load(checkpoint)(images)
+
+
+def test_read_prints_a_line_for_each_image(checkpoint, images, readings, capsys):
+    assert main(["read", checkpoint, *images]) == 0
+    output, errors = capsys.readouterr()
+    assert errors == ""
+    assert [line.split("\t") for line in output.splitlines()] == [
+        [path, reading.text, f"{reading.confidence:.4f}"]
+        for path, reading in zip(images, readings, strict=True)
+    ]
+    assert len({reading.text for reading in readings}) > 3
+
+
+def test_read_json(checkpoint, images, readings, capsys):
+    assert main(["read", "--json", checkpoint, *images]) == 0
+    for line, path, reading in zip(capsys.readouterr().out.splitlines(), images, readings, strict=True):
+        assert json.loads(line) == {
+            "path": path,
+            "text": reading.text,
+            "confidence": pytest.approx(reading.confidence, rel=1e-4),
+            "characters": [
+                {"character": character, "start": start, "end": end}
+                for character, start, end in reading.characters
+            ],
+        }
+
+
+def test_images_that_cannot_be_read_are_named_and_the_others_read(checkpoint, images, tmp_path, capsys):
+    text, empty, cut = tmp_path / "text.png", tmp_path / "empty.jpg", tmp_path / "cut.jpg"
+    text.write_text("text")
+    empty.write_bytes(b"")
+    cut.write_bytes(Path(images[1]).read_bytes()[:-99])
+    bad = [str(text), str(empty), str(cut), str(tmp_path), str(tmp_path / "missing.png")]
+    assert main(["read", checkpoint, images[0], *bad, images[1]]) == 1
+    output, errors = capsys.readouterr()
+    assert [line.split("\t")[0] for line in output.splitlines()] == images[:2]
+    assert len(errors.splitlines()) == len(bad)
+    for path, line in zip(bad, errors.splitlines(), strict=True):
+        assert line.startswith(f"crnn-ext: {path}: ")
+    assert main(["read", checkpoint, *bad]) == 1
+
+
+def test_more_images_than_are_held_at_a_time(checkpoint, images, readings, capsys, monkeypatch):
+    monkeypatch.setattr("crnn_ext.cli._IMAGES_AT_A_TIME", 4)
+    assert main(["read", checkpoint, *images]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[1] for line in lines] == [reading.text for reading in readings]
+
+
+def test_unusable_checkpoints(images, tmp_path, capsys):
+    (tmp_path / "foreign").write_text("text")
+    for path, message in [
+        (tmp_path / "missing", "No such file or directory"),
+        (tmp_path / "foreign", "it is no whole safetensors file"),
+    ]:
+        assert main(["read", str(path), *images]) == 2
+        output, errors = capsys.readouterr()
+        assert output == ""
+        assert errors.startswith(f"crnn-ext: {path}: {message}")
+
+
+def test_weights_that_overflow(images, tmp_path, capsys):
+    checkpoint = random_checkpoint()
+    checkpoint.network.rnn[1].embedding.weight.data.fill_(3e38)
+    checkpoint.network.rnn[1].embedding.bias.data.fill_(3e38)
+    save_checkpoint(tmp_path / "model", checkpoint)
+    assert main(["read", str(tmp_path / "model"), *images]) == 2
+    assert "model: the network gave logits that are not finite" in capsys.readouterr().err
+
+
+def test_a_text_takes_one_line(images, tmp_path, capsys):
+    checkpoint = random_checkpoint()._replace(charset=Charset("\n\t\u2028"))
+    save_checkpoint(tmp_path / "model", checkpoint)
+    assert main(["read", str(tmp_path / "model"), *images]) == 0
+    texts = [line.split("\t")[1] for line in capsys.readouterr().out.splitlines()]
+    readings = Recognizer.load(tmp_path / "model")(images)
+    for written, character in [(r"\n", "\n"), (r"\t", "\t"), (r"\u2028", "\u2028")]:
+        texts = [text.replace(written, character) for text in texts]
+    assert texts == [reading.text for reading in readings]
+
+
+# A name may hold any bytes but "/" and 0: these are a line break, a tab, an escape sequence and no UTF-8.
+ODD_NAME = b"a\nb\tc\x1b[2Jd\xff\\e.png"
+ODD_NAME_PRINTED = r"a\nb\tc\x1b[2Jd\udcff\e.png"
+
+
+def test_odd_names_take_one_line(checkpoint, images, readings, tmp_path, capsys):
+    odd = os.path.join(os.fsencode(tmp_path), ODD_NAME)
+    Path(os.fsdecode(odd)).write_bytes(Path(images[0]).read_bytes())
+    assert main(["read", checkpoint, os.fsdecode(odd)]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.split("\t")[:2] == [f"{tmp_path}/{ODD_NAME_PRINTED}", readings[0].text]
+
+    assert main(["read", "--json", checkpoint, os.fsdecode(odd)]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert os.fsencode(json.loads(line)["path"]) == odd
+
+    assert main(["read", checkpoint, os.fsdecode(odd + b"2")]) == 1
+    assert capsys.readouterr().err == f"crnn-ext: {tmp_path}/{ODD_NAME_PRINTED}2: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["read"], ["read", "model"], ["write"], ["read", "--fast", "a", "b"]]
+)
+def test_wrong_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: crnn-ext" in capsys.readouterr().err
+
+
+def test_help(capsys):
+    for arguments in (["--help"], ["read", "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 0
+    assert "CHECKPOINT IMAGE [IMAGE ...]" in capsys.readouterr().out
+
+
+MAIN = "from crnn_ext.cli import main; raise SystemExit(main())"
+
+
+@pytest.fixture(scope="module")
+def command():
+    """How a shell would start the command: by the script that the installation wrote, where there is one."""
+    try:
+        scripts = importlib.metadata.distribution("crnn_ext").entry_points
+    except importlib.metadata.PackageNotFoundError:  # built in place
+        return [sys.executable, "-c", MAIN]
+    assert [script.value for script in scripts if script.name == "crnn-ext"] == ["crnn_ext.cli:main"]
+    return [Path(sys.executable).parent / "crnn-ext"]
+
+
+def test_as_a_process(command, checkpoint, images, readings, tmp_path):
+    """With an output that cannot show the name of a file."""
+    path = tmp_path / "\N{SNOWMAN}.png"
+    path.write_bytes(Path(images[0]).read_bytes())
+    result = subprocess.run(
+        [*command, "read", checkpoint, path],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout.decode().split("\t")[:2] == [f"{tmp_path}/\\u2603.png", readings[0].text]
+
+
+def test_a_reader_that_closes_early_hears_no_complaint(command, checkpoint, images):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    result = subprocess.run(
+        [*command, "read", checkpoint, *images], env=buffered, stdout=write_end, stderr=subprocess.PIPE
+    )
+    os.close(write_end)
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
+def test_without_the_extra():
+    """The rest of the package works without what reading images needs, and the command says what that is."""
+    hidden = "import sys; sys.modules.update(dict.fromkeys(['PIL', 'safetensors', 'tqdm', 'matplotlib'])); "
+    result = subprocess.run(
+        [sys.executable, "-c", f"{hidden} import crnn_ext; {MAIN}", "read", "model", "image"],
+        capture_output=True,
+        text=True,
+    )
+    assert result.stderr == (
+        "crnn-ext: crnn_ext.ocr needs PIL, which is not installed: pip install 'crnn_ext[ocr]'\n"
+    )
+    assert (result.returncode, result.stdout) == (2, "")

@@ -1,0 +1,187 @@
+"""Recognizer: texts, confidences and spans of images of mixed sizes."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from random_network import random_checkpoint
+from torch import nn
+
+from crnn_ext.ocr import Architecture, Character, ImageError, Preprocessing, Recognizer
+from crnn_ext.ocr.preprocessing import MAX_COLUMNS
+from crnn_ext.ocr.recognizer import MAX_BATCH_SIZE
+from crnn_ext.text import Charset
+
+CHARSET = Charset("abc")
+
+
+class ReadsGreyLevels(nn.Module):
+    """A network whose answer is known: white is the blank, and a, b and c are ever darker stripes.
+
+    A frame is 4 columns wide. The logit of its class is above the others by `margin` times the distance.
+    """
+
+    def __init__(self, margin=20.0):
+        super().__init__()
+        self.levels = nn.Parameter(torch.tensor([1, 1 / 3, -1 / 3, -1]))
+        self.margin = margin
+        self.batches = []
+
+    def forward(self, images):
+        self.batches.append(tuple(images.shape))
+        frames = images.mean((1, 2)).unfold(1, 4, 4).mean(2)  # (N, T)
+        return -self.margin * (frames.T.unsqueeze(2) - self.levels).abs()
+
+
+def stripes(text, frame=4, height=32):
+    """An image with a stripe of `frame` columns for each letter; "-" is white."""
+    grey = {"-": 255, "a": 170, "b": 85, "c": 0}
+    row = np.repeat(np.uint8([grey[letter] for letter in text]), frame)
+    return np.tile(row, (height, 1))
+
+
+def recognizer(margin=20.0):
+    return Recognizer(ReadsGreyLevels(margin), CHARSET, Preprocessing())
+
+
+def test_text_confidence_and_spans():
+    [reading] = recognizer()([stripes("-aa-ab-ccc--")])
+    assert reading.text == "aabc"
+    assert reading.characters == [
+        Character("a", 4, 12),
+        Character("a", 16, 20),
+        Character("b", 20, 24),
+        Character("c", 28, 40),
+    ]
+    assert 0.99 < reading.confidence <= 1
+
+
+def test_spans_are_in_columns_of_the_image_as_it_was():
+    for frame, height in [(8, 64), (2, 16)]:
+        [reading] = recognizer()([stripes("--cc-a", frame, height)])
+        assert reading.characters == [
+            Character("c", 2 * frame, 4 * frame),
+            Character("a", 5 * frame, 6 * frame),
+        ]
+    # 6 frames of an image 3 columns wide, then 2 frames of one 11 wide: spans are rounded to the outside.
+    [reading] = recognizer()([Image.new("L", (3, 4), 0)])
+    assert reading.characters == [Character("c", 0, 3)]
+    [reading] = recognizer()([np.pad(stripes("ac"), ((0, 0), (0, 3)))])
+    assert reading.characters == [Character("a", 0, 6), Character("c", 5, 11)]
+
+
+def test_confidence_is_the_probability_of_the_text():
+    # With margin 1 many alignments of the text add up; the reference is torch's loss.
+    image = stripes("-ab--a")
+    reader = recognizer(margin=1.0)
+    [reading] = reader([image])
+    assert reading.text == "aba"
+    log_probs = reader.network(Preprocessing()(image)[None]).log_softmax(-1)
+    loss = nn.functional.ctc_loss(log_probs, torch.tensor([[1, 2, 1]]), [6], [3], reduction="none")
+    assert reading.confidence == pytest.approx(loss.neg().exp().item(), rel=1e-5)
+    assert reading.confidence < 0.5
+
+
+def test_nothing_to_read():
+    assert recognizer()([]) == []
+    [reading] = recognizer()([stripes("----")])
+    assert (reading.text, reading.characters) == ("", [])
+    assert 0.99 < reading.confidence <= 1
+
+
+def test_certainty_is_not_above_one():
+    """Where the probabilities of frames and alignments are rounded, their sum can be."""
+
+    class IsCertain(ReadsGreyLevels):
+        def forward(self, images):
+            logits = torch.randn(200, len(images), 4, generator=torch.Generator().manual_seed(0))
+            return logits + 17.2 * nn.functional.one_hot(logits.argmax(-1), 4)
+
+    readings = Recognizer(IsCertain(), CHARSET, Preprocessing())([stripes("-a")] * MAX_BATCH_SIZE)
+    assert max(reading.confidence for reading in readings) == 1
+
+
+def test_a_blank_that_is_not_the_first_class():
+    class Reversed(ReadsGreyLevels):
+        def forward(self, images):
+            return super().forward(images).flip(-1)
+
+    reader = Recognizer(Reversed(), Charset("cba", blank=3), Preprocessing())
+    [reading] = reader([stripes("-aa-c-")])
+    assert reading.text == "ac"
+    assert 0.99 < reading.confidence <= 1
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.text("-abc", min_size=2, max_size=9), max_size=40))
+def test_any_mixture_comes_back_in_order(texts):
+    def collapsed(text):
+        return "".join(b for a, b in zip("-" + text, text, strict=False) if b not in ("-", a))
+
+    reader = recognizer()
+    readings = reader([stripes(text) for text in texts])
+    assert [reading.text for reading in readings] == [collapsed(text) for text in texts]
+
+
+def test_an_image_does_not_change_with_its_companions():
+    network, _, charset, preprocessing = random_checkpoint()
+    reader = Recognizer(network, charset, preprocessing)
+    noise = np.random.default_rng(0)
+    images = [noise.integers(0, 256, (32, width), np.uint8) for width in (40, 64, 40, 9, 64, 40)]
+    together, alone = reader(images), [reader([image])[0] for image in images]
+    assert [reading.text for reading in together] == [reading.text for reading in alone]
+    assert [reading.characters for reading in together] == [reading.characters for reading in alone]
+    assert [reading.confidence for reading in together] == pytest.approx(
+        [reading.confidence for reading in alone], rel=1e-3
+    )
+    assert len({reading.text for reading in together}) > 3
+
+
+def test_batches_are_of_one_width_and_limited():
+    reader = recognizer()
+    reader([stripes("--abc")] * 18 + [stripes("-a")] * 2 + [stripes("--abc")])
+    assert [shape[0] for shape in reader.network.batches] == [16, 3, 2]
+    reader.network.batches.clear()
+    wide = Image.new("L", (MAX_COLUMNS // 3, 32), 255)
+    reader([wide] * 7)
+    assert [shape[0] for shape in reader.network.batches] == [3, 3, 1]
+
+
+def test_the_network_is_put_into_evaluation_mode():
+    network = Architecture("CRNN", 4, nh=4, width=0.1).build()
+    assert network.training
+    Recognizer(network, CHARSET, Preprocessing())
+    assert not network.training
+
+
+def test_colour():
+    class ReadsRed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(9.0))
+
+        def forward(self, images):
+            red, blue = images[:, 0].mean((1, 2)), images[:, 2].mean((1, 2))
+            return (torch.stack([red * 0, red, blue], -1) * self.scale)[None]
+
+    reader = Recognizer(ReadsRed(), Charset("rb"), Preprocessing(channels=3))
+    texts = [reading.text for reading in reader([Image.new("RGB", (9, 9), name) for name in ("red", "blue")])]
+    assert texts == ["r", "b"]
+
+
+def test_unusable_weights():
+    reader = recognizer(margin=float("nan"))
+    with pytest.raises(ValueError, match="logits that are not finite: its weights are unusable"):
+        reader([stripes("-a")])
+
+
+def test_errors_name_the_image(tmp_path):
+    (tmp_path / "text.png").write_text("text")
+    with pytest.raises(ImageError, match=r"text.png: it is no image in a known format"):
+        recognizer()([stripes("-a"), tmp_path / "text.png"])
+    with pytest.raises(ImageError, match=r"^images\[1\]: it has no pixels"):
+        recognizer()([stripes("-a"), Image.new("L", (0, 4))])
+    with pytest.raises(TypeError, match="must be a PIL image, an array or a path, and it is NoneType"):
+        recognizer()([None])
