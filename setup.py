@@ -100,7 +100,7 @@ def extensions() -> list[Extension]:
         "-std=c++17",
         "-fno-trapping-math",
         "-fno-math-errno",
-        "-fopenmp-simd",
+        "-fwrapv",
         "-fvisibility=hidden",
         "-Wall",
         "-Wno-psabi",

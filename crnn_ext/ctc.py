@@ -5,7 +5,7 @@ unbatched sample, and every result then has no N.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ _INTEGERS = (*_INDICES, torch.int16, torch.int8, torch.uint8, torch.uint16, torc
 
 
 def _choice(name: str, value: str, choices: dict[str, int] | dict[str, bool]) -> int:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, and it is {type(value).__name__}")
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, and it is {value!r}")
     return choices[value]
@@ -50,15 +52,18 @@ def _index_tensor(name: str, value: Lengths | Targets, device: torch.device) -> 
     """An int32 or int64 tensor where the operators can read it."""
     if not isinstance(value, Tensor):
         try:
-            value = torch.tensor(value, dtype=torch.int64)
+            value = torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"{name} must be a tensor or a sequence of int ({error})") from None
+        if value.numel() == 0:  # an empty list has no elements to take an integer dtype from
+            value = value.long()
     if value.dtype not in _INTEGERS:
         raise TypeError(f"{name} must have an integer dtype, and it has {value.dtype}")
     dtype = value.dtype if value.dtype in _INDICES else torch.int64
     if value.device == device:
         return value if value.dtype == dtype else value.to(dtype)
-    return value.to(device=device, dtype=dtype, non_blocking=True)
+    # To the CPU a copy has to be waited for: it is read next.
+    return value.to(device=device, dtype=dtype, non_blocking=device.type != "cpu")
 
 
 def _lengths(name: str, value: Lengths, samples: int, device: torch.device) -> Tensor:
@@ -66,6 +71,14 @@ def _lengths(name: str, value: Lengths, samples: int, device: torch.device) -> T
     if lengths.dim() != 1 or lengths.shape[0] != samples:
         raise ValueError(f"{name} must have shape (N={samples},), and its shape is {tuple(lengths.shape)}")
     return lengths
+
+
+def _raise_value_error(error: RuntimeError, operator: str) -> NoReturn:
+    """Raises the ValueError that a failed check of the operator stands for; other errors as they are."""
+    message = str(error)
+    if type(error) is RuntimeError and message.startswith(f"{operator}: "):
+        raise ValueError(message.splitlines()[0]) from None
+    raise error
 
 
 def ctc_loss(
@@ -103,11 +116,12 @@ def ctc_loss(
             the occupancy. A log-probability above 2^26 / T counts as +inf.
         validate: whether the values of lengths and targets are checked. None: those of CPU tensors are, those
             on a GPU, where that would synchronise, are not. Unchecked, a sample that breaks the rules has
-            loss NaN.
+            loss NaN; of concatenated targets, so have those behind it, whose labels cannot be told.
 
     Returns:
         The loss, () or (N,); float64 for float64 logits, float32 for all others. A sample with NaN or +inf in
-        its live frames has loss and gradient NaN; its neighbours are unaffected.
+        its live frames (in those of log_probs that its target needs) has loss and gradient NaN; its
+        neighbours are unaffected. A loss above 9.3e7 (2^27 ln 2) comes out as +inf.
 
     Raises:
         TypeError: an argument has the wrong type or dtype.
@@ -116,6 +130,9 @@ def ctc_loss(
     Source: A. Graves et al., "Connectionist Temporal Classification", ICML 2006.
     """
     _check_logits(logits, blank)
+    for name, option in (("zero_infinity", zero_infinity), ("validate", validate)):
+        if not isinstance(option, bool) and (name, option) != ("validate", None):
+            raise TypeError(f"{name} must be a bool, and it is {type(option).__name__}")
     reduction_code = _choice("reduction", reduction, _REDUCTIONS)
     normalize = bool(_choice("input_type", input_type, _NORMALIZE))
     device = logits.device
@@ -154,9 +171,7 @@ def ctc_loss(
         try:
             loss = ops.ctc_loss(*arguments)
         except RuntimeError as error:
-            if str(error).startswith("ctc_loss: "):
-                raise ValueError(str(error).splitlines()[0]) from None
-            raise
+            _raise_value_error(error, "ctc_loss")
     return loss if batched or reduction != "none" else loss.squeeze(0)
 
 
@@ -211,7 +226,7 @@ class CTCLoss(nn.Module):
         """The options, for print()."""
         return (
             f"blank={self.blank}, reduction={self.reduction!r}, zero_infinity={self.zero_infinity}, "
-            f"input_type={self.input_type!r}"
+            f"input_type={self.input_type!r}, validate={self.validate}"
         )
 
 
@@ -272,7 +287,5 @@ def greedy_decode(
     try:
         result = torch.ops.crnn_ext.greedy_decode.default(batch.detach(), lengths, blank, normalize)
     except RuntimeError as error:
-        if str(error).startswith("greedy_decode: "):
-            raise ValueError(str(error).splitlines()[0]) from None
-        raise
+        _raise_value_error(error, "greedy_decode")
     return GreedyResult(*(result if batched else (field.squeeze(0) for field in result)))

@@ -3,6 +3,8 @@
 The schemas and kernels are in `csrc/`, one folder an operator.
 """
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -74,10 +76,15 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.options = (blank, reduction, normalize)
 
 
-def _backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+def _backward(
+    ctx: Any, grad_loss: Tensor | None, _: None, guard: Callable[[], Any] = nullcontext
+) -> tuple[Tensor | None, ...]:
     gradient = None
     if grad_loss is not None:
-        gradient = _ctc_loss_backward(grad_loss, *ctx.saved_tensors, *ctx.options)
+        # Read outside the guard: what unpacks them, such as activation checkpointing, needs autograd.
+        saved = ctx.saved_tensors
+        with guard():
+            gradient = _ctc_loss_backward(grad_loss, *saved, *ctx.options)
     return (gradient, *[None] * 9)
 
 
@@ -103,20 +110,27 @@ class _EagerCTCLoss(torch.autograd.Function):
     def forward(ctx: FunctionCtx, *inputs: Any) -> tuple[Tensor, Tensor]:
         with _BelowAutograd():
             output: tuple[Tensor, Tensor] = _ctc_loss(*inputs)
+        # Here, and not as a method of its own: torch then inspects signatures at every call.
         _setup_context(ctx, inputs, output)
         return output
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> None:
+        raise NotImplementedError("ctc_loss: it has no forward-mode derivative")
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, grad_saved: None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # with create_graph, which a second derivative would follow
             return _backward(ctx, grad_loss, grad_saved)
-        with _BelowAutograd():
-            return _backward(ctx, grad_loss, grad_saved)
+        return _backward(ctx, grad_loss, grad_saved, _BelowAutograd)
 
 
 def ctc_loss(*inputs: Any) -> Tensor:
     """`crnn_ext::ctc_loss`, differentiable with respect to its first input; without what it keeps."""
     with_grad = inputs[-1]
-    call = _EagerCTCLoss.apply if with_grad and not torch.compiler.is_compiling() else _ctc_loss
-    loss: Tensor = call(*inputs)[0]  # type: ignore[no-untyped-call]
+    call: Callable[..., Any] = _ctc_loss
+    # Within forward-mode differentiation too, which would otherwise pass over the loss in silence.
+    if not torch.compiler.is_compiling() and (with_grad or torch.autograd.forward_ad._current_level >= 0):
+        call = _EagerCTCLoss.apply
+    loss: Tensor = call(*inputs)[0]
     return loss

@@ -118,7 +118,7 @@ def test_known_values_of_tensorflow(probabilities, target, loss):
 )
 def test_known_values_of_warp_ctc(logits, target, loss):
     ours = ctc_loss(logits, target, len(logits), len(target), reduction="none")
-    assert float(ours) == pytest.approx(loss, rel=1e-7)
+    assert float(ours) == pytest.approx(loss, rel=4e-7)
 
 
 def test_known_value_and_gradient_of_nemo():

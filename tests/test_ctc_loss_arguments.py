@@ -214,6 +214,24 @@ ERRORS = [
         ValueError,
         "logits must have 1 to 2^20 classes, and its shape is (4, 2, 0)",
     ),
+    ({"zero_infinity": None}, TypeError, "zero_infinity must be a bool, and it is NoneType"),
+    ({"validate": "no"}, TypeError, "validate must be a bool, and it is str"),
+    ({"reduction": []}, TypeError, "reduction must be a str, and it is list"),
+    (
+        {"input_lengths": [4.0, 4.0]},
+        TypeError,
+        "input_lengths must have an integer dtype, and it has torch.float32",
+    ),
+    (
+        {"target_lengths": [True, True]},
+        TypeError,
+        "target_lengths must have an integer dtype, and it has torch.bool",
+    ),
+    (
+        {"targets": [[1, 1.5], [1, 2]]},
+        TypeError,
+        "targets must have an integer dtype, and it has torch.float32",
+    ),
     ({"blank": 3}, ValueError, "blank must be in [0, C=3), and it is 3"),
     ({"blank": -1}, ValueError, "blank must be in [0, C=3), and it is -1"),
     ({"blank": 1.0}, TypeError, "blank must be an int, and it is float"),
@@ -300,10 +318,34 @@ def test_unchecked_values_make_their_sample_nan(change):
     assert gradient[:, 1].isnan().all()
 
 
+@pytest.mark.parametrize("lengths", [[9, 1, 2], [-1, 1, 2]])
+def test_labels_behind_an_unchecked_wrong_length_cannot_be_told(lengths):
+    losses, _ = our_loss(logits_of(4, 3, 3), [1, 2, 1, 1], [4, 4, 4], lengths, validate=False)
+    assert losses.isnan().all()
+
+
+def test_a_blank_far_below_the_peak_has_its_share():
+    x = torch.tensor([[0.0, 9.5, 3000.0]] * 3, dtype=torch.float64).unsqueeze(1)
+    expected, expected_gradient = torch_loss(x, torch.tensor([[1]]), torch.tensor([3]), torch.tensor([1]))
+    losses, gradient = our_loss(x.float(), [[1]], [3], [1])
+    torch.testing.assert_close(losses.double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=1e-6)
+    assert (gradient[[0, 2], 0, 0] < 0).all()  # before the label or after it
+
+
+def test_a_masked_blank_in_very_many_frames():
+    x = logits_of(100_000, 1, 4) * 0.01
+    x[..., 0] = -INF
+    losses, gradient = our_loss(x, [[1, 2, 3]], [100_000], [3])
+    assert losses.isfinite().all()
+    assert (gradient[..., 0] == 0).all()
+
+
 def test_the_module_passes_its_options_on():
     x = logits_of(4, 1, 3)
     module = CTCLoss(blank=2, reduction="sum", zero_infinity=True, input_type="log_probs", validate=False)
     assert module(x, [[0, 0]], [2], [2]) == 0
     assert module(x, [[2]], [4], [1]).isnan()
     assert module(x, [[1]], [4], [1]) == ctc_loss(x, [[1]], [4], [1], 2, "sum", input_type="log_probs")
-    assert repr(module) == "CTCLoss(blank=2, reduction='sum', zero_infinity=True, input_type='log_probs')"
+    options = "blank=2, reduction='sum', zero_infinity=True, input_type='log_probs', validate=False"
+    assert repr(module) == f"CTCLoss({options})"

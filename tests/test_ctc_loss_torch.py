@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from reference.ctc import our_loss
 
 from crnn_ext.ctc import CTCLoss, ctc_loss
@@ -79,6 +80,30 @@ def test_a_second_derivative_raises():
     (gradient,) = torch.autograd.grad(ctc_loss(x, *TARGETS), x, create_graph=True)
     with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
         torch.autograd.grad(gradient.square().sum(), x)
+
+
+def test_forward_mode_raises():
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(logits(), torch.ones(6, 2, 4))
+        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+            ctc_loss(dual, *TARGETS)
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev])
+def test_transforms_that_differentiate_raise(transform):
+    with pytest.raises(RuntimeError, match="functorch transforms"):
+        transform(lambda x: ctc_loss(x, *TARGETS))(logits())
+
+
+def test_activation_checkpointing():
+    layer = torch.nn.Linear(4, 4)
+
+    def loss(x):
+        return ctc_loss(layer(x).tanh(), *TARGETS)
+
+    plain = torch.autograd.grad(loss(logits()), layer.weight)[0]
+    torch.utils.checkpoint.checkpoint(loss, logits(), use_reentrant=False).backward()
+    assert torch.equal(layer.weight.grad, plain)
 
 
 def test_logits_changed_before_the_backward_pass_are_noticed():

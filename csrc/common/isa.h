@@ -19,11 +19,8 @@ enum class Isa { kBaseline, kAvx2, kAvx512 };
 
 inline Isa detect_isa() {
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512vl");
+  const bool avx2 = __builtin_cpu_supports("x86-64-v3");
+  const bool avx512 = __builtin_cpu_supports("x86-64-v4");
   const char* limit = std::getenv("ATEN_CPU_CAPABILITY");
   const bool at_most_baseline = limit != nullptr && std::strcmp(limit, "default") == 0;
   const bool at_most_avx2 = limit != nullptr && std::strcmp(limit, "avx2") == 0;

@@ -9,7 +9,7 @@
 
 namespace crnn {
 
-// Vectors of every kind divide this number of elements.
+// Vectors of float and of double divide this number of elements.
 constexpr int kMostLanes = 16;
 
 constexpr int64_t rounded_up_to_lanes(int64_t n) {
@@ -121,38 +121,34 @@ CRNN_INLINE int64_t first_in_short_row(const Real* x, int64_t count, Real value)
   return folded<Smaller>(first);
 }
 
-// The lowest class that holds the row's largest number. NaN is passed over; 0 if all are -inf or NaN.
-template <int kBytes, class Real>
-CRNN_INLINE int64_t argmax_of_row(const Real* row, int64_t classes) {
-  int64_t best = 0;
-  Real highest = -std::numeric_limits<Real>::infinity();
-  for (int64_t begin = 0; begin < classes; begin += kShortRow) {
-    const int64_t count = smaller(classes - begin, kShortRow);
-    const Real peak = peak_of_short_row<kBytes>(row + begin, count);
-    if (!(peak > highest)) continue;
-    const int64_t at = first_in_short_row<kBytes>(row + begin, count, peak);
-    if (at == count) continue;  // all are -inf or NaN
-    highest = peak;
-    best = begin + at;
+// The sum of a row's softmax terms, put together from those of its parts.
+template <class Real>
+class RunningSum {
+ public:
+  CRNN_INLINE void add(Real part_peak, Real part_sum) {
+    if (part_sum == 0) return;
+    const Real higher = larger(part_peak, peak_);
+    sum_ = sum_ * softmax_term(peak_, higher) + part_sum * softmax_term(part_peak, higher);
+    peak_ = higher;
   }
-  return best;
-}
+  Real peak() const { return sum_ == 0 ? Real(0) : peak_; }
+  Real inverse() const { return 1 / (sum_ == 0 ? Real(1) : sum_); }
+
+ private:
+  Real peak_ = -std::numeric_limits<Real>::infinity(), sum_ = 0;
+};
 
 // A row of any length, read once from memory.
 template <int kBytes, class Real>
 CRNN_INLINE void statistics_of_long_row(const Real* row, int64_t classes, Real* peak, Real* inverse_sum) {
-  Real highest = -std::numeric_limits<Real>::infinity(), sum = 0;
+  RunningSum<Real> total;
   for (int64_t begin = 0; begin < classes; begin += kShortRow) {
     const int64_t count = smaller(classes - begin, kShortRow);
     const Real part_peak = peak_of_short_row<kBytes>(row + begin, count);
-    const Real part_sum = sum_of_short_row<kBytes>(row + begin, count, part_peak);
-    if (part_sum == 0) continue;
-    const Real higher = larger(part_peak, highest);
-    sum = sum * softmax_term(highest, higher) + part_sum * softmax_term(part_peak, higher);
-    highest = higher;
+    total.add(part_peak, sum_of_short_row<kBytes>(row + begin, count, part_peak));
   }
-  *peak = sum == 0 ? Real(0) : highest;
-  *inverse_sum = 1 / (sum == 0 ? Real(1) : sum);
+  *peak = total.peak();
+  *inverse_sum = total.inverse();
 }
 
 // Rows whose statistics are computed together, few enough to stay in the first-level cache: each loop over

@@ -155,7 +155,7 @@ CRNN_INLINE ElementOf<Value> folded(Value value) {
 // The lanes of `a` and then of `b`, those from kFirst on.
 template <int kFirst, class Value, int... kLane>
 CRNN_INLINE Value window(Value a, Value b, std::integer_sequence<int, kLane...>) {
-#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+#if defined(__clang__)
   return __builtin_shufflevector(a, b, (kFirst + kLane)...);
 #else
   using Int = decltype(a < b);

@@ -17,6 +17,7 @@ Batch read_batch(const Shape& shape, const Tensor& targets, const Tensor& input_
   const IndexView target(targets), input_length(input_lengths), target_length(target_lengths);
 
   int64_t next_label = 0;
+  bool lost = false;
   for (int64_t n = 0; n < shape.samples; ++n) {
     const int64_t frames = input_length(n), length = target_length(n);
     const int64_t first = shape.padded ? n * shape.max_length : next_label;
@@ -32,7 +33,9 @@ Batch read_batch(const Shape& shape, const Tensor& targets, const Tensor& input_
       check(length_fits, kOp, "target_lengths[", n, "] is ", length, ", but concatenated targets has only ",
             available, " labels left of ", shape.labels);
     }
-    bool valid = frames_fit && length_fits;
+    // Where the labels behind a wrong length begin, cannot be told.
+    lost |= !shape.padded && !length_fits;
+    bool valid = frames_fit && length_fits && !lost;
     next_label = first + (length_fits ? length : 0);
     for (int64_t i = 0; valid && i < length; ++i) {
       const int64_t label = shape.padded ? target(n, i) : target(first + i);

@@ -81,20 +81,22 @@ std::vector<double> forward(const Shape& shape, const Batch& batch, const Tensor
   const int64_t work =
       shape.frames * (shape.classes + 8 * (shape.labels / std::max<int64_t>(1, shape.samples) + 16));
   const int64_t grain = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, work));
-  const int64_t workers = max_workers(shape.samples, grain);
+  const int64_t workers = workers_for(shape.samples, grain);
   // With fewer samples than threads, the threads share the rows of all samples first.
   const int64_t pieces = (shape.frames + rows_per_piece(shape) - 1) / rows_per_piece(shape);
-  const bool share_rows = workers == shape.samples && max_workers(shape.samples * pieces, 1) > workers;
+  const bool share_rows = workers == shape.samples && workers_for(shape.samples * pieces, 1) > workers;
 
   std::vector<Workspace<Real>> workspaces(workers);
-  std::vector<RowScratch<Real>> scratch(max_workers(share_rows ? shape.samples * pieces : shape.samples, 1));
+  const int64_t row_workers = share_rows ? workers_for(shape.samples * pieces, 1) : workers;
+  std::vector<RowScratch<Real>> scratch(row_workers);
   std::vector<Sample<Real>> samples(workers);
   std::vector<Real> statistics(with_grad ? 0 : 2 * shape.frames * workers);
   const auto prepare = [&](int64_t n, int64_t workspace) {
     Sample<Real>& sample = samples[workspace];
     sample = workspaces[workspace].prepare(batch.labels.data() + batch.first_label[n], batch.frames[n],
                                            batch.length[n], with_grad);
-    sample.peak = with_grad ? saved.peak + n * shape.frames : &statistics[2 * shape.frames * workspace];
+    sample.peak =
+        with_grad ? saved.peak + n * shape.frames : statistics.data() + 2 * shape.frames * workspace;
     sample.inverse_sum = with_grad ? saved.inverse_sum + n * shape.frames : sample.peak + shape.frames;
   };
   const auto gather = [&](int64_t n, int64_t workspace, int64_t begin, int64_t end, int64_t worker) {
@@ -114,13 +116,13 @@ std::vector<double> forward(const Shape& shape, const Batch& batch, const Tensor
 
   if (share_rows) {
     for (int64_t n = 0; n < shape.samples; ++n) prepare(n, n);
-    parallel_over(shape.samples * pieces, 1, [&](int64_t item, int64_t worker) {
+    parallel_over(shape.samples * pieces, row_workers, [&](int64_t item, int64_t worker) {
       const int64_t n = item / pieces, begin = item % pieces * rows_per_piece(shape);
       gather(n, n, begin, begin + rows_per_piece(shape), worker);
     });
-    parallel_over(shape.samples, grain, [&](int64_t n, int64_t) { finish(n, n); });
+    parallel_over(shape.samples, workers, [&](int64_t n, int64_t) { finish(n, n); });
   } else {
-    parallel_over(shape.samples, grain, [&](int64_t n, int64_t worker) {
+    parallel_over(shape.samples, workers, [&](int64_t n, int64_t worker) {
       prepare(n, worker);
       gather(n, worker, 0, batch.frames[n], worker);
       finish(n, worker);
@@ -185,8 +187,9 @@ Tensor ctc_loss_backward_cpu(const Tensor& grad_loss, const Tensor& logits, cons
     const Rows<Storage> gradient_rows(gradient.mutable_data_ptr(), gradient);
     const int64_t all_rows = shape.frames * shape.samples, piece = rows_per_piece(shape);
     const int64_t pieces = (all_rows + piece - 1) / piece;
-    std::vector<RowScratch<Real>> scratch(max_workers(pieces, 1));
-    parallel_over(pieces, 1, [&](int64_t item, int64_t worker) {
+    const int64_t workers = workers_for(pieces, 1);
+    std::vector<RowScratch<Real>> scratch(workers);
+    parallel_over(pieces, workers, [&](int64_t item, int64_t worker) {
       run_vectorised<GradientRows<Storage>>(shape, batch, logit_rows, gradient_rows, blank, normalize, saved,
                                             scale.data(), &scratch[worker], item * piece,
                                             std::min(all_rows, (item + 1) * piece));

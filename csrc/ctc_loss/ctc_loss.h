@@ -2,6 +2,7 @@
 // keeps.
 #pragma once
 
+#include "common/check.h"
 #include "common/stable.h"
 
 namespace crnn::ctc_loss {
@@ -19,9 +20,41 @@ struct Shape {
   int64_t labels;      // elements of targets
 };
 
-// Shapes, dtypes and options; not the values of lengths and targets, which may live on a device.
-Shape check_tensors(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
-                    const Tensor& target_lengths, int64_t blank, int64_t reduction);
+// Shapes, dtypes, devices and options; not the values of lengths and targets, which may live on a GPU. In the
+// header, because each backend is a library of its own.
+inline Shape check_tensors(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
+                           const Tensor& target_lengths, int64_t blank, int64_t reduction) {
+  check(logits.dim() == 3, kOp, "logits must be (T, N, C), and it has ", logits.dim(), " dimensions");
+  Shape shape{};
+  shape.frames = logits.size(0);
+  shape.samples = logits.size(1);
+  shape.classes = logits.size(2);
+  check(shape.classes > 0 && shape.classes <= (int64_t(1) << 20), kOp,
+        "logits must have 1 to 2^20 classes, and it has ", shape.classes);
+  check(blank >= 0 && blank < shape.classes, kOp, "blank must be in [0, ", shape.classes, "), and it is ",
+        blank);
+  check(reduction >= 0 && reduction <= 2, kOp, "reduction must be 0, 1 or 2, and it is ", reduction);
+
+  check(is_index_type(targets.scalar_type()), kOp, "targets must be int32 or int64");
+  check(targets.device() == logits.device(), kOp, "targets must be on the device of logits");
+  check(targets.dim() == 1 || targets.dim() == 2, kOp, "targets must be (N, S) or concatenated, and it has ",
+        targets.dim(), " dimensions");
+  shape.padded = targets.dim() == 2;
+  check(!shape.padded || targets.size(0) == shape.samples, kOp, "targets must have N=", shape.samples,
+        " rows, and it has ", targets.size(0));
+  shape.max_length = shape.padded ? targets.size(1) : 0;
+  shape.labels = targets.numel();
+
+  const auto check_lengths = [&](const Tensor& lengths, const char* name) {
+    check(is_index_type(lengths.scalar_type()), kOp, name, " must be int32 or int64");
+    check(lengths.device() == logits.device(), kOp, name, " must be on the device of logits");
+    check(lengths.dim() == 1 && lengths.size(0) == shape.samples, kOp, name, " must have N=", shape.samples,
+          " elements in one dimension, and it has ", lengths.numel(), " in ", lengths.dim());
+  };
+  check_lengths(input_lengths, "input_lengths");
+  check_lengths(target_lengths, "target_lengths");
+  return shape;
+}
 
 // What the forward pass keeps for the backward pass, one tensor of the computing type:
 //   peak (N, T), inverse_sum (N, T): the statistics of each row, see common/rows.h;

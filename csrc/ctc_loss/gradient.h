@@ -9,15 +9,15 @@
 
 namespace crnn::ctc_loss {
 
-// What the labels leave of a frame. log_odds: the blank's logit above the row's peak. A blank that is masked
-// by a large negative number is on a path only where the lattice forces it; what rounding leaves there is not
-// a share.
+// What the labels leave of a frame. log_odds: the blank's logit above the row's peak. A masked blank has no
+// share; of one as unlikely as float16's lowest number leaves it, what rounding leaves is none either.
 template <int kBytes, class Real>
 CRNN_INLINE Real blank_occupancy(const Real* occupancy, int64_t length, Real log_odds) {
-  constexpr Real kMasked = -1000;
+  constexpr Real kMasked = kZeroExponent * kLn2, kUnlikely = -30000;
   constexpr Real kRounding = 1000 * std::numeric_limits<Real>::epsilon();
   const Real rest = 1 - sum<kBytes>(occupancy, length);
-  return rest < (log_odds < kMasked ? kRounding : Real(0)) ? Real(0) : rest;
+  if (log_odds < kMasked) return 0;
+  return rest < (log_odds < kUnlikely ? kRounding : Real(0)) ? Real(0) : rest;
 }
 
 // Rows [begin, end) of the T*N rows.

@@ -1,8 +1,9 @@
 // Greedy decoding on the CPU: the most probable class of each frame, repeats merged, blanks left out.
 //
-// One read of the logits. A row's argmax is the lowest class that holds its peak; its log-probability follows
-// from the row's statistics.
+// One read of the logits: a row's argmax is the lowest class that holds its peak, and its log-probability
+// follows from the peak and the sum of the row's softmax terms.
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "common/isa.h"
@@ -19,18 +20,31 @@ struct Best {
   Real logp;
 };
 
-// The best class of a row and its log-probability. NaN is passed over, and class 0 is the best of a row of
-// nothing but -inf and NaN; with `normalize` the log-probability is NaN if the row holds NaN or +inf.
+// The best class of a row and its log-probability: the lowest class that holds the largest number. NaN is
+// passed over, and class 0 is the best of a row of nothing but -inf and NaN; with `normalize` the
+// log-probability is NaN if the row holds NaN or +inf.
 template <class Real>
 struct BestClass {
   template <int kBytes>
   static CRNN_INLINE void run(const Real* row, int64_t classes, bool normalize, Best<Real>* result) {
-    result->best = int32_t(argmax_of_row<kBytes>(row, classes));
-    result->logp = row[result->best];
-    if (!normalize) return;
-    Real peak, inverse_sum;
-    statistics_of_long_row<kBytes>(row, classes, &peak, &inverse_sum);
-    result->logp = (result->logp - peak) + std::log(inverse_sum);
+    int64_t best = 0;
+    Real highest = -std::numeric_limits<Real>::infinity();
+    RunningSum<Real> total;
+    for (int64_t begin = 0; begin < classes; begin += kShortRow) {
+      const Real* part = row + begin;
+      const int64_t count = smaller(classes - begin, kShortRow);
+      const Real peak = peak_of_short_row<kBytes>(part, count);
+      if (peak > highest) {
+        const int64_t at = first_in_short_row<kBytes>(part, count, peak);
+        if (at < count) {  // it is not there if all are -inf or NaN
+          highest = peak;
+          best = begin + at;
+        }
+      }
+      if (normalize) total.add(peak, sum_of_short_row<kBytes>(part, count, peak));
+    }
+    result->best = int32_t(best);
+    result->logp = normalize ? (row[best] - total.peak()) + std::log(total.inverse()) : row[best];
   }
 };
 
@@ -50,16 +64,27 @@ auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_
     using Real = typename ComputeType<Storage>::Real;
     const Rows<const Storage> rows(logits.const_data_ptr(), logits);
     const Decoded<Real> decoded = result.decoded<Real>();
-    std::vector<Real> scratch(shape.classes * max_workers(shape.samples, 1));
-    parallel_over(shape.samples, 1, [&](int64_t n, int64_t worker) {
+    // Threads share the frames of all samples, so that one long sample keeps them all busy.
+    constexpr int64_t kPiece = 16384;  // elements of logits that are worth a thread
+    const int64_t frames_per_piece = std::max<int64_t>(1, kPiece / (shape.classes + 64));
+    const int64_t pieces = (shape.frames + frames_per_piece - 1) / frames_per_piece;
+    const int64_t workers = workers_for(shape.samples * pieces, 1);
+    std::vector<RowScratch<Real>> scratch(workers);
+    const std::unique_ptr<Best<Real>[]> found(new Best<Real>[shape.samples * shape.frames]);
+    parallel_over(shape.samples * pieces, workers, [&](int64_t item, int64_t worker) {
+      const int64_t n = item / pieces, begin = item % pieces * frames_per_piece;
+      for (int64_t t = begin; t < std::min(begin + frames_per_piece, length_of(n)); ++t) {
+        const Real* row = read_row(rows.row(t, n), rows.stride_c, shape.classes,
+                                   [&] { return scratch[worker].classes(shape.classes); });
+        run_vectorised<BestClass<Real>>(row, int64_t(shape.classes), normalize, &found[n * shape.frames + t]);
+      }
+    });
+
+    for (int64_t n = 0; n < shape.samples; ++n) {
       Stretch read = Stretch::empty();
       int32_t previous = int32_t(blank);
       for (int64_t t = 0; t < length_of(n); ++t) {
-        const Real* row = read_row(rows.row(t, n), rows.stride_c, shape.classes,
-                                   [&] { return scratch.data() + worker * shape.classes; });
-        Best<Real> found;
-        run_vectorised<BestClass<Real>>(row, int64_t(shape.classes), normalize, &found);
-        const auto [best, logp] = found;
+        const auto [best, logp] = found[n * shape.frames + t];
         read = joined(read, Stretch::of_frame(t, at_edge_of_token(best, previous, blank), logp));
         // At each frame of the token: what its last one puts stays.
         if (best != blank) decoded.put_token(n, best, read, t + 1);
@@ -67,7 +92,7 @@ auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_
       }
       for (int64_t i = read.tokens; i < shape.frames; ++i) decoded.put_padding(n, i);
       decoded.put_sample(n, read, length_of(n));
-    });
+    }
   });
   return result.tuple();
 }

@@ -1,0 +1,20 @@
+"""Results of the kernels compiled for narrower instruction sets: their tests again, in other processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = ["test_ctc_loss.py", "test_greedy.py"]
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_on_a_narrower_instruction_set(capability):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS]
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "CRNN_REQUIRE_CUDA": "0"}
+    done = subprocess.run(
+        command, cwd=Path(__file__).parent, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
