@@ -184,8 +184,8 @@ def show(title: str, rows: Iterable[dict[str, object]]) -> list[dict[str, object
         if not kept:
             print("  ".join(f"{name:>18}" for name in row))
         kept.append(row)
-        cells = (f"{v:.3g}" if isinstance(v, float) and v < 1e-3 else v for v in row.values())
-        print("  ".join(f"{c:18.2f}" if isinstance(c, float) else f"{c!s:>18}" for c in cells), flush=True)
+        cells = (f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row.values())
+        print("  ".join(f"{cell:>18}" for cell in cells), flush=True)
     return kept
 
 

@@ -44,14 +44,18 @@ def _add_read(commands: Any) -> None:
     parser = commands.add_parser(
         "read",
         help="read the text in images",
-        description="Reads the text in images. Prints a line for each, in the order given: path, text and "
-        "confidence, which is P(text | image), separated by tabs; control characters are written as in "
-        "Python, a line break as \\n. Images that cannot be read are named on standard error, and the exit "
-        "status is then 1; it is 2 if the checkpoint cannot be used.",
+        description="Reads the text in images that show one line of it, upright, as the network learnt to: "
+        "for most, dark on light. Prints a line for each, in the order given: path, text and confidence, "
+        "which is P(text | image), separated by tabs; control characters are written as in Python, a line "
+        "break as \\n. Images that cannot be read are named on standard error, and the exit status is then "
+        "1; it is 2 if the checkpoint cannot be used.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="a PNG, JPEG, WebP, TIFF, BMP or GIF file, any size"
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="a PNG, JPEG, WebP, TIFF, BMP or GIF file of up to 89 million pixels",
     )
     parser.add_argument(
         "--json",

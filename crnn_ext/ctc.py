@@ -126,6 +126,7 @@ def ctc_loss(
     Raises:
         TypeError: an argument has the wrong type or dtype.
         ValueError: a shape, option, length or label breaks its rule; the message names it and the value.
+            Within torch.compile it is a RuntimeError with the same text for lengths and labels.
 
     Source: A. Graves et al., "Connectionist Temporal Classification", ICML 2006.
     """

@@ -204,6 +204,6 @@ def test_without_the_extra():
         text=True,
     )
     assert result.stderr == (
-        "crnn-ext: crnn_ext.ocr needs PIL, which is not installed: pip install 'crnn_ext[ocr]'\n"
+        "crnn-ext: crnn_ext.ocr needs PIL, which is not installed: install crnn_ext with its extra [ocr]\n"
     )
     assert (result.returncode, result.stdout) == (2, "")

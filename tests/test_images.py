@@ -69,6 +69,11 @@ GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # PNG's colour types
             [[255, 9]],
             id="transparent grey",
         ),
+        pytest.param(
+            png(2, 1, 16, GREY, [struct.pack(">2H", 7, 0x0909)], png_chunk(b"tRNS", b"\x00\x07")),
+            [[255, 9]],
+            id="transparent 16-bit grey",
+        ),
         pytest.param(png(3, 1, 8, GREY_ALPHA, [b"\0\xff\0\0\0\x80"]), [[0, 255, 127]], id="grey and alpha"),
         pytest.param(
             png(2, 1, 8, RGB_ALPHA, [b"\0\0\0\xff\0\0\0\0"]), [[0, 255]], id="RGB and alpha: black, nothing"

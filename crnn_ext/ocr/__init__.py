@@ -8,7 +8,7 @@ try:
     import safetensors  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"crnn_ext.ocr needs {error.name}, which is not installed: pip install 'crnn_ext[ocr]'",
+        f"crnn_ext.ocr needs {error.name}, which is not installed: install crnn_ext with its extra [ocr]",
         name=error.name,
     ) from error
 

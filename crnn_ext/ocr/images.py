@@ -73,7 +73,9 @@ def _flatten(image: Image.Image, mode: Mode) -> Image.Image:
         raise ImageError(f"it has no pixels: its size is {image.width} x {image.height}")
     if image.mode.startswith("I"):
         # Mode "I" has room for 32 bits, but holds 16 where it comes from a PNG file.
-        image = Image.fromarray((np.asarray(image).clip(0, 0xFFFF) // 257).astype(np.uint8))
+        values = np.asarray(image)
+        transparent = values == image.info.get("transparency", -1)
+        image = Image.fromarray(np.where(transparent, 255, values.clip(0, 0xFFFF) // 257).astype(np.uint8))
     elif image.mode == "F":
         raise ImageError("its pixels are floating-point numbers, which do not tell what is white")
     if image.mode.endswith(("A", "a")) or "transparency" in image.info:

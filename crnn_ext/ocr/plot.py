@@ -16,7 +16,8 @@ try:
     from matplotlib.figure import Figure
 except ImportError as error:
     raise ImportError(
-        f"crnn_ext.ocr.plot needs {error.name}, which is not installed: pip install 'crnn_ext[ocr]'",
+        f"crnn_ext.ocr.plot needs {error.name}, which is not installed: "
+        "install crnn_ext with its extra [ocr]",
         name=error.name,
     ) from error
 
