@@ -131,9 +131,10 @@ def ctc_loss(
     Source: A. Graves et al., "Connectionist Temporal Classification", ICML 2006.
     """
     _check_logits(logits, blank)
-    for name, option in (("zero_infinity", zero_infinity), ("validate", validate)):
-        if not isinstance(option, bool) and (name, option) != ("validate", None):
-            raise TypeError(f"{name} must be a bool, and it is {type(option).__name__}")
+    if not isinstance(zero_infinity, bool):
+        raise TypeError(f"zero_infinity must be a bool, and it is {type(zero_infinity).__name__}")
+    if validate is not None and not isinstance(validate, bool):
+        raise TypeError(f"validate must be a bool or None, and it is {type(validate).__name__}")
     reduction_code = _choice("reduction", reduction, _REDUCTIONS)
     normalize = bool(_choice("input_type", input_type, _NORMALIZE))
     device = logits.device

@@ -215,7 +215,7 @@ ERRORS = [
         "logits must have 1 to 2^20 classes, and its shape is (4, 2, 0)",
     ),
     ({"zero_infinity": None}, TypeError, "zero_infinity must be a bool, and it is NoneType"),
-    ({"validate": "no"}, TypeError, "validate must be a bool, and it is str"),
+    ({"validate": "no"}, TypeError, "validate must be a bool or None, and it is str"),
     ({"reduction": []}, TypeError, "reduction must be a str, and it is list"),
     (
         {"input_lengths": [4.0, 4.0]},

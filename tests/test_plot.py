@@ -44,7 +44,9 @@ def test_what_is_drawn(recognizer, images, tmp_path, monkeypatch):
     plot_readings(recognizer, images, tmp_path / "two.png")
     [figure] = drawn
     assert len(figure.axes) == 4
-    for image, above, below in zip(images, figure.axes[::2], figure.axes[1::2], strict=True):
+    for image, above, below, in_view in zip(
+        images, figure.axes[::2], figure.axes[1::2], [64 * 100 / 64, 150], strict=True
+    ):
         width = image.shape[1]
         [reading] = recognizer([image])
         assert len(reading.characters) > 2
@@ -52,7 +54,7 @@ def test_what_is_drawn(recognizer, images, tmp_path, monkeypatch):
         assert [(span.get_x(), span.get_x() + span.get_width()) for span in above.patches] == [
             (start, end) for _, start, end in reading.characters
         ]
-        assert above.get_xlim() == below.get_xlim() == (0, width)
+        assert above.get_xlim() == below.get_xlim() == (0, in_view)
         [shown] = above.images
         assert shown.get_extent()[:2] == [0, width]
 

@@ -39,15 +39,19 @@ def plot_readings(recognizer: Recognizer, images: Sequence[ImageSource], path: s
         ImageError, TypeError, ValueError: as `Recognizer`.
         OSError: the file cannot be written.
     """
-    figure = Figure(figsize=(8, 2.6 * len(images)), layout="constrained")
+    prepared = [recognizer.prepare(image) for image in images]
+    readings = recognizer.read(prepared)
+    # All images are drawn at one scale, hardly stretched unless the widest is very narrow or very wide.
+    widest = max(pixels.shape[-1] for pixels, _ in prepared)
+    inches = min(max(1.1 * widest / recognizer.preprocessing.height, 3), 16)
+    figure = Figure(figsize=(inches + 2.4, 3 * len(images)), layout="constrained")
     panels = figure.subfigures(len(images), 1, squeeze=False)[:, 0]
-    for image, panel in zip(images, panels, strict=True):
-        prepared = recognizer.prepare(image)
-        [reading] = recognizer.read([prepared])
-        posteriors = recognizer.logits(prepared.pixels.unsqueeze(0))[:, 0].softmax(-1).cpu()
-        above, below = panel.subplots(2, 1, sharex=True, height_ratios=[1, 1.2])
-        _draw_image(above, prepared.pixels, prepared.width, reading)
-        _draw_posteriors(below, posteriors, prepared.width, recognizer.charset)
+    for (pixels, width), reading, panel in zip(prepared, readings, panels, strict=True):
+        posteriors = recognizer.logits(pixels.unsqueeze(0))[:, 0].softmax(-1).cpu()
+        above, below = panel.subplots(2, 1, sharex=True, height_ratios=[1, 1.1])
+        _draw_image(above, pixels, width, reading)
+        _draw_posteriors(below, posteriors, width, recognizer.charset)
+        below.set_xlim(0, width * widest / pixels.shape[-1])
     figure.savefig(path, format="png", dpi=110)
 
 
@@ -62,6 +66,7 @@ def _draw_image(axes: Axes, pixels: Tensor, width: int, reading: Reading) -> Non
         axes.annotate(
             character, ((start + end) / 2, 0), (0, 2), textcoords="offset points", ha="center", va="bottom"
         )
+    axes.set_facecolor("0.9")  # where the image ends
     axes.set_yticks([])
     axes.tick_params(bottom=False)
     axes.set_ylabel(f"P(text | image)\n{reading.confidence:.3f}", rotation=0, ha="right", va="center")
@@ -74,8 +79,9 @@ def _draw_posteriors(axes: Axes, posteriors: Tensor, width: int, charset: Charse
     axes.plot(columns, posteriors[:, charset.blank], color="0.6", linestyle="--", label="blank")
     for label in range(classes):
         if label != charset.blank and posteriors[:, label].max() >= _LEAST_POSTERIOR:
-            axes.plot(columns, posteriors[:, label], marker=".", label=charset.decode([label]))
-    axes.set_xlim(0, width)
+            # The same colour in every panel.
+            color = f"C{label % 10}"
+            axes.plot(columns, posteriors[:, label], color=color, marker=".", label=charset.decode([label]))
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("posterior")
     axes.set_xlabel("column")
