@@ -12,8 +12,19 @@ namespace crnn {
 // Vectors of float and of double divide this number of elements.
 constexpr int kMostLanes = 16;
 
+constexpr int64_t divided_up(int64_t n, int64_t divisor) {
+  return (n + divisor - 1) / divisor;
+}
+
 constexpr int64_t rounded_up_to_lanes(int64_t n) {
-  return (n + kMostLanes - 1) / kMostLanes * kMostLanes;
+  return divided_up(n, kMostLanes) * kMostLanes;
+}
+
+// Elements of logits that are worth a thread, and rows of so many.
+constexpr int64_t kPiece = 16384;
+
+inline int64_t rows_per_piece(int64_t classes) {
+  return larger<int64_t>(1, kPiece / (classes + 64));
 }
 
 // Walks `count` numbers in vectors, each as body(index). If they are no whole number of vectors, the last

@@ -1,7 +1,5 @@
 #include "ctc_loss/batch.h"
 
-#include <algorithm>
-
 #include "common/check.h"
 
 namespace crnn::ctc_loss {
@@ -54,7 +52,6 @@ Batch read_batch(const Shape& shape, const Tensor& targets, const Tensor& input_
     batch.length[n] = valid ? length : 0;
     batch.frames[n] = valid ? frames : shape.frames;
     batch.valid[n] = valid;
-    batch.longest = std::max(batch.longest, batch.length[n]);
   }
   check(!validate || shape.padded || next_label == shape.labels, kOp, "target_lengths adds up to ",
         next_label, ", but concatenated targets has ", shape.labels, " labels");

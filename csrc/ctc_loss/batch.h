@@ -13,7 +13,6 @@ struct Batch {
   std::vector<int64_t> length;       // (N)
   std::vector<int64_t> frames;       // (N)
   std::vector<char> valid;           // (N): 0 where a length or a label breaks the rules
-  int64_t longest = 0;               // largest of `length`
 
   bool is_live(int64_t t, int64_t n) const { return t < frames[n]; }
 };

@@ -17,13 +17,6 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// Elements of logits that are worth a thread.
-constexpr int64_t kPiece = 16384;
-
-int64_t rows_per_piece(const Shape& shape) {
-  return std::max<int64_t>(1, kPiece / (shape.classes + 64));
-}
-
 // 2. The loss of a sample of which the emissions are there.
 template <class Real>
 double loss_of(const Sample<Real>& sample, Workspace<Real>& workspace, bool with_grad) {
@@ -43,12 +36,11 @@ template <class Real>
 void save(const Shape& shape, const Batch& batch, int64_t n, double loss, bool no_gradient,
           const Sample<Real>& sample, const Saved<Real>& saved) {
   const int64_t frames = batch.frames[n], first = n * shape.frames;
-  const bool has_occupancies = loss < kInfinity && !no_gradient;
   Real* peak = saved.peak + first;
   Real* posterior = saved.posterior + shape.frames * batch.first_label[n];
   const int64_t labels = shape.padded ? shape.max_length : batch.length[n];
   int64_t written = 0;
-  if (has_occupancies) {
+  if (loss < kInfinity) {
     written = frames * sample.target_length;
     std::copy_n(sample.label_mantissa, written, posterior);
   } else {
@@ -83,12 +75,12 @@ std::vector<double> forward(const Shape& shape, const Batch& batch, const Tensor
   const int64_t grain = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, work));
   const int64_t workers = workers_for(shape.samples, grain);
   // With fewer samples than threads, the threads share the rows of all samples first.
-  const int64_t pieces = (shape.frames + rows_per_piece(shape) - 1) / rows_per_piece(shape);
-  const bool share_rows = workers == shape.samples && workers_for(shape.samples * pieces, 1) > workers;
+  const int64_t piece = rows_per_piece(shape.classes), pieces = divided_up(shape.frames, piece);
+  const int64_t row_workers = workers_for(shape.samples * pieces, 1);
+  const bool share_rows = workers == shape.samples && row_workers > workers;
 
   std::vector<Workspace<Real>> workspaces(workers);
-  const int64_t row_workers = share_rows ? workers_for(shape.samples * pieces, 1) : workers;
-  std::vector<RowScratch<Real>> scratch(row_workers);
+  std::vector<RowScratch<Real>> scratch(share_rows ? row_workers : workers);
   std::vector<Sample<Real>> samples(workers);
   std::vector<Real> statistics(with_grad ? 0 : 2 * shape.frames * workers);
   const auto prepare = [&](int64_t n, int64_t workspace) {
@@ -101,7 +93,7 @@ std::vector<double> forward(const Shape& shape, const Batch& batch, const Tensor
   };
   const auto gather = [&](int64_t n, int64_t workspace, int64_t begin, int64_t end, int64_t worker) {
     if (batch.valid[n])
-      run_vectorised<GatherEmissions<Storage>>(batch, rows, shape.classes, blank, normalize, n, begin,
+      run_vectorised<GatherEmissions<Storage>>(rows, shape.classes, blank, normalize, n, begin,
                                                std::min(end, batch.frames[n]), &scratch[worker],
                                                samples[workspace]);
   };
@@ -117,8 +109,8 @@ std::vector<double> forward(const Shape& shape, const Batch& batch, const Tensor
   if (share_rows) {
     for (int64_t n = 0; n < shape.samples; ++n) prepare(n, n);
     parallel_over(shape.samples * pieces, row_workers, [&](int64_t item, int64_t worker) {
-      const int64_t n = item / pieces, begin = item % pieces * rows_per_piece(shape);
-      gather(n, n, begin, begin + rows_per_piece(shape), worker);
+      const int64_t n = item / pieces, begin = item % pieces * piece;
+      gather(n, n, begin, begin + piece, worker);
     });
     parallel_over(shape.samples, workers, [&](int64_t n, int64_t) { finish(n, n); });
   } else {
@@ -185,8 +177,8 @@ Tensor ctc_loss_backward_cpu(const Tensor& grad_loss, const Tensor& logits, cons
 
     const Rows<const Storage> logit_rows(logits.const_data_ptr(), logits);
     const Rows<Storage> gradient_rows(gradient.mutable_data_ptr(), gradient);
-    const int64_t all_rows = shape.frames * shape.samples, piece = rows_per_piece(shape);
-    const int64_t pieces = (all_rows + piece - 1) / piece;
+    const int64_t all_rows = shape.frames * shape.samples, piece = rows_per_piece(shape.classes);
+    const int64_t pieces = divided_up(all_rows, piece);
     const int64_t workers = workers_for(pieces, 1);
     std::vector<RowScratch<Real>> scratch(workers);
     parallel_over(pieces, workers, [&](int64_t item, int64_t worker) {

@@ -2,8 +2,7 @@
 // keeps.
 #pragma once
 
-#include "common/check.h"
-#include "common/stable.h"
+#include "common/arguments.h"
 
 namespace crnn::ctc_loss {
 
@@ -24,19 +23,14 @@ struct Shape {
 // header, because each backend is a library of its own.
 inline Shape check_tensors(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
                            const Tensor& target_lengths, int64_t blank, int64_t reduction) {
-  check(logits.dim() == 3, kOp, "logits must be (T, N, C), and it has ", logits.dim(), " dimensions");
+  check_logits(logits, blank, kOp);
   Shape shape{};
   shape.frames = logits.size(0);
   shape.samples = logits.size(1);
   shape.classes = logits.size(2);
-  check(shape.classes > 0 && shape.classes <= (int64_t(1) << 20), kOp,
-        "logits must have 1 to 2^20 classes, and it has ", shape.classes);
-  check(blank >= 0 && blank < shape.classes, kOp, "blank must be in [0, ", shape.classes, "), and it is ",
-        blank);
   check(reduction >= 0 && reduction <= 2, kOp, "reduction must be 0, 1 or 2, and it is ", reduction);
 
-  check(is_index_type(targets.scalar_type()), kOp, "targets must be int32 or int64");
-  check(targets.device() == logits.device(), kOp, "targets must be on the device of logits");
+  check_indices(targets, logits, kOp, "targets");
   check(targets.dim() == 1 || targets.dim() == 2, kOp, "targets must be (N, S) or concatenated, and it has ",
         targets.dim(), " dimensions");
   shape.padded = targets.dim() == 2;
@@ -45,14 +39,8 @@ inline Shape check_tensors(const Tensor& logits, const Tensor& targets, const Te
   shape.max_length = shape.padded ? targets.size(1) : 0;
   shape.labels = targets.numel();
 
-  const auto check_lengths = [&](const Tensor& lengths, const char* name) {
-    check(is_index_type(lengths.scalar_type()), kOp, name, " must be int32 or int64");
-    check(lengths.device() == logits.device(), kOp, name, " must be on the device of logits");
-    check(lengths.dim() == 1 && lengths.size(0) == shape.samples, kOp, name, " must have N=", shape.samples,
-          " elements in one dimension, and it has ", lengths.numel(), " in ", lengths.dim());
-  };
-  check_lengths(input_lengths, "input_lengths");
-  check_lengths(target_lengths, "target_lengths");
+  check_lengths(input_lengths, logits, kOp, "input_lengths");
+  check_lengths(target_lengths, logits, kOp, "target_lengths");
   return shape;
 }
 

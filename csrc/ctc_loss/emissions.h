@@ -6,7 +6,6 @@
 
 #include "common/rows.h"
 #include "common/stable.h"
-#include "ctc_loss/batch.h"
 #include "ctc_loss/recursion.h"
 
 namespace crnn::ctc_loss {
@@ -32,8 +31,8 @@ struct GatherEmissions {
   using Real = typename ComputeType<Storage>::Real;
 
   template <int kBytes>
-  static CRNN_INLINE void run(const Batch& batch, const Rows<const Storage>& logits, int64_t classes,
-                              int64_t blank, bool normalize, int64_t n, int64_t begin, int64_t end,
+  static CRNN_INLINE void run(const Rows<const Storage>& logits, int64_t classes, int64_t blank,
+                              bool normalize, int64_t n, int64_t begin, int64_t end,
                               RowScratch<Real>* scratch, const Sample<Real>& sample) {
     const int64_t most_rows = rows_in_cache(classes);
     for (int64_t first = begin; first < end; first += most_rows)

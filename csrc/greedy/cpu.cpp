@@ -48,7 +48,7 @@ struct BestClass {
   }
 };
 
-void check_lengths(const IndexView& length_of, const Shape& shape) {
+void check_values(const IndexView& length_of, const Shape& shape) {
   for (int64_t n = 0; n < shape.samples; ++n)
     check(is_possible_length(length_of(n), shape.frames), kOp, "input_lengths[", n, "] is ", length_of(n),
           ", but logits has T=", shape.frames, " frames");
@@ -57,7 +57,7 @@ void check_lengths(const IndexView& length_of, const Shape& shape) {
 auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_t blank, bool normalize) {
   const Shape shape = check_tensors(logits, input_lengths, blank);
   const IndexView length_of(input_lengths);
-  check_lengths(length_of, shape);
+  check_values(length_of, shape);
   const Result result(logits, shape);
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
@@ -65,9 +65,8 @@ auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_
     const Rows<const Storage> rows(logits.const_data_ptr(), logits);
     const Decoded<Real> decoded = result.decoded<Real>();
     // Threads share the frames of all samples, so that one long sample keeps them all busy.
-    constexpr int64_t kPiece = 16384;  // elements of logits that are worth a thread
-    const int64_t frames_per_piece = std::max<int64_t>(1, kPiece / (shape.classes + 64));
-    const int64_t pieces = (shape.frames + frames_per_piece - 1) / frames_per_piece;
+    const int64_t frames_per_piece = rows_per_piece(shape.classes);
+    const int64_t pieces = divided_up(shape.frames, frames_per_piece);
     const int64_t workers = workers_for(shape.samples * pieces, 1);
     std::vector<RowScratch<Real>> scratch(workers);
     const std::unique_ptr<Best<Real>[]> found(new Best<Real>[shape.samples * shape.frames]);

@@ -3,8 +3,7 @@
 
 #include <tuple>
 
-#include "common/check.h"
-#include "common/stable.h"
+#include "common/arguments.h"
 #include "greedy/collapse.h"
 
 namespace crnn::greedy {
@@ -20,17 +19,9 @@ struct Shape {
 // Shapes, dtypes and devices; not the values of input_lengths, which may live on a GPU. In the header,
 // because each backend is a library of its own.
 inline Shape check_tensors(const Tensor& logits, const Tensor& input_lengths, int64_t blank) {
-  check(logits.dim() == 3, kOp, "logits must be (T, N, C), and it has ", logits.dim(), " dimensions");
-  const int64_t frames = logits.size(0), samples = logits.size(1), classes = logits.size(2);
-  check(classes > 0 && classes <= (int64_t(1) << 20), kOp, "logits must have 1 to 2^20 classes, and it has ",
-        classes);
-  check(blank >= 0 && blank < classes, kOp, "blank must be in [0, C=", classes, "), and it is ", blank);
-  check(is_index_type(input_lengths.scalar_type()), kOp, "input_lengths must be int32 or int64");
-  check(input_lengths.dim() == 1 && input_lengths.size(0) == samples, kOp,
-        "input_lengths must have N=", samples, " elements in one dimension, and it has ",
-        input_lengths.numel(), " in ", input_lengths.dim());
-  check(input_lengths.device() == logits.device(), kOp, "input_lengths must be on the device of logits");
-  return {frames, samples, int32_t(classes)};
+  check_logits(logits, blank, kOp);
+  check_lengths(input_lengths, logits, kOp, "input_lengths");
+  return {logits.size(0), logits.size(1), int32_t(logits.size(2))};
 }
 
 struct Result {
