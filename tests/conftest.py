@@ -4,23 +4,48 @@ import os
 
 import pytest
 import torch
+from cuda_on_host import operators
 
 from crnn_ext._load import library_path
 
 
-def missing_for_cuda():
-    if not torch.cuda.is_available():
+def missing_for(device):
+    if device == "cuda_on_host":
+        return operators.missing()
+    if device == "cuda" and not torch.cuda.is_available():
         return "torch finds no CUDA GPU"
-    if library_path("_C_cuda") is None:
+    if device == "cuda" and library_path("_C_cuda") is None:
         return "crnn_ext was built without CUDA"
     return None
 
 
-@pytest.fixture(scope="session", params=["cpu", "cuda"])
+@pytest.fixture(scope="session", params=["cpu", "cuda_on_host", "cuda"])
 def device(request):
-    """Each device that the operators run on; CRNN_REQUIRE_CUDA=1 makes a missing GPU a failure."""
-    missing = missing_for_cuda() if request.param == "cuda" else None
+    """Each device that the operators run on; CRNN_REQUIRE_CUDA=1 makes a missing GPU a failure.
+
+    On cuda_on_host, CPU tensors go through the CUDA kernels.
+    """
+    missing = missing_for(request.param)
     if missing is not None:
-        stop = pytest.fail if os.environ.get("CRNN_REQUIRE_CUDA") == "1" else pytest.skip
+        required = request.param == "cuda" and os.environ.get("CRNN_REQUIRE_CUDA") == "1"
+        stop = pytest.fail if required else pytest.skip
         stop(missing)
+    if request.param == "cuda_on_host":
+        operators.load()
+        return torch.device("cpu")
     return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _cuda_on_host(request):
+    """The kernels behind the operators, for the time of a test on the device of that name.
+
+    They cannot be the session's, as `device` is: other tests run between those that use it.
+    """
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is not None and callspec.params.get("device") == "cuda_on_host":
+        request.getfixturevalue("device")
+        with operators.on_cpu_tensors():
+            yield
+    else:
+        yield

@@ -13,15 +13,16 @@ from crnn_ext.ctc import CTCLoss, ctc_loss
 NAN, INF = math.nan, math.inf
 
 
-def logits_of(frames, samples, classes):
-    return torch.randn(frames, samples, classes, generator=torch.Generator().manual_seed(0))
+def logits_of(device, frames, samples, classes):
+    return torch.randn(frames, samples, classes, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 @settings(deadline=None, max_examples=60)
 @given(batches(most_frames=12, longest=8), st.randoms(use_true_random=False))
-def test_a_sample_with_nan_leaves_its_neighbours_alone(batch, random):
+def test_a_sample_with_nan_leaves_its_neighbours_alone(device, batch, random):
     logits, _, input_lengths, *_ = batch
-    losses, gradient = our_loss(*batch)
+    logits = logits.to(device)
+    losses, gradient = our_loss(logits, *batch[1:])
     n = random.randrange(logits.shape[1])
     if input_lengths[n] == 0:
         return
@@ -43,8 +44,8 @@ def test_a_sample_with_nan_leaves_its_neighbours_alone(batch, random):
             )
 
 
-def test_impossible_samples():
-    x = logits_of(5, 3, 4)
+def test_impossible_samples(device):
+    x = logits_of(device, 5, 3, 4)
     # Three frames would do for different labels; equal ones need four.
     arguments = torch.tensor([[1, 2, 3], [1, 1, 2], [2, 1, 1]]), [3, 3, 5], [3, 3, 3]
     losses, gradient = our_loss(x, *arguments)
@@ -60,12 +61,14 @@ def test_impossible_samples():
     assert torch.equal(zeroed_gradient[:, [0, 2]], gradient[:, [0, 2]])
 
 
-def test_padding_is_never_looked_at():
-    x = logits_of(6, 2, 5)
+def test_padding_is_never_looked_at(device):
+    x = logits_of(device, 6, 2, 5)
     x[3:, 0] = NAN
     targets = torch.tensor([[1, 2, -1, 5], [3, 3, 99, 2**40]])
     losses, gradient = our_loss(x, targets, [3, 6], [2, 2])
-    expected, expected_gradient = torch_loss(x[:3, :1], targets[:1, :2], torch.tensor([3]), torch.tensor([2]))
+    expected, expected_gradient = torch_loss(
+        x[:3, :1].cpu(), targets[:1, :2], torch.tensor([3]), torch.tensor([2])
+    )
     torch.testing.assert_close(losses[:1].double(), expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(gradient[:3, :1].double(), expected_gradient, rtol=0, atol=1e-6)
     assert (gradient[3:, 0] == 0).all()
@@ -85,8 +88,8 @@ def test_padding_is_never_looked_at():
     ],
 )
 @pytest.mark.parametrize("masked", [0, 4])
-def test_a_masked_class(dtype, mask, masked):
-    x = logits_of(8, 1, 5).to(dtype)
+def test_a_masked_class(device, dtype, mask, masked):
+    x = logits_of(device, 8, 1, 5).to(dtype)
     x[..., masked] = {"-inf": -INF, "lowest": torch.finfo(dtype).min, "-1e30": -1e30}[mask]
     losses, gradient = our_loss(x, torch.tensor([[1, 2, 3]]), [8], [3])
     assert losses.isfinite().all()
@@ -105,8 +108,8 @@ def test_a_masked_class(dtype, mask, masked):
         assert impossible == INF
 
 
-def test_a_frame_masked_throughout_makes_every_path_impossible():
-    x = logits_of(4, 2, 3)
+def test_a_frame_masked_throughout_makes_every_path_impossible(device):
+    x = logits_of(device, 4, 2, 3)
     x[1, 0] = -INF
     losses, gradient = our_loss(x, torch.tensor([[1], [1]]), [4, 4], [1, 1])
     assert losses[0] == INF
@@ -116,17 +119,19 @@ def test_a_frame_masked_throughout_makes_every_path_impossible():
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_empty_batches_and_targets(reduction):
-    none = ctc_loss(torch.zeros(3, 0, 2), torch.zeros(0, 0, dtype=torch.long), [], [], reduction=reduction)
+def test_empty_batches_and_targets(device, reduction):
+    none = ctc_loss(
+        torch.zeros(3, 0, 2, device=device), torch.zeros(0, 0, dtype=torch.long), [], [], reduction=reduction
+    )
     assert {"none": none.shape == (0,), "mean": none.isnan().all(), "sum": (none == 0).all()}[reduction]
 
-    x = torch.zeros(0, 2, 3, requires_grad=True)
+    x = torch.zeros(0, 2, 3, device=device, requires_grad=True)
     losses = ctc_loss(x, [[1], [1]], [0, 0], [0, 1], reduction="none")
     assert losses.tolist() == [0.0, INF]
     losses.sum().backward()
     assert x.grad.shape == (0, 2, 3)
 
-    x = logits_of(4, 2, 3).requires_grad_()
+    x = logits_of(device, 4, 2, 3).requires_grad_()
     loss = ctc_loss(x, torch.zeros(2, 0, dtype=torch.int32), [4, 2], [0, 0], reduction=reduction)
     blanks = -x.log_softmax(-1)[..., 0]
     expected = torch.stack([blanks[:, 0].sum(), blanks[:2, 1].sum()])
@@ -134,8 +139,8 @@ def test_empty_batches_and_targets(reduction):
     torch.testing.assert_close(loss, expected)
 
 
-def test_one_class_that_is_the_blank():
-    x = torch.zeros(3, 1, 1, requires_grad=True)
+def test_one_class_that_is_the_blank(device):
+    x = torch.zeros(3, 1, 1, device=device, requires_grad=True)
     loss = ctc_loss(x, torch.zeros(1, 0, dtype=torch.long), [3], [0])
     loss.backward()
     assert loss == 0
@@ -143,8 +148,8 @@ def test_one_class_that_is_the_blank():
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_unbatched(reduction):
-    x = logits_of(7, 1, 5)
+def test_unbatched(device, reduction):
+    x = logits_of(device, 7, 1, 5)
     batched = ctc_loss(x, [[1, 2, 2]], [6], [3], reduction=reduction)
     for lengths in ((6, 3), (torch.tensor(6), torch.tensor(3)), ([6], torch.tensor([3], dtype=torch.uint8))):
         loss = ctc_loss(x[:, 0], torch.tensor([1, 2, 2]), *lengths, reduction=reduction)
@@ -165,8 +170,8 @@ INTEGERS = [
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_integers_of_every_dtype(dtype):
-    x = logits_of(7, 2, 5)
+def test_integers_of_every_dtype(device, dtype):
+    x = logits_of(device, 7, 2, 5)
     expected = ctc_loss(x, [[1, 2], [3, 0]], [7, 5], [2, 1])
     targets = torch.tensor([[1, 2], [3, 0]], dtype=dtype)
     lengths = torch.tensor([7, 5], dtype=dtype), torch.tensor([2, 1], dtype=dtype)
@@ -175,15 +180,15 @@ def test_integers_of_every_dtype(dtype):
     assert ctc_loss(x, torch.tensor([1, 2, 3], dtype=dtype), *lengths) == expected
 
 
-def test_an_expanded_incoming_gradient():
-    x = logits_of(6, 3, 4).requires_grad_()
+def test_an_expanded_incoming_gradient(device):
+    x = logits_of(device, 6, 3, 4).requires_grad_()
     losses = ctc_loss(x, [[1], [2], [3]], [6, 6, 6], [1, 1, 1], reduction="none")
-    (expanded,) = torch.autograd.grad(losses, x, torch.ones(()).expand(3), retain_graph=True)
-    (plain,) = torch.autograd.grad(losses, x, torch.ones(3))
+    (expanded,) = torch.autograd.grad(losses, x, torch.ones((), device=device).expand(3), retain_graph=True)
+    (plain,) = torch.autograd.grad(losses, x, torch.ones(3, device=device))
     assert torch.equal(expanded, plain)
 
 
-def test_more_elements_than_an_int32_counts():
+def test_more_elements_than_an_int32_counts(device):
     try:
         with open("/proc/meminfo") as lines:
             available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
@@ -192,7 +197,7 @@ def test_more_elements_than_an_int32_counts():
     if available < 10 * 2**20:
         pytest.skip("needs 10 GB of free memory")
     frames, classes = 2050, 1 << 20
-    x = torch.zeros(frames, 1, classes, dtype=torch.bfloat16)
+    x = torch.zeros(frames, 1, classes, dtype=torch.bfloat16, device=device)
     x[-1, 0, -1] = 16
     loss = ctc_loss(x, [[classes - 1]], [frames], [1], reduction="none")
     # Of the runs of frames that may show the label, `frames` many end with the last one.
@@ -283,9 +288,9 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("change", "error", "message"), ERRORS, ids=[row[2] for row in ERRORS])
-def test_errors(change, error, message):
+def test_errors(device, change, error, message):
     arguments = {
-        "logits": torch.zeros(4, 2, 3),
+        "logits": torch.zeros(4, 2, 3, device=device),
         "targets": [[1, 2], [1, 2]],
         "input_lengths": [4, 4],
         "target_lengths": [2, 2],
@@ -308,10 +313,10 @@ def test_errors(change, error, message):
         {"target_lengths": [2, -1]},
     ],
 )
-def test_unchecked_values_make_their_sample_nan(change):
+def test_unchecked_values_make_their_sample_nan(device, change):
     arguments = {"targets": [[1, 2], [1, 2]], "input_lengths": [4, 4], "target_lengths": [2, 2]} | change
-    losses, gradient = our_loss(logits_of(4, 2, 3), *arguments.values(), validate=False)
-    valid, valid_gradient = our_loss(logits_of(4, 2, 3)[:, :1], [[1, 2]], [4], [2])
+    losses, gradient = our_loss(logits_of(device, 4, 2, 3), *arguments.values(), validate=False)
+    valid, valid_gradient = our_loss(logits_of(device, 4, 2, 3)[:, :1], [[1, 2]], [4], [2])
     assert losses[0] == valid[0]
     assert torch.equal(gradient[:, 0], valid_gradient[:, 0])
     assert losses[1].isnan()
@@ -319,30 +324,30 @@ def test_unchecked_values_make_their_sample_nan(change):
 
 
 @pytest.mark.parametrize("lengths", [[9, 1, 2], [-1, 1, 2]])
-def test_labels_behind_an_unchecked_wrong_length_cannot_be_told(lengths):
-    losses, _ = our_loss(logits_of(4, 3, 3), [1, 2, 1, 1], [4, 4, 4], lengths, validate=False)
+def test_labels_behind_an_unchecked_wrong_length_cannot_be_told(device, lengths):
+    losses, _ = our_loss(logits_of(device, 4, 3, 3), [1, 2, 1, 1], [4, 4, 4], lengths, validate=False)
     assert losses.isnan().all()
 
 
-def test_a_blank_far_below_the_peak_has_its_share():
+def test_a_blank_far_below_the_peak_has_its_share(device):
     x = torch.tensor([[0.0, 9.5, 3000.0]] * 3, dtype=torch.float64).unsqueeze(1)
     expected, expected_gradient = torch_loss(x, torch.tensor([[1]]), torch.tensor([3]), torch.tensor([1]))
-    losses, gradient = our_loss(x.float(), [[1]], [3], [1])
+    losses, gradient = our_loss(x.float().to(device), [[1]], [3], [1])
     torch.testing.assert_close(losses.double(), expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=1e-6)
     assert (gradient[[0, 2], 0, 0] < 0).all()  # before the label or after it
 
 
-def test_a_masked_blank_in_very_many_frames():
-    x = logits_of(100_000, 1, 4) * 0.01
+def test_a_masked_blank_in_very_many_frames(device):
+    x = logits_of(device, 100_000, 1, 4) * 0.01
     x[..., 0] = -INF
     losses, gradient = our_loss(x, [[1, 2, 3]], [100_000], [3])
     assert losses.isfinite().all()
     assert (gradient[..., 0] == 0).all()
 
 
-def test_the_module_passes_its_options_on():
-    x = logits_of(4, 1, 3)
+def test_the_module_passes_its_options_on(device):
+    x = logits_of(device, 4, 1, 3)
     module = CTCLoss(blank=2, reduction="sum", zero_infinity=True, input_type="log_probs", validate=False)
     assert module(x, [[0, 0]], [2], [2]) == 0
     assert module(x, [[2]], [4], [1]).isnan()

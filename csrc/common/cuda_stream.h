@@ -6,6 +6,9 @@
 
 #include "common/gpu.h"
 
+// The dispatch key under which the operators' kernels are registered.
+#define CRNN_DEVICE_KEY CUDA
+
 // Lies in libtorch_cuda. Weak, so that the library loads beside a CPU build of torch as well. (torch's header
 // declares it too where USE_CUDA is defined, and the compiler compares the two.)
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index,

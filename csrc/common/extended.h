@@ -68,8 +68,8 @@ CRNN_INLINE Value power_of_two(ExponentOf<Value> exponent) {
   return with_exponent_raised(broadcast<Value>(1), exponent);
 }
 
-// mantissa * 2^shift for a mantissa in [1, 8) and shift <= 0. What falls below the smallest normal number
-// stays there: next to a mantissa of at least 1 it is nothing.
+// mantissa * 2^shift for a mantissa in [1, 2^60) and shift <= 0. What would fall below the smallest normal
+// number falls no further: next to a mantissa of at least 1 it is nothing.
 template <class Value>
 CRNN_INLINE Value shifted_down(Value mantissa, ExponentOf<Value> shift) {
   using Int = ExponentOf<Value>;

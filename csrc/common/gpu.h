@@ -64,6 +64,9 @@ __device__ inline float log(float x) {
 __device__ inline double log(double x) {
   return ::log(x);
 }
+__device__ inline double log2(double x) {
+  return ::log2(x);
+}
 
 // As crnn::to_compute, by the hardware's own conversion.
 template <class Storage>
@@ -72,6 +75,16 @@ __device__ inline auto to_compute(Storage x) {
     return __half2float(__ushort_as_half(x.bits));
   } else {
     return crnn::to_compute(x);
+  }
+}
+
+// As crnn::FromCompute, likewise.
+template <class Storage, class Real>
+__device__ inline Storage from_compute(Real x) {
+  if constexpr (std::is_same_v<Storage, Half>) {
+    return {__half_as_ushort(__float2half_rn(x))};
+  } else {
+    return FromCompute<Storage>::convert(x);
   }
 }
 

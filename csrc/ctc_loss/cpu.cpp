@@ -38,7 +38,11 @@ void save(const Shape& shape, const Batch& batch, int64_t n, double loss, bool n
   const int64_t frames = batch.frames[n], first = n * shape.frames;
   Real* peak = saved.peak + first;
   Real* posterior = saved.posterior + shape.frames * batch.first_label[n];
-  const int64_t labels = shape.padded ? shape.max_length : batch.length[n];
+  // What concatenated targets hold behind the last sample belongs to it, as padding does.
+  const bool last = n + 1 == shape.samples;
+  const int64_t labels = shape.padded ? shape.max_length
+                         : last       ? shape.labels - batch.first_label[n]
+                                      : batch.length[n];
   int64_t written = 0;
   if (loss < kInfinity) {
     written = frames * sample.target_length;
@@ -53,12 +57,6 @@ void save(const Shape& shape, const Batch& batch, int64_t n, double loss, bool n
   std::fill(posterior + written, posterior + shape.frames * labels, Real(0));
 }
 
-// The weight of a sample's loss in the result.
-double weight(const Shape& shape, const Batch& batch, int64_t n, Reduction reduction) {
-  if (reduction != Reduction::kMean) return 1;
-  return 1 / (double(std::max<int64_t>(batch.length[n], 1)) * double(shape.samples));
-}
-
 // Losses (N). `saved_data`: null if no gradient is needed.
 template <class Storage>
 std::vector<double> forward(const Shape& shape, const Batch& batch, const Tensor& logits, int64_t blank,
@@ -66,7 +64,7 @@ std::vector<double> forward(const Shape& shape, const Batch& batch, const Tensor
   using Real = typename ComputeType<Storage>::Real;
   const Rows<const Storage> rows(logits.const_data_ptr(), logits);
   const bool with_grad = saved_data != nullptr;
-  const Saved<Real> saved(saved_data, shape);
+  const Saved<Real> saved(static_cast<Real*>(saved_data), shape);
   std::vector<double> losses(shape.samples);
 
   // A thread is worth waking for about a thousand vectors of the rows and of the lattice.
@@ -145,7 +143,8 @@ std::tuple<Tensor, Tensor> ctc_loss_cpu(const Tensor& logits, const Tensor& targ
     }
     double total =
         reduction == Reduction::kMean && shape.samples == 0 ? std::numeric_limits<double>::quiet_NaN() : 0.0;
-    for (int64_t n = 0; n < shape.samples; ++n) total += losses[n] * weight(shape, batch, n, reduction);
+    for (int64_t n = 0; n < shape.samples; ++n)
+      total += losses[n] * weight(shape, batch.length[n], reduction);
     *result = total;
   });
   return {loss, saved};
@@ -157,23 +156,18 @@ Tensor ctc_loss_backward_cpu(const Tensor& grad_loss, const Tensor& logits, cons
                              bool normalize) {
   const Shape shape = check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code);
   const Reduction reduction = Reduction(reduction_code);
-  const ScalarType type = compute_type(logits.scalar_type());
-  check(saved_tensor.scalar_type() == type && saved_tensor.numel() == saved_elements(shape), kOp,
-        "saved must be what the forward pass returned with_grad");
-  check(grad_loss.scalar_type() == type &&
-            grad_loss.numel() == (reduction == Reduction::kNone ? shape.samples : 1),
-        kOp, "grad_loss must have the dtype and shape of the loss");
+  check_backward(grad_loss, logits, saved_tensor, shape, reduction);
   const Batch batch = read_batch(shape, targets, input_lengths, target_lengths, blank, false);
   Tensor gradient = torch::stable::empty_like(logits);
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
     using Real = typename ComputeType<Storage>::Real;
-    const Saved<Real> saved(const_cast<void*>(saved_tensor.const_data_ptr()), shape);
+    const Saved<const Real> saved(static_cast<const Real*>(saved_tensor.const_data_ptr()), shape);
     const Real* incoming = static_cast<const Real*>(grad_loss.const_data_ptr());
     const int64_t stride = reduction == Reduction::kNone ? grad_loss.stride(0) : 0;
     std::vector<Real> scale(shape.samples);
     for (int64_t n = 0; n < shape.samples; ++n)
-      scale[n] = Real(double(incoming[n * stride]) * weight(shape, batch, n, reduction));
+      scale[n] = Real(double(incoming[n * stride]) * weight(shape, batch.length[n], reduction));
 
     const Rows<const Storage> logit_rows(logits.const_data_ptr(), logits);
     const Rows<Storage> gradient_rows(gradient.mutable_data_ptr(), gradient);

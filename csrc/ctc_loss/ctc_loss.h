@@ -1,23 +1,12 @@
-// What every backend of ctc_loss shares: its arguments, checked once, and the layout of what the forward pass
-// keeps.
+// What every backend of ctc_loss shares on torch's side: its arguments, checked once.
 #pragma once
 
 #include "common/arguments.h"
+#include "ctc_loss/shape.h"
 
 namespace crnn::ctc_loss {
 
 constexpr const char* kOp = "ctc_loss";
-
-enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };
-
-struct Shape {
-  int64_t frames;      // T
-  int64_t samples;     // N
-  int64_t classes;     // C
-  int64_t max_length;  // S of padded targets
-  bool padded;         // targets (N, S); otherwise concatenated, (sum of target lengths)
-  int64_t labels;      // elements of targets
-};
 
 // Shapes, dtypes, devices and options; not the values of lengths and targets, which may live on a GPU. In the
 // header, because each backend is a library of its own.
@@ -44,26 +33,16 @@ inline Shape check_tensors(const Tensor& logits, const Tensor& targets, const Te
   return shape;
 }
 
-// What the forward pass keeps for the backward pass, one tensor of the computing type:
-//   peak (N, T), inverse_sum (N, T): the statistics of each row, see common/rows.h;
-//   posterior: sample n's label occupancies (T_n, S_n) begin at frames * (its first label's index in
-//   targets).
-// A sample without a gradient has peak +inf, one whose gradient is NaN has peak NaN, in each of its live
-// frames.
-inline int64_t saved_elements(const Shape& shape) {
-  return shape.frames * (2 * shape.samples + shape.labels);
+// What the backward pass gets besides.
+inline void check_backward(const Tensor& grad_loss, const Tensor& logits, const Tensor& saved,
+                           const Shape& shape, Reduction reduction) {
+  const ScalarType type = compute_type(logits.scalar_type());
+  check(saved.scalar_type() == type && saved.numel() == saved_elements(shape) &&
+            saved.device() == logits.device(),
+        kOp, "saved must be what the forward pass returned with_grad");
+  check(grad_loss.scalar_type() == type && grad_loss.device() == logits.device() &&
+            grad_loss.numel() == (reduction == Reduction::kNone ? shape.samples : 1),
+        kOp, "grad_loss must have the dtype, device and shape of the loss");
 }
-
-template <class Real>
-struct Saved {
-  Real* peak;
-  Real* inverse_sum;
-  Real* posterior;
-
-  Saved(void* data, const Shape& shape)
-      : peak(static_cast<Real*>(data)),
-        inverse_sum(peak + shape.frames * shape.samples),
-        posterior(inverse_sum + shape.frames * shape.samples) {}
-};
 
 }  // namespace crnn::ctc_loss

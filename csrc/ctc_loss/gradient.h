@@ -6,19 +6,9 @@
 #include "common/rows.h"
 #include "common/stable.h"
 #include "ctc_loss/batch.h"
+#include "ctc_loss/occupancy.h"
 
 namespace crnn::ctc_loss {
-
-// What the labels leave of a frame. log_odds: the blank's logit above the row's peak. A masked blank has no
-// share; of one as unlikely as float16's lowest number leaves it, what rounding leaves is none either.
-template <int kBytes, class Real>
-CRNN_INLINE Real blank_occupancy(const Real* occupancy, int64_t length, Real log_odds) {
-  constexpr Real kMasked = kZeroExponent * kLn2, kUnlikely = -30000;
-  constexpr Real kRounding = 1000 * std::numeric_limits<Real>::epsilon();
-  const Real rest = 1 - sum<kBytes>(occupancy, length);
-  if (log_odds < kMasked) return 0;
-  return rest < (log_odds < kUnlikely ? kRounding : Real(0)) ? Real(0) : rest;
-}
 
 // Rows [begin, end) of the T*N rows.
 template <class Storage>
@@ -28,7 +18,7 @@ struct GradientRows {
   template <int kBytes>
   static CRNN_INLINE void run(const Shape& shape, const Batch& batch, const Rows<const Storage>& logits,
                               const Rows<Storage>& gradient, int64_t blank, bool normalize,
-                              const Saved<Real>& saved, const Real* scale, RowScratch<Real>* scratch,
+                              const Saved<const Real>& saved, const Real* scale, RowScratch<Real>* scratch,
                               int64_t begin, int64_t end) {
     for (int64_t index = begin, t = begin / shape.samples, n = begin % shape.samples; index < end; ++index) {
       const auto classes = [&] { return scratch->classes(shape.classes); };
@@ -52,7 +42,7 @@ struct GradientRows {
         } else {
           std::fill_n(row, shape.classes, Real(0));
         }
-        row[blank] -= weight * blank_occupancy<kBytes>(occupancy, length, blank_logit - peak);
+        row[blank] -= weight * blank_occupancy(sum<kBytes>(occupancy, length), blank_logit - peak);
         for (int64_t i = 0; i < length; ++i) row[labels[i]] -= weight * occupancy[i];
       }
       write_row(row, shape.classes, target_row, gradient.stride_c);

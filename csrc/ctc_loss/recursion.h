@@ -1,20 +1,9 @@
-// The forward-backward recursion of one sample, on the host.
+// The forward-backward recursion of one sample, on the host; ctc_loss/sides.h has the recurrence.
 //
-// Recurrence, with p the emission of a frame and blank i standing before label i:
-//   alpha'(blank i) = (alpha(blank i) + alpha(label i-1)) * p(blank)
-//   alpha'(label i) = (alpha(label i) + alpha(blank i) + [label i != label i-1] alpha(label i-1))
-//                     * p(label i)
-// beta is the same recurrence from the last frame to the first with the labels in reverse; there the blank
-// that comes before label i on the way is blank i+1. So one routine serves both: a Side keeps, for each
-// label, the label's state and the state of the blank that precedes it in the side's own direction, and
-// beside them the one blank that comes last.
-//
-// alpha walks up and beta walks down at the same time. In the middle they meet: the sum over the transitions
-// between the two halves is P(target). Going on, each side multiplies what it computes with what the other
-// stored there, which is the occupancy of every frame after T steps in all, with the label states of half the
-// frames stored a side. The two sides are independent chains of operations, so the processor overlaps them.
-//
-// The occupancy of blank is not computed: it is 1 minus those of the labels.
+// A Side keeps, for each label, the label's state and that of the blank before it in the side's own
+// direction, and beside them the one blank that comes last. The two sides are independent chains of
+// operations, so the processor overlaps them. The occupancy of blank is not computed: it is 1 minus those of
+// the labels.
 #pragma once
 
 #include <algorithm>
@@ -24,6 +13,7 @@
 #include "common/exp2.h"
 #include "common/rows.h"
 #include "ctc_loss/lattice.h"
+#include "ctc_loss/sides.h"
 
 namespace crnn::ctc_loss {
 
@@ -110,8 +100,6 @@ class Workspace {
   std::unique_ptr<Int[]> exponents_;
 };
 
-enum Direction : int { kForward = 1, kBackward = -1 };
-
 // 1. The states before the first frame and the skip rule.
 template <class Real>
 CRNN_INLINE void start(const Sample<Real>& sample, Workspace<Real>& work) {
@@ -137,16 +125,6 @@ CRNN_INLINE void start(const Sample<Real>& sample, Workspace<Real>& work) {
   for (int64_t i = 1; i < target_length; ++i)
     work.skip_mask[i] = -ExponentOf<Real>(may_skip_blank(sample.labels[i - 1], sample.labels[i]));
 }
-
-// What a side does with the label states of a frame besides keeping them.
-enum class Task { kNothing, kStore, kMeet };
-
-// P(target), as the meeting sides need it.
-template <class Real>
-struct Total {
-  Real inverse_mantissa;
-  ExponentOf<Real> exponent;
-};
 
 // One frame of one side, and what the steps of its vectors have in common.
 template <class Real>

@@ -7,7 +7,7 @@
 
 #include <limits>
 
-#include "common/simd.h"
+#include "common/lengths.h"
 
 namespace crnn::greedy {
 
@@ -18,10 +18,6 @@ CRNN_INLINE bool at_edge_of_token(int32_t current, int32_t beside, int32_t blank
 }
 
 // A length outside [0, T] (those on a GPU are not checked) stands for no frames, and makes the score NaN.
-CRNN_INLINE bool is_possible_length(int64_t length, int64_t frames) {
-  return length >= 0 && length <= frames;
-}
-
 CRNN_INLINE int64_t live_frames(int64_t length, int64_t frames) {
   return is_possible_length(length, frames) ? length : 0;
 }

@@ -28,6 +28,6 @@ auto greedy_decode_cuda(const Tensor& logits, const Tensor& input_lengths, int64
 }  // namespace
 }  // namespace crnn::greedy
 
-STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CRNN_DEVICE_KEY, m) {
   m.impl("greedy_decode", TORCH_BOX(&crnn::greedy::greedy_decode_cuda));
 }

@@ -33,11 +33,12 @@ def torch_loss(logits, targets, input_lengths, target_lengths, blank=0, zero_inf
 
 
 def our_loss(logits, *arguments, weights=None, **options):
-    """The same from crnn_ext, in the precision and with the strides of the logits."""
+    """The same from crnn_ext on the device of the logits, in their precision and with their strides."""
     x = logits.detach().requires_grad_()
     losses = ctc_loss(x, *arguments, reduction="none", **options)
-    (gradient,) = torch.autograd.grad((losses if weights is None else losses * weights).sum(), x)
-    return losses.detach(), gradient
+    total = (losses if weights is None else losses * weights.to(losses.device)).sum()
+    (gradient,) = torch.autograd.grad(total, x)
+    return losses.detach().cpu(), gradient.cpu()
 
 
 @st.composite

@@ -1,0 +1,18 @@
+// The rules for lengths and labels, for host and device.
+#pragma once
+
+#include "common/simd.h"
+
+namespace crnn {
+
+// Is it the number of some of `available` elements?
+CRNN_INLINE bool is_possible_length(int64_t length, int64_t available) {
+  return length >= 0 && length <= available;
+}
+
+// Is it a class that a target may hold?
+CRNN_INLINE bool is_label(int64_t label, int64_t classes, int64_t blank) {
+  return label >= 0 && label < classes && label != blank;
+}
+
+}  // namespace crnn

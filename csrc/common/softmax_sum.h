@@ -1,0 +1,45 @@
+// The sum of a row's softmax terms in one read, by threads that share the row.
+//
+// softmax(row)[c] = 2^((row[c] - peak) * log2(e)) / sum; see common/rows.h, which has the host's way.
+#pragma once
+
+#include <limits>
+
+#include "common/exp2.h"
+#include "common/gpu.h"
+
+namespace crnn {
+
+template <class Real>
+constexpr Real kMinusInfinity = -std::numeric_limits<Real>::infinity();
+
+// softmax's term of x. Next to a peak of -inf, x is -inf or NaN: any finite peak makes that 0 or NaN.
+template <class Real>
+__device__ inline Real softmax_term_of(Real x, Real peak) {
+  return gpu::exp2((x - (peak == kMinusInfinity<Real> ? Real(0) : peak)) * Real(kLog2E));
+}
+
+// A row, or the part of it that some threads have read.
+template <class Real>
+struct SoftmaxSum {
+  Real peak;  // the largest number; NaN is passed over; -inf if there is none
+  Real sum;   // of the terms relative to it; NaN if NaN or +inf were read
+
+  static __device__ SoftmaxSum empty() { return {kMinusInfinity<Real>, 0}; }
+
+  template <int kCount>
+  __device__ void add(const Real (&values)[kCount]) {
+    const Real before = peak;
+    for (int j = 0; j < kCount; ++j) peak = larger(values[j], peak);
+    sum *= softmax_term_of(before, peak);
+    for (int j = 0; j < kCount; ++j) sum += softmax_term_of(values[j], peak);
+  }
+};
+
+template <class Real>
+__device__ inline SoftmaxSum<Real> joined(const SoftmaxSum<Real>& a, const SoftmaxSum<Real>& b) {
+  const Real peak = larger(a.peak, b.peak);
+  return {peak, a.sum * softmax_term_of(a.peak, peak) + b.sum * softmax_term_of(b.peak, peak)};
+}
+
+}  // namespace crnn

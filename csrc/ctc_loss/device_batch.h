@@ -1,0 +1,44 @@
+// The targets and lengths of a batch as kernels read them, from memory that nobody has checked.
+#pragma once
+
+#include "common/lengths.h"
+#include "common/views.h"
+#include "ctc_loss/shape.h"
+
+namespace crnn::ctc_loss {
+
+struct DeviceSample {
+  int64_t frames;
+  int64_t length;       // of its target
+  int64_t first_label;  // index into the labels of all samples, laid out as in targets
+  bool valid;           // false where a length breaks the rules: then all frames count as live, and no label
+};
+
+// Handed to kernels by value. The rules are those of read_batch (batch.h), but for labels, which each kernel
+// has to guard where it uses them.
+struct DeviceBatch {
+  Shape shape;
+  int64_t blank;
+  IndexView targets, input_lengths, target_lengths;
+  // (N), of concatenated targets; above shape.labels where it cannot be told. See first_label.cuh.
+  const int64_t* first_label;
+
+  CRNN_INLINE DeviceSample sample(int64_t n) const {
+    const int64_t frames = input_lengths(n), length = target_lengths(n);
+    const int64_t first = shape.padded ? n * shape.max_length : first_label[n];
+    const int64_t available = shape.padded ? shape.max_length : shape.labels - first;
+    const bool valid = is_possible_length(frames, shape.frames) && is_possible_length(length, available);
+    return valid ? DeviceSample{frames, length, first, true} : DeviceSample{shape.frames, 0, 0, false};
+  }
+
+  CRNN_INLINE int64_t label(int64_t n, const DeviceSample& sample, int64_t i) const {
+    return shape.padded ? targets(n, i) : targets(sample.first_label + i);
+  }
+
+  // No alignment needs more labels: a target has at most as many as frames.
+  CRNN_INLINE int64_t most_labels() const {
+    return smaller(shape.padded ? shape.max_length : shape.labels, shape.frames);
+  }
+};
+
+}  // namespace crnn::ctc_loss

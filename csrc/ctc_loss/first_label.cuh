@@ -1,0 +1,46 @@
+// Where each sample's labels begin in concatenated targets.
+#pragma once
+
+#include "common/warp.h"
+#include "ctc_loss/device_batch.h"
+
+namespace crnn::ctc_loss {
+
+constexpr int kScanBlock = 256;
+
+// One block walks the samples in tiles. Behind a length that breaks the rules nothing can be told: the sums
+// stick at one above the number of labels.
+//
+// target_lengths: (N); first_label: (N)
+static __global__ void __launch_bounds__(kScanBlock)
+    first_label_kernel(IndexView target_lengths, int64_t samples, int64_t labels,
+                       int64_t* __restrict__ first_label) {
+  constexpr int kWarps = kScanBlock / gpu::kWarp;
+  GPU_SHARED(sum_of_warp, int64_t[2][kWarps]);
+  const int lane = threadIdx.x % gpu::kWarp, warp = threadIdx.x / gpu::kWarp;
+  const int64_t lost = labels + 1;
+
+  int64_t before_tile = 0;
+  int buffer = 0;
+  for (int64_t begin = 0; begin < samples; begin += kScanBlock, buffer ^= 1) {
+    const int64_t n = begin + threadIdx.x;
+    const int64_t length = n < samples ? target_lengths(n) : 0;
+    const int64_t own = is_possible_length(length, labels) ? length : lost;
+    int64_t sum = own;
+    for (int distance = 1; distance < gpu::kWarp; distance *= 2) {
+      const int64_t below = gpu::from_lane_below(sum, distance);
+      if (lane >= distance) sum = smaller(sum + below, lost);
+    }
+    if (lane == gpu::kWarp - 1) sum_of_warp[buffer][warp] = sum;
+    __syncthreads();
+    int64_t before = before_tile;
+    for (int w = 0; w < kWarps; ++w) {
+      if (w < warp) before = smaller(before + sum_of_warp[buffer][w], lost);
+      before_tile = smaller(before_tile + sum_of_warp[buffer][w], lost);
+    }
+    const int64_t below = gpu::from_lane_below(sum);
+    if (n < samples) first_label[n] = smaller(before + (lane == 0 ? 0 : below), lost);
+  }
+}
+
+}  // namespace crnn::ctc_loss

@@ -1,0 +1,171 @@
+// The recursion on a GPU: a block a sample, half of it alpha, half of it beta.
+#pragma once
+
+#include "ctc_loss/device_batch.h"
+#include "ctc_loss/emissions.cuh"
+#include "ctc_loss/memory_side.cuh"
+#include "ctc_loss/register_side.cuh"
+
+namespace crnn::ctc_loss {
+
+// Blocks of the two kernels: for targets whose pairs fit the registers of one warp a side, and for any.
+constexpr int kSmallBlock = 2 * gpu::kWarp, kBigBlock = 8 * gpu::kWarp;
+
+// What the recursion reads and writes of all samples.
+template <class Real>
+struct RecursionMemory {
+  const StoredState<Real>* emissions;  // T * (labels + N), see emissions_of
+  StoredState<Real>* stored;           // T * labels; null if no gradient is needed
+  StoredState<Real>* states;           // kStatesPerPair * (labels + N), where a target may be that long
+  Saved<Real> saved;                   // without a gradient its statistics alone
+};
+
+// What comes of the losses: either each of them, or its share in the mean or sum.
+template <class Real>
+struct LossOutput {
+  Reduction reduction;
+  bool zero_infinity;
+  Real* losses;   // (N), for Reduction::kNone
+  double* terms;  // (N), for the others
+};
+
+// Negative log-likelihood of the target, +inf if it is impossible. With `with_grad`, strip.occupancy is
+// written unless it is. The block's threads call it together, and all get the loss.
+template <int kThreads, class Real, class Side>
+__device__ __forceinline__ double walk_both_ways(Side side, bool is_alpha, const Strip<Real>& strip,
+                                                 bool with_grad) {
+  const int64_t middle = (strip.frames + 1) / 2;
+  const int64_t first_end = is_alpha ? middle : strip.frames - middle;
+  if (with_grad) {
+    side.template walk<Task::kStore>(0, first_end, middle, Total<Real>{});
+  } else {
+    side.template walk<Task::kNothing>(0, first_end, middle, Total<Real>{});
+  }
+  const Extended<double> z = gpu::folded_over_group<kThreads>(
+      side.meet(), [](const auto& a, const auto& b) { return normalised(a + b); });
+  if (z.exponent < kVanishedExponent) return std::numeric_limits<double>::infinity();
+  if (with_grad) {
+    const Total<Real> total{Real(1 / z.mantissa), ExponentOf<Real>(z.exponent)};
+    side.template walk<Task::kMeet>(first_end, strip.frames, middle, total);
+  }
+  return -kLn2 * (double(z.exponent) + gpu::log2(z.mantissa));
+}
+
+// The same by the class of sizes that the target has. states: of all samples; first_pair: how many pairs the
+// samples before this one have.
+template <int kThreads, class Real, class Skips>
+__device__ __forceinline__ double loss_of(const Strip<Real>& strip, const Skips& skips,
+                                          StoredState<Real>* states, int64_t first_pair, bool with_grad) {
+  constexpr int kSideWarps = kThreads / 2 / gpu::kWarp;
+  const int thread = threadIdx.x;
+  const auto in_registers = [&](auto pairs, auto warps) {
+    using Side = RegisterSide<Real, pairs(), warps()>;
+    return walk_both_ways<kThreads>(Side(strip, thread, skips), thread < warps() * gpu::kWarp, strip,
+                                    with_grad);
+  };
+  const int64_t pairs = strip.length + 1;
+  constexpr std::integral_constant<int, 1> k1;
+  constexpr std::integral_constant<int, 2> k2;
+  constexpr std::integral_constant<int, 4> k4;
+  if (pairs <= 1 * gpu::kWarp) return in_registers(k1, k1);
+  if (pairs <= 2 * gpu::kWarp) return in_registers(k2, k1);
+  if constexpr (kSideWarps == 1) {
+    return in_registers(k4, k1);
+  } else {
+    constexpr std::integral_constant<int, kSideWarps> kAll;
+    if (pairs <= 4 * gpu::kWarp) return in_registers(k4, k1);
+    if (pairs <= 2 * kSideWarps * gpu::kWarp) return in_registers(k2, kAll);
+    if (pairs <= 4 * kSideWarps * gpu::kWarp) return in_registers(k4, kAll);
+    using Side = MemorySide<Real, kThreads / 2, Skips>;
+    return walk_both_ways<kThreads>(Side(strip, thread, skips, states + kStatesPerPair * first_pair),
+                                    thread < kThreads / 2, strip, with_grad);
+  }
+}
+
+// Whether the rows' statistics and the labels allow a loss that is a number. All threads of the block get it.
+template <class Real>
+__device__ inline bool is_sound(const DeviceBatch& batch, int64_t n, const DeviceSample& sample,
+                                const Real* inverse_sums) {
+  bool sound = sample.valid;
+  if (sound) {
+    for (int64_t t = threadIdx.x; t < sample.frames; t += blockDim.x)
+      sound &= inverse_sums[t] == inverse_sums[t];
+    for (int64_t i = threadIdx.x; i < sample.length; i += blockDim.x)
+      sound &= is_label(batch.label(n, sample, i), batch.shape.classes, batch.blank);
+  }
+  return !__syncthreads_or(!sound);
+}
+
+// Marks the live frames of a sample that has no gradient or a NaN one, and fills what no live frame fills, so
+// that equal inputs give equal tensors, bit for bit.
+template <class Real>
+__device__ inline void complete(const DeviceBatch& batch, int64_t n, const DeviceSample& sample, double loss,
+                                bool no_gradient, const Saved<Real>& saved) {
+  const Shape& shape = batch.shape;
+  const bool has_gradient = loss < std::numeric_limits<double>::infinity();
+  if (!has_gradient) {
+    const Real mark =
+        no_gradient ? std::numeric_limits<Real>::infinity() : std::numeric_limits<Real>::quiet_NaN();
+    for (int64_t t = threadIdx.x; t < sample.frames; t += blockDim.x) {
+      saved.peak[n * shape.frames + t] = mark;
+      saved.inverse_sum[n * shape.frames + t] = 0;
+    }
+  }
+  if (!sample.valid && !shape.padded) return;  // where its labels lie cannot be told
+  const int64_t first = shape.padded ? n * shape.max_length : sample.first_label;
+  // What concatenated targets hold behind the last sample belongs to it, as padding does.
+  const bool last = n + 1 == shape.samples;
+  const int64_t labels = shape.padded ? shape.max_length : last ? shape.labels - first : sample.length;
+  const int64_t written = has_gradient ? sample.frames * sample.length : 0;
+  Real* posterior = saved.posterior + shape.frames * first;
+  for (int64_t i = written + threadIdx.x; i < shape.frames * labels; i += blockDim.x) posterior[i] = 0;
+}
+
+template <int kThreads, class Real>
+__global__ void __launch_bounds__(kThreads) recursion_kernel(DeviceBatch batch, RecursionMemory<Real> memory,
+                                                             LossOutput<Real> output, bool with_grad) {
+  const Shape& shape = batch.shape;
+  const int64_t n = blockIdx.x;
+  const DeviceSample sample = batch.sample(n);
+  const int64_t labels_before = shape.frames * sample.first_label;
+  const auto skips = [&](int64_t a, int64_t b) {
+    return may_skip_blank(int32_t(batch.label(n, sample, a)), int32_t(batch.label(n, sample, b)));
+  };
+
+  double loss = std::numeric_limits<double>::quiet_NaN();
+  if (is_sound(batch, n, sample, memory.saved.inverse_sum + n * shape.frames)) {
+    const Strip<Real> strip{sample.frames, sample.length, emissions_of(memory.emissions, shape, n, sample),
+                            with_grad ? memory.stored + labels_before : nullptr,
+                            with_grad ? memory.saved.posterior + labels_before : nullptr};
+    // No path is shorter than its target, and no class of sizes holds a longer one.
+    loss = sample.length > sample.frames
+               ? std::numeric_limits<double>::infinity()
+               : loss_of<kThreads>(strip, skips, memory.states, sample.first_label + n, with_grad);
+  }
+  const bool no_gradient = output.zero_infinity && loss == std::numeric_limits<double>::infinity();
+  if (with_grad) complete(batch, n, sample, loss, no_gradient, memory.saved);
+  if (threadIdx.x != 0) return;
+  if (no_gradient) loss = 0;
+  if (output.reduction == Reduction::kNone) {
+    output.losses[n] = Real(loss);
+  } else {
+    output.terms[n] = loss * weight(shape, sample.length, output.reduction);
+  }
+}
+
+constexpr int kReductionBlock = 256;
+
+// One block, in an order that depends on N alone.
+//
+// terms: (N); loss: ()
+template <class Real>
+__global__ void __launch_bounds__(kReductionBlock)
+    reduction_kernel(const double* __restrict__ terms, int64_t samples, bool nan_if_none, Real* loss) {
+  double sum = 0;
+  for (int64_t n = threadIdx.x; n < samples; n += kReductionBlock) sum += terms[n];
+  sum = gpu::folded_over_group<kReductionBlock>(sum, [](double a, double b) { return a + b; });
+  if (threadIdx.x != 0) return;
+  *loss = samples == 0 && nan_if_none ? std::numeric_limits<Real>::quiet_NaN() : Real(sum);
+}
+
+}  // namespace crnn::ctc_loss

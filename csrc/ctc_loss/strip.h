@@ -1,0 +1,99 @@
+// One sample as the recursion's kernel sees it, and the step that all its classes of sizes have in common.
+//
+// A side works on pairs: a label and the blank before it in the side's own direction. Pair j has label j of
+// the way; pair S has only the blank that comes last.
+#pragma once
+
+#include "ctc_loss/lattice.h"
+#include "ctc_loss/sides.h"
+
+namespace crnn::ctc_loss {
+
+// An extended-range number in memory: one load, one store.
+template <class Real>
+struct alignas(2 * sizeof(Real)) StoredState {
+  Extended<Real> state;
+};
+
+// A number whose exponent has not been clamped lately.
+template <class Real>
+CRNN_INLINE Extended<Real> clamped(Extended<Real> a) {
+  return {a.mantissa, larger<ExponentOf<Real>>(a.exponent, kZeroExponent)};
+}
+
+// What one sample's recursion reads and writes.
+template <class Real>
+struct Strip {
+  int64_t frames, length;
+  const StoredState<Real>* emissions;  // (T, S + 1): the labels', then blank's
+  StoredState<Real>* stored;  // (T, S): of each frame, the label states of the side that saw it first
+  Real* occupancy;            // (T, S)
+
+  CRNN_INLINE Extended<Real> blank_emission(int64_t t) const { return label_emission(t, length); }
+  CRNN_INLINE Extended<Real> label_emission(int64_t t, int64_t label) const {
+    return emissions[t * (length + 1) + label].state;
+  }
+  CRNN_INLINE Extended<Real> stored_at(int64_t t, int64_t label) const {
+    return stored[t * length + label].state;
+  }
+
+  // share: what a side counts at a frame, alpha with its emission, beta without.
+  template <Task kTask>
+  CRNN_INLINE void put(int64_t t, int64_t label, const Extended<Real>& share, const Extended<Real>& met,
+                       const Total<Real>& total) const {
+    if constexpr (kTask == Task::kStore) stored[t * length + label].state = clamped(share);
+    if constexpr (kTask == Task::kMeet) {
+      const Extended<Real> joint = clamped(share) * met;
+      occupancy[t * length + label] =
+          to_real(Extended<Real>{joint.mantissa * total.inverse_mantissa, joint.exponent - total.exponent});
+    }
+  }
+};
+
+// The way of one side through a strip.
+struct Way {
+  bool forward;
+  int64_t frames, length;
+
+  CRNN_INLINE int64_t frame(int64_t step) const { return forward ? step : frames - 1 - step; }
+  // The target's index of the label of pair j.
+  CRNN_INLINE int64_t label(int64_t j) const { return forward ? j : length - 1 - j; }
+};
+
+template <class Real>
+struct Pair {
+  Extended<Real> blank, label;
+
+  // Before the first frame a path stands on the blank from which both first states can be reached.
+  static CRNN_INLINE Pair before_first_frame(int64_t j) {
+    return {j == 0 ? Extended<Real>::one() : Extended<Real>::zero(), Extended<Real>::zero()};
+  }
+};
+
+// What flows into a pair at a frame, its emissions not counted. Mantissas are at least 1 and grow to three
+// times the largest.
+template <class Real>
+CRNN_INLINE Pair<Real> inflow(const Pair<Real>& pair, const Extended<Real>& label_below, bool may_skip) {
+  const auto& [blank, label] = pair;
+  const ExponentOf<Real> skipping = may_skip ? label_below.exponent : ExponentOf<Real>(kZeroExponent);
+  const ExponentOf<Real> exponent = larger(larger(blank.exponent, label.exponent), skipping);
+  const Real mantissa = shifted_down(label.mantissa, label.exponent - exponent) +
+                        shifted_down(blank.mantissa, blank.exponent - exponent) +
+                        shifted_down(label_below.mantissa, skipping - exponent);
+  return {blank + label_below, {mantissa, exponent}};
+}
+
+// The same pair after the frame.
+template <class Real>
+CRNN_INLINE Pair<Real> emitted(const Pair<Real>& before, const Extended<Real>& blank_emission,
+                               const Extended<Real>& label_emission) {
+  return {before.blank * blank_emission, before.label * label_emission};
+}
+
+// The product of two states, in double.
+template <class Real>
+CRNN_INLINE Extended<double> wide_product(const Extended<Real>& a, const Extended<Real>& b) {
+  return Extended<double>{a.mantissa, a.exponent} * Extended<double>{b.mantissa, b.exponent};
+}
+
+}  // namespace crnn::ctc_loss

@@ -1,0 +1,99 @@
+"""Builds what runs the CUDA kernels on a CPU: the drivers in three variants, and the operators for torch.
+
+`python -m cuda_on_host.build`, in tests/, builds everything; results are in build/cuda_on_host/.
+"""
+
+import fcntl
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from torch.utils import cpp_extension
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+FOLDER = ROOT / "build" / "cuda_on_host"
+
+DRIVERS = sorted(path.stem for path in (HERE / "drivers").glob("*.cu"))
+
+# What kernels and drivers are compiled with; the runtime below them is compiled once, without any of it.
+VARIANTS = {
+    "plain": "-O2",
+    "asan": "-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer",
+    # Instrumented, but not linked with ThreadSanitizer's library: the race checker stands in for it.
+    "race": "-O1 -fsanitize=thread",
+}
+
+# The kernels as operators of torch, under the dispatch key PrivateUse3.
+OPERATORS = FOLDER / "libcrnn_ext_cuda_on_host.so"
+
+
+def driver(variant: str, name: str) -> Path:
+    return FOLDER / variant / name
+
+
+def missing() -> str | None:
+    """Why nothing can be built on this machine; None if it can."""
+    return None if shutil.which("g++") else "the kernels are compiled with g++, and it is not there"
+
+
+def _ninja_file() -> str:
+    includes = f"-I{HERE}/include -I{HERE} -I{ROOT}/csrc"
+    warnings = "-Wall -Wextra -Wno-unknown-pragmas -Wno-psabi"
+    torch_includes = " ".join(f"-isystem {path}" for path in cpp_extension.include_paths())
+    torch_folders = " ".join(f"-L{path} -Wl,-rpath,{path}" for path in cpp_extension.library_paths())
+    lines = [
+        f"common = -std=c++20 -g {warnings} {includes}",
+        "rule compile",
+        "  command = g++ $common $flags -MMD -MF $out.d -x c++ -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "rule link",
+        "  command = g++ $in -o $out $flags",
+    ]
+
+    def target(rule: str, output: Path, inputs: list[Path], flags: str) -> Path:
+        lines.append(f"build {output}: {rule} {' '.join(map(str, inputs))}\n  flags = {flags}")
+        return output
+
+    hidden = "-fPIC -fvisibility=hidden"
+    parts = {
+        path.stem: target("compile", FOLDER / "runtime" / f"{path.stem}.o", [path], f"-O2 {hidden}")
+        for path in sorted((HERE / "runtime").glob("*.cpp"))
+    }
+    race_checker = parts.pop("race_checker")
+    runtime = list(parts.values())
+
+    for variant, flags in VARIANTS.items():
+        for name in DRIVERS:
+            source, compiled = HERE / "drivers" / f"{name}.cu", FOLDER / variant / f"{name}.o"
+            objects = [target("compile", compiled, [source], flags), *runtime]
+            if variant == "race":
+                objects.append(race_checker)
+            target("link", driver(variant, name), objects, flags if variant == "asan" else "")
+
+    stable_abi = f"{VARIANTS['plain']} {hidden} {torch_includes} -DTORCH_TARGET_VERSION=0x020a000000000000"
+    operators = [
+        target("compile", FOLDER / "operators" / f"{path.parent.name}_{path.stem}.o", [path], stable_abi)
+        for path in sorted((ROOT / "csrc").glob("*/cuda.cu"))
+    ]
+    link_flags = f"-shared {torch_folders} -ltorch_cpu -lc10 -Wl,-z,defs"
+    target("link", OPERATORS, [*operators, *runtime], link_flags)
+    return "\n".join(lines) + "\n"
+
+
+def build(*targets: Path) -> None:
+    """Brings the targets up to date: all of them if none is named."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another test run may be building
+        (FOLDER / "build.ninja").write_text(_ninja_file())
+        command = [sys.executable, "-m", "ninja", "-C", FOLDER, *targets]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"the build of {FOLDER} failed\n{done.stdout}{done.stderr}")
+
+
+if __name__ == "__main__":
+    build()

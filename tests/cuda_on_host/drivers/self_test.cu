@@ -1,0 +1,248 @@
+// What CUDA's built-ins give, and sound code that a checker must not report.
+#include "drivers/driver.h"
+
+namespace {
+
+namespace gpu = crnn::gpu;
+using driver::DeviceTensor;
+using driver::expect;
+
+constexpr gpu::Stream kStream = {nullptr, "self_test"};
+
+// ---- Shuffles ----
+
+enum class Mode { kUp, kDown, kXor, kIndex };
+constexpr int kModes = 4, kDistances = 32;
+
+// results: (kModes, kDistances, lanes)
+template <class T, int kWidth>
+__global__ void shuffle_all(T* results) {
+  const int lane = threadIdx.x;
+  const T value = T(lane * 3 + 1);
+  const auto at = [&](Mode mode, int distance) -> T& {
+    return results[(int(mode) * kDistances + distance) * gpu::kWarp + lane];
+  };
+  for (int distance = 0; distance < kDistances; ++distance) {
+    at(Mode::kUp, distance) = __shfl_up_sync(gpu::kAllLanes, value, distance, kWidth);
+    at(Mode::kDown, distance) = __shfl_down_sync(gpu::kAllLanes, value, distance, kWidth);
+    at(Mode::kXor, distance) = __shfl_xor_sync(gpu::kAllLanes, value, distance, kWidth);
+    // Lanes ask for different ones, and for some beyond the width.
+    at(Mode::kIndex, distance) = __shfl_sync(gpu::kAllLanes, value, distance + lane % 3, kWidth);
+  }
+}
+
+// The lane that a value comes from, as PTX defines shfl.sync.
+int source_lane(Mode mode, int lane, int operand, int width) {
+  const int first = lane & ~(width - 1), last = first | (width - 1);
+  switch (mode) {
+    case Mode::kUp:
+      return lane - operand >= first ? lane - operand : lane;
+    case Mode::kDown:
+      return lane + operand <= last ? lane + operand : lane;
+    case Mode::kXor:
+      return (lane ^ operand) <= last ? lane ^ operand : lane;
+    case Mode::kIndex:
+      return first | (operand & (width - 1));
+  }
+  return -1;
+}
+
+template <class T, int kWidth>
+void run_shuffles() {
+  const DeviceTensor<T> results({kModes, kDistances, gpu::kWarp});
+  gpu::launch(shuffle_all<T, kWidth>, 1, gpu::kWarp, 0, kStream, results.data());
+  std::vector<T> expected;
+  for (int mode = 0; mode < kModes; ++mode) {
+    for (int distance = 0; distance < kDistances; ++distance) {
+      for (int lane = 0; lane < gpu::kWarp; ++lane) {
+        const int operand = Mode(mode) == Mode::kIndex ? distance + lane % 3 : distance;
+        expected.push_back(T(source_lane(Mode(mode), lane, operand, kWidth) * 3 + 1));
+      }
+    }
+  }
+  expect("results", results, expected);
+}
+
+// Two groups of lanes, each in a branch of its own with a mask of its own.
+__global__ void shuffle_in_groups(int* results) {
+  const int lane = threadIdx.x;
+  if (lane < 12) {
+    results[lane] = __shfl_xor_sync(0x00000fffu, lane, 3);
+  } else {
+    results[lane] = __shfl_down_sync(0xfffff000u, lane, 1);
+  }
+}
+
+void run_shuffle_in_groups() {
+  const DeviceTensor<int> results({gpu::kWarp});
+  gpu::launch(shuffle_in_groups, 1, gpu::kWarp, 0, kStream, results.data());
+  std::vector<int> expected;
+  for (int lane = 0; lane < gpu::kWarp; ++lane)
+    expected.push_back(lane < 12 ? lane ^ 3 : lane == 31 ? lane : lane + 1);
+  expect("results", results, expected);
+}
+
+// ---- Votes ----
+
+// results: (3, lanes), written by the lanes in the mask
+__global__ void vote(unsigned mask, unsigned holds, unsigned* results) {
+  const int lane = threadIdx.x;
+  if ((mask >> lane & 1) == 0) return;
+  const int predicate = (holds >> lane & 1) != 0 ? 4 : 0;  // any number but 0 is true
+  results[lane] = __ballot_sync(mask, predicate);
+  results[gpu::kWarp + lane] = __any_sync(mask, predicate);
+  results[2 * gpu::kWarp + lane] = __all_sync(mask, predicate);
+}
+
+void run_votes() {
+  for (const unsigned mask : {0xffffffffu, 0x0000ffffu, 0x80000021u, 0x00000001u}) {
+    for (const unsigned holds : {0u, 0xffffffffu, 0x00000020u, 0xffff0000u}) {
+      constexpr unsigned kUnwritten = 77;
+      const DeviceTensor<unsigned> results({3, gpu::kWarp},
+                                           std::vector<unsigned>(3 * gpu::kWarp, kUnwritten));
+      gpu::launch(vote, 1, gpu::kWarp, 0, kStream, mask, holds, results.data());
+      std::vector<unsigned> expected;
+      for (const unsigned result :
+           {holds & mask, unsigned((holds & mask) != 0), unsigned((holds & mask) == mask)})
+        for (int lane = 0; lane < gpu::kWarp; ++lane)
+          expected.push_back((mask >> lane & 1) != 0 ? result : kUnwritten);
+      expect("results", results, expected);
+    }
+  }
+}
+
+// ---- Blocks ----
+
+// results: (2, rounds, threads): whether thread number `round` of the block is there, and whether it was
+// before
+__global__ void vote_in_block(int rounds, int* results) {
+  const int thread = threadIdx.x, threads = blockDim.x;
+  int before = 0;
+  for (int round = 0; round < rounds; ++round) {
+    results[round * threads + thread] = __syncthreads_or(thread == round * 2);
+    results[(rounds + round) * threads + thread] = before;
+    before = __syncthreads_or(false);
+  }
+}
+
+void run_block_votes() {
+  constexpr int kRounds = 40, kThreads = 64;
+  const DeviceTensor<int> results({2, kRounds, kThreads});
+  gpu::launch(vote_in_block, 1, kThreads, 0, kStream, kRounds, results.data());
+  std::vector<int> expected;
+  for (int round = 0; round < kRounds; ++round)
+    expected.resize(expected.size() + kThreads, round * 2 < kThreads ? 1 : 0);
+  expected.resize(2 * kRounds * kThreads, 0);
+  expect("results", results, expected);
+}
+
+// results: (blocks, threads), each thread's number in the grid, reversed within the block
+__global__ void number_threads(int* results) {
+  GPU_DYNAMIC_SHARED(int, numbers);
+  GPU_SHARED(threads, int);
+  numbers[threadIdx.x] = blockIdx.x * blockDim.x + threadIdx.x;
+  if (threadIdx.x == 0) threads = blockDim.x;
+  __syncthreads();
+  const int mirrored = threads - 1 - threadIdx.x;
+  results[(gridDim.x - 1 - blockIdx.x) * blockDim.x + threadIdx.x] = numbers[mirrored];
+}
+
+void run_number_threads() {
+  constexpr int kBlocks = 7, kThreads = 1024;
+  const DeviceTensor<int> results({kBlocks, kThreads});
+  gpu::launch(number_threads, kBlocks, kThreads, kThreads * sizeof(int), kStream, results.data());
+  std::vector<int> expected(kBlocks * kThreads);
+  for (int i = 0; i < kBlocks * kThreads; ++i) expected[i] = kBlocks * kThreads - 1 - i;
+  expect("results", results, expected);
+}
+
+// ---- Atomic additions ----
+
+// results: (1 + all threads): the sum, and how often each partial sum was met before an addition
+template <class T>
+__global__ void add_all(T* results) {
+  const T before = atomicAdd(results, T(2));
+  atomicAdd(&results[1 + int64_t(before) / 2], T(1));
+}
+
+template <class T>
+void run_atomics() {
+  constexpr int kBlocks = 3, kThreads = 64, kAdditions = kBlocks * kThreads;
+  const DeviceTensor<T> results({1 + kAdditions}, std::vector<T>(1 + kAdditions));
+  gpu::launch(add_all<T>, kBlocks, kThreads, 0, kStream, results.data());
+  std::vector<T> expected(1 + kAdditions, T(1));
+  expected[0] = T(2 * kAdditions);
+  expect("results", results, expected);
+}
+
+// ---- Sound orders ----
+
+// Neighbours pass a number on: within a half of the warp by the half's own __syncwarp, and then from half to
+// half by that of all lanes.
+__global__ void pass_on(int* results) {
+  GPU_SHARED(held, int[gpu::kWarp]);
+  const int lane = threadIdx.x, half = lane / 16;
+  const unsigned mask = half == 0 ? 0x0000ffffu : 0xffff0000u;
+  held[lane] = lane;
+  __syncwarp(mask);
+  const int neighbour = held[half * 16 + (lane + 1) % 16];
+  __syncwarp(mask);
+  held[lane] = neighbour;
+  __syncwarp();
+  results[lane] = held[(lane + 16) % gpu::kWarp];
+}
+
+void run_pass_on() {
+  const DeviceTensor<int> results({gpu::kWarp});
+  gpu::launch(pass_on, 1, gpu::kWarp, 0, kStream, results.data());
+  std::vector<int> expected;
+  for (int lane = 0; lane < gpu::kWarp; ++lane) expected.push_back((lane / 16 ^ 1) * 16 + (lane + 1) % 16);
+  expect("results", results, expected);
+}
+
+// Each thread has a byte of its own; all read a number that only the next launch writes.
+__global__ void write_bytes(const unsigned char* __restrict__ number, unsigned char* bytes) {
+  bytes[blockIdx.x * blockDim.x + threadIdx.x] = *number;
+}
+
+__global__ void write_number(unsigned char* number) {
+  if (threadIdx.x == 0) *number += 1;
+}
+
+void run_neighbouring_bytes() {
+  constexpr int kBlocks = 3, kThreads = 32;
+  const DeviceTensor<unsigned char> number({1}, {1}), bytes({kBlocks * kThreads});
+  for (int i = 0; i < 2; ++i) {
+    gpu::launch(write_bytes, kBlocks, kThreads, 0, kStream, number.data(), bytes.data());
+    gpu::launch(write_number, 1, kThreads, 0, kStream, number.data());
+  }
+  expect("bytes", bytes, std::vector<int>(kBlocks * kThreads, 2));
+  expect("number", number, std::vector<int>{3});
+}
+
+}  // namespace
+
+int main(int arguments, char** argument) {
+  const std::vector<driver::Case> cases = {
+      {"shuffles", run_shuffles<int, 32>},
+      {"shuffles among 16", run_shuffles<unsigned, 16>},
+      {"shuffles among 8", run_shuffles<long, 8>},
+      {"shuffles among 4", run_shuffles<unsigned long, 4>},
+      {"shuffles among 2", run_shuffles<long long, 2>},
+      {"shuffles among 1", run_shuffles<unsigned long long, 1>},
+      {"shuffles of float", run_shuffles<float, 32>},
+      {"shuffles of double", run_shuffles<double, 16>},
+      {"shuffles in groups", run_shuffle_in_groups},
+      {"votes", run_votes},
+      {"votes of a block", run_block_votes},
+      {"numbers of threads", run_number_threads},
+      {"atomic additions of int", run_atomics<int>},
+      {"atomic additions of unsigned", run_atomics<unsigned>},
+      {"atomic additions of unsigned long long", run_atomics<unsigned long long>},
+      {"atomic additions of float", run_atomics<float>},
+      {"atomic additions of double", run_atomics<double>},
+      {"numbers passed on within a warp", run_pass_on},
+      {"neighbouring bytes", run_neighbouring_bytes},
+  };
+  return driver::run(cases, arguments, argument);
+}

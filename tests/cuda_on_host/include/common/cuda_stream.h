@@ -1,0 +1,22 @@
+// The twin of csrc/common/cuda_stream.h under which kernels run on the CPU.
+#pragma once
+
+#include "common/gpu.h"
+
+// A key that no device of torch has: tests call the kernels under it.
+#define CRNN_DEVICE_KEY PrivateUse3
+
+namespace crnn {
+
+class DeviceScope {
+ public:
+  template <class Tensor>
+  DeviceScope(const Tensor&, const char* op) : stream_{nullptr, op} {}
+
+  gpu::Stream stream() const { return stream_; }
+
+ private:
+  gpu::Stream stream_;
+};
+
+}  // namespace crnn

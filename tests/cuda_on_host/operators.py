@@ -1,0 +1,47 @@
+"""The CUDA kernels in place of the CPU kernels of crnn_ext's operators."""
+
+import functools
+import warnings
+from contextlib import contextmanager
+
+import torch
+
+from cuda_on_host import build
+
+KEY = torch._C.DispatchKey.PrivateUse3
+
+missing = build.missing
+
+
+@functools.cache
+def load():
+    """Builds and loads the kernels. Nothing calls them yet."""
+    build.build(build.OPERATORS)
+    torch.ops.load_library(build.OPERATORS)
+
+
+def _names():
+    """The operators that have such a kernel, without the namespace."""
+    names = torch._C._dispatch_get_all_op_names()
+    ours = [name for name in names if name.startswith("crnn_ext::")]
+    return [
+        name.removeprefix("crnn_ext::")
+        for name in ours
+        if torch._C._dispatch_has_kernel_for_dispatch_key(name, KEY.name)
+    ]
+
+
+@contextmanager
+def on_cpu_tensors():
+    """Operators called with CPU tensors run the CUDA kernels."""
+    library = torch.library.Library("crnn_ext", "IMPL", "CPU")
+    try:
+        for name in _names():
+            operator = getattr(torch.ops.crnn_ext, name).default
+            kernel = functools.partial(operator.redispatch, torch._C.DispatchKeySet(KEY))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)
+                library.impl(name, kernel, allow_override=True)
+        yield
+    finally:
+        library._destroy()

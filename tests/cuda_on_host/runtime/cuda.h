@@ -1,0 +1,147 @@
+// What kernels and their tests use of CUDA, for a host compiler: keywords, built-in variables, barriers,
+// shuffles, votes, atomic additions, and the part of the runtime's interface that moves memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "runtime/scheduler.h"
+
+#define __global__
+#define __device__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __host__
+#define __launch_bounds__(...)
+
+struct uint3 {
+  unsigned x, y, z;
+};
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+// Those of the thread that runs.
+extern uint3 threadIdx, blockIdx;
+extern dim3 blockDim, gridDim;
+
+// ---- Barriers ----
+
+inline void __syncthreads(cuda_on_host::Place place = cuda_on_host::Place::current()) {
+  cuda_on_host::meet_block(false, place);
+}
+
+inline int __syncthreads_or(int predicate, cuda_on_host::Place place = cuda_on_host::Place::current()) {
+  return cuda_on_host::meet_block(predicate != 0, place);
+}
+
+inline void __syncwarp(unsigned mask = 0xffffffffu,
+                       cuda_on_host::Place place = cuda_on_host::Place::current()) {
+  cuda_on_host::meet_lanes(cuda_on_host::WarpCall::kSync, mask, 0, 0, 32, place);
+}
+
+// ---- Shuffles and votes ----
+
+namespace cuda_on_host {
+
+template <class T, class... Others>
+constexpr bool is_one_of = (std::is_same_v<T, Others> || ...);
+
+template <class T>
+T shuffled(WarpCall call, unsigned mask, T value, int argument, int width, Place place) {
+  static_assert(
+      is_one_of<T, int, unsigned, long, unsigned long, long long, unsigned long long, float, double>,
+      "CUDA does not shuffle this type");
+  uint64_t bits = 0;
+  memcpy(&bits, &value, sizeof(value));
+  bits = meet_lanes(call, mask, bits, argument, width, place);
+  memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+inline unsigned voted(WarpCall call, unsigned mask, int predicate, Place place) {
+  return unsigned(meet_lanes(call, mask, predicate != 0, 0, 32, place));
+}
+
+}  // namespace cuda_on_host
+
+template <class T>
+T __shfl_sync(unsigned mask, T value, int lane, int width = 32,
+              cuda_on_host::Place place = cuda_on_host::Place::current()) {
+  return cuda_on_host::shuffled(cuda_on_host::WarpCall::kShuffle, mask, value, lane, width, place);
+}
+
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, unsigned distance, int width = 32,
+                 cuda_on_host::Place place = cuda_on_host::Place::current()) {
+  return cuda_on_host::shuffled(cuda_on_host::WarpCall::kShuffleUp, mask, value, int(distance), width, place);
+}
+
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32,
+                   cuda_on_host::Place place = cuda_on_host::Place::current()) {
+  return cuda_on_host::shuffled(cuda_on_host::WarpCall::kShuffleDown, mask, value, int(distance), width,
+                                place);
+}
+
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32,
+                  cuda_on_host::Place place = cuda_on_host::Place::current()) {
+  return cuda_on_host::shuffled(cuda_on_host::WarpCall::kShuffleXor, mask, value, lanes, width, place);
+}
+
+inline unsigned __ballot_sync(unsigned mask, int predicate,
+                              cuda_on_host::Place place = cuda_on_host::Place::current()) {
+  return cuda_on_host::voted(cuda_on_host::WarpCall::kBallot, mask, predicate, place);
+}
+
+inline int __any_sync(unsigned mask, int predicate,
+                      cuda_on_host::Place place = cuda_on_host::Place::current()) {
+  return int(cuda_on_host::voted(cuda_on_host::WarpCall::kAny, mask, predicate, place));
+}
+
+inline int __all_sync(unsigned mask, int predicate,
+                      cuda_on_host::Place place = cuda_on_host::Place::current()) {
+  return int(cuda_on_host::voted(cuda_on_host::WarpCall::kAll, mask, predicate, place));
+}
+
+// The position of the lowest bit, from 1 on; 0 if there is none.
+inline int __ffs(int bits) {
+  return __builtin_ffs(bits);
+}
+
+// ---- Atomic additions ----
+
+int atomicAdd(int* address, int value);
+unsigned atomicAdd(unsigned* address, unsigned value);
+unsigned long long atomicAdd(unsigned long long* address, unsigned long long value);
+float atomicAdd(float* address, float value);
+double atomicAdd(double* address, double value);
+
+// ---- Memory ----
+
+using cudaStream_t = struct CudaStream*;
+
+enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation };
+
+enum cudaMemcpyKind {
+  cudaMemcpyHostToHost,
+  cudaMemcpyHostToDevice,
+  cudaMemcpyDeviceToHost,
+  cudaMemcpyDeviceToDevice
+};
+
+// Fresh memory is full of NaN, and counts as written by nobody.
+cudaError_t cudaMalloc(void** memory, size_t bytes);
+cudaError_t cudaFree(void* memory);
+cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind);
+cudaError_t cudaMemset(void* memory, int byte, size_t bytes);
+cudaError_t cudaDeviceSynchronize();
+const char* cudaGetErrorString(cudaError_t error);
+
+template <class T>
+cudaError_t cudaMalloc(T** memory, size_t bytes) {
+  return cudaMalloc(reinterpret_cast<void**>(memory), bytes);
+}

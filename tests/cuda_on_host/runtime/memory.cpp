@@ -1,0 +1,86 @@
+// Device memory, which is the host's; and atomic additions, which need no care while one thread runs at a
+// time.
+#include <malloc.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "runtime/checker.h"
+#include "runtime/cuda.h"
+#include "runtime/shared_memory.h"
+
+using cuda_on_host::checker;
+
+namespace {
+
+// Inlined, so that the caller is the kernel.
+template <class T>
+__attribute__((always_inline)) inline T added(T* address, T value) {
+  if (checker != nullptr) checker->atomic_access(address, sizeof(T), __builtin_return_address(0));
+  const T before = *address;
+  *address = before + value;
+  return before;
+}
+
+}  // namespace
+
+int atomicAdd(int* address, int value) {
+  return added(address, value);
+}
+
+unsigned atomicAdd(unsigned* address, unsigned value) {
+  return added(address, value);
+}
+
+unsigned long long atomicAdd(unsigned long long* address, unsigned long long value) {
+  return added(address, value);
+}
+
+float atomicAdd(float* address, float value) {
+  return added(address, value);
+}
+
+double atomicAdd(double* address, double value) {
+  return added(address, value);
+}
+
+cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  *memory = std::malloc(bytes);
+  if (*memory == nullptr && bytes > 0) return cudaErrorMemoryAllocation;
+  cuda_on_host::fill_with_poison(*memory, bytes);
+  if (checker != nullptr) checker->memory_appears(*memory, bytes);
+  return cudaSuccess;
+}
+
+cudaError_t cudaFree(void* memory) {
+  if (checker != nullptr) checker->memory_vanishes(memory, malloc_usable_size(memory));
+  std::free(memory);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
+  if (checker != nullptr) {
+    const size_t unwritten = checker->first_unwritten(from, bytes);
+    if (unwritten < bytes)
+      throw cuda_on_host::Error("cudaMemcpy reads what nobody has written: byte " +
+                                std::to_string(unwritten) + " of " + std::to_string(bytes));
+    checker->host_writes(to, bytes);
+  }
+  if (bytes > 0) std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemset(void* memory, int byte, size_t bytes) {
+  if (bytes > 0) std::memset(memory, byte, bytes);
+  if (checker != nullptr) checker->host_writes(memory, bytes);
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceSynchronize() {
+  return cudaSuccess;
+}
+
+const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess ? "no error" : "out of memory";
+}

@@ -1,0 +1,341 @@
+// Finds data races and reads of memory that nobody wrote.
+//
+// The compiler's instrumentation for ThreadSanitizer calls a function at every access to memory. Here those
+// functions know CUDA's rules instead of those of threads on a host: two threads of a block are ordered by
+// __syncthreads, two lanes of a warp by a chain of __syncwarp, two blocks of a launch by nothing; shuffles
+// and votes order nothing; atomic accesses do not race with each other. Races are found whatever the
+// schedule, as long as both accesses happen.
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <optional>
+#include <sstream>
+#include <unordered_map>
+#include <vector>
+
+#include "runtime/checker.h"
+
+namespace cuda_on_host {
+namespace {
+
+constexpr int kWarp = 32;
+constexpr uintptr_t kWord = 4;
+constexpr uintptr_t kPage = 4096;
+
+enum class Kind : uint8_t { kRead, kWrite, kAtomic };
+
+// An access to some bytes of a word, and when it was.
+struct Access {
+  uint32_t launch;
+  uint32_t block;
+  uint32_t meeting;  // of the whole block: how many came before
+  uint32_t clock;    // the thread's own, which goes on at each of its __syncwarp
+  uint16_t thread;
+  uint8_t bytes;  // a bit for each
+  Kind kind;
+  const void* caller;
+
+  int warp() const { return thread / kWarp; }
+  int lane() const { return thread % kWarp; }
+};
+
+struct Word {
+  // A bit a byte.
+  uint8_t watched = 0;
+  uint8_t unwritten = 0;
+  // Those that a later access may race with.
+  std::vector<Access> accesses;
+};
+
+struct Page {
+  std::array<Word, kPage / kWord> words;
+};
+
+struct Finding {
+  Access access;
+  std::optional<Access> earlier;  // that it races with; none if it reads what nobody has written
+};
+
+const char* verb(Kind kind) {
+  switch (kind) {
+    case Kind::kRead:
+      return "read";
+    case Kind::kWrite:
+      return "write";
+    case Kind::kAtomic:
+      return "atomic access";
+  }
+  return "";
+}
+
+// Folder and name of a path, as other errors show it.
+std::string shortened(const std::string& path) {
+  const size_t name = path.rfind('/');
+  const size_t folder = name == std::string::npos || name == 0 ? name : path.rfind('/', name - 1);
+  return path.substr(folder == std::string::npos ? 0 : folder + 1);
+}
+
+// The source line of an address in the program, and those that it was inlined into.
+std::string source_line(const void* caller) {
+  Dl_info module{};
+  if (dladdr(caller, &module) == 0) return "an unknown line";
+  std::ostringstream command;
+  // The address is that behind the call.
+  command << "addr2line -i -e '" << module.dli_fname << "' 0x" << std::hex
+          << static_cast<const char*>(caller) - static_cast<const char*>(module.dli_fbase) - 1
+          << " 2>/dev/null";
+  std::string lines;
+  if (FILE* output = popen(command.str().c_str(), "r"); output != nullptr) {
+    char line[4096];
+    while (std::fgets(line, sizeof(line), output) != nullptr) {
+      const std::string path(line, std::string(line).find_first_of(" \n"));
+      if (path.starts_with("/usr/"))
+        continue;  // the standard library, through which a launch calls the kernel
+      lines += (lines.empty() ? "" : " in ") + shortened(path);
+    }
+    pclose(output);
+  }
+  return lines.empty() ? "an unknown line (addr2line is not installed)" : lines;
+}
+
+class RaceChecker : public Checker {
+ public:
+  void launch_begins() override {
+    ++launch_;
+    findings_.clear();
+  }
+  void block_begins(int64_t block, int threads) override;
+  void thread_runs(int thread) override { thread_ = thread; }
+  void block_meets() override { ++meeting_; }
+  void lanes_meet(int warp, unsigned lanes) override;
+  void memory_appears(const void* memory, size_t bytes) override;
+  void memory_vanishes(const void* memory, size_t bytes) override;
+  void host_writes(const void* memory, size_t bytes) override;
+  size_t first_unwritten(const void* memory, size_t bytes) const override;
+  void atomic_access(const void* memory, size_t bytes, const void* caller) override {
+    access(memory, bytes, Kind::kAtomic, caller);
+  }
+  std::string findings() const override;
+
+  void access(const void* memory, size_t bytes, Kind kind, const void* caller);
+
+ private:
+  Page* page_at(uintptr_t address) const;
+  bool comes_before(const Access& earlier) const;
+  void access_word(Word& word, const Access& access);
+  void add_finding(const Access& access, const std::optional<Access>& earlier);
+
+  // Calls body(word, bytes) for each word, `bytes` having a bit for each byte, on pages that are watched.
+  template <class Body>
+  void for_each_word(const void* memory, size_t bytes, const Body& body) const {
+    const auto begin = reinterpret_cast<uintptr_t>(memory), end = begin + bytes;
+    if (begin >= end_of_watched_ || end <= begin_of_watched_) return;
+    for (uintptr_t at = begin; at < end;) {
+      const uintptr_t word = at / kWord * kWord, next = std::min(end, word + kWord);
+      if (Page* page = page_at(at); page != nullptr)
+        body(page->words[word % kPage / kWord], uint8_t(((1u << (next - word)) - 1) & -(1u << (at - word))));
+      at = next;
+    }
+  }
+
+  std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages_;
+  uintptr_t begin_of_watched_ = UINTPTR_MAX, end_of_watched_ = 0;
+  mutable uintptr_t latest_address_ = UINTPTR_MAX;  // of the page that was looked up last
+  mutable Page* latest_page_ = nullptr;
+
+  uint32_t launch_ = 0, block_ = 0, meeting_ = 0;
+  int thread_ = kHost;
+  // For each thread and lane of its warp: up to which clock of that lane all comes before what it does now.
+  std::vector<std::array<uint32_t, kWarp>> clocks_;
+
+  std::map<std::pair<const void*, const void*>, Finding> findings_;  // one for each pair of source lines
+};
+
+void RaceChecker::block_begins(int64_t block, int threads) {
+  block_ = uint32_t(block);
+  meeting_ = 0;
+  clocks_.assign(threads, {});
+  for (int i = 0; i < threads; ++i) clocks_[i][i % kWarp] = 1;
+}
+
+void RaceChecker::lanes_meet(int warp, unsigned lanes) {
+  std::array<uint32_t, kWarp> joined{};
+  for (int lane = 0; lane < kWarp; ++lane) {
+    if ((lanes & 1u << lane) == 0) continue;
+    for (int i = 0; i < kWarp; ++i) joined[i] = std::max(joined[i], clocks_[warp * kWarp + lane][i]);
+  }
+  for (int lane = 0; lane < kWarp; ++lane) {
+    if ((lanes & 1u << lane) == 0) continue;
+    clocks_[warp * kWarp + lane] = joined;
+    ++clocks_[warp * kWarp + lane][lane];
+  }
+}
+
+Page* RaceChecker::page_at(uintptr_t address) const {
+  const uintptr_t number = address / kPage;
+  if (number != latest_address_) {
+    const auto found = pages_.find(number);
+    latest_address_ = number;
+    latest_page_ = found == pages_.end() ? nullptr : found->second.get();
+  }
+  return latest_page_;
+}
+
+void RaceChecker::memory_appears(const void* memory, size_t bytes) {
+  const auto begin = reinterpret_cast<uintptr_t>(memory), end = begin + bytes;
+  begin_of_watched_ = std::min(begin_of_watched_, begin);
+  end_of_watched_ = std::max(end_of_watched_, end);
+  latest_address_ = UINTPTR_MAX;
+  for (uintptr_t number = begin / kPage; number * kPage < end; ++number)
+    if (std::unique_ptr<Page>& page = pages_[number]; page == nullptr) page = std::make_unique<Page>();
+  for_each_word(memory, bytes, [](Word& word, uint8_t bytes_of_word) {
+    word.watched |= bytes_of_word;
+    word.unwritten |= bytes_of_word;
+  });
+}
+
+void RaceChecker::memory_vanishes(const void* memory, size_t bytes) {
+  for_each_word(memory, bytes, [](Word& word, uint8_t) { word = Word(); });
+}
+
+void RaceChecker::host_writes(const void* memory, size_t bytes) {
+  for_each_word(memory, bytes, [](Word& word, uint8_t bytes_of_word) { word.unwritten &= ~bytes_of_word; });
+}
+
+size_t RaceChecker::first_unwritten(const void* memory, size_t bytes) const {
+  for (size_t i = 0; i < bytes; ++i) {
+    bool unwritten = false;
+    for_each_word(static_cast<const char*>(memory) + i, 1,
+                  [&](Word& word, uint8_t byte) { unwritten = (word.unwritten & byte) != 0; });
+    if (unwritten) return i;
+  }
+  return bytes;
+}
+
+void RaceChecker::access(const void* memory, size_t bytes, Kind kind, const void* caller) {
+  if (thread_ == kHost) return;
+  const uint32_t clock = clocks_[thread_][thread_ % kWarp];
+  for_each_word(memory, bytes, [&](Word& word, uint8_t bytes_of_word) {
+    const auto watched = uint8_t(bytes_of_word & word.watched);
+    if (watched != 0)
+      access_word(word, {launch_, block_, meeting_, clock, uint16_t(thread_), watched, kind, caller});
+  });
+}
+
+// Before what the current thread does now?
+bool RaceChecker::comes_before(const Access& earlier) const {
+  if (earlier.launch != launch_) return true;
+  if (earlier.block != block_) return false;
+  if (earlier.thread == thread_ || earlier.meeting != meeting_) return true;
+  return earlier.warp() == thread_ / kWarp && clocks_[thread_][earlier.lane()] >= earlier.clock;
+}
+
+void RaceChecker::access_word(Word& word, const Access& access) {
+  if (access.kind != Kind::kWrite && (word.unwritten & access.bytes) != 0) add_finding(access, std::nullopt);
+  if (access.kind != Kind::kRead) word.unwritten &= ~access.bytes;
+
+  // Accesses of one kind that are unordered stand for all that follow if they are from a block that has
+  // ended, or from two warps: what will race with the next one will race with one of these too.
+  bool in_ended_block = false;
+  int a_warp = -1, another_warp = -1;
+  const auto stands_no_more = [&](const Access& earlier) {
+    if (earlier.launch != launch_) return true;
+    if ((earlier.bytes & access.bytes) == 0) return false;
+    const bool same_kind = access.kind == earlier.kind;
+    if (comes_before(earlier)) {
+      // What is unordered with the earlier one will be unordered with this one, which is at least as strong.
+      return (earlier.bytes & ~access.bytes) == 0 && (same_kind || access.kind == Kind::kWrite);
+    }
+    if (!same_kind || access.kind == Kind::kWrite) add_finding(access, earlier);
+    if (same_kind && (access.bytes & ~earlier.bytes) == 0) {
+      in_ended_block |= earlier.block != block_;
+      (a_warp == -1 || a_warp == earlier.warp() ? a_warp : another_warp) = earlier.warp();
+    }
+    return false;
+  };
+  std::erase_if(word.accesses, stands_no_more);
+  if (!in_ended_block && another_warp == -1) word.accesses.push_back(access);
+}
+
+void RaceChecker::add_finding(const Access& access, const std::optional<Access>& earlier) {
+  const void* earlier_caller = earlier ? earlier->caller : nullptr;
+  findings_.try_emplace(std::minmax(access.caller, earlier_caller), Finding{access, earlier});
+}
+
+std::string RaceChecker::findings() const {
+  const auto shown = [](const Access& access) {
+    return std::string(verb(access.kind)) + " at " + source_line(access.caller) + " by block " +
+           std::to_string(access.block) + ", thread " + std::to_string(access.thread);
+  };
+  std::string text;
+  for (const auto& [callers, finding] : findings_) {
+    if (!text.empty()) text += "\n";
+    if (finding.earlier) {
+      text += "data race: " + shown(*finding.earlier) + ", and " + shown(finding.access) + ", unordered";
+    } else {
+      text += "uninitialised memory: " + shown(finding.access);
+    }
+  }
+  return text;
+}
+
+RaceChecker race_checker;
+
+// What was found may well be why the program crashes.
+void show_findings_of_crash(int signal) {
+  std::fprintf(stderr, "crash; found before it:\n%s\n", race_checker.findings().c_str());
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
+
+[[maybe_unused]] const bool entered = [] {
+  checker = &race_checker;
+  for (const int signal : {SIGSEGV, SIGBUS, SIGABRT}) std::signal(signal, show_findings_of_crash);
+  return true;
+}();
+
+}  // namespace
+}  // namespace cuda_on_host
+
+using cuda_on_host::Kind;
+using cuda_on_host::race_checker;
+
+// What the instrumentation calls. `caller` is the kernel's line.
+#define CALLER __builtin_return_address(0)
+#define READ_AND_WRITE(bytes)                             \
+  void __tsan_read##bytes(void* at) {                     \
+    race_checker.access(at, bytes, Kind::kRead, CALLER);  \
+  }                                                       \
+  void __tsan_write##bytes(void* at) {                    \
+    race_checker.access(at, bytes, Kind::kWrite, CALLER); \
+  }                                                       \
+  void __tsan_unaligned_read##bytes(void* at) {           \
+    race_checker.access(at, bytes, Kind::kRead, CALLER);  \
+  }                                                       \
+  void __tsan_unaligned_write##bytes(void* at) {          \
+    race_checker.access(at, bytes, Kind::kWrite, CALLER); \
+  }
+
+extern "C" {
+READ_AND_WRITE(1)
+READ_AND_WRITE(2)
+READ_AND_WRITE(4)
+READ_AND_WRITE(8)
+READ_AND_WRITE(16)
+void __tsan_read_range(void* at, size_t bytes) {
+  race_checker.access(at, bytes, Kind::kRead, CALLER);
+}
+void __tsan_write_range(void* at, size_t bytes) {
+  race_checker.access(at, bytes, Kind::kWrite, CALLER);
+}
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+void __tsan_vptr_update(void*, void*) {}
+void __tsan_vptr_read(void*) {}
+}
