@@ -17,7 +17,7 @@ NATIVE_SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh
 # Spinning OpenMP threads fight with each other on a busy machine.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test bench lint cuda clean
+.PHONY: demo test bench lint cuda gpu clean
 
 demo: $(READY)
 	$(BIN_PYTHON) examples/handwritten_digits.py
@@ -38,6 +38,11 @@ lint: $(READY)
 # The CUDA library beside the others, also where torch is a CPU build; TORCH_CUDA_ARCH_LIST chooses the GPUs.
 cuda: $(READY)
 	CRNN_EXT_CUDA=1 $(BIN_PYTHON) setup.py --quiet build_ext --inplace
+
+# Builds for the GPU that is here and runs what only a GPU can show; DRY=1 tries that without one. With what
+# .venv has, or where there is none $(PYTHON): it installs nothing and needs no network.
+gpu:
+	$(or $(wildcard $(BIN_PYTHON)),$(PYTHON)) benchmarks/gpu $(if $(DRY),--dry-run)
 
 clean:
 	rm -rf build dist *.egg-info crnn_ext/*.so

@@ -4,24 +4,20 @@ Shapes: T frames, N samples, C classes, S target length. Time first, (T, N, C), 
 unbatched sample, and every result then has no N.
 """
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from crnn_ext import ops
+from crnn_ext._indices import Lengths, Targets, index_tensor, lengths_tensor, sent
 
 Reduction = Literal["none", "mean", "sum"]
 InputType = Literal["logits", "log_probs"]
-Lengths = Tensor | Sequence[int] | int
-Targets = Tensor | Sequence[int] | Sequence[Sequence[int]]
 
 _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 _NORMALIZE = {"logits": True, "log_probs": False}
 _FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-_INDICES = (torch.int64, torch.int32)
-_INTEGERS = (*_INDICES, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
 def _choice(name: str, value: str, choices: dict[str, int] | dict[str, bool]) -> int:
@@ -48,29 +44,19 @@ def _check_logits(logits: Tensor, blank: int) -> None:
         raise ValueError(f"blank must be in [0, C={classes}), and it is {blank}")
 
 
-def _index_tensor(name: str, value: Lengths | Targets, device: torch.device) -> Tensor:
-    """An int32 or int64 tensor where the operators can read it."""
-    if not isinstance(value, Tensor):
-        try:
-            value = torch.as_tensor(value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"{name} must be a tensor or a sequence of int ({error})") from None
-        if value.numel() == 0:  # an empty list has no elements to take an integer dtype from
-            value = value.long()
-    if value.dtype not in _INTEGERS:
-        raise TypeError(f"{name} must have an integer dtype, and it has {value.dtype}")
-    dtype = value.dtype if value.dtype in _INDICES else torch.int64
-    if value.device == device:
-        return value if value.dtype == dtype else value.to(dtype)
-    # To the CPU a copy has to be waited for: it is read next.
-    return value.to(device=device, dtype=dtype, non_blocking=device.type != "cpu")
-
-
-def _lengths(name: str, value: Lengths, samples: int, device: torch.device) -> Tensor:
-    lengths = _index_tensor(name, value, device)
-    if lengths.dim() != 1 or lengths.shape[0] != samples:
-        raise ValueError(f"{name} must have shape (N={samples},), and its shape is {tuple(lengths.shape)}")
-    return lengths
+def _check_what_the_cpu_holds(indices: list[Tensor], frames: int, classes: int, blank: int) -> None:
+    """Checks targets, input_lengths and target_lengths where they are in the CPU's memory; others pass."""
+    held = [tensor.device.type == "cpu" for tensor in indices]
+    if not any(held):
+        return
+    if not held[2]:  # where each sample's labels lie cannot be told
+        indices, held[0] = [torch.empty(0, dtype=torch.int64), *indices[1:]], True
+    right = (1 if blank == 0 else 0, 0, 0)
+    values = [
+        tensor if is_held else torch.tensor(value).expand(tensor.shape)
+        for tensor, is_held, value in zip(indices, held, right, strict=True)
+    ]
+    torch.ops.crnn_ext.ctc_loss_check.default(*values, frames, classes, blank)
 
 
 def _raise_value_error(error: RuntimeError, operator: str) -> NoReturn:
@@ -138,7 +124,7 @@ def ctc_loss(
     reduction_code = _choice("reduction", reduction, _REDUCTIONS)
     normalize = bool(_choice("input_type", input_type, _NORMALIZE))
     device = logits.device
-    targets = _index_tensor("targets", targets, device)
+    targets = index_tensor("targets", targets)
     batched = logits.dim() == 3
     if not batched:
         logits = logits.unsqueeze(1)
@@ -147,19 +133,18 @@ def ctc_loss(
                 f"targets must be (S,) for unbatched logits, and its shape is {tuple(targets.shape)}"
             )
         targets = targets.unsqueeze(0)
-        input_lengths = _index_tensor("input_lengths", input_lengths, device).reshape(-1)
-        target_lengths = _index_tensor("target_lengths", target_lengths, device).reshape(-1)
-    samples = logits.shape[1]
+    frames, samples, classes = logits.shape
     if targets.dim() not in (1, 2) or (targets.dim() == 2 and targets.shape[0] != samples):
         raise ValueError(
             f"targets must be (N={samples}, S) or concatenated in one dimension, "
             f"and its shape is {tuple(targets.shape)}"
         )
-    arguments = (
-        logits,
+    indices = [
         targets,
-        _lengths("input_lengths", input_lengths, samples, device),
-        _lengths("target_lengths", target_lengths, samples, device),
+        lengths_tensor("input_lengths", input_lengths, samples, batched),
+        lengths_tensor("target_lengths", target_lengths, samples, batched),
+    ]
+    options = (
         blank,
         reduction_code,
         zero_infinity,
@@ -168,10 +153,12 @@ def ctc_loss(
         logits.requires_grad and torch.is_grad_enabled(),
     )
     if torch.compiler.is_compiling():
-        loss = ops.ctc_loss(*arguments)
+        loss = ops.ctc_loss(logits, *sent(indices, device), *options)
     else:
         try:
-            loss = ops.ctc_loss(*arguments)
+            if validate is None and device.type != "cpu":
+                _check_what_the_cpu_holds(indices, frames, classes, blank)
+            loss = ops.ctc_loss(logits, *sent(indices, device), *options)
         except RuntimeError as error:
             _raise_value_error(error, "ctc_loss")
     return loss if batched or reduction != "none" else loss.squeeze(0)
@@ -282,11 +269,11 @@ def greedy_decode(
     if input_lengths is None:
         lengths = torch.full((samples,), frames, dtype=torch.int64, device=logits.device)
     else:
-        lengths = _index_tensor("input_lengths", input_lengths, logits.device)
-        lengths = _lengths(
-            "input_lengths", lengths if batched else lengths.reshape(-1), samples, logits.device
-        )
+        lengths = lengths_tensor("input_lengths", input_lengths, samples, batched)
     try:
+        if logits.device.type != "cpu" and lengths.device.type == "cpu" and not torch.compiler.is_compiling():
+            torch.ops.crnn_ext.greedy_decode_check.default(lengths, frames)
+        (lengths,) = sent([lengths], logits.device)
         result = torch.ops.crnn_ext.greedy_decode.default(batch.detach(), lengths, blank, normalize)
     except RuntimeError as error:
         _raise_value_error(error, "greedy_decode")

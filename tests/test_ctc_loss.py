@@ -165,8 +165,17 @@ def test_reductions_equal_the_reference_of_torch(device, reduction):
         torch.testing.assert_close(ours(logits.to(device), *arguments).cpu(), expected.squeeze())
 
 
-# The wide targets and many frames take vectors of every length, and more than one of each.
-SHAPES = [(26, 64, 37, 8), (160, 8, 97, 40), (500, 2, 32, 120), (40, 2, 5000, 15), (300, 1, 20, 17)]
+# Vectors of every length and more than one of each; on a GPU every class of sizes of targets and of rows.
+SHAPES = [
+    (26, 64, 37, 8),
+    (160, 8, 97, 40),
+    (500, 2, 32, 120),
+    (300, 2, 20, 200),
+    (520, 1, 12, 400),
+    (700, 1, 8, 600),
+    (40, 2, 5000, 15),
+    (300, 1, 20, 17),
+]
 
 
 @pytest.mark.parametrize(

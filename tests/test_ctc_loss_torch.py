@@ -7,126 +7,134 @@ from reference.ctc import our_loss
 
 from crnn_ext.ctc import CTCLoss, ctc_loss
 
-TARGETS = torch.tensor([[1, 2], [3, 1]]), torch.tensor([6, 5]), torch.tensor([2, 1])
+
+@pytest.fixture
+def targets(device):
+    """targets (N, S), input_lengths and target_lengths, for the logits below."""
+    return tuple(torch.tensor(x, device=device) for x in ([[1, 2], [3, 1]], [6, 5], [2, 1]))
 
 
-def logits(**options):
-    return torch.randn(6, 2, 4, generator=torch.Generator().manual_seed(0), **options)
+def logits(device, requires_grad=False):
+    x = torch.randn(6, 2, 4, generator=torch.Generator().manual_seed(0))
+    return x.to(device).requires_grad_(requires_grad)
 
 
 @pytest.mark.parametrize("reduction", [0, 1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_operator_contract(reduction, dtype):
-    x = logits().to(dtype).requires_grad_()
+def test_operator_contract(device, targets, reduction, dtype):
+    x = logits(device).to(dtype).requires_grad_()
     operator = torch.ops.crnn_ext.ctc_loss.default
-    torch.library.opcheck(operator, (x, *TARGETS, 0, reduction, False, True, True, True))
-    concatenated = torch.tensor([1, 2, 3], dtype=torch.int32)
-    torch.library.opcheck(operator, (x, concatenated, *TARGETS[1:], 0, reduction, True, False, True, True))
+    torch.library.opcheck(operator, (x, *targets, 0, reduction, False, True, True, True))
+    concatenated = torch.tensor([1, 2, 3], dtype=torch.int32, device=device)
+    torch.library.opcheck(operator, (x, concatenated, *targets[1:], 0, reduction, True, False, True, True))
 
 
-def test_operator_contract_of_the_gradient():
-    x = logits()
-    arguments = (*TARGETS, 0, 0)
+def test_operator_contract_of_the_gradient(device, targets):
+    x = logits(device)
+    arguments = (*targets, 0, 0)
     _, saved = torch.ops.crnn_ext.ctc_loss.default(x, *arguments, False, True, True, True)
     operator = torch.ops.crnn_ext.ctc_loss_backward.default
-    torch.library.opcheck(operator, (torch.ones(2), x, *TARGETS, saved, 0, 0, True))
+    torch.library.opcheck(operator, (torch.ones(2, device=device), x, *targets, saved, 0, 0, True))
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compile_into_one_graph(backend):
+def test_compile_into_one_graph(device, targets, backend):
     torch._dynamo.reset()
-    module = CTCLoss(zero_infinity=True)
+    module = CTCLoss(zero_infinity=True, validate=True)
     compiled = torch.compile(module, fullgraph=True, backend=backend)
     for frames in (6, 9):  # the second shape is compiled as a dynamic one
-        x = torch.randn(frames, 2, 4, requires_grad=True)
-        expected = torch.autograd.grad(module(x * 2, *TARGETS), x)[0]
-        torch.testing.assert_close(torch.autograd.grad(compiled(x * 2, *TARGETS), x)[0], expected)
+        x = torch.randn(frames, 2, 4, device=device, requires_grad=True)
+        expected = torch.autograd.grad(module(x * 2, *targets), x)[0]
+        torch.testing.assert_close(torch.autograd.grad(compiled(x * 2, *targets), x)[0], expected)
     with pytest.raises(RuntimeError, match=r"targets\[0, 1\] is 9, but logits has C=4 classes"):
-        compiled(x, torch.tensor([[1, 9], [3, 1]]), *TARGETS[1:])
+        compiled(x, torch.tensor([[1, 9], [3, 1]], device=device), *targets[1:])
 
 
-def test_export():
+def test_export(device, targets):
     class Training(torch.nn.Module):
         def forward(self, x, targets, input_lengths, target_lengths):
             return ctc_loss(x, targets, input_lengths, target_lengths, reduction="sum")
 
     frames = torch.export.Dim("frames", min=2, max=512)
     shapes = {"x": {0: frames}, "targets": None, "input_lengths": None, "target_lengths": None}
-    program = torch.export.export(Training(), (logits(), *TARGETS), dynamic_shapes=shapes)
+    program = torch.export.export(Training(), (logits(device), *targets), dynamic_shapes=shapes)
     names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert "crnn_ext.ctc_loss.default" in names
-    longer = torch.randn(40, 2, 4)
+    longer = torch.randn(40, 2, 4, device=device)
     torch.testing.assert_close(
-        program.module()(longer, *TARGETS), ctc_loss(longer, *TARGETS, reduction="sum")
+        program.module()(longer, *targets), ctc_loss(longer, *targets, reduction="sum")
     )
 
 
-def test_autocast_casts_nothing():
-    network = torch.nn.Linear(8, 4)
-    with torch.autocast("cpu", torch.bfloat16):
-        x = network(torch.randn(6, 2, 8))
+def test_autocast_casts_nothing(device, targets):
+    network = torch.nn.Linear(8, 4, device=device)
+    with torch.autocast(device.type, torch.bfloat16):
+        x = network(torch.randn(6, 2, 8, device=device))
         assert x.dtype == torch.bfloat16
-        loss = ctc_loss(x, *TARGETS)
+        loss = ctc_loss(x, *targets)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, ctc_loss(x.detach(), *TARGETS))
+    torch.testing.assert_close(loss, ctc_loss(x.detach(), *targets))
     loss.backward()
     assert network.weight.grad.isfinite().all()
-    _, gradient = our_loss(x.detach(), *TARGETS)
+    _, gradient = our_loss(x.detach(), *targets)
     assert gradient.dtype == torch.bfloat16
 
 
-def test_a_second_derivative_raises():
-    x = logits(requires_grad=True)
-    (gradient,) = torch.autograd.grad(ctc_loss(x, *TARGETS), x, create_graph=True)
+def test_a_second_derivative_raises(device, targets):
+    x = logits(device, requires_grad=True)
+    (gradient,) = torch.autograd.grad(ctc_loss(x, *targets), x, create_graph=True)
     with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
         torch.autograd.grad(gradient.square().sum(), x)
 
 
-def test_forward_mode_raises():
+def test_forward_mode_raises(device, targets):
     with torch.autograd.forward_ad.dual_level():
-        dual = torch.autograd.forward_ad.make_dual(logits(), torch.ones(6, 2, 4))
+        dual = torch.autograd.forward_ad.make_dual(logits(device), torch.ones(6, 2, 4, device=device))
         with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
-            ctc_loss(dual, *TARGETS)
+            ctc_loss(dual, *targets)
 
 
 @pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev])
-def test_transforms_that_differentiate_raise(transform):
+def test_transforms_that_differentiate_raise(device, targets, transform):
     with pytest.raises(RuntimeError, match="functorch transforms"):
-        transform(lambda x: ctc_loss(x, *TARGETS))(logits())
+        transform(lambda x: ctc_loss(x, *targets))(logits(device))
 
 
-def test_activation_checkpointing():
-    layer = torch.nn.Linear(4, 4)
+def test_activation_checkpointing(device, targets):
+    layer = torch.nn.Linear(4, 4, device=device)
 
     def loss(x):
-        return ctc_loss(layer(x).tanh(), *TARGETS)
+        return ctc_loss(layer(x).tanh(), *targets)
 
-    plain = torch.autograd.grad(loss(logits()), layer.weight)[0]
-    torch.utils.checkpoint.checkpoint(loss, logits(), use_reentrant=False).backward()
+    plain = torch.autograd.grad(loss(logits(device)), layer.weight)[0]
+    torch.utils.checkpoint.checkpoint(loss, logits(device), use_reentrant=False).backward()
     assert torch.equal(layer.weight.grad, plain)
 
 
-def test_logits_changed_before_the_backward_pass_are_noticed():
-    x = logits(requires_grad=True)
+def test_logits_changed_before_the_backward_pass_are_noticed(device, targets):
+    x = logits(device, requires_grad=True)
     y = x * 1
-    loss = ctc_loss(y, *TARGETS)
+    loss = ctc_loss(y, *targets)
     y.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 
 
-def test_a_graph_may_be_kept_and_walked_twice():
-    x = logits(requires_grad=True)
-    loss = ctc_loss(x, *TARGETS)
+def test_a_graph_may_be_kept_and_walked_twice(device, targets):
+    x = logits(device, requires_grad=True)
+    loss = ctc_loss(x, *targets)
     first = torch.autograd.grad(loss, x, retain_graph=True)[0]
     assert torch.equal(torch.autograd.grad(loss, x)[0], first)
 
 
-def test_memory_held_for_the_backward_pass():
+def test_memory_held_for_the_backward_pass(device):
     frames, samples, classes, length = 50, 3, 1000, 7
-    x = torch.randn(frames, samples, classes, requires_grad=True)
-    targets = torch.randint(1, classes, (samples, length))
-    lengths = torch.full((samples,), frames), torch.full((samples,), length)
+    x = torch.randn(frames, samples, classes, device=device, requires_grad=True)
+    targets = torch.randint(1, classes, (samples, length), device=device)
+    lengths = (
+        torch.full((samples,), frames, device=device),
+        torch.full((samples,), length, device=device),
+    )
     loss = ctc_loss(x, targets, *lengths)
     saved = loss.grad_fn.saved_tensors
     own = [tensor for tensor in saved if tensor.is_floating_point() and tensor.data_ptr() != x.data_ptr()]

@@ -1,8 +1,9 @@
-// Checks of the tensors that every operator takes. Shapes, dtypes and devices; not the values of lengths,
-// which may live on a GPU.
+// Checks of the tensors that every operator takes: shapes, dtypes and devices, and apart from them the values
+// of lengths, which may live on a GPU.
 #pragma once
 
 #include "common/check.h"
+#include "common/lengths.h"
 #include "common/stable.h"
 
 namespace crnn {
@@ -28,6 +29,14 @@ inline void check_lengths(const Tensor& lengths, const Tensor& logits, const cha
   const int64_t samples = logits.size(1);
   check(lengths.dim() == 1 && lengths.size(0) == samples, op, name, " must have N=", samples,
         " elements in one dimension, and it has ", lengths.numel(), " in ", lengths.dim());
+}
+
+// The values of input_lengths (N,), which lies in the host's memory.
+inline void check_input_lengths(const Tensor& input_lengths, int64_t frames, const char* op) {
+  const IndexView length(input_lengths);
+  for (int64_t n = 0; n < input_lengths.size(0); ++n)
+    check(is_possible_length(length(n), frames), op, "input_lengths[", n, "] is ", length(n),
+          ", but logits has T=", frames, " frames");
 }
 
 }  // namespace crnn

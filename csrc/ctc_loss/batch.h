@@ -31,6 +31,7 @@ inline Batch read_batch(const Shape& shape, const Tensor& targets, const Tensor&
   batch.valid.resize(shape.samples);
   const IndexView target(targets), input_length(input_lengths), target_length(target_lengths);
 
+  if (validate) check_input_lengths(input_lengths, shape.frames, kOp);
   int64_t next_label = 0;
   bool lost = false;
   for (int64_t n = 0; n < shape.samples; ++n) {
@@ -40,8 +41,6 @@ inline Batch read_batch(const Shape& shape, const Tensor& targets, const Tensor&
     const bool frames_fit = is_possible_length(frames, shape.frames);
     const bool length_fits = is_possible_length(length, available);
     if (validate) {
-      check(frames_fit, kOp, "input_lengths[", n, "] is ", frames, ", but logits has T=", shape.frames,
-            " frames");
       check(length >= 0, kOp, "target_lengths[", n, "] is ", length, ", but a length cannot be negative");
       check(length_fits || !shape.padded, kOp, "target_lengths[", n, "] is ", length,
             ", but targets has S=", shape.max_length, " columns");

@@ -184,10 +184,23 @@ Tensor ctc_loss_backward_cpu(const Tensor& grad_loss, const Tensor& logits, cons
   return gradient;
 }
 
+void ctc_loss_check_cpu(const Tensor& targets, const Tensor& input_lengths, const Tensor& target_lengths,
+                        int64_t frames, int64_t classes, int64_t blank) {
+  for (const Tensor* tensor : {&targets, &input_lengths, &target_lengths})
+    check(is_index_type(tensor->scalar_type()) && tensor->dim() >= 1 && tensor->dim() <= 2, kOp,
+          "targets and lengths must be int32 or int64, in one or two dimensions");
+  const int64_t samples = input_lengths.size(0);
+  check(target_lengths.size(0) == samples && (targets.dim() == 1 || targets.size(0) == samples), kOp,
+        "targets and lengths must be of equally many samples");
+  const Shape shape = shape_of(frames, samples, classes, targets);
+  read_batch(shape, targets, input_lengths, target_lengths, blank, true);
+}
+
 }  // namespace
 }  // namespace crnn::ctc_loss
 
 STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CPU, m) {
   m.impl("ctc_loss", TORCH_BOX(&crnn::ctc_loss::ctc_loss_cpu));
   m.impl("ctc_loss_backward", TORCH_BOX(&crnn::ctc_loss::ctc_loss_backward_cpu));
+  m.impl("ctc_loss_check", TORCH_BOX(&crnn::ctc_loss::ctc_loss_check_cpu));
 }

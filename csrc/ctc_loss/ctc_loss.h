@@ -8,29 +8,26 @@ namespace crnn::ctc_loss {
 
 constexpr const char* kOp = "ctc_loss";
 
+inline Shape shape_of(int64_t frames, int64_t samples, int64_t classes, const Tensor& targets) {
+  const bool padded = targets.dim() == 2;
+  return {frames, samples, classes, padded ? targets.size(1) : 0, padded, targets.numel()};
+}
+
 // Shapes, dtypes, devices and options; not the values of lengths and targets, which may live on a GPU. In the
 // header, because each backend is a library of its own.
 inline Shape check_tensors(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
                            const Tensor& target_lengths, int64_t blank, int64_t reduction) {
   check_logits(logits, blank, kOp);
-  Shape shape{};
-  shape.frames = logits.size(0);
-  shape.samples = logits.size(1);
-  shape.classes = logits.size(2);
   check(reduction >= 0 && reduction <= 2, kOp, "reduction must be 0, 1 or 2, and it is ", reduction);
 
   check_indices(targets, logits, kOp, "targets");
   check(targets.dim() == 1 || targets.dim() == 2, kOp, "targets must be (N, S) or concatenated, and it has ",
         targets.dim(), " dimensions");
-  shape.padded = targets.dim() == 2;
-  check(!shape.padded || targets.size(0) == shape.samples, kOp, "targets must have N=", shape.samples,
+  check(targets.dim() == 1 || targets.size(0) == logits.size(1), kOp, "targets must have N=", logits.size(1),
         " rows, and it has ", targets.size(0));
-  shape.max_length = shape.padded ? targets.size(1) : 0;
-  shape.labels = targets.numel();
-
   check_lengths(input_lengths, logits, kOp, "input_lengths");
   check_lengths(target_lengths, logits, kOp, "target_lengths");
-  return shape;
+  return shape_of(logits.size(0), logits.size(1), logits.size(2), targets);
 }
 
 // What the backward pass gets besides.

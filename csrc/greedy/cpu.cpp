@@ -48,16 +48,10 @@ struct BestClass {
   }
 };
 
-void check_values(const IndexView& length_of, const Shape& shape) {
-  for (int64_t n = 0; n < shape.samples; ++n)
-    check(is_possible_length(length_of(n), shape.frames), kOp, "input_lengths[", n, "] is ", length_of(n),
-          ", but logits has T=", shape.frames, " frames");
-}
-
 auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_t blank, bool normalize) {
   const Shape shape = check_tensors(logits, input_lengths, blank);
+  check_input_lengths(input_lengths, shape.frames, kOp);
   const IndexView length_of(input_lengths);
-  check_values(length_of, shape);
   const Result result(logits, shape);
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
@@ -96,9 +90,14 @@ auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_
   return result.tuple();
 }
 
+void greedy_decode_check_cpu(const Tensor& input_lengths, int64_t frames) {
+  check_input_lengths(input_lengths, frames, kOp);
+}
+
 }  // namespace
 }  // namespace crnn::greedy
 
 STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CPU, m) {
   m.impl("greedy_decode", TORCH_BOX(&crnn::greedy::greedy_decode_cpu));
+  m.impl("greedy_decode_check", TORCH_BOX(&crnn::greedy::greedy_decode_check_cpu));
 }

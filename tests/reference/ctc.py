@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -35,10 +36,26 @@ def torch_loss(logits, targets, input_lengths, target_lengths, blank=0, zero_inf
 def our_loss(logits, *arguments, weights=None, **options):
     """The same from crnn_ext on the device of the logits, in their precision and with their strides."""
     x = logits.detach().requires_grad_()
-    losses = ctc_loss(x, *arguments, reduction="none", **options)
-    total = (losses if weights is None else losses * weights.to(losses.device)).sum()
-    (gradient,) = torch.autograd.grad(total, x)
+    weights = None if weights is None else weights.to(x.device)
+    with no_synchronisation(x.device):
+        losses = ctc_loss(x, *arguments, reduction="none", **options)
+        total = (losses if weights is None else losses * weights).sum()
+        (gradient,) = torch.autograd.grad(total, x)
     return losses.detach().cpu(), gradient.cpu()
+
+
+@contextmanager
+def no_synchronisation(device):
+    """On a GPU, what waits for it is an error."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 @st.composite

@@ -5,11 +5,14 @@
 // A driver takes names of cases, and without any runs all of them.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <functional>
 #include <limits>
+#include <map>
 #include <random>
 #include <set>
 #include <sstream>
@@ -86,10 +89,65 @@ class DeviceTensor {
   T* memory_ = nullptr;
 };
 
-// Throws unless both hold the same numbers up to `tolerance`, relative to those above 1. NaN equals NaN.
+// How the elements of a (T, N, C) tensor lie in memory.
+enum class Layout { kContiguous, kBatchFirst, kClassStride, kPart };
+
+class Placement {
+ public:
+  Placement(Layout layout, int64_t frames, int64_t samples, int64_t classes)
+      : shape_{frames, samples, classes}, strides_{samples * classes, classes, 1} {
+    if (layout == Layout::kBatchFirst) strides_ = {classes, frames * classes, 1};
+    if (layout == Layout::kClassStride) strides_ = {samples * classes * 2, classes * 2, 2};
+    if (layout == Layout::kPart) {
+      strides_ = {samples * (classes + 5), classes + 5, 1};
+      offset_ = 3;
+    }
+  }
+
+  // The values, given as (T, N, C), in their places; what lies between and beside them is `filler`. The last
+  // element ends the memory, so that an access behind it is seen.
+  template <class T>
+  std::vector<T> placed(const std::vector<T>& values, T filler) const {
+    std::vector<T> storage;
+    size_t i = 0;
+    for (int64_t t = 0; t < shape_[0]; ++t) {
+      for (int64_t n = 0; n < shape_[1]; ++n) {
+        for (int64_t c = 0; c < shape_[2]; ++c) {
+          const size_t at = offset_ + t * strides_[0] + n * strides_[1] + c * strides_[2];
+          if (at >= storage.size()) storage.resize(at + 1, filler);
+          storage[at] = values[i++];
+        }
+      }
+    }
+    return storage;
+  }
+
+  template <class T>
+  DeviceTensor<T> tensor(const std::vector<T>& values, T filler) const {
+    return DeviceTensor<T>(shape_, strides_, offset_, placed(values, filler));
+  }
+
+ private:
+  std::vector<int64_t> shape_, strides_;
+  int64_t offset_ = 0;
+};
+
+template <class T>
+double number(T x) {
+  return double(x);
+}
+inline double number(crnn::Half x) {
+  return crnn::to_compute(x);
+}
+inline double number(crnn::BFloat16 x) {
+  return crnn::to_compute(x);
+}
+
+// Throws unless both hold the same numbers, up to the larger of two tolerances: one relative to the number
+// that it should be, and one that is not. NaN equals NaN.
 template <class T, class Expected>
 void expect(const char* name, const DeviceTensor<T>& tensor, const std::vector<Expected>& expected,
-            double tolerance = 0) {
+            double relative, double absolute) {
   std::vector<T> values;
   try {
     values = tensor.on_host();
@@ -97,9 +155,9 @@ void expect(const char* name, const DeviceTensor<T>& tensor, const std::vector<E
     throw std::runtime_error(std::string(name) + ": " + error.what());
   }
   for (size_t i = 0; i < values.size(); ++i) {
-    const double is = double(values[i]), should_be = double(expected[i]);
+    const double is = number(values[i]), should_be = number(expected[i]);
     const bool equal = is == should_be || (std::isnan(is) && std::isnan(should_be)) ||
-                       std::abs(is - should_be) <= tolerance * std::fmax(1, std::abs(should_be));
+                       std::abs(is - should_be) <= std::fmax(absolute, relative * std::abs(should_be));
     if (equal) continue;
     std::ostringstream message;
     message.precision(17);
@@ -107,6 +165,31 @@ void expect(const char* name, const DeviceTensor<T>& tensor, const std::vector<E
     throw std::runtime_error(message.str());
   }
 }
+
+template <class T, class Expected>
+void expect(const char* name, const DeviceTensor<T>& tensor, const std::vector<Expected>& expected,
+            double tolerance = 0) {
+  expect(name, tensor, expected, tolerance, tolerance);
+}
+
+// What a case computed when it ran first. Whatever the schedule, it has to compute the same, bit for bit.
+class FirstRun {
+ public:
+  template <class T>
+  void expect_same(const std::string& name, const DeviceTensor<T>& tensor) {
+    const std::vector<T> values = tensor.on_host();
+    std::vector<unsigned char> bytes(values.size() * sizeof(T));
+    if (!bytes.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
+    const auto [first, is_first] = bytes_.emplace(name, bytes);
+    if (is_first || first->second == bytes) return;
+    const auto differs = std::mismatch(bytes.begin(), bytes.end(), first->second.begin()).first;
+    throw std::runtime_error(name + "[" + std::to_string((differs - bytes.begin()) / sizeof(T)) +
+                             "] is not, bit for bit, what it was under another schedule");
+  }
+
+ private:
+  std::map<std::string, std::vector<unsigned char>> bytes_;
+};
 
 struct Case {
   std::string name;

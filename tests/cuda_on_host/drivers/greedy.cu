@@ -1,6 +1,4 @@
 // Greedy decoding.
-#include <algorithm>
-
 #include "drivers/driver.h"
 #include "greedy/kernels.cuh"
 
@@ -10,10 +8,9 @@ using crnn::BFloat16;
 using crnn::Half;
 using driver::DeviceTensor;
 using driver::expect;
+using driver::Layout;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
-enum class Layout { kContiguous, kBatchFirst, kClassStride, kPart };
 
 struct Problem {
   int64_t frames, samples;
@@ -40,35 +37,6 @@ std::vector<Storage> random_logits(const Problem& problem) {
     }
   }
   return logits;
-}
-
-// The logits in another place; what lies between and beside them is NaN.
-template <class Storage>
-DeviceTensor<Storage> laid_out(const Problem& problem, const std::vector<Storage>& logits) {
-  const int64_t frames = problem.frames, samples = problem.samples, classes = problem.classes;
-  const std::vector<int64_t> shape = {frames, samples, classes};
-  std::vector<int64_t> strides = {samples * classes, classes, 1};
-  int64_t offset = 0;
-  if (problem.layout == Layout::kBatchFirst) strides = {classes, frames * classes, 1};
-  if (problem.layout == Layout::kClassStride) strides = {samples * classes * 2, classes * 2, 2};
-  if (problem.layout == Layout::kPart) {
-    strides = {samples * (classes + 5), classes + 5, 1};
-    offset = 3;
-  }
-  const int64_t elements = frames * samples * classes * 2 + frames * samples * 5 + offset;
-  std::vector<Storage> storage(elements, crnn::FromCompute<Storage>::convert(kNaN));
-  int64_t end = 0;
-  for (int64_t t = 0; t < frames; ++t) {
-    for (int64_t n = 0; n < samples; ++n) {
-      for (int64_t c = 0; c < classes; ++c) {
-        const int64_t at = offset + t * strides[0] + n * strides[1] + c * strides[2];
-        storage[at] = logits[(t * samples + n) * classes + c];
-        end = std::max(end, at + 1);
-      }
-    }
-  }
-  storage.resize(end);  // the last element ends the memory, so that a read behind it is seen
-  return DeviceTensor<Storage>(shape, strides, offset, storage);
 }
 
 struct Expected {
@@ -128,7 +96,9 @@ void run(const Problem& problem) {
   using Real = typename crnn::ComputeType<Storage>::Real;
   const int64_t frames = problem.frames, samples = problem.samples;
   const std::vector<Storage> logits = random_logits<Storage>(problem);
-  const DeviceTensor<Storage> device_logits = laid_out(problem, logits);
+  const driver::Placement placement(problem.layout, frames, samples, problem.classes);
+  const DeviceTensor<Storage> device_logits =
+      placement.tensor(logits, crnn::FromCompute<Storage>::convert(kNaN));
   const DeviceTensor<int64_t> input_lengths({samples}, problem.lengths);
   const DeviceTensor<int32_t> best_class({samples, frames});
   const DeviceTensor<Real> best_logp({samples, frames});

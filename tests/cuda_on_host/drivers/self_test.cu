@@ -1,4 +1,5 @@
-// What CUDA's built-ins give, and sound code that a checker must not report.
+// What CUDA's built-ins and the folds of common/warp.h give, and sound code that a checker must not report.
+#include "common/warp.h"
 #include "drivers/driver.h"
 
 namespace {
@@ -156,6 +157,28 @@ void run_number_threads() {
   expect("results", results, expected);
 }
 
+// ---- Folds ----
+
+// results: (2, kThreads), the sum of what the threads of the block hold, and that of its double
+template <int kThreads>
+__global__ void fold_twice(int* results) {
+  int sum = threadIdx.x;
+  for (int i = 0; i < 2; ++i) {
+    sum = gpu::folded_over_group<kThreads>(sum, [](int a, int b) { return a + b; });
+    results[i * kThreads + threadIdx.x] = sum;
+    sum = 2 * int(threadIdx.x);
+  }
+}
+
+void run_folds() {
+  constexpr int kThreads = 256, kSum = kThreads * (kThreads - 1) / 2;
+  const DeviceTensor<int> results({2, kThreads});
+  gpu::launch(fold_twice<kThreads>, 1, kThreads, 0, kStream, results.data());
+  std::vector<int> expected(2 * kThreads, kSum);
+  for (int i = 0; i < kThreads; ++i) expected[kThreads + i] = 2 * kSum;
+  expect("results", results, expected);
+}
+
 // ---- Atomic additions ----
 
 // results: (1 + all threads): the sum, and how often each partial sum was met before an addition
@@ -236,6 +259,7 @@ int main(int arguments, char** argument) {
       {"votes", run_votes},
       {"votes of a block", run_block_votes},
       {"numbers of threads", run_number_threads},
+      {"folds over a block", run_folds},
       {"atomic additions of int", run_atomics<int>},
       {"atomic additions of unsigned", run_atomics<unsigned>},
       {"atomic additions of unsigned long long", run_atomics<unsigned long long>},

@@ -1,0 +1,204 @@
+"""How long calls take: by events on a GPU, or by the processor's clock, to try the same code without one.
+
+Calls that are compared take turns. Each gets its inputs in rotation from more copies than the GPU's L2 cache
+holds, so that they are read from memory, as they are in training. "eager" is a call as Python makes it;
+"graph" replays a CUDA graph of one call for each copy, in which nothing waits for Python.
+"""
+
+import itertools
+import re
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from rows import first_line
+from torch import Tensor
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+_FEWEST_TURNS = 5
+
+
+def kernel_name(signature: str) -> str:
+    """`recursion` of `void ns::(anonymous namespace)::recursion<float, 3>(float const*)`."""
+    found = re.search(r"(\w+)(?=[<(])", signature.replace("(anonymous namespace)::", ""))
+    return found.group(1) if found else signature
+
+
+class CudaClock:
+    """A GPU's own clock."""
+
+    device = torch.device("cuda", 0)
+    turn_seconds = 5e-3
+
+    def turn(self, call: Callable[[], object], repetitions: int) -> float:
+        """Seconds a call."""
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(repetitions):
+            call()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) * 1e-3 / repetitions
+
+    def captured(self, calls: Sequence[Callable[[], object]]) -> Callable[[], object]:
+        """One CUDA graph of all the calls."""
+        # What a first call allocates or looks up must not happen during the capture.
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(2):
+                calls[0]()
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for call in calls:
+                call()
+        return graph.replay
+
+    def kernels(self, call: Callable[[], object], repetitions: int = 20) -> dict[str, float]:
+        """Seconds a call in each kernel."""
+        return _profiled(call, repetitions, ProfilerActivity.CUDA, DeviceType.CUDA, "self_device_time_total")
+
+
+class CpuClock:
+    """The processor's clock, behind the same methods. It shows that the code runs, and nothing else."""
+
+    device = torch.device("cpu")
+    turn_seconds = 1e-4
+
+    def turn(self, call: Callable[[], object], repetitions: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(repetitions):
+            call()
+        return (time.perf_counter() - begin) / repetitions
+
+    def captured(self, calls: Sequence[Callable[[], object]]) -> Callable[[], object]:
+        return lambda: [call() for call in calls]
+
+    def kernels(self, call: Callable[[], object], repetitions: int = 2) -> dict[str, float]:
+        return _profiled(call, repetitions, ProfilerActivity.CPU, DeviceType.CPU, "self_cpu_time_total")
+
+
+Clock = CudaClock | CpuClock
+
+
+def _profiled(
+    call: Callable[[], object], repetitions: int, activity: ProfilerActivity, where: DeviceType, field: str
+) -> dict[str, float]:
+    call()
+    with profile(activities=[activity]) as profiler:
+        for _ in range(repetitions):
+            call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    seconds: dict[str, float] = {}
+    for event in profiler.key_averages():
+        duration = getattr(event, field) * 1e-6 / repetitions
+        if event.device_type == where and duration > 0:
+            name = kernel_name(event.key)
+            seconds[name] = seconds.get(name, 0.0) + duration
+    return seconds
+
+
+class Duration(NamedTuple):
+    """Of one call, in seconds: the median of its turns, and their 10th and 90th percentiles."""
+
+    median: float
+    low: float
+    high: float
+
+    def in_ms(self, kind: str, calls: int = 1) -> dict[str, object]:
+        """Fields of a row."""
+        median, low, high = (1e3 * seconds / calls for seconds in self)
+        return {f"{kind} ms": median, f"{kind} spread ms": [low, high]}
+
+
+def durations(calls: dict[str, Callable[[], object]], clock: Clock, seconds: float) -> dict[str, Duration]:
+    """Of each call, from turns A B C A B C ... over about `seconds` a call."""
+    repetitions = {}
+    for name, call in calls.items():
+        for _ in range(2):
+            call()
+        once = clock.turn(call, 3)
+        repetitions[name] = min(1000, max(1, round(clock.turn_seconds / max(once, 1e-9))))
+    turns: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds * len(calls)
+    rounds = 0
+    while rounds < _FEWEST_TURNS or time.perf_counter() < end:
+        for name, call in calls.items():
+            turns[name].append(clock.turn(call, repetitions[name]))
+        rounds += 1
+    result = {}
+    for name, sample in turns.items():
+        tenths = statistics.quantiles(sample, n=10, method="inclusive")
+        result[name] = Duration(statistics.median(sample), tenths[0], tenths[-1])
+    return result
+
+
+class Contender(NamedTuple):
+    """Something to be timed on one input at a time."""
+
+    name: str
+    call: Callable[..., object]
+    capturable: bool = False
+
+    def over(self, inputs: Sequence[object]) -> Callable[[], object]:
+        """Its call on the next input."""
+        rotation = itertools.cycle(inputs)
+        return lambda: self.call(next(rotation))
+
+
+class Bench:
+    """What all measurements of one run share."""
+
+    def __init__(self, clock: Clock, cache_bytes: int, seconds: float) -> None:
+        self.clock = clock
+        self.device = clock.device
+        self.cache_bytes = cache_bytes
+        self.seconds = seconds
+        self.bandwidth = self._copy_bandwidth()
+
+    def copies(self, tensor: Tensor) -> list[Tensor]:
+        """The tensor and copies of it: together more than twice what the cache holds."""
+        count = 2 * self.cache_bytes // tensor.nbytes + 1
+        gradient = tensor.requires_grad
+        return [tensor, *(tensor.detach().clone().requires_grad_(gradient) for _ in range(count - 1))]
+
+    def time(self, contenders: Sequence[Contender], inputs: Sequence[object]) -> dict[str, dict[str, object]]:
+        """Of each contender: its times, "graph ms" if it can be captured, and a "note" on a failure."""
+        results: dict[str, dict[str, object]] = {contender.name: {} for contender in contenders}
+        calls, graphs = {}, {}
+        for contender in contenders:
+            call = contender.over(inputs)
+            try:
+                self.clock.turn(call, 2)
+                calls[contender.name] = call
+            except Exception as error:
+                results[contender.name]["note"] = first_line(error)
+        for name, eager in durations(calls, self.clock, self.seconds).items():
+            results[name] |= eager.in_ms("eager")
+        # Behind all else: a capture that fails can leave a stream unusable.
+        for name, call, capturable in contenders:
+            if capturable and name in calls:
+                try:
+                    graphs[name] = self.clock.captured([partial(call, one) for one in inputs])
+                except Exception as error:
+                    results[name]["note"] = f"no graph: {first_line(error)}"
+        for name, graph in durations(graphs, self.clock, self.seconds).items():
+            results[name] |= graph.in_ms("graph", len(inputs))
+        return results
+
+    def _copy_bandwidth(self) -> float:
+        """Bytes a second that a copy within the device reads and writes."""
+        source = torch.randn(1 << 28 if self.device.type == "cuda" else 1 << 12, device=self.device)
+        copy = torch.empty_like(source)
+        duration = durations({"copy": lambda: copy.copy_(source)}, self.clock, self.seconds)["copy"]
+        return 2 * source.nbytes / duration.median
+
+    def sweep_ms(self, tensor: Tensor) -> float:
+        """How long reading or writing a tensor once takes at that bandwidth: what floors are made of."""
+        return 1e3 * tensor.nbytes / self.bandwidth

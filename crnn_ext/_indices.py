@@ -1,0 +1,62 @@
+"""Labels and lengths on their way from what users pass to the tensors that operators take."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Lengths = Tensor | Sequence[int] | int
+Targets = Tensor | Sequence[int] | Sequence[Sequence[int]]
+
+_INDICES = (torch.int64, torch.int32)
+_INTEGERS = (*_INDICES, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+
+
+def index_tensor(name: str, value: Lengths | Targets) -> Tensor:
+    """An int32 or int64 tensor."""
+    if not isinstance(value, Tensor):
+        try:
+            value = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{name} must be a tensor or a sequence of int ({error})") from None
+        if value.numel() == 0:  # an empty list has no elements to take an integer dtype from
+            value = value.long()
+    if value.dtype not in _INTEGERS:
+        raise TypeError(f"{name} must have an integer dtype, and it has {value.dtype}")
+    return value if value.dtype in _INDICES else value.to(torch.int64)
+
+
+def lengths_tensor(name: str, value: Lengths, samples: int, batched: bool) -> Tensor:
+    """(N,) lengths; of an unbatched sample's, any shape with one element."""
+    lengths = index_tensor(name, value)
+    if not batched:
+        lengths = lengths.reshape(-1)
+    if lengths.dim() != 1 or lengths.shape[0] != samples:
+        raise ValueError(f"{name} must have shape (N={samples},), and its shape is {tuple(lengths.shape)}")
+    return lengths
+
+
+def sent(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
+    """The tensors on `device`; those in the CPU's memory go to a GPU in one copy that is not waited for."""
+    if all(tensor.device == device for tensor in tensors):
+        return tensors
+    on_cpu = [i for i, tensor in enumerate(tensors) if tensor.device.type == "cpu"]
+    if device.type != "cuda" or not on_cpu or torch.compiler.is_compiling():
+        # To the CPU a copy has to be waited for: it is read next.
+        return [tensor.to(device, non_blocking=device.type != "cpu") for tensor in tensors]
+    packed = _packed([tensors[i] for i in on_cpu], pin_memory=True)
+    parts = _unpacked(packed.to(device, non_blocking=True), [tensors[i].shape for i in on_cpu])
+    arrived = dict(zip(on_cpu, parts, strict=True))
+    return [arrived.get(i, tensor).to(device) for i, tensor in enumerate(tensors)]
+
+
+def _packed(tensors: list[Tensor], *, pin_memory: bool) -> Tensor:
+    """All elements, one tensor behind the other; only pinned memory can be copied without waiting."""
+    flat = [tensor.reshape(-1).long() for tensor in tensors]
+    packed = torch.empty(sum(map(len, flat)), dtype=torch.int64, pin_memory=pin_memory)
+    return torch.cat(flat, out=packed)
+
+
+def _unpacked(packed: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
+    parts = packed.split([shape.numel() for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -1,0 +1,49 @@
+// What common/gpu.h needs of CUDA itself: shared memory, the launch, and the conversions of float16.
+//
+// A twin of this file, found first on the include path, is all it takes to run the kernels elsewhere.
+#pragma once
+
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <string>
+
+#include "common/half.h"
+
+// A variable or array in the block's shared memory: GPU_SHARED(name, float[32]).
+#define GPU_SHARED(name, ...) __shared__ crnn::gpu::Type<__VA_ARGS__> name
+
+// The block's dynamic shared memory, whose size the launch gives: Type* name.
+#define GPU_DYNAMIC_SHARED(Type, name)                          \
+  extern __shared__ __align__(16) unsigned char name##_bytes[]; \
+  Type* name = reinterpret_cast<Type*>(name##_bytes)
+
+namespace crnn::gpu {
+
+template <class T>
+using Type = T;
+
+// Launches the kernel, and says what went wrong; empty if nothing did.
+template <class... Parameters, class... Arguments>
+std::string launch_error(void (*kernel)(Parameters...), unsigned blocks, unsigned threads,
+                         size_t shared_bytes, cudaStream_t stream, const Arguments&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(blocks);
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+  if (error == cudaSuccess) return "";
+  cudaGetLastError();  // forgotten, or the next launch would be blamed for it
+  return cudaGetErrorString(error);
+}
+
+// By the hardware's own conversion.
+__device__ inline float half_to_float(Half x) {
+  return __half2float(__ushort_as_half(x.bits));
+}
+__device__ inline Half float_to_half(float x) {
+  return {__half_as_ushort(__float2half_rn(x))};
+}
+
+}  // namespace crnn::gpu

@@ -1,0 +1,593 @@
+// CTC loss and its gradient.
+#include <numeric>
+#include <optional>
+
+#include "ctc_loss/kernels.cuh"
+#include "drivers/driver.h"
+
+namespace {
+
+namespace ctc = crnn::ctc_loss;
+using crnn::BFloat16;
+using crnn::Half;
+using ctc::Reduction;
+using driver::DeviceTensor;
+using driver::expect;
+using driver::Layout;
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr crnn::gpu::Stream kStream = {nullptr, "ctc_loss"};
+
+// ---- Problems ----
+
+struct Sample {
+  int64_t frames;
+  std::vector<int64_t> labels;
+  std::optional<int64_t> length = {};  // what is claimed, if not the number of the labels
+
+  int64_t claimed_length() const { return length.value_or(int64_t(labels.size())); }
+};
+
+// A logit that is not random; kAll stands for all frames, samples or classes.
+struct Change {
+  int64_t t, n, c;
+  double value;
+};
+constexpr int64_t kAll = -1;
+
+struct Problem {
+  int64_t frames, classes;
+  std::vector<Sample> samples = {};
+  int64_t blank = 0;
+  Reduction reduction = Reduction::kNone;
+  bool zero_infinity = false;
+  bool normalize = true;
+  bool padded = true;
+  int64_t padding = 0;  // labels that targets have behind the longest one, or behind the last one
+  bool wide = true;     // int64 lengths and labels, not int32
+  Layout layout = Layout::kContiguous, gradient_layout = Layout::kContiguous;
+  std::vector<Change> changes = {};
+  unsigned seed = 0;
+
+  ctc::Shape shape() const {
+    ctc::Shape shape{frames, int64_t(samples.size()), classes, 0, padded, padding};
+    for (const Sample& sample : samples) {
+      const auto length = int64_t(sample.labels.size());
+      shape.max_length = std::max(shape.max_length, length + padding);
+      shape.labels += length;
+    }
+    if (padded) {
+      shape.labels = shape.samples * shape.max_length;
+    } else {
+      shape.max_length = 0;
+    }
+    return shape;
+  }
+
+  std::vector<int64_t> targets() const {
+    constexpr int64_t kPadding = -77;
+    std::vector<int64_t> all;
+    for (const Sample& sample : samples) {
+      all.insert(all.end(), sample.labels.begin(), sample.labels.end());
+      if (padded) all.resize((&sample - samples.data() + 1) * shape().max_length, kPadding);
+    }
+    all.resize(shape().labels, kPadding);
+    return all;
+  }
+
+  // Whose lengths can be used: (N).
+  std::vector<bool> valid() const {
+    std::vector<bool> all;
+    int64_t available = shape().labels;
+    bool lost = false;
+    for (const Sample& sample : samples) {
+      const int64_t length = sample.claimed_length(), most = padded ? shape().max_length : available;
+      const bool fits = 0 <= length && length <= most;
+      lost |= !padded && !fits;
+      if (!lost) available -= length;
+      all.push_back(fits && !lost && 0 <= sample.frames && sample.frames <= frames);
+    }
+    return all;
+  }
+};
+
+// Some of them repeated, next to each other and apart.
+std::vector<int64_t> some_labels(int64_t count, int64_t classes, int64_t blank = 0) {
+  std::vector<int64_t> labels;
+  for (int64_t i = 0; i < count; ++i) labels.push_back((blank + 1 + i * i % 7 % (classes - 1)) % classes);
+  return labels;
+}
+
+// (T, N, C); frames behind a sample's last one are NaN.
+template <class Storage>
+std::vector<Storage> logits_of(const Problem& problem) {
+  std::mt19937 generator(problem.seed);
+  std::normal_distribution<double> normal;
+  const int64_t samples = int64_t(problem.samples.size()), classes = problem.classes;
+  const auto is = [](int64_t number, int64_t wanted) { return wanted == kAll || wanted == number; };
+  std::vector<Storage> logits;
+  for (int64_t t = 0; t < problem.frames; ++t) {
+    for (int64_t n = 0; n < samples; ++n) {
+      std::vector<double> row(classes);
+      for (double& x : row) x = 2 * normal(generator);
+      double sum = 0;
+      for (const double x : row) sum += std::exp(x);
+      for (int64_t c = 0; c < classes; ++c) {
+        double x = problem.normalize ? row[c] : row[c] - std::log(sum);
+        for (const Change& change : problem.changes)
+          if (is(t, change.t) && is(n, change.n) && is(c, change.c)) x = change.value;
+        if (t >= problem.samples[n].frames) x = kNaN;
+        if constexpr (sizeof(Storage) == sizeof(double)) {
+          logits.push_back(x);
+        } else {
+          logits.push_back(crnn::FromCompute<Storage>::convert(float(x)));
+        }
+      }
+    }
+  }
+  return logits;
+}
+
+// ---- What should come out ----
+
+constexpr double kImpossible = -kInfinity;
+
+double log_sum(double a, double b) {
+  const double most = std::max(a, b);
+  return most == kImpossible ? most : most + std::log1p(std::exp(std::min(a, b) - most));
+}
+
+// Logarithms of probabilities by frame and state, or class.
+using Table = std::vector<std::vector<double>>;
+
+struct Solution {
+  double loss;
+  Table occupancy;  // (T_n, C), none if the loss is infinite
+};
+
+Solution solved(const Table& log_probs, int64_t classes, const std::vector<int64_t>& labels, int64_t blank) {
+  const int frames = int(log_probs.size()), states = 2 * int(labels.size()) + 1;
+  if (frames == 0) return {labels.empty() ? 0 : kInfinity, {}};
+  std::vector<int64_t> state(states, blank);
+  for (size_t i = 0; i < labels.size(); ++i) state[2 * i + 1] = labels[i];
+  const auto may_skip_to = [&](int i) { return i >= 2 && state[i] != blank && state[i] != state[i - 2]; };
+  // Paths up to a state at a frame, and from it on; the frame's emission counts in the first of them.
+  Table alpha(frames, std::vector<double>(states, kImpossible)), beta = alpha;
+  for (int t = 0; t < frames; ++t) {
+    for (int i = 0; i < states; ++i) {
+      double sum = kImpossible;
+      if (t == 0) {
+        if (i < 2) sum = 0;
+      } else {
+        sum = alpha[t - 1][i];
+        if (i >= 1) sum = log_sum(sum, alpha[t - 1][i - 1]);
+        if (may_skip_to(i)) sum = log_sum(sum, alpha[t - 1][i - 2]);
+      }
+      alpha[t][i] = sum + log_probs[t][state[i]];
+    }
+  }
+  for (int t = frames - 1; t >= 0; --t) {
+    for (int i = 0; i < states; ++i) {
+      if (t == frames - 1) {
+        if (i >= states - 2) beta[t][i] = 0;
+        continue;
+      }
+      const auto through = [&](int next) { return beta[t + 1][next] + log_probs[t + 1][state[next]]; };
+      double sum = through(i);
+      if (i + 1 < states) sum = log_sum(sum, through(i + 1));
+      if (i + 2 < states && may_skip_to(i + 2)) sum = log_sum(sum, through(i + 2));
+      beta[t][i] = sum;
+    }
+  }
+  double total = kImpossible;
+  for (int i = 0; i < states; ++i) total = log_sum(total, alpha[0][i] + beta[0][i]);
+  if (total == kImpossible) return {kInfinity, {}};
+  Table occupancy(frames, std::vector<double>(classes));
+  for (int t = 0; t < frames; ++t)
+    for (int i = 0; i < states; ++i) occupancy[t][state[i]] += std::exp(alpha[t][i] + beta[t][i] - total);
+  return {-total, occupancy};
+}
+
+struct Expected {
+  std::vector<double> loss;      // (N), or () as one element
+  std::vector<double> gradient;  // (T, N, C)
+};
+
+// grad_loss: (N), or () as one element
+template <class Storage>
+Expected computed_on_host(const Problem& problem, const std::vector<Storage>& logits,
+                          const std::vector<double>& grad_loss) {
+  const int64_t samples = int64_t(problem.samples.size()), classes = problem.classes;
+  const bool reduced = problem.reduction != Reduction::kNone;
+  const std::vector<bool> valid = problem.valid();
+  Expected expected;
+  expected.gradient.resize(problem.frames * samples * classes);
+  double sum_of_losses = 0;
+  for (int64_t n = 0; n < samples; ++n) {
+    const Sample& sample = problem.samples[n];
+    const int64_t length = valid[n] ? sample.claimed_length() : 0;
+    const int64_t frames = valid[n] ? sample.frames : problem.frames;
+    const std::vector<int64_t> labels(sample.labels.begin(), sample.labels.begin() + length);
+    bool sound = valid[n];
+    for (const int64_t label : labels) sound &= 0 <= label && label < classes && label != problem.blank;
+
+    Table log_probs(sound ? frames : 0, std::vector<double>(classes));
+    for (size_t t = 0; t < log_probs.size(); ++t) {
+      std::vector<double>& row = log_probs[t];
+      for (int64_t c = 0; c < classes; ++c) row[c] = driver::number(logits[(t * samples + n) * classes + c]);
+      if (problem.normalize) {
+        for (const double x : row) sound &= x < kInfinity;
+        const double all = std::accumulate(row.begin(), row.end(), kImpossible, log_sum);
+        if (all == kImpossible) continue;
+        for (double& x : row) x -= all;
+      } else {
+        const auto in_bounds = [&](int64_t c) { return row[c] < ctc::largest_log_prob(frames); };
+        sound &= in_bounds(problem.blank) && std::all_of(labels.begin(), labels.end(), in_bounds);
+      }
+    }
+
+    const Solution solution = sound ? solved(log_probs, classes, labels, problem.blank) : Solution{kNaN, {}};
+    const bool ignored = problem.zero_infinity && solution.loss == kInfinity;
+    const double loss = ignored ? 0 : solution.loss;
+    const double weight = problem.reduction == Reduction::kMean
+                              ? 1 / (double(std::max<int64_t>(length, 1)) * double(samples))
+                              : 1;
+    sum_of_losses += loss * weight;
+    if (!reduced) expected.loss.push_back(loss);
+
+    const double scale = grad_loss[reduced ? 0 : n] * weight;
+    for (int64_t t = 0; t < frames; ++t) {
+      for (int64_t c = 0; c < classes; ++c) {
+        double& gradient = expected.gradient[(t * samples + n) * classes + c];
+        if (ignored) {
+          gradient = 0;
+        } else if (solution.occupancy.empty()) {
+          gradient = kNaN;
+        } else {
+          const double softmax = problem.normalize ? std::exp(log_probs[t][c]) : 0;
+          gradient = scale * (softmax - solution.occupancy[t][c]);
+        }
+      }
+    }
+  }
+  const bool nothing_to_mean = samples == 0 && problem.reduction == Reduction::kMean;
+  if (reduced) expected.loss = {nothing_to_mean ? kNaN : sum_of_losses};
+  return expected;
+}
+
+// ---- The kernels ----
+
+// Integers of either width.
+class IndexTensor {
+ public:
+  IndexTensor(const std::vector<int64_t>& shape, const std::vector<int64_t>& values, bool wide)
+      : narrow_(shape, std::vector<int32_t>(values.begin(), values.end())),
+        wide_(shape, values),
+        is_wide_(wide) {}
+
+  crnn::IndexView view() const { return is_wide_ ? crnn::IndexView(wide_) : crnn::IndexView(narrow_); }
+
+ private:
+  DeviceTensor<int32_t> narrow_;
+  DeviceTensor<int64_t> wide_;
+  bool is_wide_;
+};
+
+// A case and what is the same whenever it runs.
+template <class Storage>
+class Run {
+ public:
+  explicit Run(const Problem& problem)
+      : problem_(problem),
+        shape_(problem.shape()),
+        reduced_(problem.reduction != Reduction::kNone),
+        logits_(logits_of<Storage>(problem)) {
+    std::mt19937 generator(problem.seed + 1);
+    std::normal_distribution<float> normal;
+    for (int64_t n = 0; n < (reduced_ ? 1 : shape_.samples); ++n) grad_loss_.push_back(normal(generator));
+    expected_ = computed_on_host(problem, logits_, grad_loss_);
+  }
+
+  void operator()() {
+    const IndexTensor targets(
+        problem_.padded ? Dimensions{shape_.samples, shape_.max_length} : Dimensions{shape_.labels},
+        problem_.targets(), problem_.wide);
+    std::vector<int64_t> frames, lengths;
+    for (const Sample& sample : problem_.samples) {
+      frames.push_back(sample.frames);
+      lengths.push_back(sample.claimed_length());
+    }
+    const IndexTensor input_lengths({shape_.samples}, frames, problem_.wide);
+    const IndexTensor target_lengths({shape_.samples}, lengths, problem_.wide);
+    const DeviceTensor<int64_t> first_label({problem_.padded ? 0 : shape_.samples});
+    const ctc::DeviceBatch batch{shape_,
+                                 problem_.blank,
+                                 targets.view(),
+                                 input_lengths.view(),
+                                 target_lengths.view(),
+                                 first_label.data()};
+    ctc::launch_first_label(batch, first_label.data(), kStream);
+    const DeviceTensor<Storage> logits =
+        driver::Placement(problem_.layout, shape_.frames, shape_.samples, shape_.classes)
+            .tensor(logits_, converted(kNaN));
+
+    const DeviceTensor<Real> statistics({2 * shape_.frames * shape_.samples});
+    forward("loss without a gradient", logits, batch, statistics, false);
+    const DeviceTensor<Real> saved({ctc::saved_elements(shape_)});
+    forward("loss", logits, batch, saved, true);
+    const std::vector<bool> valid = problem_.valid();
+    const bool all_located = std::find(valid.begin(), valid.end(), false) == valid.end();
+    if (problem_.padded || all_located) first_run_.expect_same("saved", saved);
+    backward(logits, batch, saved);
+  }
+
+ private:
+  using Real = typename crnn::ComputeType<Storage>::Real;
+  using State = ctc::StoredState<Real>;
+  using Dimensions = std::vector<int64_t>;
+  static constexpr bool kIsDouble = sizeof(Real) == sizeof(double);
+  static constexpr double kTolerance = kIsDouble ? 1e-11 : 1e-5;
+  // What storing a number may change in it.
+  static constexpr double kRounding = sizeof(Storage) >= sizeof(float)    ? 0
+                                      : std::is_same_v<Storage, BFloat16> ? 0x1p-8
+                                                                          : 0x1p-11;
+
+  static Storage converted(double x) { return crnn::FromCompute<Storage>::convert(Real(x)); }
+
+  static crnn::Rows<const Storage> rows(const DeviceTensor<Storage>& tensor) {
+    return {tensor.data(), tensor};
+  }
+
+  void forward(const char* name, const DeviceTensor<Storage>& logits, const ctc::DeviceBatch& batch,
+               const DeviceTensor<Real>& saved, bool with_grad) {
+    const DeviceTensor<State> emissions({ctc::emission_elements(shape_)});
+    const DeviceTensor<State> stored({ctc::stored_elements(shape_, with_grad)});
+    const DeviceTensor<State> states({ctc::state_elements(batch)});
+    const DeviceTensor<double> terms({reduced_ ? shape_.samples : 0});
+    const DeviceTensor<Real> loss({reduced_ ? 1 : shape_.samples});
+    const ctc::RecursionMemory<Real> memory{emissions.data(), stored.data(), states.data(),
+                                            ctc::Saved<Real>(saved.data(), shape_)};
+    const ctc::LossOutput<Real> output{problem_.reduction, problem_.zero_infinity, loss.data(), terms.data()};
+    ctc::launch_ctc_loss<Storage, Real>(rows(logits), batch, problem_.normalize, emissions.data(), memory,
+                                        output, loss.data(), with_grad, kStream);
+    expect(name, loss, expected_.loss, kTolerance);
+    first_run_.expect_same(name, loss);
+  }
+
+  void backward(const DeviceTensor<Storage>& logits, const ctc::DeviceBatch& batch,
+                const DeviceTensor<Real>& saved) {
+    std::vector<Real> every_other(2 * grad_loss_.size());
+    for (size_t n = 0; n < grad_loss_.size(); ++n) every_other[2 * n] = Real(grad_loss_[n]);
+    const int64_t stride = reduced_ ? 0 : 2;
+    const DeviceTensor<Real> grad_loss({int64_t(every_other.size())}, every_other);
+    const DeviceTensor<Real> scales({shape_.samples});
+    const DeviceTensor<ctc::Occurrence> occurrences({shape_.labels});
+    // No element of a gradient is as large.
+    constexpr double kUnwritten = 1000;
+    const driver::Placement placement(problem_.gradient_layout, shape_.frames, shape_.samples,
+                                      shape_.classes);
+    const DeviceTensor<Storage> gradient =
+        placement.tensor(std::vector<Storage>(logits_.size(), converted(kUnwritten)), converted(kUnwritten));
+    ctc::launch_ctc_loss_backward<Storage, Real>(
+        rows(logits), crnn::Rows<Storage>(gradient.data(), gradient), batch, problem_.normalize,
+        problem_.reduction, grad_loss.data(), stride, ctc::Saved<const Real>(saved.data(), shape_),
+        scales.data(), occurrences.data(), kStream);
+
+    double largest = 0;
+    for (const double x : expected_.gradient) largest = std::fmax(largest, std::abs(x));
+    expect("gradient", gradient, placement.placed(expected_.gradient, kUnwritten), kRounding + kTolerance,
+           kTolerance * largest + (kRounding > 0 ? 0x1p-24 : 0));
+    first_run_.expect_same("gradient", gradient);
+  }
+
+  Problem problem_;
+  ctc::Shape shape_;
+  bool reduced_;
+  std::vector<Storage> logits_;
+  std::vector<double> grad_loss_;
+  Expected expected_;
+  driver::FirstRun first_run_;
+};
+
+// The Run of a problem, made when it is first called.
+template <class Storage>
+std::function<void()> run_of(const Problem& problem) {
+  return [problem, run = std::optional<Run<Storage>>()]() mutable {
+    if (!run.has_value()) run.emplace(problem);
+    (*run)();
+  };
+}
+
+// ---- Cases ----
+
+// Frames in which a path can spell the labels.
+int64_t needed(const std::vector<int64_t>& labels) {
+  int64_t frames = int64_t(labels.size());
+  for (size_t i = 1; i < labels.size(); ++i) frames += labels[i] == labels[i - 1];
+  return frames;
+}
+
+// One sample whose target has so many pairs, in a few frames more than it needs.
+Problem of_pairs(int64_t pairs) {
+  const std::vector<int64_t> labels = some_labels(pairs - 1, 9);
+  const int64_t frames = needed(labels) + 2 + pairs % 2;
+  return {.frames = frames, .classes = 9, .samples = {{frames, labels}}};
+}
+
+// The same as the last one of two.
+Problem of_pairs_behind_others(int64_t pairs) {
+  Problem problem = of_pairs(pairs);
+  problem.samples.insert(problem.samples.begin(), {4, {3, 1}});
+  problem.padded = false;
+  return problem;
+}
+
+// Three samples of so many classes, in a few frames.
+Problem of_classes(int64_t classes, int64_t blank, Layout layout, Layout gradient_layout) {
+  const int64_t labels = classes > 1 ? 2 : 0;
+  return {.frames = 5,
+          .classes = classes,
+          .samples = {{5, some_labels(labels, classes, blank)},
+                      {4, some_labels(labels / 2, classes, blank)},
+                      {3, {}}},
+          .blank = blank,
+          .layout = layout,
+          .gradient_layout = gradient_layout};
+}
+
+// Enough samples for two tiles of the scan; sample number `wrong` claims this length.
+Problem of_many_samples(Reduction reduction, int64_t wrong = -1, int64_t length = 0) {
+  Problem problem{.frames = 1, .classes = 3, .reduction = reduction, .padded = false, .padding = 2};
+  for (int64_t n = 0; n < 300; ++n) {
+    problem.samples.push_back({1, some_labels(n % 5 == 0, 3)});
+    if (n == wrong) problem.samples.back().length = length;
+  }
+  return problem;
+}
+
+Problem random_problem(unsigned seed) {
+  std::mt19937 generator(seed);
+  const auto up_to = [&](int64_t most) { return int64_t(generator() % (most + 1)); };
+  const auto flip = [&] { return up_to(1) == 1; };
+  Problem problem{.frames = up_to(40), .classes = 2 + up_to(80), .seed = seed};
+  problem.blank = up_to(problem.classes - 1);
+  problem.samples.resize(1 + up_to(3));
+  for (Sample& sample : problem.samples) {
+    sample.frames = up_to(problem.frames);
+    sample.labels = some_labels(up_to(sample.frames), 2 + up_to(problem.classes - 2), problem.blank);
+  }
+  problem.reduction = Reduction(up_to(2));
+  problem.zero_infinity = flip();
+  problem.normalize = flip();
+  problem.padded = flip();
+  problem.padding = up_to(3);
+  problem.wide = flip();
+  problem.layout = Layout(up_to(3));
+  problem.gradient_layout = Layout(up_to(3));
+  return problem;
+}
+
+std::vector<driver::Case> cases() {
+  std::vector<driver::Case> all;
+  const auto add = [&](const std::string& name, std::function<void()> run) { all.push_back({name, run}); };
+  using enum Layout;
+  using enum Reduction;
+  constexpr int64_t kHuge = std::numeric_limits<int64_t>::max();
+
+  for (const int64_t pairs : {1, 2, 31, 33, 64, 128, 129, 257})
+    add(std::to_string(pairs) + " pairs", run_of<float>(of_pairs(pairs)));
+  for (const int64_t pairs : {32, 65, 256})
+    add(std::to_string(pairs) + " pairs", run_of<double>(of_pairs(pairs)));
+  for (const int64_t pairs : {512, 513})
+    add(std::to_string(pairs) + " pairs behind others", run_of<float>(of_pairs_behind_others(pairs)));
+  add("short targets in a big block",
+      run_of<float>({.frames = 128,
+                     .classes = 9,
+                     .samples = {{9, {1, 2, 2}}, {40, some_labels(33, 9)}, {80, some_labels(65, 9)}, {1, {}}},
+                     .padding = 70}));
+
+  add("no frames", run_of<float>({.frames = 0, .classes = 4, .samples = {{0, {}}, {0, {1}}}}));
+  add("1 frame",
+      run_of<double>({.frames = 1, .classes = 4, .samples = {{1, {1}}, {1, {}}, {0, {}}, {0, {2}}}}));
+  add("2 frames",
+      run_of<float>({.frames = 2, .classes = 4, .samples = {{2, {3, 2}}, {2, {1}}, {1, {1}}, {2, {}}}}));
+  add("odd and even frames",
+      run_of<Half>({.frames = 12,
+                    .classes = 5,
+                    .samples = {{12, {1, 2}}, {11, {1, 2}}, {10, {4}}, {9, {}}, {3, {1, 2, 3}}}}));
+  add("no samples", run_of<float>({.frames = 3, .classes = 4}));
+  add("the mean of no samples", run_of<float>({.frames = 3, .classes = 4, .reduction = kMean}));
+  add("the sum of no samples",
+      run_of<double>({.frames = 3, .classes = 4, .reduction = kSum, .padded = false}));
+
+  add("1 class", run_of<float>(of_classes(1, 0, kContiguous, kContiguous)));
+  add("2 classes", run_of<Half>(of_classes(2, 1, kContiguous, kContiguous)));
+  add("64 classes", run_of<BFloat16>(of_classes(64, 63, kContiguous, kContiguous)));
+  add("64 classes batch first", run_of<float>(of_classes(64, 0, kBatchFirst, kBatchFirst)));
+  add("65 classes in a part", run_of<float>(of_classes(65, 7, kPart, kPart)));
+  add("65 classes from a part", run_of<Half>(of_classes(65, 0, kPart, kContiguous)));
+  add("1024 classes", run_of<double>(of_classes(1024, 500, kContiguous, kContiguous)));
+  add("1025 classes", run_of<float>(of_classes(1025, 0, kContiguous, kBatchFirst)));
+  add("1025 classes in a part", run_of<BFloat16>(of_classes(1025, 1024, kPart, kPart)));
+  add("class stride", run_of<double>(of_classes(20, 3, kClassStride, kClassStride)));
+
+  add("two tiles of samples", run_of<float>(of_many_samples(kMean)));
+  add("a negative length in the second tile", run_of<float>(of_many_samples(kNone, 270, -1)));
+  add("a huge length in the first tile", run_of<float>(of_many_samples(kNone, 250, kHuge)));
+  add("padded lengths that do not fit",
+      run_of<float>(
+          {.frames = 5,
+           .classes = 6,
+           .samples = {{5, {1, 2}, -1}, {4, {1, 2}, 3}, {-1, {1}}, {6, {2}}, {5, {3, 3}}, {4, {1}, kHuge}}}));
+  add("concatenated lengths that do not fit",
+      run_of<float>({.frames = 5,
+                     .classes = 6,
+                     .samples = {{5, {1, 2}}, {6, {3}}, {4, {2, 4}}, {4, {5}, 7}, {5, {1}}},
+                     .padded = false,
+                     .wide = false}));
+  add("lengths that add up to too much",
+      run_of<double>({.frames = 5, .classes = 6, .samples = {{4, {1, 2}}, {3, {4, 5}, 3}}, .padded = false}));
+  const std::vector<Sample> wrong_labels = {{5, {1, -1}}, {4, {6, 1}},    {3, {2}},
+                                            {5, {3, 1}},  {5, {1, 2, 3}}, {4, {(int64_t(1) << 32) + 1}}};
+  add("labels that are none",
+      run_of<float>({.frames = 5, .classes = 6, .samples = wrong_labels, .blank = 2}));
+  add("concatenated labels that are none",
+      run_of<float>({.frames = 5, .classes = 6, .samples = wrong_labels, .blank = 2, .padded = false}));
+
+  // The longest one has more labels than the block's threads hold.
+  const std::vector<Sample> impossible = {{3, {1, 2, 3, 4}}, {3, {1, 1, 2}}, {4, {1, 1, 2}},
+                                          {0, {1}},          {4, {}},        {4, some_labels(200, 6)}};
+  add("impossible targets", run_of<float>({.frames = 4, .classes = 6, .samples = impossible}));
+  add("impossible targets ignored",
+      run_of<BFloat16>(
+          {.frames = 4, .classes = 6, .samples = impossible, .reduction = kMean, .zero_infinity = true}));
+  add("repeated labels", run_of<float>({.frames = 90,
+                                        .classes = 4,
+                                        .samples = {{9, {1, 1}},
+                                                    {8, {1, 2, 1}},
+                                                    {90, std::vector<int64_t>(45, 3)},
+                                                    {85, some_labels(70, 3)}},
+                                        .padded = false,
+                                        .padding = 1}));
+
+  const std::vector<Sample> three = {{6, {1, 2}}, {6, {3}}, {5, {4, 4}}};
+  add("masked classes",
+      run_of<float>({.frames = 6,
+                     .classes = 6,
+                     .samples = {{6, {1, 2}}, {6, {3}}, {5, {4, 1}}, {3, {2, 3, 2}}, {4, {1}}},
+                     .changes = {{kAll, kAll, 5, -kInfinity},
+                                 {2, 0, 1, -kInfinity},
+                                 {kAll, 1, 3, -kInfinity},
+                                 {kAll, 3, 0, -kInfinity},
+                                 {3, 4, kAll, -kInfinity}}}));
+  add("NaN and infinite logits",
+      run_of<Half>(
+          {.frames = 6, .classes = 6, .samples = three, .changes = {{3, 0, 5, kNaN}, {0, 2, 4, kInfinity}}}));
+  add("log_probs", run_of<float>({.frames = 6,
+                                  .classes = 6,
+                                  .samples = three,
+                                  .reduction = kSum,
+                                  .normalize = false,
+                                  .changes = {{3, 0, 5, kNaN}, {2, 1, 3, 4.0}, {kAll, 2, 2, kInfinity}}}));
+  add("log_probs that are too large",
+      run_of<double>({.frames = 6,
+                      .classes = 6,
+                      .samples = three,
+                      .normalize = false,
+                      .changes = {{5, 0, 2, 1e9}, {1, 1, 0, kNaN}, {0, 2, 1, 1e9}}}));
+
+  constexpr unsigned kRandomCases = 12;
+  for (unsigned seed = 1; seed <= kRandomCases; ++seed) {
+    constexpr std::function<void()> (*kRuns[])(const Problem&) = {run_of<float>, run_of<double>, run_of<Half>,
+                                                                  run_of<BFloat16>};
+    add("random " + std::to_string(seed), kRuns[seed % 4](random_problem(seed)));
+  }
+  return all;
+}
+
+}  // namespace
+
+int main(int arguments, char** argument) {
+  return driver::run(cases(), arguments, argument);
+}

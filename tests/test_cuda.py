@@ -1,0 +1,127 @@
+"""What only a GPU can show: capture in CUDA graphs, streams and devices, calls that wait for nothing."""
+
+import pytest
+import torch
+from reference.ctc import no_synchronisation, our_loss, torch_loss
+
+from crnn_ext.ctc import CTCLoss, ctc_loss, greedy_decode
+
+pytestmark = pytest.mark.parametrize("device", ["cuda"], indirect=True)
+
+
+def batch(device, frames=30, samples=4, classes=37, length=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(frames, samples, classes, generator=generator) * 3
+    targets = torch.randint(1, classes, (samples, length), generator=generator)
+    input_lengths = torch.randint(2 * length + 1, frames + 1, (samples,), generator=generator)
+    target_lengths = torch.randint(0, length + 1, (samples,), generator=generator)
+    return [tensor.to(device) for tensor in (logits, targets, input_lengths, target_lengths)]
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("concatenated", [False, True])
+def test_loss_and_gradient_in_a_graph(device, reduction, concatenated):
+    """Captured once, replayed with other values of the same shapes."""
+
+    def inputs(seed):
+        logits, targets, input_lengths, target_lengths = batch(device, seed=seed)
+        if concatenated:
+            target_lengths = torch.tensor([8, 0, 3, 5], device=device).roll(seed)
+            targets = targets.flatten()[:16]
+        return logits, targets, input_lengths, target_lengths
+
+    def step(logits, *arguments):
+        losses = ctc_loss(logits, *arguments, reduction=reduction)
+        return losses.detach(), torch.autograd.grad(losses.sum(), logits)[0]
+
+    static = [tensor.clone() for tensor in inputs(0)]
+    static[0].requires_grad_()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step(*static)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step(*static)
+    for seed in (1, 2):
+        fresh = inputs(seed)
+        for to, tensor in zip(static, fresh, strict=True):
+            to.detach().copy_(tensor)
+        graph.replay()
+        eager = step(fresh[0].requires_grad_(), *fresh[1:])
+        for a, b in zip(captured, eager, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_greedy_decoding_in_a_graph(device):
+    logits, _, lengths, _ = batch(device)
+    greedy_decode(logits, lengths)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = greedy_decode(logits, lengths)
+    fresh, _, fresh_lengths, _ = batch(device, seed=1)
+    logits.copy_(fresh)
+    lengths.copy_(fresh_lengths)
+    graph.replay()
+    for a, b in zip(captured, greedy_decode(fresh, fresh_lengths), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("on_cpu", [(), (1, 2, 3), (2, 3), (1,), (3,)])
+@pytest.mark.parametrize("validate", [None, False])
+def test_the_loss_waits_for_nothing(device, on_cpu, validate):
+    arguments = batch(device)
+    arguments = [tensor.cpu() if i in on_cpu else tensor for i, tensor in enumerate(arguments)]
+    loss = CTCLoss(validate=validate)
+    logits = arguments[0].requires_grad_()
+    ctc_loss(*arguments).backward()  # the first call may set up memory
+    with no_synchronisation(device):
+        loss(*arguments).backward()
+        greedy_decode(logits, arguments[2])
+
+
+def test_values_in_the_memory_of_the_cpu_are_checked(device):
+    logits, targets, input_lengths, target_lengths = (tensor.cpu() for tensor in batch(device))
+    logits = logits.to(device)
+    with pytest.raises(ValueError, match=r"input_lengths\[0\] is 31, but logits has T=30 frames"):
+        ctc_loss(logits, targets.to(device), input_lengths.clamp(min=31), target_lengths)
+    with pytest.raises(ValueError, match=r"targets\[0, 0\] is 37, but logits has C=37 classes"):
+        ctc_loss(logits, targets + 37, input_lengths, target_lengths.clamp(min=1))
+    with pytest.raises(ValueError, match=r"input_lengths\[0\] is 31, but logits has T=30 frames"):
+        greedy_decode(logits, input_lengths.clamp(min=31))
+    on_device = [tensor.to(device) for tensor in (targets + 37, input_lengths, target_lengths.clamp(min=1))]
+    assert ctc_loss(logits, *on_device, reduction="none").isnan().all()
+    with pytest.raises(ValueError, match=r"targets\[0, 0\] is \d+, but logits has C=37 classes"):
+        ctc_loss(logits, *on_device, validate=True)
+
+
+def test_a_stream_of_its_own(device):
+    """The work is in the order of the stream that is current, behind what fills the logits."""
+    logits, *arguments = batch(device, frames=200, samples=16, classes=4000)
+    expected, expected_gradient = our_loss(logits, *arguments)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        late = torch.full_like(logits, float("nan"))
+        torch.cuda._sleep(50_000_000)
+        late.copy_(logits)
+        losses, gradient = our_loss(late, *arguments)
+    assert torch.equal(losses, expected)
+    assert torch.equal(gradient, expected_gradient)
+
+
+def test_another_device_than_the_current_one(device):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    expected = our_loss(*batch(device))
+    for a, b in zip(our_loss(*batch(torch.device("cuda:1"))), expected, strict=True):
+        torch.testing.assert_close(a, b)
+    assert torch.cuda.current_device() == 0
+
+
+def test_far_more_rows_than_a_grid_has_at_once(device):
+    arguments = batch(device, frames=600, samples=700, classes=5)
+    losses, gradient = our_loss(*arguments, zero_infinity=True)
+    expected = torch_loss(*(tensor.cpu() for tensor in arguments), zero_infinity=True)
+    torch.testing.assert_close(losses.double(), expected[0], rtol=2e-6, atol=1e-5)
+    torch.testing.assert_close(gradient.double(), expected[1], rtol=0, atol=5e-6)

@@ -1,0 +1,77 @@
+"""Labels and lengths beside logits on another device: what is checked, and how one copy brings them."""
+
+import pytest
+import torch
+
+from crnn_ext._indices import _packed, _unpacked, sent
+from crnn_ext.ctc import _check_what_the_cpu_holds
+
+
+def test_all_of_them_in_one_tensor():
+    tensors = [
+        torch.arange(6, dtype=torch.int32).view(2, 3).t(),
+        torch.tensor([2**40, -1]),
+        torch.empty(0, 4, dtype=torch.int64),
+        torch.tensor([3]),
+    ]
+    packed = _packed(tensors, pin_memory=False)
+    assert packed.shape == (9,)
+    for part, tensor in zip(_unpacked(packed, [t.shape for t in tensors]), tensors, strict=True):
+        assert part.dtype == torch.int64
+        assert torch.equal(part, tensor.long())
+
+
+def test_what_is_there_stays_as_it_is():
+    tensors = [torch.tensor([1]), torch.tensor([[2]], dtype=torch.int32)]
+    assert sent(tensors, torch.device("cpu")) is tensors
+
+
+def elsewhere(tensor):
+    """In a place of which the CPU sees no values, as a GPU is."""
+    return tensor.to("meta")
+
+
+RIGHT = torch.tensor([[1, 2], [3, 1]]), torch.tensor([4, 5]), torch.tensor([2, 1])
+WRONG = torch.tensor([[1, 9], [3, 1]]), torch.tensor([4, 6]), torch.tensor([2, 3])
+MESSAGES = (
+    "targets[0, 1] is 9, but logits has C=4 classes",
+    "input_lengths[1] is 6, but logits has T=5 frames",
+    "target_lengths[1] is 3, but targets has S=2 columns",
+)
+
+
+@pytest.mark.parametrize("blank", [0, 3])
+@pytest.mark.parametrize("wrong", [0, 1, 2])
+@pytest.mark.parametrize("held", [(0, 1, 2), (0, 2), (1, 2), (0, 1), (0,), (1,), (2,), ()])
+def test_values_are_checked_where_they_can_be_seen(held, wrong, blank):
+    right = [torch.where(RIGHT[0] == blank, 2, RIGHT[0]), *RIGHT[1:]]
+    indices = [WRONG[i] if i == wrong else right[i] for i in range(3)]
+    indices = [tensor if i in held else elsewhere(tensor) for i, tensor in enumerate(indices)]
+    # A label can be told from padding only by its sample's length.
+    if wrong in held and (wrong != 0 or 2 in held):
+        with pytest.raises(RuntimeError) as raised:
+            _check_what_the_cpu_holds(indices, 5, 4, blank)
+        assert str(raised.value).splitlines()[0] == f"ctc_loss: {MESSAGES[wrong]}"
+    else:
+        _check_what_the_cpu_holds(indices, 5, 4, blank)
+
+
+def test_lengths_alone_are_checked():
+    with pytest.raises(RuntimeError, match=r"greedy_decode: input_lengths\[1\] is 6, but logits has T=5"):
+        torch.ops.crnn_ext.greedy_decode_check.default(torch.tensor([5, 6]), 5)
+    torch.ops.crnn_ext.greedy_decode_check.default(torch.tensor([5, 0]), 5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (torch.zeros(2, 2), *RIGHT[1:]),
+        (torch.zeros(2, 2, 2, dtype=torch.long), *RIGHT[1:]),
+        (torch.zeros(3, 2, dtype=torch.long), *RIGHT[1:]),
+        (RIGHT[0], torch.tensor(3), RIGHT[2]),
+        (RIGHT[0], RIGHT[1], torch.tensor([1])),
+    ],
+)
+def test_shapes_that_no_caller_passes_are_refused_too(arguments):
+    with pytest.raises(RuntimeError, match="targets and lengths must be"):
+        torch.ops.crnn_ext.ctc_loss_check.default(*arguments, 5, 4, 0)
