@@ -14,6 +14,7 @@ READY := $(VENV)/.ready
 endif
 
 NATIVE_SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
+HARNESS_SOURCES := $(shell find tests/cuda_on_host -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 # Spinning OpenMP threads fight with each other on a busy machine.
 export OMP_WAIT_POLICY ?= passive
 
@@ -33,7 +34,7 @@ lint: $(READY)
 	$(BIN_PYTHON) -m ruff check
 	$(BIN_PYTHON) -m ruff format --check
 	$(BIN_PYTHON) -m mypy
-	$(CLANG_FORMAT) --dry-run -Werror $(NATIVE_SOURCES)
+	$(CLANG_FORMAT) --dry-run -Werror $(NATIVE_SOURCES) $(HARNESS_SOURCES)
 
 # The CUDA library beside the others, also where torch is a CPU build; TORCH_CUDA_ARCH_LIST chooses the GPUs.
 cuda: $(READY)

@@ -68,6 +68,14 @@ torch.ops.load_library(sys.argv[1])
 for op in sys.argv[2:]:
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"crnn_ext::{op}", "CUDA"), op
 """
-    command = [sys.executable, "-c", script, built("_C_cuda"), "greedy_decode"]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        built("_C_cuda"),
+        "greedy_decode",
+        "ctc_loss",
+        "ctc_loss_backward",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -323,6 +323,18 @@ def test_unchecked_values_make_their_sample_nan(device, change):
     assert gradient[:, 1].isnan().all()
 
 
+@pytest.mark.parametrize("change", [{"targets": [[1, 2], [1, 3]]}, {"target_lengths": [2, 3]}])
+def test_unchecked_values_leave_dead_frames_alone(device, change):
+    arguments = {"targets": [[1, 2], [1, 2]], "input_lengths": [6, 4], "target_lengths": [2, 2]} | change
+    for zero_infinity in (False, True):
+        losses, gradient = our_loss(
+            logits_of(device, 6, 2, 3), *arguments.values(), validate=False, zero_infinity=zero_infinity
+        )
+        assert losses.isnan().tolist() == [False, True]
+        assert gradient[:4, 1].isnan().all()
+        assert (gradient[4:, 1] == 0).all()
+
+
 @pytest.mark.parametrize("lengths", [[9, 1, 2], [-1, 1, 2]])
 def test_labels_behind_an_unchecked_wrong_length_cannot_be_told(device, lengths):
     losses, _ = our_loss(logits_of(device, 4, 3, 3), [1, 2, 1, 1], [4, 4, 4], lengths, validate=False)

@@ -85,6 +85,18 @@ def test_modules_that_need_what_is_not_installed_are_left_out(tmp_path):
     assert "1 passed, 1 skipped, 1 error" in done.stdout
 
 
+def test_torchs_helpers_for_tests_work_without_expecttest():
+    script = (
+        "import sys; sys.modules['expecttest'] = None; import left_out, torch; "
+        "torch.library.opcheck(torch.ops.aten.sin.default, (torch.ones(2),), test_utils='test_schema')"
+    )
+    environment = os.environ | {"PYTHONPATH": str(FOLDER)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_stage_that_hangs_costs_its_own_time_only(stages, run):
     hanging = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); time.sleep(60)"
     outcome = stages.perform(run, "hangs", lambda run: run.python("-c", hanging), limit=0.3)

@@ -86,9 +86,9 @@ def benchmarks(run: Run) -> Outcome:
 
 # Seconds that each may take: under 8 minutes in all.
 STAGES = {
-    "build": (suite.build, 130),
-    "tests": (suite.tests, 120),
-    "drivers": (sanitizer.drivers, 45),
+    "build": (suite.build, 80),
+    "tests": (suite.tests, 155),
+    "drivers": (sanitizer.drivers, 60),
     "sanitizer": (sanitizer.sanitized, 65),
     "benchmarks": (benchmarks, 110),
 }

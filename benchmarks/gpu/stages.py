@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 # How long a command may take to stop by itself, and to say what it knows, once its time is over.
-_GRACE_SECONDS = 4
+_GRACE_SECONDS = 8
 # A dry run is for any machine, however slow.
 _DRY_RUN_PATIENCE = 6
 

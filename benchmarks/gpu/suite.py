@@ -1,6 +1,7 @@
 """The build for the card that is there, and the whole pytest suite on it."""
 
 import importlib.util
+import os
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -39,9 +40,12 @@ def tests(run: Run) -> Outcome:
 
     report = run.work / "tests.xml"
     report.unlink(missing_ok=True)
-    if importlib.util.find_spec("xdist") is not None:
-        # A fault on the GPU ends all later work of its process: of one file's tests, then, not of all.
-        arguments += ["-n", "4", "--dist", "loadfile"]
+    cores = len(os.sched_getaffinity(0))
+    workers = min(4, cores // 4)
+    if workers > 1 and importlib.util.find_spec("xdist") is not None:
+        # Also because a fault on the GPU ends all later work of its process, which is then not the only one.
+        arguments += ["-n", str(workers), "--dist", "loadfile"]
+        environment["OMP_NUM_THREADS"] = str(cores // workers)
     try:
         result = run.python(*arguments, f"--junitxml={report}", CRNN_REQUIRE_CUDA="1", **environment)
     except LateError as late:

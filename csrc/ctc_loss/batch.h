@@ -19,8 +19,8 @@ struct Batch {
 };
 
 // Reads lengths and labels. What breaks the rules is an error with `validate`; otherwise it makes that sample
-// invalid: all its frames count as live and none of its labels is looked at. In the header, because each
-// backend is a library of its own.
+// invalid: none of its labels is looked at, and all T frames count as live if their number is what is wrong.
+// In the header, because each backend is a library of its own.
 inline Batch read_batch(const Shape& shape, const Tensor& targets, const Tensor& input_lengths,
                         const Tensor& target_lengths, int64_t blank, bool validate) {
   Batch batch;
@@ -66,7 +66,7 @@ inline Batch read_batch(const Shape& shape, const Tensor& targets, const Tensor&
     }
     batch.first_label[n] = first;
     batch.length[n] = valid ? length : 0;
-    batch.frames[n] = valid ? frames : shape.frames;
+    batch.frames[n] = frames_fit ? frames : shape.frames;
     batch.valid[n] = valid;
   }
   check(!validate || shape.padded || next_label == shape.labels, kOp, "target_lengths adds up to ",

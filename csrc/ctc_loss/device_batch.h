@@ -8,10 +8,10 @@
 namespace crnn::ctc_loss {
 
 struct DeviceSample {
-  int64_t frames;
+  int64_t frames;       // that are live: all of them, where that length breaks its rule
   int64_t length;       // of its target
   int64_t first_label;  // index into the labels of all samples, laid out as in targets
-  bool valid;           // false where a length breaks the rules: then all frames count as live, and no label
+  bool valid;           // false where a length breaks the rules: then none of its labels is looked at
 };
 
 // Handed to kernels by value. The rules are those of read_batch (batch.h), but for labels, which each kernel
@@ -27,8 +27,9 @@ struct DeviceBatch {
     const int64_t frames = input_lengths(n), length = target_lengths(n);
     const int64_t first = shape.padded ? n * shape.max_length : first_label[n];
     const int64_t available = shape.padded ? shape.max_length : shape.labels - first;
-    const bool valid = is_possible_length(frames, shape.frames) && is_possible_length(length, available);
-    return valid ? DeviceSample{frames, length, first, true} : DeviceSample{shape.frames, 0, 0, false};
+    const bool frames_fit = is_possible_length(frames, shape.frames);
+    const bool valid = frames_fit && is_possible_length(length, available);
+    return {frames_fit ? frames : shape.frames, valid ? length : 0, valid ? first : 0, valid};
   }
 
   CRNN_INLINE int64_t label(int64_t n, const DeviceSample& sample, int64_t i) const {

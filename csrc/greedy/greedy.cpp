@@ -1,8 +1,7 @@
 // Schemas of greedy_decode.
 //
-//   greedy_decode        tokens (N, T), lengths (N,), scores (N,), starts (N, T), ends (N, T), token_logp (N,
-//   T) greedy_decode_check  refuses lengths in the host's memory that break their rule, for logits that are
-//   elsewhere
+//   greedy_decode        the tensors of a Result, see greedy.h
+//   greedy_decode_check  refuses lengths in the host's memory that break their rule, for logits elsewhere
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {

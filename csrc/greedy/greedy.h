@@ -25,7 +25,12 @@ inline Shape check_tensors(const Tensor& logits, const Tensor& input_lengths, in
 }
 
 struct Result {
-  Tensor tokens, lengths, scores, starts, ends, token_logp;
+  Tensor tokens;      // (N, T)
+  Tensor lengths;     // (N,)
+  Tensor scores;      // (N,)
+  Tensor starts;      // (N, T)
+  Tensor ends;        // (N, T)
+  Tensor token_logp;  // (N, T)
 
   Result(const Tensor& logits, const Shape& shape)
       : tokens(new_tensor(logits, {shape.samples, shape.frames}, ScalarType::Long)),

@@ -207,7 +207,8 @@ Expected computed_on_host(const Problem& problem, const std::vector<Storage>& lo
   for (int64_t n = 0; n < samples; ++n) {
     const Sample& sample = problem.samples[n];
     const int64_t length = valid[n] ? sample.claimed_length() : 0;
-    const int64_t frames = valid[n] ? sample.frames : problem.frames;
+    const bool frames_fit = 0 <= sample.frames && sample.frames <= problem.frames;
+    const int64_t frames = frames_fit ? sample.frames : problem.frames;
     const std::vector<int64_t> labels(sample.labels.begin(), sample.labels.begin() + length);
     bool sound = valid[n];
     for (const int64_t label : labels) sound &= 0 <= label && label < classes && label != problem.blank;
