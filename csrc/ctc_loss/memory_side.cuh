@@ -31,10 +31,10 @@ class MemorySide {
 
   // As of RegisterSide.
   template <Task kTask>
-  __device__ void walk(int64_t begin, int64_t end, int64_t most_steps, const Total<Real>& total) {
-    for (int64_t step = begin; step < begin + most_steps; ++step) {
-      if (step < end) {
-        for (int64_t j = thread_; j < pairs_; j += kThreads) advance<kTask>(step, j, total);
+  __device__ void walk(int64_t begin, int64_t steps, int64_t most_steps, const Total<Real>& total) {
+    for (int64_t done = 0; done < most_steps; ++done) {
+      if (done < steps) {
+        for (int64_t j = thread_; j < pairs_; j += kThreads) advance<kTask>(begin + done, j, total);
         ++steps_done_;
       }
       __syncthreads();
@@ -82,14 +82,16 @@ class MemorySide {
   template <Task kTask>
   __device__ void advance(int64_t step, int64_t j, const Total<Real>& total) const {
     const int64_t t = way_.frame(step), label = way_.label(j);
+    const int64_t row = t * (strip_.length + 1), at = t * strip_.length + label;
     const bool has_label = j < strip_.length;
-    const Extended<Real> emission = has_label ? strip_.label_emission(t, label) : Extended<Real>::zero();
-    const Pair<Real> before = inflow_at(j), after = emitted(before, strip_.blank_emission(t), emission);
+    const Extended<Real> emission = has_label ? strip_.emissions[row + label].state : Extended<Real>::zero();
+    const Pair<Real> before = inflow_at(j);
+    const Pair<Real> after = emitted(before, strip_.emissions[row + strip_.length].state, emission);
     put(steps_done_ + 1, j, {normalised(after.blank), normalised(after.label)});
     if (kTask == Task::kNothing || !has_label) return;
     const Extended<Real> share = way_.forward ? after.label : before.label;
-    const Extended<Real> met = kTask == Task::kMeet ? strip_.stored_at(t, label) : Extended<Real>::zero();
-    strip_.template put<kTask>(t, label, share, met, total);
+    const Extended<Real> met = kTask == Task::kMeet ? strip_.stored[at].state : Extended<Real>::zero();
+    strip_.template put<kTask>(at, share, met, total);
   }
 
   const Strip<Real>& strip_;

@@ -35,18 +35,18 @@ template <int kThreads, class Real, class Side>
 __device__ __forceinline__ double walk_both_ways(Side side, bool is_alpha, const Strip<Real>& strip,
                                                  bool with_grad) {
   const int64_t middle = (strip.frames + 1) / 2;
-  const int64_t first_end = is_alpha ? middle : strip.frames - middle;
+  const int64_t steps = is_alpha ? middle : strip.frames - middle;
   if (with_grad) {
-    side.template walk<Task::kStore>(0, first_end, middle, Total<Real>{});
+    side.template walk<Task::kStore>(0, steps, middle, Total<Real>{});
   } else {
-    side.template walk<Task::kNothing>(0, first_end, middle, Total<Real>{});
+    side.template walk<Task::kNothing>(0, steps, middle, Total<Real>{});
   }
   const Extended<double> z = gpu::folded_over_group<kThreads>(
       side.meet(), [](const auto& a, const auto& b) { return normalised(a + b); });
   if (z.exponent < kVanishedExponent) return std::numeric_limits<double>::infinity();
   if (with_grad) {
     const Total<Real> total{Real(1 / z.mantissa), ExponentOf<Real>(z.exponent)};
-    side.template walk<Task::kMeet>(first_end, strip.frames, middle, total);
+    side.template walk<Task::kMeet>(steps, strip.frames - steps, middle, total);
   }
   return -kLn2 * (double(z.exponent) + gpu::log2(z.mantissa));
 }

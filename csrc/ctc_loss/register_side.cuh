@@ -37,24 +37,33 @@ class RegisterSide {
 
   __device__ bool forward() const { return way_.forward; }
 
-  // Steps [begin, end) of this side. most_steps: the larger number of the two sides.
+  // Takes `steps` steps from step `begin` on. most_steps: the larger number of the two sides.
   template <Task kTask>
-  __device__ void walk(int64_t begin, int64_t end, int64_t most_steps, const Total<Real>& total) {
-    if (kWarps == 1 && (side_ > 1 || begin == end)) return;  // without barriers, nothing waits for this warp
+  __device__ void walk(int64_t begin, int64_t steps, int64_t most_steps, const Total<Real>& total) {
+    if (kWarps == 1 && (side_ > 1 || steps == 0)) return;  // without barriers, nothing waits for this warp
+    go_to(begin);
     Ahead ahead[kAhead] = {};
     for (int u = 0; u < kAhead; ++u) {
-      if (begin + u < end) read<kTask>(begin + u, ahead[u]);
+      if (u < steps) read<kTask>(ahead[u]);
     }
-    for (int64_t first = begin; first < begin + most_steps; first += kAhead) {
+    // As long as neither side comes to its end, not even with what it reads ahead, no frame has to be asked
+    // for. Both sides agree on that: the one with fewer steps has half of the frames.
+    int64_t done = 0;
+    for (; done + 2 * kAhead <= strip_.frames / 2; done += kAhead) {
 #pragma unroll
       for (int u = 0; u < kAhead; ++u) {
-        const int64_t step = first + u;
-        if (step < begin + most_steps) {
+        advance<kTask>(label_below(), ahead[u], total);
+        read<kTask>(ahead[u]);
+        if (u % kGroup == kGroup - 1) normalise();
+      }
+    }
+    for (; done < most_steps; done += kAhead) {
+#pragma unroll
+      for (int u = 0; u < kAhead; ++u) {
+        if (done + u < most_steps) {
           const Extended<Real> below = label_below();
-          if (step < end) {
-            advance<kTask>(step, below, ahead[u], total);
-            if (step + kAhead < end) read<kTask>(step + kAhead, ahead[u]);
-          }
+          if (done + u < steps) advance<kTask>(below, ahead[u], total);
+          if (done + u + kAhead < steps) read<kTask>(ahead[u]);
         }
         if (u % kGroup == kGroup - 1) normalise();
       }
@@ -101,17 +110,29 @@ class RegisterSide {
 
   __device__ bool has_label(int k) const { return first_pair_ + k < strip_.length; }
 
+  __device__ void go_to(int64_t step) {
+    const int64_t t = way_.frame(step), row = t * (strip_.length + 1);
+    const int64_t label = has_label(0) ? way_.label(first_pair_) : 0;
+    blank_emission_ = strip_.emissions + row + strip_.length;
+    label_emission_ = strip_.emissions + row + label;
+    read_at_ = put_at_ = t * strip_.length + label;
+  }
+
+  // The next frame, ahead of the one that is put next. Both move on by additions alone: a warp's time is the
+  // number of its instructions.
   template <Task kTask>
-  __device__ void read(int64_t step, Ahead& ahead) const {
-    const int64_t t = way_.frame(step);
-    ahead.blank = strip_.blank_emission(t);
+  __device__ void read(Ahead& ahead) {
+    ahead.blank = blank_emission_->state;
     for (int k = 0; k < kPairs; ++k) {
       ahead.label[k] = Extended<Real>::zero();
       if (!has_label(k)) continue;
-      const int64_t label = way_.label(first_pair_ + k);
-      ahead.label[k] = strip_.label_emission(t, label);
-      if constexpr (kTask == Task::kMeet) ahead.stored[k] = strip_.stored_at(t, label);
+      ahead.label[k] = label_emission_[k * way_.direction()].state;
+      if constexpr (kTask == Task::kMeet)
+        ahead.stored[k] = strip_.stored[read_at_ + k * way_.direction()].state;
     }
+    blank_emission_ += way_.direction() * (strip_.length + 1);
+    label_emission_ += way_.direction() * (strip_.length + 1);
+    read_at_ += way_.direction() * strip_.length;
   }
 
   // The label of the pair before this lane's first one.
@@ -131,17 +152,16 @@ class RegisterSide {
   }
 
   template <Task kTask>
-  __device__ void advance(int64_t step, Extended<Real> below, const Ahead& ahead, const Total<Real>& total) {
-    const int64_t t = way_.frame(step);
+  __device__ void advance(Extended<Real> below, const Ahead& ahead, const Total<Real>& total) {
     for (int k = 0; k < kPairs; ++k) {
       const Pair<Real> before = inflow(pairs_[k], below, may_skip_[k]);
       below = pairs_[k].label;
       pairs_[k] = emitted(before, ahead.blank, ahead.label[k]);
       if (kTask == Task::kNothing || !has_label(k)) continue;
       const Extended<Real> share = way_.forward ? pairs_[k].label : before.label;
-      const int64_t label = way_.label(first_pair_ + k);
-      strip_.template put<kTask>(t, label, share, ahead.stored[k], total);
+      strip_.template put<kTask>(put_at_ + k * way_.direction(), share, ahead.stored[k], total);
     }
+    put_at_ += way_.direction() * strip_.length;
   }
 
   __device__ void normalise() {
@@ -154,6 +174,10 @@ class RegisterSide {
   Pair<Real> pairs_[kPairs];
   bool may_skip_[kPairs];
   int buffer_ = 0;
+  // Of pair first_pair_ and of the next frame: what is read, and where among the labels of all frames.
+  const StoredState<Real>* blank_emission_;
+  const StoredState<Real>* label_emission_;
+  int64_t read_at_, put_at_;
 };
 
 }  // namespace crnn::ctc_loss

@@ -29,22 +29,15 @@ struct Strip {
   StoredState<Real>* stored;  // (T, S): of each frame, the label states of the side that saw it first
   Real* occupancy;            // (T, S)
 
-  CRNN_INLINE Extended<Real> blank_emission(int64_t t) const { return label_emission(t, length); }
-  CRNN_INLINE Extended<Real> label_emission(int64_t t, int64_t label) const {
-    return emissions[t * (length + 1) + label].state;
-  }
-  CRNN_INLINE Extended<Real> stored_at(int64_t t, int64_t label) const {
-    return stored[t * length + label].state;
-  }
-
-  // share: what a side counts at a frame, alpha with its emission, beta without.
+  // For label number `at` among those of all frames. share: what a side counts at a frame, alpha with its
+  // emission, beta without; met: what the other side has stored there.
   template <Task kTask>
-  CRNN_INLINE void put(int64_t t, int64_t label, const Extended<Real>& share, const Extended<Real>& met,
+  CRNN_INLINE void put(int64_t at, const Extended<Real>& share, const Extended<Real>& met,
                        const Total<Real>& total) const {
-    if constexpr (kTask == Task::kStore) stored[t * length + label].state = clamped(share);
+    if constexpr (kTask == Task::kStore) stored[at].state = clamped(share);
     if constexpr (kTask == Task::kMeet) {
       const Extended<Real> joint = clamped(share) * met;
-      occupancy[t * length + label] =
+      occupancy[at] =
           to_real(Extended<Real>{joint.mantissa * total.inverse_mantissa, joint.exponent - total.exponent});
     }
   }
@@ -55,6 +48,7 @@ struct Way {
   bool forward;
   int64_t frames, length;
 
+  CRNN_INLINE int direction() const { return forward ? 1 : -1; }
   CRNN_INLINE int64_t frame(int64_t step) const { return forward ? step : frames - 1 - step; }
   // The target's index of the label of pair j.
   CRNN_INLINE int64_t label(int64_t j) const { return forward ? j : length - 1 - j; }
