@@ -65,17 +65,12 @@ def test_cuda_library_loads_beside_any_torch():
     script = """
 import sys, torch, crnn_ext.ops
 torch.ops.load_library(sys.argv[1])
-for op in sys.argv[2:]:
-    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"crnn_ext::{op}", "CUDA"), op
+names = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("crnn_ext::")]
+on_cuda = {name for name in names if torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA")}
+# All but those that look at the memory of the CPU.
+assert on_cuda == {name for name in names if not name.endswith("_check")}, on_cuda
+assert "crnn_ext::ctc_loss_backward" in on_cuda
 """
-    command = [
-        sys.executable,
-        "-c",
-        script,
-        built("_C_cuda"),
-        "greedy_decode",
-        "ctc_loss",
-        "ctc_loss_backward",
-    ]
+    command = [sys.executable, "-c", script, built("_C_cuda")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
