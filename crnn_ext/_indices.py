@@ -16,7 +16,7 @@ def index_tensor(name: str, value: Lengths | Targets) -> Tensor:
     """An int32 or int64 tensor."""
     if not isinstance(value, Tensor):
         try:
-            value = torch.as_tensor(value)
+            value = torch.as_tensor(value, device="cpu")
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"{name} must be a tensor or a sequence of int ({error})") from None
         if value.numel() == 0:  # an empty list has no elements to take an integer dtype from
@@ -44,6 +44,9 @@ def sent(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
     if device.type != "cuda" or not on_cpu or torch.compiler.is_compiling():
         # To the CPU a copy has to be waited for: it is read next.
         return [tensor.to(device, non_blocking=device.type != "cpu") for tensor in tensors]
+    if torch.cuda.is_current_stream_capturing():
+        # The copy would be part of the graph, and its source long gone when that is replayed.
+        raise ValueError("in a CUDA graph targets and lengths must be on the GPU, and some are on the CPU")
     packed = _packed([tensors[i] for i in on_cpu], pin_memory=True)
     parts = _unpacked(packed.to(device, non_blocking=True), [tensors[i].shape for i in on_cpu])
     arrived = dict(zip(on_cpu, parts, strict=True))
@@ -53,7 +56,7 @@ def sent(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
 def _packed(tensors: list[Tensor], *, pin_memory: bool) -> Tensor:
     """All elements, one tensor behind the other; only pinned memory can be copied without waiting."""
     flat = [tensor.reshape(-1).long() for tensor in tensors]
-    packed = torch.empty(sum(map(len, flat)), dtype=torch.int64, pin_memory=pin_memory)
+    packed = torch.empty(sum(map(len, flat)), dtype=torch.int64, device="cpu", pin_memory=pin_memory)
     return torch.cat(flat, out=packed)
 
 

@@ -47,13 +47,13 @@ def _check_logits(logits: Tensor, blank: int) -> None:
 def _check_what_the_cpu_holds(indices: list[Tensor], frames: int, classes: int, blank: int) -> None:
     """Checks targets, input_lengths and target_lengths where they are in the CPU's memory; others pass."""
     held = [tensor.device.type == "cpu" for tensor in indices]
-    if not any(held):
+    if not any(held) or (classes == 1 and not held[0]):  # no label would pass as one of a single class
         return
     if not held[2]:  # where each sample's labels lie cannot be told
-        indices, held[0] = [torch.empty(0, dtype=torch.int64), *indices[1:]], True
+        indices, held[0] = [torch.empty(0, dtype=torch.int64, device="cpu"), *indices[1:]], True
     right = (1 if blank == 0 else 0, 0, 0)
     values = [
-        tensor if is_held else torch.tensor(value).expand(tensor.shape)
+        tensor if is_held else torch.tensor(value, device="cpu").expand(tensor.shape)
         for tensor, is_held, value in zip(indices, held, right, strict=True)
     ]
     torch.ops.crnn_ext.ctc_loss_check.default(*values, frames, classes, blank)

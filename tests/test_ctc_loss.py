@@ -194,6 +194,15 @@ def test_accuracy_of_float32(device, shape, blank_offset):
     assert (gradient - expected_gradient).norm() / expected_gradient.norm() < 5e-6
 
 
+def test_accuracy_of_the_sum_over_very_many_classes(device):
+    """Terms that are all alike, so that roundings go one way."""
+    x = torch.full((2, 1, 1 << 20), math.log(0.2457))
+    x[..., :1024] = 0
+    expected = -2 * (x[0, 0, 1].double() - x[0, 0].double().logsumexp(0)) - math.log(3)
+    loss = ctc_loss(x.to(device), [[1]], [2], [1], reduction="none")
+    assert float(loss) == pytest.approx(float(expected), abs=4e-5)
+
+
 def test_accuracy_does_not_depend_on_an_offset(device):
     logits = torch.randn(30, 1, 8, generator=torch.Generator().manual_seed(3))
     for offset in (0.0, 4096.0, -4096.0):

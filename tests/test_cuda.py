@@ -68,6 +68,16 @@ def test_greedy_decoding_in_a_graph(device):
         assert torch.equal(a, b)
 
 
+def test_a_graph_takes_nothing_from_the_memory_of_the_cpu(device):
+    logits, targets, input_lengths, target_lengths = batch(device)
+    greedy_decode(logits, input_lengths)
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        with pytest.raises(ValueError, match="in a CUDA graph targets and lengths must be on the GPU"):
+            ctc_loss(logits, targets, input_lengths, target_lengths.tolist())
+        with pytest.raises(ValueError, match="in a CUDA graph targets and lengths must be on the GPU"):
+            greedy_decode(logits, input_lengths.tolist())
+
+
 @pytest.mark.parametrize("on_cpu", [(), (1, 2, 3), (2, 3), (1,), (3,)])
 @pytest.mark.parametrize("validate", [None, False])
 def test_the_loss_waits_for_nothing(device, on_cpu, validate):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crnn_ext._indices import _packed, _unpacked, sent
+from crnn_ext._indices import _packed, _unpacked, index_tensor, sent
 from crnn_ext.ctc import _check_what_the_cpu_holds
 
 
@@ -54,6 +54,19 @@ def test_values_are_checked_where_they_can_be_seen(held, wrong, blank):
         assert str(raised.value).splitlines()[0] == f"ctc_loss: {MESSAGES[wrong]}"
     else:
         _check_what_the_cpu_holds(indices, 5, 4, blank)
+
+
+def test_another_default_device():
+    """What is made here is made on the CPU, wherever new tensors go by default."""
+    torch.set_default_device("meta")
+    try:
+        assert index_tensor("lengths", [1, 2]).tolist() == [1, 2]
+        assert _packed([torch.tensor([7], device="cpu")], pin_memory=False).tolist() == [7]
+        for held in [(0, 1, 2), (1, 2), (0, 1)]:
+            indices = [tensor if i in held else elsewhere(tensor) for i, tensor in enumerate(RIGHT)]
+            _check_what_the_cpu_holds(indices, 5, 4, 0)
+    finally:
+        torch.set_default_device(None)
 
 
 def test_lengths_alone_are_checked():

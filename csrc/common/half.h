@@ -1,4 +1,4 @@
-// float16 and bfloat16 as the host's loops see them: storage only, computed in float.
+// float16 and bfloat16: storage only, computed in float.
 //
 // The conversions are integer arithmetic without branches, because gcc has no vectorised ones below AVX-512
 // FP16 and the row loops have to vectorise.

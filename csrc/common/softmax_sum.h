@@ -32,7 +32,10 @@ struct SoftmaxSum {
     const Real before = peak;
     for (int j = 0; j < kCount; ++j) peak = larger(values[j], peak);
     sum *= softmax_term_of(before, peak);
-    for (int j = 0; j < kCount; ++j) sum += softmax_term_of(values[j], peak);
+    // Of a long row, a thread adds up thousands of terms: fewer roundings than one by one.
+    Real of_values = 0;
+    for (int j = 0; j < kCount; ++j) of_values += softmax_term_of(values[j], peak);
+    sum += of_values;
   }
 };
 

@@ -1,6 +1,9 @@
 // Values of any class exchanged and folded among the threads of a warp or a block.
 #pragma once
 
+#include <cstring>
+#include <type_traits>
+
 #include "common/gpu.h"
 
 namespace crnn::gpu {

@@ -2,9 +2,8 @@
 //
 //   ctc_loss           loss (() or (N,)) and what the backward pass needs (empty without with_grad)
 //   ctc_loss_backward  gradient with respect to logits, in their dtype and strides
-//   ctc_loss_check     refuses targets and lengths in the host's memory that break their rules, for logits
-//   (T, N,
-//                      C) that are elsewhere
+//   ctc_loss_check     refuses targets and lengths in the host's memory that break their rules, for logits of
+//                      `frames` and `classes` that are elsewhere
 #include "common/stable.h"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {

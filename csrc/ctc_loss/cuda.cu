@@ -66,10 +66,9 @@ std::tuple<Tensor, Tensor> ctc_loss_cuda(const Tensor& logits, const Tensor& tar
     const Tensor states = scratch<State>(logits, state_elements(batch));
     const RecursionMemory<Real> memory{data<State>(emissions), data<State>(stored), data<State>(states),
                                        Saved<Real>(data<Real>(statistics), shape)};
-    const LossOutput<Real> output{reduction, zero_infinity, data<Real>(loss), data<double>(terms)};
     launch_ctc_loss<Storage, Real>(Rows<const Storage>(logits.const_data_ptr(), logits), batch, normalize,
-                                   data<State>(emissions), memory, output, data<Real>(loss), with_grad,
-                                   device.stream());
+                                   memory, LossOptions{reduction, zero_infinity, with_grad}, data<Real>(loss),
+                                   data<double>(terms), device.stream());
   });
   return {loss, saved};
 }

@@ -19,11 +19,15 @@ CRNN_INLINE Emission* emissions_of(Emission* emissions, const Shape& shape, int6
 
 // The statistics of all rows (0 behind the last live frame) and the emissions of the live ones.
 //
+// Also fills the posterior behind a sample's live frames, so that equal inputs give equal tensors, bit for
+// bit; not where a wrong length leaves nobody to tell whose it is, nor without a gradient (posterior null).
+//
 // logits: (T, N, C); peak, inverse_sum: (N, T)
 template <int kRowThreads, class Storage, class Real>
 __global__ void __launch_bounds__(kRowBlock)
     emissions_kernel(Rows<const Storage> logits, DeviceBatch batch, bool normalize, Real* __restrict__ peaks,
-                     Real* __restrict__ inverse_sums, StoredState<Real>* __restrict__ emissions) {
+                     Real* __restrict__ inverse_sums, StoredState<Real>* __restrict__ emissions,
+                     Real* __restrict__ posterior) {
   const Shape& shape = batch.shape;
   const RowGroup<kRowThreads> group(shape.frames, shape.samples);
   const DeviceSample sample = batch.sample(group.n);
@@ -60,6 +64,16 @@ __global__ void __launch_bounds__(kRowBlock)
   if (!normalize) {
     in_bounds = gpu::folded_over_group<kRowThreads>(in_bounds, [](int a, int b) { return a & b; });
     if (!in_bounds) inverse_sum = std::numeric_limits<Real>::quiet_NaN();
+  }
+  if (group.has_row && posterior != nullptr && (sample.valid || shape.padded)) {
+    const int64_t first = shape.padded ? group.n * shape.max_length : sample.first_label;
+    // What concatenated targets hold behind the last sample belongs to it, as padding does.
+    const bool last = group.n + 1 == shape.samples;
+    const int64_t labels = shape.padded ? shape.max_length : last ? shape.labels - first : sample.length;
+    const int64_t written = sample.frames * sample.length;  // by the recursion
+    for (int64_t i = written + group.t * kRowThreads + group.thread; i < shape.frames * labels;
+         i += shape.frames * kRowThreads)
+      posterior[shape.frames * first + i] = 0;
   }
   if (group.has_row && group.thread == 0) {
     const int64_t at = group.n * shape.frames + group.t;

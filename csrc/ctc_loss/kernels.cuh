@@ -20,9 +20,27 @@ inline int64_t stored_elements(const Shape& shape, bool with_grad) {
   return with_grad ? shape.frames * shape.labels : 0;
 }
 inline int64_t state_elements(const DeviceBatch& batch) {
-  constexpr int64_t kMostPairs = 4 * kBigBlock / 2;
-  const bool needed = batch.most_labels() + 1 > kMostPairs;
+  const bool needed = batch.most_labels() + 1 > kFourWarps;
   return needed ? kStatesPerPair * (batch.shape.labels + batch.shape.samples) : 0;
+}
+
+// Calls launch_with(kMostPairs as an integral_constant): the smallest recursion kernel for all targets that
+// shapes allow.
+template <class LaunchWith>
+void with_most_pairs(int64_t most_pairs, const LaunchWith& launch_with) {
+  if (most_pairs <= gpu::kWarp) {
+    launch_with(std::integral_constant<int64_t, gpu::kWarp>{});
+  } else if (most_pairs <= 2 * gpu::kWarp) {
+    launch_with(std::integral_constant<int64_t, 2 * gpu::kWarp>{});
+  } else if (most_pairs <= kOneWarp) {
+    launch_with(std::integral_constant<int64_t, kOneWarp>{});
+  } else if (most_pairs <= kFourWarps / 2) {
+    launch_with(std::integral_constant<int64_t, kFourWarps / 2>{});
+  } else if (most_pairs <= kFourWarps) {
+    launch_with(std::integral_constant<int64_t, kFourWarps>{});
+  } else {
+    launch_with(std::integral_constant<int64_t, INT64_MAX>{});
+  }
 }
 
 // Fills batch.first_label, if targets are concatenated. first_label: (N)
@@ -32,23 +50,24 @@ inline void launch_first_label(const DeviceBatch& batch, int64_t* first_label, g
               batch.shape.labels, first_label);
 }
 
-// logits: (T, N, C); emissions: scratch, see emission_elements; loss: () unless reduction is kNone
+// logits: (T, N, C); losses: (N), or () with a reduction; terms: (N) with a reduction, scratch
 template <class Storage, class Real>
 void launch_ctc_loss(const Rows<const Storage>& logits, const DeviceBatch& batch, bool normalize,
-                     StoredState<Real>* emissions, const RecursionMemory<Real>& memory,
-                     const LossOutput<Real>& output, Real* loss, bool with_grad, gpu::Stream stream) {
+                     const RecursionMemory<Real>& memory, const LossOptions& options, Real* losses,
+                     double* terms, gpu::Stream stream) {
   const Shape& shape = batch.shape;
+  Real* posterior = options.with_grad ? memory.saved.posterior : nullptr;
   with_row_groups(shape.frames * shape.samples, shape.classes, [&](auto row_threads, int64_t blocks) {
     gpu::launch(emissions_kernel<row_threads(), Storage, Real>, blocks, kRowBlock, 0, stream, logits, batch,
-                normalize, memory.saved.peak, memory.saved.inverse_sum, emissions);
+                normalize, memory.saved.peak, memory.saved.inverse_sum, memory.emissions, posterior);
   });
-  const bool small = batch.most_labels() + 1 <= 4 * kSmallBlock / 2;
-  const auto kernel = small ? recursion_kernel<kSmallBlock, Real> : recursion_kernel<kBigBlock, Real>;
-  gpu::launch(kernel, shape.samples, small ? kSmallBlock : kBigBlock, 0, stream, batch, memory, output,
-              with_grad);
-  if (output.reduction == Reduction::kNone) return;
-  gpu::launch(reduction_kernel<Real>, 1, kReductionBlock, 0, stream, output.terms, shape.samples,
-              output.reduction == Reduction::kMean, loss);
+  with_most_pairs(batch.most_labels() + 1, [&](auto most_pairs) {
+    gpu::launch(recursion_kernel<most_pairs(), Real>, shape.samples, threads_for(most_pairs()), 0, stream,
+                batch, memory, options, losses, terms);
+  });
+  if (options.reduction == Reduction::kNone) return;
+  gpu::launch(reduction_kernel<Real>, 1, kReductionBlock, 0, stream, terms, shape.samples,
+              options.reduction == Reduction::kMean, losses);
 }
 
 // logits, gradient: (T, N, C); grad_loss: (N), or () with stride 0; scales: (N), scratch; occurrences:

@@ -8,25 +8,29 @@
 
 namespace crnn::ctc_loss {
 
-// Blocks of the two kernels: for targets whose pairs fit the registers of one warp a side, and for any.
-constexpr int kSmallBlock = 2 * gpu::kWarp, kBigBlock = 8 * gpu::kWarp;
+// The classes of sizes: most pairs of a target whose states fit the registers. Up to kOneWarp a side is one
+// warp, with 1, 2 or 4 pairs a lane; up to kFourWarps it is four, with 2 or 4; a longer one has its states in
+// memory.
+constexpr int kOneWarp = 4 * gpu::kWarp, kFourWarps = 16 * gpu::kWarp;
+
+// Threads of a block, by the most pairs that a kernel is made for.
+constexpr int threads_for(int64_t most_pairs) {
+  return most_pairs <= kOneWarp ? 2 * gpu::kWarp : 8 * gpu::kWarp;
+}
 
 // What the recursion reads and writes of all samples.
 template <class Real>
 struct RecursionMemory {
-  const StoredState<Real>* emissions;  // T * (labels + N), see emissions_of
-  StoredState<Real>* stored;           // T * labels; null if no gradient is needed
-  StoredState<Real>* states;           // kStatesPerPair * (labels + N), where a target may be that long
-  Saved<Real> saved;                   // without a gradient its statistics alone
+  StoredState<Real>* emissions;  // T * (labels + N), see emissions_of
+  StoredState<Real>* stored;     // T * labels; null if no gradient is needed
+  StoredState<Real>* states;     // kStatesPerPair * (labels + N), where a target may be that long
+  Saved<Real> saved;             // without a gradient its statistics alone
 };
 
-// What comes of the losses: either each of them, or its share in the mean or sum.
-template <class Real>
-struct LossOutput {
+struct LossOptions {
   Reduction reduction;
   bool zero_infinity;
-  Real* losses;   // (N), for Reduction::kNone
-  double* terms;  // (N), for the others
+  bool with_grad;
 };
 
 // Negative log-likelihood of the target, +inf if it is impossible. With `with_grad`, strip.occupancy is
@@ -48,34 +52,39 @@ __device__ __forceinline__ double walk_both_ways(Side side, bool is_alpha, const
     const Total<Real> total{Real(1 / z.mantissa), ExponentOf<Real>(z.exponent)};
     side.template walk<Task::kMeet>(steps, strip.frames - steps, middle, total);
   }
-  return -kLn2 * (double(z.exponent) + gpu::log2(z.mantissa));
+  return 0 - kLn2 * (double(z.exponent) + gpu::log2(z.mantissa));  // 0, and not -0, for a certain target
 }
 
-// The same by the class of sizes that the target has. states: of all samples; first_pair: how many pairs the
-// samples before this one have.
-template <int kThreads, class Real, class Skips>
+// The same by the class of sizes that the target has, of those up to kMostPairs. states: of all samples;
+// first_pair: how many pairs the samples before this one have.
+template <int64_t kMostPairs, class Real, class Skips>
 __device__ __forceinline__ double loss_of(const Strip<Real>& strip, const Skips& skips,
                                           StoredState<Real>* states, int64_t first_pair, bool with_grad) {
-  constexpr int kSideWarps = kThreads / 2 / gpu::kWarp;
+  constexpr int kThreads = threads_for(kMostPairs);
   const int thread = threadIdx.x;
   const auto in_registers = [&](auto pairs, auto warps) {
     using Side = RegisterSide<Real, pairs(), warps()>;
     return walk_both_ways<kThreads>(Side(strip, thread, skips), thread < warps() * gpu::kWarp, strip,
                                     with_grad);
   };
-  const int64_t pairs = strip.length + 1;
   constexpr std::integral_constant<int, 1> k1;
   constexpr std::integral_constant<int, 2> k2;
   constexpr std::integral_constant<int, 4> k4;
-  if (pairs <= 1 * gpu::kWarp) return in_registers(k1, k1);
-  if (pairs <= 2 * gpu::kWarp) return in_registers(k2, k1);
-  if constexpr (kSideWarps == 1) {
-    return in_registers(k4, k1);
-  } else {
-    constexpr std::integral_constant<int, kSideWarps> kAll;
-    if (pairs <= 4 * gpu::kWarp) return in_registers(k4, k1);
-    if (pairs <= 2 * kSideWarps * gpu::kWarp) return in_registers(k2, kAll);
-    if (pairs <= 4 * kSideWarps * gpu::kWarp) return in_registers(k4, kAll);
+  const int64_t pairs = strip.length + 1;
+  if (kMostPairs <= gpu::kWarp || pairs <= gpu::kWarp) return in_registers(k1, k1);
+  if constexpr (kMostPairs > gpu::kWarp) {
+    if (kMostPairs <= 2 * gpu::kWarp || pairs <= 2 * gpu::kWarp) return in_registers(k2, k1);
+  }
+  if constexpr (kMostPairs > 2 * gpu::kWarp) {
+    if (kMostPairs <= kOneWarp || pairs <= kOneWarp) return in_registers(k4, k1);
+  }
+  if constexpr (kMostPairs > kOneWarp) {
+    if (kMostPairs <= kFourWarps / 2 || pairs <= kFourWarps / 2) return in_registers(k2, k4);
+  }
+  if constexpr (kMostPairs > kFourWarps / 2) {
+    if (kMostPairs <= kFourWarps || pairs <= kFourWarps) return in_registers(k4, k4);
+  }
+  if constexpr (kMostPairs > kFourWarps) {
     using Side = MemorySide<Real, kThreads / 2, Skips>;
     return walk_both_ways<kThreads>(Side(strip, thread, skips, states + kStatesPerPair * first_pair),
                                     thread < kThreads / 2, strip, with_grad);
@@ -96,38 +105,32 @@ __device__ inline bool is_sound(const DeviceBatch& batch, int64_t n, const Devic
   return !__syncthreads_or(!sound);
 }
 
-// Marks the live frames of a sample that has no gradient or a NaN one, and fills what no live frame fills, so
-// that equal inputs give equal tensors, bit for bit.
+// Marks the live frames of a sample that has no gradient or a NaN one, and fills what the recursion has not
+// written of its occupancies.
 template <class Real>
-__device__ inline void complete(const DeviceBatch& batch, int64_t n, const DeviceSample& sample, double loss,
-                                bool no_gradient, const Saved<Real>& saved) {
-  const Shape& shape = batch.shape;
-  const bool has_gradient = loss < std::numeric_limits<double>::infinity();
-  if (!has_gradient) {
-    const Real mark =
-        no_gradient ? std::numeric_limits<Real>::infinity() : std::numeric_limits<Real>::quiet_NaN();
-    for (int64_t t = threadIdx.x; t < sample.frames; t += blockDim.x) {
-      saved.peak[n * shape.frames + t] = mark;
-      saved.inverse_sum[n * shape.frames + t] = 0;
-    }
+__device__ inline void mark(const Shape& shape, int64_t n, const DeviceSample& sample, bool no_gradient,
+                            const Saved<Real>& saved) {
+  const Real peak =
+      no_gradient ? std::numeric_limits<Real>::infinity() : std::numeric_limits<Real>::quiet_NaN();
+  for (int64_t t = threadIdx.x; t < sample.frames; t += blockDim.x) {
+    saved.peak[n * shape.frames + t] = peak;
+    saved.inverse_sum[n * shape.frames + t] = 0;
   }
-  if (!sample.valid && !shape.padded) return;  // where its labels lie cannot be told
-  const int64_t first = shape.padded ? n * shape.max_length : sample.first_label;
-  // What concatenated targets hold behind the last sample belongs to it, as padding does.
-  const bool last = n + 1 == shape.samples;
-  const int64_t labels = shape.padded ? shape.max_length : last ? shape.labels - first : sample.length;
-  const int64_t written = has_gradient ? sample.frames * sample.length : 0;
-  Real* posterior = saved.posterior + shape.frames * first;
-  for (int64_t i = written + threadIdx.x; i < shape.frames * labels; i += blockDim.x) posterior[i] = 0;
+  Real* posterior = saved.posterior + shape.frames * sample.first_label;
+  for (int64_t i = threadIdx.x; i < sample.frames * sample.length; i += blockDim.x) posterior[i] = 0;
 }
 
-template <int kThreads, class Real>
-__global__ void __launch_bounds__(kThreads) recursion_kernel(DeviceBatch batch, RecursionMemory<Real> memory,
-                                                             LossOutput<Real> output, bool with_grad) {
+// The loss of each sample. losses: (N), for Reduction::kNone; terms: (N), for the others each one's share.
+template <int64_t kMostPairs, class Real>
+__global__ void __launch_bounds__(threads_for(kMostPairs))
+    recursion_kernel(DeviceBatch batch, RecursionMemory<Real> memory, LossOptions options, Real* losses,
+                     double* terms) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const Shape& shape = batch.shape;
   const int64_t n = blockIdx.x;
   const DeviceSample sample = batch.sample(n);
   const int64_t labels_before = shape.frames * sample.first_label;
+  const bool with_grad = options.with_grad;
   const auto skips = [&](int64_t a, int64_t b) {
     return may_skip_blank(int32_t(batch.label(n, sample, a)), int32_t(batch.label(n, sample, b)));
   };
@@ -139,17 +142,17 @@ __global__ void __launch_bounds__(kThreads) recursion_kernel(DeviceBatch batch, 
                             with_grad ? memory.saved.posterior + labels_before : nullptr};
     // No path is shorter than its target, and no class of sizes holds a longer one.
     loss = sample.length > sample.frames
-               ? std::numeric_limits<double>::infinity()
-               : loss_of<kThreads>(strip, skips, memory.states, sample.first_label + n, with_grad);
+               ? kInfinity
+               : loss_of<kMostPairs>(strip, skips, memory.states, sample.first_label + n, with_grad);
   }
-  const bool no_gradient = output.zero_infinity && loss == std::numeric_limits<double>::infinity();
-  if (with_grad) complete(batch, n, sample, loss, no_gradient, memory.saved);
+  const bool no_gradient = options.zero_infinity && loss == kInfinity;
+  if (with_grad && !(loss < kInfinity)) mark(shape, n, sample, no_gradient, memory.saved);
   if (threadIdx.x != 0) return;
   if (no_gradient) loss = 0;
-  if (output.reduction == Reduction::kNone) {
-    output.losses[n] = Real(loss);
+  if (options.reduction == Reduction::kNone) {
+    losses[n] = Real(loss);
   } else {
-    output.terms[n] = loss * weight(shape, sample.length, output.reduction);
+    terms[n] = loss * weight(shape, sample.length, options.reduction);
   }
 }
 

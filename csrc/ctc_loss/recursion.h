@@ -100,6 +100,8 @@ class Workspace {
   std::unique_ptr<Int[]> exponents_;
 };
 
+enum Direction : int { kForward = 1, kBackward = -1 };
+
 // 1. The states before the first frame and the skip rule.
 template <class Real>
 CRNN_INLINE void start(const Sample<Real>& sample, Workspace<Real>& work) {

@@ -18,8 +18,6 @@
 
 namespace crnn::ctc_loss {
 
-enum Direction : int { kForward = 1, kBackward = -1 };
-
 // What a side does with the label states of a frame besides keeping them.
 enum class Task { kNothing, kStore, kMeet };
 

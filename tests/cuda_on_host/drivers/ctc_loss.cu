@@ -349,9 +349,9 @@ class Run {
     const DeviceTensor<Real> loss({reduced_ ? 1 : shape_.samples});
     const ctc::RecursionMemory<Real> memory{emissions.data(), stored.data(), states.data(),
                                             ctc::Saved<Real>(saved.data(), shape_)};
-    const ctc::LossOutput<Real> output{problem_.reduction, problem_.zero_infinity, loss.data(), terms.data()};
-    ctc::launch_ctc_loss<Storage, Real>(rows(logits), batch, problem_.normalize, emissions.data(), memory,
-                                        output, loss.data(), with_grad, kStream);
+    const ctc::LossOptions options{problem_.reduction, problem_.zero_infinity, with_grad};
+    ctc::launch_ctc_loss<Storage, Real>(rows(logits), batch, problem_.normalize, memory, options, loss.data(),
+                                        terms.data(), kStream);
     expect(name, loss, expected_.loss, kTolerance);
     first_run_.expect_same(name, loss);
   }
