@@ -43,7 +43,11 @@ def described(dry_run: bool) -> dict[str, object]:
         raise SystemExit(f"torch cannot say what GPU is here:\n{done.stderr}")
     machine = json.loads(done.stdout.splitlines()[-1])
     if "device" not in machine:
-        raise SystemExit("make gpu needs a GPU that torch can use; make gpu DRY=1 tries all else without one")
+        build = f"torch {machine['torch']} in {sys.executable}"
+        reason = "sees no GPU" if machine["torch's CUDA"] else "is a build for the CPU"
+        raise SystemExit(
+            f"make gpu needs a GPU that torch can use, and {build} {reason}; make gpu DRY=1 tries all else"
+        )
     return machine
 
 
