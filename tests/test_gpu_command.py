@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "benchmarks" / "gpu"
@@ -63,8 +64,10 @@ def test_dry_run_of_the_benchmarks(tmp_path):
 def test_no_gpu():
     done = gpu_command(CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 1
+    torch_here = f"torch {torch.__version__} in {sys.executable}"
+    reason = "is a build for the CPU" if torch.version.cuda is None else "sees no GPU"
     assert done.stderr.strip() == (
-        "make gpu needs a GPU that torch can use; make gpu DRY=1 tries all else without one"
+        f"make gpu needs a GPU that torch can use, and {torch_here} {reason}; make gpu DRY=1 tries all else"
     )
 
 
