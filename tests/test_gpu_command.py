@@ -56,6 +56,7 @@ def test_dry_run_of_the_benchmarks(tmp_path):
     assert all(row["eager ms"] > 0 and row["graph ms"] > 0 for row in ours)
     assert all(row["correct"] for row in ours if row["op"] != "one sample")
     table = done.stdout[done.stdout.index("DRY RUN") :]
+    assert {aim["state"] for aim in results["aims"]} == {"not judged"}
     for title in ("ctc_loss, forward", "greedy_decode", "best path", "Aims", "Stages"):
         assert title in table
     assert table.strip().splitlines()[-1].startswith("DRY RUN")
@@ -197,4 +198,4 @@ def test_wrong_rows(modules):
         loss_row("torch", note="out of memory"),
     ]
     assert report.wrong(rows) == [f"ctc_loss {tuple(WIDE)} float32: wrong"]
-    assert "WRONG" in "\n".join(report.table(rows))
+    assert "WRONG" in "\n".join(report.table(rows, list(report.aims(rows))))

@@ -127,6 +127,9 @@ def main() -> int:
         stages.append({"stage": name, **outcome._asdict(), "seconds": seconds})
 
     rows = rows_of(run) if "benchmarks" in chosen else []
+    aims = list(report.aims(rows))
+    if options.dry_run:
+        aims = [aim._replace(state="not judged") for aim in aims]
     today = datetime.date.today().isoformat()
     results = {
         "dry run": options.dry_run,
@@ -134,7 +137,7 @@ def main() -> int:
         "machine": machine,
         "stages": stages,
         "rows": rows,
-        "aims": [aim._asdict() for aim in report.aims(rows)],
+        "aims": [aim._asdict() for aim in aims],
     }
     folder = work if options.dry_run else ROOT / "benchmarks" / "results"
     slug = re.sub(r"[^a-z0-9]+", "-", f"{machine['device']}-{today}".lower())
@@ -146,7 +149,7 @@ def main() -> int:
     print(f"{machine['device']}, driver {machine.get('driver')}, torch {machine['torch']}", end="")
     copies = [row["GB/s"] for row in rows if row["op"] == "copy"]
     print(*(f", copy {bandwidth:.0f} GB/s (read + written)" for bandwidth in copies))
-    print(*report.table(rows), sep="\n")
+    print(*report.table(rows, aims), sep="\n")
     print("\nStages")
     for stage in stages:
         print(f"{stage['stage']}: {stage['state']}, {stage['seconds']:.0f} s: {stage['detail']}")

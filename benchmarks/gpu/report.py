@@ -147,7 +147,7 @@ def _aligned(lines: list[list[str]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
-def table(rows: list[Row]) -> Iterator[str]:
+def table(rows: list[Row], reached: list[Aim]) -> Iterator[str]:
     """Ours, the floor, the distance to it; each peer, with its time as a multiple of ours (both eager)."""
     yield "\nfloor: memory traffic at the bandwidth of a copy; (x): a peer's time over ours, both eager"
     for op, peers in PEERS.items():
@@ -161,9 +161,7 @@ def table(rows: list[Row]) -> Iterator[str]:
     # Once for each reason, however many shapes it holds for.
     notes = {(row["op"], row["contender"], row["note"]): None for row in rows if "note" in row}
     yield from (f"{op}, {contender}: {note}" for op, contender, note in notes)
-    reached = [
-        [aim.what, ", ".join(map(str, aim.shape)), aim.aim, aim.measured, aim.state] for aim in aims(rows)
-    ]
-    if reached:
+    lines = [[aim.what, ", ".join(map(str, aim.shape)), aim.aim, aim.measured, aim.state] for aim in reached]
+    if lines:
         yield "\nAims: as Python calls it / in a CUDA graph"
-        yield from _aligned([["what", "shape", "aim", "measured", "state"], *reached])
+        yield from _aligned([["what", "shape", "aim", "measured", "state"], *lines])
