@@ -32,6 +32,17 @@ __device__ inline Value from_lane_below(const Value& value, int distance = 1) {
   return exchanged(value, [distance](int word) { return __shfl_up_sync(kAllLanes, word, distance); });
 }
 
+// Each lane's value folded with those of all lanes below it, by an associative operation.
+template <class Value, class Operation>
+__device__ inline Value scanned_over_lanes(Value value, const Operation& operation) {
+  const int lane = threadIdx.x % kWarp;
+  for (int distance = 1; distance < kWarp; distance *= 2) {
+    const Value below = from_lane_below(value, distance);
+    if (lane >= distance) value = operation(below, value);
+  }
+  return value;
+}
+
 // The values of kLanes neighbouring lanes folded by an associative operation, in each of them; kLanes a power
 // of two. The order depends on kLanes alone.
 template <int kLanes, class Value, class Operation>

@@ -19,27 +19,23 @@ static __global__ void __launch_bounds__(kScanBlock)
   GPU_SHARED(sum_of_warp, int64_t[2][kWarps]);
   const int lane = threadIdx.x % gpu::kWarp, warp = threadIdx.x / gpu::kWarp;
   const int64_t lost = labels + 1;
+  const auto added = [lost](int64_t a, int64_t b) { return smaller(a + b, lost); };
 
   int64_t before_tile = 0;
   int buffer = 0;
   for (int64_t begin = 0; begin < samples; begin += kScanBlock, buffer ^= 1) {
     const int64_t n = begin + threadIdx.x;
     const int64_t length = n < samples ? target_lengths(n) : 0;
-    const int64_t own = is_possible_length(length, labels) ? length : lost;
-    int64_t sum = own;
-    for (int distance = 1; distance < gpu::kWarp; distance *= 2) {
-      const int64_t below = gpu::from_lane_below(sum, distance);
-      if (lane >= distance) sum = smaller(sum + below, lost);
-    }
+    const int64_t sum = gpu::scanned_over_lanes(is_possible_length(length, labels) ? length : lost, added);
     if (lane == gpu::kWarp - 1) sum_of_warp[buffer][warp] = sum;
     __syncthreads();
     int64_t before = before_tile;
     for (int w = 0; w < kWarps; ++w) {
-      if (w < warp) before = smaller(before + sum_of_warp[buffer][w], lost);
-      before_tile = smaller(before_tile + sum_of_warp[buffer][w], lost);
+      if (w < warp) before = added(before, sum_of_warp[buffer][w]);
+      before_tile = added(before_tile, sum_of_warp[buffer][w]);
     }
     const int64_t below = gpu::from_lane_below(sum);
-    if (n < samples) first_label[n] = smaller(before + (lane == 0 ? 0 : below), lost);
+    if (n < samples) first_label[n] = added(before, lane == 0 ? 0 : below);
   }
 }
 

@@ -30,6 +30,9 @@ class MemorySide {
   }
 
   // As of RegisterSide.
+  __device__ bool is_alpha() const { return side_ == 0; }
+
+  // As of RegisterSide.
   template <Task kTask>
   __device__ void walk(int64_t begin, int64_t steps, int64_t most_steps, const Total<Real>& total) {
     for (int64_t done = 0; done < most_steps; ++done) {

@@ -36,10 +36,9 @@ struct LossOptions {
 // Negative log-likelihood of the target, +inf if it is impossible. With `with_grad`, strip.occupancy is
 // written unless it is. The block's threads call it together, and all get the loss.
 template <int kThreads, class Real, class Side>
-__device__ __forceinline__ double walk_both_ways(Side side, bool is_alpha, const Strip<Real>& strip,
-                                                 bool with_grad) {
+__device__ __forceinline__ double walk_both_ways(Side side, const Strip<Real>& strip, bool with_grad) {
   const int64_t middle = (strip.frames + 1) / 2;
-  const int64_t steps = is_alpha ? middle : strip.frames - middle;
+  const int64_t steps = side.is_alpha() ? middle : strip.frames - middle;
   if (with_grad) {
     side.template walk<Task::kStore>(0, steps, middle, Total<Real>{});
   } else {
@@ -64,8 +63,7 @@ __device__ __forceinline__ double loss_of(const Strip<Real>& strip, const Skips&
   const int thread = threadIdx.x;
   const auto in_registers = [&](auto pairs, auto warps) {
     using Side = RegisterSide<Real, pairs(), warps()>;
-    return walk_both_ways<kThreads>(Side(strip, thread, skips), thread < warps() * gpu::kWarp, strip,
-                                    with_grad);
+    return walk_both_ways<kThreads>(Side(strip, thread, skips), strip, with_grad);
   };
   constexpr std::integral_constant<int, 1> k1;
   constexpr std::integral_constant<int, 2> k2;
@@ -86,8 +84,8 @@ __device__ __forceinline__ double loss_of(const Strip<Real>& strip, const Skips&
   }
   if constexpr (kMostPairs > kFourWarps) {
     using Side = MemorySide<Real, kThreads / 2, Skips>;
-    return walk_both_ways<kThreads>(Side(strip, thread, skips, states + kStatesPerPair * first_pair),
-                                    thread < kThreads / 2, strip, with_grad);
+    return walk_both_ways<kThreads>(Side(strip, thread, skips, states + kStatesPerPair * first_pair), strip,
+                                    with_grad);
   }
 }
 

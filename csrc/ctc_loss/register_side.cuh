@@ -35,6 +35,8 @@ class RegisterSide {
     }
   }
 
+  __device__ bool is_alpha() const { return side_ == 0; }
+
   // Takes `steps` steps from step `begin` on. most_steps: the larger number of the two sides.
   template <Task kTask>
   __device__ void walk(int64_t begin, int64_t steps, int64_t most_steps, const Total<Real>& total) {

@@ -68,14 +68,8 @@ __global__ void __launch_bounds__(kRowBlock)
 
 constexpr int kBlock = 256;
 
-// Each lane's stretch joined to those of all lanes below it.
-__device__ inline Stretch scanned_over_lanes(Stretch stretch) {
-  const int lane = threadIdx.x % gpu::kWarp;
-  for (int distance = 1; distance < gpu::kWarp; distance *= 2) {
-    const Stretch below = gpu::from_lane_below(stretch, distance);
-    if (lane >= distance) stretch = joined(below, stretch);
-  }
-  return stretch;
+__device__ inline Stretch scanned_over_lanes(const Stretch& stretch) {
+  return gpu::scanned_over_lanes(stretch, [](const Stretch& a, const Stretch& b) { return joined(a, b); });
 }
 
 // Merges repeats and leaves out blanks.
