@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from crnn_ext._indices import _packed, _unpacked, index_tensor, sent
-from crnn_ext.ctc import _check_what_the_cpu_holds
+from crnn_ext.ctc._indices import _packed, _unpacked, index_tensor, sent
+from crnn_ext.ctc.loss import _check_what_the_cpu_holds
 
 
 def test_all_of_them_in_one_tensor():

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from crnn_ext import _text
 
-__all__ = ["Charset"]
-
 # As behind the tokens of the decoders. Never a class, so that padding taken for labels shows at once.
 PADDING = -1
 

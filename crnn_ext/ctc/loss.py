@@ -1,47 +1,17 @@
-"""CTC operators: the loss and its module, greedy decoding.
+"""The loss and its module."""
 
-Shapes: T frames, N samples, C classes, S target length. Time first, (T, N, C), as in torch; (T, C) is one
-unbatched sample, and every result then has no N.
-"""
-
-from typing import Literal, NamedTuple, NoReturn
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from crnn_ext import ops
-from crnn_ext._indices import Lengths, Targets, index_tensor, lengths_tensor, sent
+from crnn_ext.ctc._arguments import NORMALIZE, InputType, check_logits, choice, raise_value_error
+from crnn_ext.ctc._indices import Lengths, Targets, index_tensor, lengths_tensor, sent
 
 Reduction = Literal["none", "mean", "sum"]
-InputType = Literal["logits", "log_probs"]
 
 _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
-_NORMALIZE = {"logits": True, "log_probs": False}
-_FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-
-
-def _choice(name: str, value: str, choices: dict[str, int] | dict[str, bool]) -> int:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, and it is {type(value).__name__}")
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, and it is {value!r}")
-    return choices[value]
-
-
-def _check_logits(logits: Tensor, blank: int) -> None:
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"logits must be a tensor, and it is {type(logits).__name__}")
-    if logits.dtype not in _FLOATING:
-        raise TypeError(f"logits must be float16, bfloat16, float32 or float64, and it is {logits.dtype}")
-    if logits.dim() not in (2, 3):
-        raise ValueError(f"logits must be (T, N, C) or (T, C), and its shape is {tuple(logits.shape)}")
-    classes = logits.shape[-1]
-    if not 1 <= classes <= 1 << 20:
-        raise ValueError(f"logits must have 1 to 2^20 classes, and its shape is {tuple(logits.shape)}")
-    if not isinstance(blank, int) or isinstance(blank, bool):
-        raise TypeError(f"blank must be an int, and it is {type(blank).__name__}")
-    if not 0 <= blank < classes:
-        raise ValueError(f"blank must be in [0, C={classes}), and it is {blank}")
 
 
 def _check_what_the_cpu_holds(indices: list[Tensor], frames: int, classes: int, blank: int) -> None:
@@ -57,14 +27,6 @@ def _check_what_the_cpu_holds(indices: list[Tensor], frames: int, classes: int, 
         for tensor, is_held, value in zip(indices, held, right, strict=True)
     ]
     torch.ops.crnn_ext.ctc_loss_check.default(*values, frames, classes, blank)
-
-
-def _raise_value_error(error: RuntimeError, operator: str) -> NoReturn:
-    """Raises the ValueError that a failed check of the operator stands for; other errors as they are."""
-    message = str(error)
-    if type(error) is RuntimeError and message.startswith(f"{operator}: "):
-        raise ValueError(message.splitlines()[0]) from None
-    raise error
 
 
 def ctc_loss(
@@ -116,13 +78,13 @@ def ctc_loss(
 
     Source: A. Graves et al., "Connectionist Temporal Classification", ICML 2006.
     """
-    _check_logits(logits, blank)
+    check_logits(logits, blank)
     if not isinstance(zero_infinity, bool):
         raise TypeError(f"zero_infinity must be a bool, and it is {type(zero_infinity).__name__}")
     if validate is not None and not isinstance(validate, bool):
         raise TypeError(f"validate must be a bool or None, and it is {type(validate).__name__}")
-    reduction_code = _choice("reduction", reduction, _REDUCTIONS)
-    normalize = bool(_choice("input_type", input_type, _NORMALIZE))
+    reduction_code = choice("reduction", reduction, _REDUCTIONS)
+    normalize = bool(choice("input_type", input_type, NORMALIZE))
     device = logits.device
     targets = index_tensor("targets", targets)
     batched = logits.dim() == 3
@@ -160,7 +122,7 @@ def ctc_loss(
                 _check_what_the_cpu_holds(indices, frames, classes, blank)
             loss = ops.ctc_loss(logits, *sent(indices, device), *options)
         except RuntimeError as error:
-            _raise_value_error(error, "ctc_loss")
+            raise_value_error(error, "ctc_loss")
     return loss if batched or reduction != "none" else loss.squeeze(0)
 
 
@@ -217,64 +179,3 @@ class CTCLoss(nn.Module):
             f"blank={self.blank}, reduction={self.reduction!r}, zero_infinity={self.zero_infinity}, "
             f"input_type={self.input_type!r}, validate={self.validate}"
         )
-
-
-class GreedyResult(NamedTuple):
-    """What :func:`greedy_decode` reads; from a sample's length on, positions hold -1 (0 in token_logp)."""
-
-    tokens: Tensor
-    """(N, T) int64: the labels."""
-    lengths: Tensor
-    """(N,) int64: how many there are."""
-    scores: Tensor
-    """(N,): log-probability of the best path, in nats."""
-    starts: Tensor
-    """(N, T) int64: the first frame of each token."""
-    ends: Tensor
-    """(N, T) int64: the frame after its last one."""
-    token_logp: Tensor
-    """(N, T): mean log-probability of the token over its frames."""
-
-
-def greedy_decode(
-    logits: Tensor,
-    input_lengths: Lengths | None = None,
-    *,
-    blank: int = 0,
-    input_type: InputType = "logits",
-) -> GreedyResult:
-    """The most probable class of each frame, repeats merged and blanks left out; the lowest class wins ties.
-
-    Args:
-        logits: (T, N, C), or (T, C) for one sample; float16, bfloat16, float32 or float64, any strides.
-        input_lengths: (N,), frames of each sample; all T if None. Frames behind them are never read. On a GPU
-            their values are not checked: one outside [0, T] counts as 0, and makes the score NaN.
-        blank: the class that stands for no label, in [0, C).
-        input_type: "logits", or "log_probs": scores are then sums of the values as they are.
-
-    Returns:
-        A GreedyResult on the device of logits; scores are float64 for float64 logits, float32 for all others.
-        NaN is passed over in search of the best class; it makes the scores NaN, as +inf does, where they are
-        normalised.
-
-    Raises:
-        TypeError: an argument has the wrong type or dtype.
-        ValueError: a shape, option or length breaks its rule.
-    """
-    _check_logits(logits, blank)
-    normalize = bool(_choice("input_type", input_type, _NORMALIZE))
-    batched = logits.dim() == 3
-    batch = logits if batched else logits.unsqueeze(1)
-    frames, samples, _ = batch.shape
-    if input_lengths is None:
-        lengths = torch.full((samples,), frames, dtype=torch.int64, device=logits.device)
-    else:
-        lengths = lengths_tensor("input_lengths", input_lengths, samples, batched)
-    try:
-        if logits.device.type != "cpu" and lengths.device.type == "cpu" and not torch.compiler.is_compiling():
-            torch.ops.crnn_ext.greedy_decode_check.default(lengths, frames)
-        (lengths,) = sent([lengths], logits.device)
-        result = torch.ops.crnn_ext.greedy_decode.default(batch.detach(), lengths, blank, normalize)
-    except RuntimeError as error:
-        _raise_value_error(error, "greedy_decode")
-    return GreedyResult(*(result if batched else (field.squeeze(0) for field in result)))
