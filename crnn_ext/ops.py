@@ -67,6 +67,18 @@ def _(logits: Tensor, input_lengths: Tensor, blank: int, normalize: bool) -> tup
     )
 
 
+@torch.library.register_fake("crnn_ext::beam_search")
+def _(
+    logits: Tensor, input_lengths: Tensor, blank: int, normalize: bool, beam_size: int, nbest: int, *_: Any
+) -> tuple[Tensor, ...]:
+    frames, samples, _ = logits.shape
+    dtype = compute_dtype(logits.dtype)
+    tokens = logits.new_empty((samples, nbest, frames), dtype=torch.int64)
+    lengths = logits.new_empty((samples, nbest), dtype=torch.int64)
+    scores, log_probs = (logits.new_empty((samples, nbest), dtype=dtype) for _ in range(2))
+    return tokens, lengths, scores, log_probs
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     logits, targets, input_lengths, target_lengths, blank, reduction, _, normalize, _, _ = inputs
     saved = output[1]

@@ -4,7 +4,8 @@ Shapes: T frames, N samples, C classes, S target length. Time first, (T, N, C), 
 unbatched sample, and every result then has no N.
 """
 
+from crnn_ext.ctc.beam_search import BeamResult, beam_search
 from crnn_ext.ctc.greedy import GreedyResult, greedy_decode
 from crnn_ext.ctc.loss import CTCLoss, ctc_loss
 
-__all__ = ["CTCLoss", "GreedyResult", "ctc_loss", "greedy_decode"]
+__all__ = ["BeamResult", "CTCLoss", "GreedyResult", "beam_search", "ctc_loss", "greedy_decode"]

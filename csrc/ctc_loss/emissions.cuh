@@ -1,10 +1,10 @@
 // From the rows of logits to the emissions that the recursion needs, in one read.
 #pragma once
 
+#include "common/emission.h"
 #include "common/row_group.h"
 #include "common/softmax_sum.h"
 #include "ctc_loss/device_batch.h"
-#include "ctc_loss/emission.h"
 #include "ctc_loss/strip.h"
 
 namespace crnn::ctc_loss {

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
+#include "common/emission.h"
 #include "common/rows.h"
 #include "common/stable.h"
-#include "ctc_loss/emission.h"
 #include "ctc_loss/recursion.h"
 
 namespace crnn::ctc_loss {
