@@ -16,12 +16,6 @@
 
 namespace crnn::beam_search {
 
-// All prefixes that were ever in the beam: each is its parent's and one token more.
-struct Node {
-  int32_t parent;
-  int32_t token;
-};
-
 template <class Real, class Fusion>
 class Search {
  public:
@@ -55,7 +49,7 @@ class Search {
     free_.clear();
     slots_ = 0;
     take_slot();
-    record_[0] = {kEmptyPrefix, 0, kNone, int32_t(options_.blank), 0, 0, fusion_.start(n), 0};
+    record_[0] = empty_prefix(options_.blank, fusion_.start(n));
     now_.put(0, {Extended<Real>::one(), Extended<Real>::zero(), Extended<Real>::one()});
     score_[0] = 0;
   }
@@ -94,7 +88,6 @@ class Search {
   }
 
  private:
-  // Scores are compared in bits: binary logarithms. Without fusion order_of serves as one.
   struct Extension {
     double score;
     int32_t parent;  // slot
@@ -127,7 +120,7 @@ class Search {
       if (parent == kNone) {
         arriving_.put(slot, Extended<Real>::zero());
       } else {
-        arriving_.put(slot, continued_by(parent, record.last));
+        arriving_.put(slot, continued(parent, record.last));
         next_sibling_[slot] = first_child_[parent];
         first_child_[parent] = slot;
       }
@@ -136,9 +129,8 @@ class Search {
                                   logit_.data(), &next_);
   }
 
-  // The paths of a prefix that a token extends: its own last label needs a blank between.
-  Extended<Real> continued_by(int32_t slot, int32_t token) const {
-    return record_[slot].last == token ? now_.blank.at(slot) : now_.total.at(slot);
+  Extended<Real> continued(int32_t slot, int32_t token) const {
+    return continued_by(token, record_[slot].last, now_.blank.at(slot), now_.total.at(slot));
   }
 
   // 2. Their scores and ranks. Few change places, and of equals the one that was before stays before.
@@ -162,12 +154,15 @@ class Search {
     if (ranked_.empty()) return;
     // What their scores have to exceed, and what they must not be below.
     const double bar = is_full() ? next_score_[next_ranked_.back()] : kNothing;
-    double floor = next_ranked_.empty() ? kNothing : lowest_beside(next_score_[next_ranked_.front()]);
+    double floor = next_ranked_.empty()
+                       ? kNothing
+                       : lowest_beside<Fusion::kAdds>(next_score_[next_ranked_.front()], options_);
 
     const double gain = fusion_.largest_step() * kLog2E;
     const double best = score_[ranked_.front()] + gain + 2 * kOrderSlack;
     const int64_t most = smaller<int64_t>(options_.most_tokens, Fusion::kAdds ? classes : options_.beam + 1);
-    select_tokens(row, classes, logit_below(larger(bar, floor) - best, peak, inverse_sum), most,
+    const Real least = least_logit(larger(bar, floor) - best, peak, inverse_sum, options_);
+    select_tokens(row, classes, std::nextafter(least, -std::numeric_limits<Real>::infinity()), most,
                   options_.blank, &tokens_);
     for (int64_t token_rank = 0; token_rank < int64_t(tokens_.size()); ++token_rank) {
       const auto [logit, token] = tokens_[token_rank];
@@ -183,7 +178,7 @@ class Search {
         const int32_t slot = ranked_[rank];
         if (is_hopeless(slot) || (!Fusion::kAdds && !may_enter(rank, token_rank, options_.beam))) break;
         if (has_child(slot, token)) continue;
-        const Extended<Real> mass = normalised(continued_by(slot, token) * token_emission);
+        const Extended<Real> mass = normalised(continued(slot, token) * token_emission);
         if (has_vanished(mass)) continue;
         Extension extension{0, slot, rank, token, mass, record_[slot].state, record_[slot].added, kNone};
         extension.added += fusion_.step(&extension.state, token, sample_);
@@ -207,28 +202,10 @@ class Search {
     return extensions_.back().score;
   }
 
-  // A logit, and all tokens by which scores may rise by so many bits or that token_min_logp lets begin lie
-  // above it.
-  Real logit_below(double rise, Real peak, Real inverse_sum) const {
-    const double log_inverse = std::log(double(inverse_sum));
-    const double bound = larger(rise * kLn2, options_.token_min_logp) - log_inverse + double(peak);
-    return std::nextafter(Real(bound), -std::numeric_limits<Real>::infinity());
-  }
-
   bool has_child(int32_t slot, int32_t token) const {
     for (int32_t child = first_child_[slot]; child != kNone; child = next_sibling_[child])
       if (record_[child].last == token) return true;
     return false;
-  }
-
-  // The lowest score that beam_threshold lets live beside a best one.
-  double lowest_beside(double best) const {
-    if (options_.beam_threshold == std::numeric_limits<double>::infinity()) return kNothing;
-    const double bits = options_.beam_threshold * kLog2E;
-    if (Fusion::kAdds) return best - bits;
-    // From order_of to the logarithm and back.
-    const double lowered = std::floor(best) + std::log2(1 + (best - std::floor(best))) - bits;
-    return std::floor(lowered) + (std::exp2(lowered - std::floor(lowered)) - 1);
   }
 
   // 4. The next beam: the best of the prefixes and of the extensions, both sorted.
@@ -239,8 +216,10 @@ class Search {
     while (kept + entering > options_.beam)
       --(entering > 0 && last_entering() <= last_kept() ? entering : kept);
     if (kept + entering > 0) {
-      const double floor = lowest_beside(larger(kept > 0 ? next_score_[next_ranked_.front()] : kNothing,
-                                                entering > 0 ? extensions_.front().score : kNothing));
+      const double floor =
+          lowest_beside<Fusion::kAdds>(larger(kept > 0 ? next_score_[next_ranked_.front()] : kNothing,
+                                              entering > 0 ? extensions_.front().score : kNothing),
+                                       options_);
       while (kept > 0 && last_kept() < floor) --kept;
       while (entering > 0 && last_entering() < floor) --entering;
     }
@@ -257,14 +236,8 @@ class Search {
   Record<State> record_of(const Extension& extension) {
     const Record<State>& parent = record_[extension.parent];
     nodes_.push_back({parent.node, extension.token});
-    return {extended_by(parent.identity, extension.token),
-            parent.identity,
-            extension.parent,
-            extension.token,
-            int32_t(nodes_.size() - 1),
-            parent.length + 1,
-            extension.state,
-            extension.added};
+    return parent.extended(extension.parent, extension.token, int32_t(nodes_.size() - 1), extension.state,
+                           extension.added);
   }
 
   // Empties the slots of the prefixes that are not among next_ranked_.

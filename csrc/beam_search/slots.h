@@ -12,8 +12,6 @@
 
 namespace crnn::beam_search {
 
-constexpr int32_t kNone = -1;
-
 template <class Real>
 class Numbers {
  public:
@@ -57,18 +55,6 @@ struct Masses {
     total.put(i, mass.total);
     order[i] = order_of(mass.total);
   }
-};
-
-template <class State>
-struct Record {
-  Identity identity;
-  Identity parent_identity;  // of the prefix without its last label
-  int32_t parent;            // the slot of that prefix, kNone where it is not in the beam
-  int32_t last;              // the last label; of the empty prefix and in empty slots, the blank
-  int32_t node;              // in the tree of all prefixes; kNone in empty slots
-  int32_t length;
-  State state;
-  double added;  // by language model, lexicon and hot words so far; nats
 };
 
 // The masses of all slots, a frame later.

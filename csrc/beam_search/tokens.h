@@ -5,21 +5,11 @@
 #include <limits>
 #include <vector>
 
+#include "beam_search/token.h"
 #include "common/isa.h"
 #include "common/rows.h"
 
 namespace crnn::beam_search {
-
-template <class Real>
-struct Token {
-  Real logit;
-  int32_t token;
-
-  // The order of the search: the more probable first, of equals the lower class.
-  friend bool operator<(const Token& a, const Token& b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
-  }
-};
 
 // Logits above a bound, none in most parts of a long row.
 template <class Real>
