@@ -9,7 +9,7 @@ from torch import Tensor
 from crnn_ext.ctc._arguments import NORMALIZE, InputType, check_logits, choice, raise_value_error
 from crnn_ext.ctc._indices import Lengths, lengths_tensor, sent
 
-_MOST_BEAM = 4096
+_MOST_BEAM = 1024
 
 
 class BeamResult(NamedTuple):

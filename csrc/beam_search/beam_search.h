@@ -11,7 +11,8 @@
 namespace crnn::beam_search {
 
 constexpr const char* kOp = "beam_search";
-constexpr int64_t kMostBeam = 4096;
+constexpr int64_t kMostBeam = 1024;
+constexpr int64_t kMostTokens = 1024;
 
 struct Shape {
   int64_t frames;   // T
@@ -29,6 +30,9 @@ inline Shape check_tensors(const Tensor& logits, const Tensor& input_lengths, co
   check(options.nbest >= 1 && options.nbest <= options.beam, kOp,
         "nbest must be in [1, beam_size=", options.beam, "], and it is ", options.nbest);
   check(options.most_tokens >= 1, kOp, "token_top_k must be at least 1, and it is ", options.most_tokens);
+  check(options.most_tokens <= kMostTokens || options.most_tokens >= logits.size(2) - 1, kOp,
+        "token_top_k must be at most ", kMostTokens, " or take all of the C=", logits.size(2),
+        " classes, and it is ", options.most_tokens);
   const int64_t most_frames = INT32_MAX / options.beam;
   check(logits.size(0) < most_frames, kOp, "a beam of ", options.beam, " can read fewer than ", most_frames,
         " frames, and logits has T=", logits.size(0));
