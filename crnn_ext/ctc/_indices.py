@@ -36,6 +36,23 @@ def lengths_tensor(name: str, value: Lengths, samples: int, batched: bool) -> Te
     return lengths
 
 
+def check_what_the_cpu_holds(
+    operator: str, indices: list[Tensor], frames: int, classes: int, blank: int
+) -> None:
+    """Checks targets, input_lengths and target_lengths where they are in the CPU's memory; others pass."""
+    held = [tensor.device.type == "cpu" for tensor in indices]
+    if not any(held) or (classes == 1 and not held[0]):  # no label would pass as one of a single class
+        return
+    if not held[2]:  # where each text's labels lie cannot be told
+        indices, held[0] = [torch.empty(0, dtype=torch.int64, device="cpu"), *indices[1:]], True
+    right = (1 if blank == 0 else 0, 0, 0)
+    values = [
+        tensor if is_held else torch.tensor(value, device="cpu").expand(tensor.shape)
+        for tensor, is_held, value in zip(indices, held, right, strict=True)
+    ]
+    torch.ops.crnn_ext.targets_check.default(*values, frames, classes, blank, operator)
+
+
 def sent(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
     """The tensors on `device`; those in the CPU's memory go to a GPU in one copy that is not waited for."""
     if all(tensor.device == device for tensor in tensors):

@@ -7,26 +7,18 @@ from torch import Tensor, nn
 
 from crnn_ext import ops
 from crnn_ext.ctc._arguments import NORMALIZE, InputType, check_logits, choice, raise_value_error
-from crnn_ext.ctc._indices import Lengths, Targets, index_tensor, lengths_tensor, sent
+from crnn_ext.ctc._indices import (
+    Lengths,
+    Targets,
+    check_what_the_cpu_holds,
+    index_tensor,
+    lengths_tensor,
+    sent,
+)
 
 Reduction = Literal["none", "mean", "sum"]
 
 _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
-
-
-def _check_what_the_cpu_holds(indices: list[Tensor], frames: int, classes: int, blank: int) -> None:
-    """Checks targets, input_lengths and target_lengths where they are in the CPU's memory; others pass."""
-    held = [tensor.device.type == "cpu" for tensor in indices]
-    if not any(held) or (classes == 1 and not held[0]):  # no label would pass as one of a single class
-        return
-    if not held[2]:  # where each sample's labels lie cannot be told
-        indices, held[0] = [torch.empty(0, dtype=torch.int64, device="cpu"), *indices[1:]], True
-    right = (1 if blank == 0 else 0, 0, 0)
-    values = [
-        tensor if is_held else torch.tensor(value, device="cpu").expand(tensor.shape)
-        for tensor, is_held, value in zip(indices, held, right, strict=True)
-    ]
-    torch.ops.crnn_ext.ctc_loss_check.default(*values, frames, classes, blank)
 
 
 def ctc_loss(
@@ -119,7 +111,7 @@ def ctc_loss(
     else:
         try:
             if validate is None and device.type != "cpu":
-                _check_what_the_cpu_holds(indices, frames, classes, blank)
+                check_what_the_cpu_holds("ctc_loss", indices, frames, classes, blank)
             loss = ops.ctc_loss(logits, *sent(indices, device), *options)
         except RuntimeError as error:
             raise_value_error(error, "ctc_loss")
