@@ -36,6 +36,23 @@ def lengths_tensor(name: str, value: Lengths, samples: int, batched: bool) -> Te
     return lengths
 
 
+def targets_tensor(value: Targets, samples: int, batched: bool) -> Tensor:
+    """(N, S) targets, or concatenated in one dimension."""
+    targets = index_tensor("targets", value)
+    if not batched:
+        if targets.dim() != 1:
+            raise ValueError(
+                f"targets must be (S,) for unbatched logits, and its shape is {tuple(targets.shape)}"
+            )
+        return targets.unsqueeze(0)
+    if targets.dim() not in (1, 2) or (targets.dim() == 2 and targets.shape[0] != samples):
+        raise ValueError(
+            f"targets must be (N={samples}, S) or concatenated in one dimension, "
+            f"and its shape is {tuple(targets.shape)}"
+        )
+    return targets
+
+
 def check_what_the_cpu_holds(
     operator: str, indices: list[Tensor], frames: int, classes: int, blank: int
 ) -> None:

@@ -11,9 +11,9 @@ from crnn_ext.ctc._indices import (
     Lengths,
     Targets,
     check_what_the_cpu_holds,
-    index_tensor,
     lengths_tensor,
     sent,
+    targets_tensor,
 )
 
 Reduction = Literal["none", "mean", "sum"]
@@ -78,23 +78,12 @@ def ctc_loss(
     reduction_code = choice("reduction", reduction, _REDUCTIONS)
     normalize = bool(choice("input_type", input_type, NORMALIZE))
     device = logits.device
-    targets = index_tensor("targets", targets)
     batched = logits.dim() == 3
     if not batched:
         logits = logits.unsqueeze(1)
-        if targets.dim() != 1:
-            raise ValueError(
-                f"targets must be (S,) for unbatched logits, and its shape is {tuple(targets.shape)}"
-            )
-        targets = targets.unsqueeze(0)
     frames, samples, classes = logits.shape
-    if targets.dim() not in (1, 2) or (targets.dim() == 2 and targets.shape[0] != samples):
-        raise ValueError(
-            f"targets must be (N={samples}, S) or concatenated in one dimension, "
-            f"and its shape is {tuple(targets.shape)}"
-        )
     indices = [
-        targets,
+        targets_tensor(targets, samples, batched),
         lengths_tensor("input_lengths", input_lengths, samples, batched),
         lengths_tensor("target_lengths", target_lengths, samples, batched),
     ]
