@@ -79,6 +79,23 @@ def _(
     return tokens, lengths, scores, log_probs
 
 
+@torch.library.register_fake("crnn_ext::align")
+def _(
+    logits: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank: int,
+    normalize: bool,
+) -> tuple[Tensor, ...]:
+    texts, frames = target_lengths.shape[0], logits.shape[0]
+    columns = targets.shape[1] if targets.dim() == 2 else torch.sym_min(targets.shape[0], frames)
+    scores = logits.new_empty((texts,), dtype=compute_dtype(logits.dtype))
+    spans = [logits.new_empty((texts, columns), dtype=torch.int64) for _ in range(3)]
+    tokens = logits.new_empty((texts, frames), dtype=torch.int64)
+    return tokens, scores, *spans, scores.new_empty((texts, columns))
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     logits, targets, input_lengths, target_lengths, blank, reduction, _, normalize, _, _ = inputs
     saved = output[1]

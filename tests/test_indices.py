@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from crnn_ext.ctc._indices import _packed, _unpacked, index_tensor, sent
-from crnn_ext.ctc.loss import _check_what_the_cpu_holds
+from crnn_ext.ctc._indices import _packed, _unpacked, check_what_the_cpu_holds, index_tensor, sent
 
 
 def test_all_of_them_in_one_tensor():
@@ -50,10 +49,10 @@ def test_values_are_checked_where_they_can_be_seen(held, wrong, blank):
     # A label can be told from padding only by its sample's length.
     if wrong in held and (wrong != 0 or 2 in held):
         with pytest.raises(RuntimeError) as raised:
-            _check_what_the_cpu_holds(indices, 5, 4, blank)
+            check_what_the_cpu_holds("ctc_loss", indices, 5, 4, blank)
         assert str(raised.value).splitlines()[0] == f"ctc_loss: {MESSAGES[wrong]}"
     else:
-        _check_what_the_cpu_holds(indices, 5, 4, blank)
+        check_what_the_cpu_holds("ctc_loss", indices, 5, 4, blank)
 
 
 def test_another_default_device():
@@ -64,7 +63,7 @@ def test_another_default_device():
         assert _packed([torch.tensor([7], device="cpu")], pin_memory=False).tolist() == [7]
         for held in [(0, 1, 2), (1, 2), (0, 1)]:
             indices = [tensor if i in held else elsewhere(tensor) for i, tensor in enumerate(RIGHT)]
-            _check_what_the_cpu_holds(indices, 5, 4, 0)
+            check_what_the_cpu_holds("ctc_loss", indices, 5, 4, 0)
     finally:
         torch.set_default_device(None)
 
@@ -87,4 +86,4 @@ def test_lengths_alone_are_checked():
 )
 def test_shapes_that_no_caller_passes_are_refused_too(arguments):
     with pytest.raises(RuntimeError, match="targets and lengths must be"):
-        torch.ops.crnn_ext.ctc_loss_check.default(*arguments, 5, 4, 0)
+        torch.ops.crnn_ext.targets_check.default(*arguments, 5, 4, 0, "ctc_loss")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-TESTS = ["test_ctc_loss.py", "test_greedy.py"]
+TESTS = ["test_ctc_loss.py", "test_greedy.py", "test_align.py"]
 
 
 @pytest.mark.parametrize("capability", ["default", "avx2"])

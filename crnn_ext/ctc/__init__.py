@@ -1,11 +1,21 @@
-"""CTC operators: the loss and its module, greedy decoding.
+"""CTC operators: the loss and its module, greedy decoding, beam search, alignment.
 
 Shapes: T frames, N samples, C classes, S target length. Time first, (T, N, C), as in torch; (T, C) is one
 unbatched sample, and every result then has no N.
 """
 
+from crnn_ext.ctc.align import Alignment, align
 from crnn_ext.ctc.beam_search import BeamResult, beam_search
 from crnn_ext.ctc.greedy import GreedyResult, greedy_decode
 from crnn_ext.ctc.loss import CTCLoss, ctc_loss
 
-__all__ = ["BeamResult", "CTCLoss", "GreedyResult", "beam_search", "ctc_loss", "greedy_decode"]
+__all__ = [
+    "Alignment",
+    "BeamResult",
+    "CTCLoss",
+    "GreedyResult",
+    "align",
+    "beam_search",
+    "ctc_loss",
+    "greedy_decode",
+]

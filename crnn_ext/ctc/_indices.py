@@ -36,6 +36,40 @@ def lengths_tensor(name: str, value: Lengths, samples: int, batched: bool) -> Te
     return lengths
 
 
+def targets_tensor(value: Targets, samples: int, batched: bool) -> Tensor:
+    """(N, S) targets, or concatenated in one dimension."""
+    targets = index_tensor("targets", value)
+    if not batched:
+        if targets.dim() != 1:
+            raise ValueError(
+                f"targets must be (S,) for unbatched logits, and its shape is {tuple(targets.shape)}"
+            )
+        return targets.unsqueeze(0)
+    if targets.dim() not in (1, 2) or (targets.dim() == 2 and targets.shape[0] != samples):
+        raise ValueError(
+            f"targets must be (N={samples}, S) or concatenated in one dimension, "
+            f"and its shape is {tuple(targets.shape)}"
+        )
+    return targets
+
+
+def check_what_the_cpu_holds(
+    operator: str, indices: list[Tensor], frames: int, classes: int, blank: int
+) -> None:
+    """Checks targets, input_lengths and target_lengths where they are in the CPU's memory; others pass."""
+    held = [tensor.device.type == "cpu" for tensor in indices]
+    if not any(held) or (classes == 1 and not held[0]):  # no label would pass as one of a single class
+        return
+    if not held[2]:  # where each text's labels lie cannot be told
+        indices, held[0] = [torch.empty(0, dtype=torch.int64, device="cpu"), *indices[1:]], True
+    right = (1 if blank == 0 else 0, 0, 0)
+    values = [
+        tensor if is_held else torch.tensor(value, device="cpu").expand(tensor.shape)
+        for tensor, is_held, value in zip(indices, held, right, strict=True)
+    ]
+    torch.ops.crnn_ext.targets_check.default(*values, frames, classes, blank, operator)
+
+
 def sent(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
     """The tensors on `device`; those in the CPU's memory go to a GPU in one copy that is not waited for."""
     if all(tensor.device == device for tensor in tensors):

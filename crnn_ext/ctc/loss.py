@@ -7,26 +7,18 @@ from torch import Tensor, nn
 
 from crnn_ext import ops
 from crnn_ext.ctc._arguments import NORMALIZE, InputType, check_logits, choice, raise_value_error
-from crnn_ext.ctc._indices import Lengths, Targets, index_tensor, lengths_tensor, sent
+from crnn_ext.ctc._indices import (
+    Lengths,
+    Targets,
+    check_what_the_cpu_holds,
+    lengths_tensor,
+    sent,
+    targets_tensor,
+)
 
 Reduction = Literal["none", "mean", "sum"]
 
 _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
-
-
-def _check_what_the_cpu_holds(indices: list[Tensor], frames: int, classes: int, blank: int) -> None:
-    """Checks targets, input_lengths and target_lengths where they are in the CPU's memory; others pass."""
-    held = [tensor.device.type == "cpu" for tensor in indices]
-    if not any(held) or (classes == 1 and not held[0]):  # no label would pass as one of a single class
-        return
-    if not held[2]:  # where each sample's labels lie cannot be told
-        indices, held[0] = [torch.empty(0, dtype=torch.int64, device="cpu"), *indices[1:]], True
-    right = (1 if blank == 0 else 0, 0, 0)
-    values = [
-        tensor if is_held else torch.tensor(value, device="cpu").expand(tensor.shape)
-        for tensor, is_held, value in zip(indices, held, right, strict=True)
-    ]
-    torch.ops.crnn_ext.ctc_loss_check.default(*values, frames, classes, blank)
 
 
 def ctc_loss(
@@ -86,23 +78,12 @@ def ctc_loss(
     reduction_code = choice("reduction", reduction, _REDUCTIONS)
     normalize = bool(choice("input_type", input_type, NORMALIZE))
     device = logits.device
-    targets = index_tensor("targets", targets)
     batched = logits.dim() == 3
     if not batched:
         logits = logits.unsqueeze(1)
-        if targets.dim() != 1:
-            raise ValueError(
-                f"targets must be (S,) for unbatched logits, and its shape is {tuple(targets.shape)}"
-            )
-        targets = targets.unsqueeze(0)
     frames, samples, classes = logits.shape
-    if targets.dim() not in (1, 2) or (targets.dim() == 2 and targets.shape[0] != samples):
-        raise ValueError(
-            f"targets must be (N={samples}, S) or concatenated in one dimension, "
-            f"and its shape is {tuple(targets.shape)}"
-        )
     indices = [
-        targets,
+        targets_tensor(targets, samples, batched),
         lengths_tensor("input_lengths", input_lengths, samples, batched),
         lengths_tensor("target_lengths", target_lengths, samples, batched),
     ]
@@ -119,7 +100,7 @@ def ctc_loss(
     else:
         try:
             if validate is None and device.type != "cpu":
-                _check_what_the_cpu_holds(indices, frames, classes, blank)
+                check_what_the_cpu_holds("ctc_loss", indices, frames, classes, blank)
             loss = ops.ctc_loss(logits, *sent(indices, device), *options)
         except RuntimeError as error:
             raise_value_error(error, "ctc_loss")

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <limits>
-#include <vector>
 
+#include "common/buffer.h"
 #include "common/exp2.h"
 #include "common/half.h"
 
@@ -205,16 +205,11 @@ CRNN_INLINE void scaled_softmax(const Real* row, int64_t classes, Real peak, Rea
 template <class Real>
 class RowScratch {
  public:
-  Real* classes(int64_t count) { return grown(classes_, count); }
-  Real* labels(int64_t count) { return grown(labels_, count); }
+  Real* classes(int64_t count) { return classes_.grown(count); }
+  Real* labels(int64_t count) { return labels_.grown(count); }
 
  private:
-  static Real* grown(std::vector<Real>& buffer, int64_t count) {
-    if (int64_t(buffer.size()) < count) buffer.resize(count);
-    return buffer.data();
-  }
-
-  std::vector<Real> classes_, labels_;
+  Buffer<Real> classes_, labels_;
 };
 
 // A contiguous row in the type of computation: the row itself where it is one, elsewhere a copy in what

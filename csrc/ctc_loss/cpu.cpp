@@ -6,7 +6,6 @@
 //
 // Samples and rows are shared among threads; none of them adds to what another one wrote, so that the result
 // is the same for any number of threads.
-#include "common/check.h"
 #include "common/isa.h"
 #include "common/parallel.h"
 #include "ctc_loss/emissions.h"
@@ -33,7 +32,7 @@ double loss_of(const Sample<Real>& sample, Workspace<Real>& workspace, bool with
 // Fills what no live frame fills, so that equal inputs give equal tensors, bit for bit, and marks samples
 // that have no gradient or a NaN one.
 template <class Real>
-void save(const Shape& shape, const Batch& batch, int64_t n, double loss, bool no_gradient,
+void save(const BatchShape& shape, const Batch& batch, int64_t n, double loss, bool no_gradient,
           const Sample<Real>& sample, const Saved<Real>& saved) {
   const int64_t frames = batch.frames[n], first = n * shape.frames;
   Real* peak = saved.peak + first;
@@ -59,7 +58,7 @@ void save(const Shape& shape, const Batch& batch, int64_t n, double loss, bool n
 
 // Losses (N). `saved_data`: null if no gradient is needed.
 template <class Storage>
-std::vector<double> forward(const Shape& shape, const Batch& batch, const Tensor& logits, int64_t blank,
+std::vector<double> forward(const BatchShape& shape, const Batch& batch, const Tensor& logits, int64_t blank,
                             bool zero_infinity, bool normalize, void* saved_data) {
   using Real = typename ComputeType<Storage>::Real;
   const Rows<const Storage> rows(logits.const_data_ptr(), logits);
@@ -125,9 +124,10 @@ std::tuple<Tensor, Tensor> ctc_loss_cpu(const Tensor& logits, const Tensor& targ
                                         const Tensor& input_lengths, const Tensor& target_lengths,
                                         int64_t blank, int64_t reduction_code, bool zero_infinity,
                                         bool normalize, bool validate, bool with_grad) {
-  const Shape shape = check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code);
+  const BatchShape shape =
+      check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code);
   const Reduction reduction = Reduction(reduction_code);
-  const Batch batch = read_batch(shape, targets, input_lengths, target_lengths, blank, validate);
+  const Batch batch = read_batch(shape, targets, input_lengths, target_lengths, blank, validate, kOp);
   const ScalarType type = compute_type(logits.scalar_type());
   const bool reduced = reduction != Reduction::kNone;
   Tensor loss = reduced ? new_tensor(logits, {}, type) : new_tensor(logits, {shape.samples}, type);
@@ -154,10 +154,11 @@ Tensor ctc_loss_backward_cpu(const Tensor& grad_loss, const Tensor& logits, cons
                              const Tensor& input_lengths, const Tensor& target_lengths,
                              const Tensor& saved_tensor, int64_t blank, int64_t reduction_code,
                              bool normalize) {
-  const Shape shape = check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code);
+  const BatchShape shape =
+      check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code);
   const Reduction reduction = Reduction(reduction_code);
   check_backward(grad_loss, logits, saved_tensor, shape, reduction);
-  const Batch batch = read_batch(shape, targets, input_lengths, target_lengths, blank, false);
+  const Batch batch = read_batch(shape, targets, input_lengths, target_lengths, blank, false, kOp);
   Tensor gradient = torch::stable::empty_like(logits);
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
@@ -184,23 +185,10 @@ Tensor ctc_loss_backward_cpu(const Tensor& grad_loss, const Tensor& logits, cons
   return gradient;
 }
 
-void ctc_loss_check_cpu(const Tensor& targets, const Tensor& input_lengths, const Tensor& target_lengths,
-                        int64_t frames, int64_t classes, int64_t blank) {
-  for (const Tensor* tensor : {&targets, &input_lengths, &target_lengths})
-    check(is_index_type(tensor->scalar_type()) && tensor->dim() >= 1 && tensor->dim() <= 2, kOp,
-          "targets and lengths must be int32 or int64, in one or two dimensions");
-  const int64_t samples = input_lengths.size(0);
-  check(target_lengths.size(0) == samples && (targets.dim() == 1 || targets.size(0) == samples), kOp,
-        "targets and lengths must be of equally many samples");
-  const Shape shape = shape_of(frames, samples, classes, targets);
-  read_batch(shape, targets, input_lengths, target_lengths, blank, true);
-}
-
 }  // namespace
 }  // namespace crnn::ctc_loss
 
 STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CPU, m) {
   m.impl("ctc_loss", TORCH_BOX(&crnn::ctc_loss::ctc_loss_cpu));
   m.impl("ctc_loss_backward", TORCH_BOX(&crnn::ctc_loss::ctc_loss_backward_cpu));
-  m.impl("ctc_loss_check", TORCH_BOX(&crnn::ctc_loss::ctc_loss_check_cpu));
 }

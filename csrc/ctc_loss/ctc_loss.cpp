@@ -2,8 +2,6 @@
 //
 //   ctc_loss           loss (() or (N,)) and what the backward pass needs (empty without with_grad)
 //   ctc_loss_backward  gradient with respect to logits, in their dtype and strides
-//   ctc_loss_check     refuses targets and lengths in the host's memory that break their rules, for logits of
-//                      `frames` and `classes` that are elsewhere
 #include "common/stable.h"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {
@@ -14,7 +12,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {
   m.def(
       "ctc_loss_backward(Tensor grad_loss, Tensor logits, Tensor targets, Tensor input_lengths, "
       "Tensor target_lengths, Tensor saved, int blank, int reduction, bool normalize) -> Tensor");
-  m.def(
-      "ctc_loss_check(Tensor targets, Tensor input_lengths, Tensor target_lengths, int frames, int classes, "
-      "int blank) -> ()");
 }

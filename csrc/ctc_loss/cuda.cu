@@ -1,6 +1,6 @@
 // ctc_loss on a GPU: torch's side of the launches.
 #include "common/cuda_stream.h"
-#include "ctc_loss/batch.h"
+#include "ctc_loss/ctc_loss.h"
 #include "ctc_loss/kernels.cuh"
 
 namespace crnn::ctc_loss {
@@ -22,8 +22,9 @@ Tensor scratch(const Tensor& like, int64_t count) {
 }
 
 // A batch whose samples have been located.
-DeviceBatch located(const Shape& shape, int64_t blank, const Tensor& targets, const Tensor& input_lengths,
-                    const Tensor& target_lengths, const Tensor& first_label, gpu::Stream stream) {
+DeviceBatch located(const BatchShape& shape, int64_t blank, const Tensor& targets,
+                    const Tensor& input_lengths, const Tensor& target_lengths, const Tensor& first_label,
+                    gpu::Stream stream) {
   const DeviceBatch batch{shape,
                           blank,
                           IndexView(targets),
@@ -34,7 +35,7 @@ DeviceBatch located(const Shape& shape, int64_t blank, const Tensor& targets, co
   return batch;
 }
 
-Tensor new_first_label(const Tensor& like, const Shape& shape) {
+Tensor new_first_label(const Tensor& like, const BatchShape& shape) {
   return new_tensor(like, {shape.padded ? 0 : shape.samples}, ScalarType::Long);
 }
 
@@ -42,10 +43,11 @@ std::tuple<Tensor, Tensor> ctc_loss_cuda(const Tensor& logits, const Tensor& tar
                                          const Tensor& input_lengths, const Tensor& target_lengths,
                                          int64_t blank, int64_t reduction_code, bool zero_infinity,
                                          bool normalize, bool validate, bool with_grad) {
-  const Shape shape = check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code);
+  const BatchShape shape =
+      check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code);
   const DeviceScope device(logits, kOp);
   if (validate) {  // waits for the device
-    read_batch(shape, on_host(targets), on_host(input_lengths), on_host(target_lengths), blank, true);
+    read_batch(shape, on_host(targets), on_host(input_lengths), on_host(target_lengths), blank, true, kOp);
   }
   const Reduction reduction = Reduction(reduction_code);
   const ScalarType type = compute_type(logits.scalar_type());
@@ -76,7 +78,8 @@ std::tuple<Tensor, Tensor> ctc_loss_cuda(const Tensor& logits, const Tensor& tar
 Tensor ctc_loss_backward_cuda(const Tensor& grad_loss, const Tensor& logits, const Tensor& targets,
                               const Tensor& input_lengths, const Tensor& target_lengths, const Tensor& saved,
                               int64_t blank, int64_t reduction_code, bool normalize) {
-  const Shape shape = check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code);
+  const BatchShape shape =
+      check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code);
   const Reduction reduction = Reduction(reduction_code);
   check_backward(grad_loss, logits, saved, shape, reduction);
   const DeviceScope device(logits, kOp);

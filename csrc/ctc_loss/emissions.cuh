@@ -4,16 +4,16 @@
 #include "common/emission.h"
 #include "common/row_group.h"
 #include "common/softmax_sum.h"
-#include "ctc_loss/device_batch.h"
 #include "ctc_loss/strip.h"
+#include "targets/device_batch.h"
 
 namespace crnn::ctc_loss {
 
 // The emissions of sample n: (T_n, S_n + 1), normalised, those of its labels and then blank's. In an array of
 // T * (labels + N) the samples lie one behind the other.
 template <class Emission>
-CRNN_INLINE Emission* emissions_of(Emission* emissions, const Shape& shape, int64_t n,
-                                   const DeviceSample& sample) {
+CRNN_INLINE Emission* emissions_of(Emission* emissions, const BatchShape& shape, int64_t n,
+                                   const DeviceText& sample) {
   return emissions + shape.frames * (sample.first_label + n);
 }
 
@@ -28,9 +28,9 @@ __global__ void __launch_bounds__(kRowBlock)
     emissions_kernel(Rows<const Storage> logits, DeviceBatch batch, bool normalize, Real* __restrict__ peaks,
                      Real* __restrict__ inverse_sums, StoredState<Real>* __restrict__ emissions,
                      Real* __restrict__ posterior) {
-  const Shape& shape = batch.shape;
+  const BatchShape& shape = batch.shape;
   const RowGroup<kRowThreads> group(shape.frames, shape.samples);
-  const DeviceSample sample = batch.sample(group.n);
+  const DeviceText sample = batch.text(group.n, group.n);
   const bool live = group.has_row && sample.valid && group.t < sample.frames;
   const Storage* row = logits.row(group.t, group.n);
 

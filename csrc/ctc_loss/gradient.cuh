@@ -3,8 +3,9 @@
 
 #include "common/row_group.h"
 #include "common/softmax_sum.h"
-#include "ctc_loss/device_batch.h"
 #include "ctc_loss/occupancy.h"
+#include "ctc_loss/saved.h"
+#include "targets/device_batch.h"
 
 namespace crnn::ctc_loss {
 
@@ -29,7 +30,7 @@ __global__ void __launch_bounds__(kPrepareBlock)
   constexpr int kWarps = kPrepareBlock / gpu::kWarp;
   const int lane = threadIdx.x % gpu::kWarp, warp = threadIdx.x / gpu::kWarp;
   const int64_t n = blockIdx.x / blocks_per_sample, piece = blockIdx.x % blocks_per_sample;
-  const DeviceSample sample = batch.sample(n);
+  const DeviceText sample = batch.text(n, n);
   if (piece == 0 && threadIdx.x == 0)
     scales[n] = Real(double(grad_loss[n * grad_stride]) * weight(batch.shape, sample.length, reduction));
 
@@ -60,9 +61,9 @@ __global__ void __launch_bounds__(kRowBlock)
     gradient_kernel(Rows<const Storage> logits, Rows<Storage> gradient, DeviceBatch batch, bool normalize,
                     Saved<const Real> saved, const Real* __restrict__ scales,
                     const Occurrence* __restrict__ occurrences) {
-  const Shape& shape = batch.shape;
+  const BatchShape& shape = batch.shape;
   const RowGroup<kRowThreads> group(shape.frames, shape.samples);
-  const DeviceSample sample = batch.sample(group.n);
+  const DeviceText sample = batch.text(group.n, group.n);
   const Storage* from = logits.row(group.t, group.n);
   Storage* to = gradient.row(group.t, group.n);
   const int64_t at = group.n * shape.frames + group.t;

@@ -5,7 +5,7 @@
 
 #include "common/rows.h"
 #include "common/stable.h"
-#include "ctc_loss/batch.h"
+#include "ctc_loss/ctc_loss.h"
 #include "ctc_loss/occupancy.h"
 
 namespace crnn::ctc_loss {
@@ -16,7 +16,7 @@ struct GradientRows {
   using Real = typename ComputeType<Storage>::Real;
 
   template <int kBytes>
-  static CRNN_INLINE void run(const Shape& shape, const Batch& batch, const Rows<const Storage>& logits,
+  static CRNN_INLINE void run(const BatchShape& shape, const Batch& batch, const Rows<const Storage>& logits,
                               const Rows<Storage>& gradient, int64_t blank, bool normalize,
                               const Saved<const Real>& saved, const Real* scale, RowScratch<Real>* scratch,
                               int64_t begin, int64_t end) {

@@ -6,21 +6,21 @@
 // What is launched depends on shapes alone, so that nothing waits for the host.
 #pragma once
 
-#include "ctc_loss/first_label.cuh"
 #include "ctc_loss/gradient.cuh"
 #include "ctc_loss/recursion.cuh"
+#include "targets/first_label.cuh"
 
 namespace crnn::ctc_loss {
 
 // Elements of the scratch memory of a forward pass, each of 2 * sizeof(Real) bytes.
-inline int64_t emission_elements(const Shape& shape) {
+inline int64_t emission_elements(const BatchShape& shape) {
   return shape.frames * (shape.labels + shape.samples);
 }
-inline int64_t stored_elements(const Shape& shape, bool with_grad) {
+inline int64_t stored_elements(const BatchShape& shape, bool with_grad) {
   return with_grad ? shape.frames * shape.labels : 0;
 }
 inline int64_t state_elements(const DeviceBatch& batch) {
-  const bool needed = batch.most_labels() + 1 > kFourWarps;
+  const bool needed = batch.shape.most_labels() + 1 > kFourWarps;
   return needed ? kStatesPerPair * (batch.shape.labels + batch.shape.samples) : 0;
 }
 
@@ -43,25 +43,18 @@ void with_most_pairs(int64_t most_pairs, const LaunchWith& launch_with) {
   }
 }
 
-// Fills batch.first_label, if targets are concatenated. first_label: (N)
-inline void launch_first_label(const DeviceBatch& batch, int64_t* first_label, gpu::Stream stream) {
-  if (batch.shape.padded) return;
-  gpu::launch(first_label_kernel, 1, kScanBlock, 0, stream, batch.target_lengths, batch.shape.samples,
-              batch.shape.labels, first_label);
-}
-
 // logits: (T, N, C); losses: (N), or () with a reduction; terms: (N) with a reduction, scratch
 template <class Storage, class Real>
 void launch_ctc_loss(const Rows<const Storage>& logits, const DeviceBatch& batch, bool normalize,
                      const RecursionMemory<Real>& memory, const LossOptions& options, Real* losses,
                      double* terms, gpu::Stream stream) {
-  const Shape& shape = batch.shape;
+  const BatchShape& shape = batch.shape;
   Real* posterior = options.with_grad ? memory.saved.posterior : nullptr;
   with_row_groups(shape.frames * shape.samples, shape.classes, [&](auto row_threads, int64_t blocks) {
     gpu::launch(emissions_kernel<row_threads(), Storage, Real>, blocks, kRowBlock, 0, stream, logits, batch,
                 normalize, memory.saved.peak, memory.saved.inverse_sum, memory.emissions, posterior);
   });
-  with_most_pairs(batch.most_labels() + 1, [&](auto most_pairs) {
+  with_most_pairs(batch.shape.most_labels() + 1, [&](auto most_pairs) {
     gpu::launch(recursion_kernel<most_pairs(), Real>, shape.samples, threads_for(most_pairs()), 0, stream,
                 batch, memory, options, losses, terms);
   });
@@ -77,9 +70,9 @@ void launch_ctc_loss_backward(const Rows<const Storage>& logits, const Rows<Stor
                               const DeviceBatch& batch, bool normalize, Reduction reduction,
                               const Real* grad_loss, int64_t grad_stride, const Saved<const Real>& saved,
                               Real* scales, Occurrence* occurrences, gpu::Stream stream) {
-  const Shape& shape = batch.shape;
+  const BatchShape& shape = batch.shape;
   const int64_t blocks_per_sample =
-      larger<int64_t>(1, (batch.most_labels() + kLabelsPerBlock - 1) / kLabelsPerBlock);
+      larger<int64_t>(1, (batch.shape.most_labels() + kLabelsPerBlock - 1) / kLabelsPerBlock);
   gpu::launch(prepare_gradient_kernel<Real>, shape.samples * blocks_per_sample, kPrepareBlock, 0, stream,
               batch, blocks_per_sample, reduction, grad_loss, grad_stride, scales, occurrences);
   with_row_groups(shape.frames * shape.samples, shape.classes, [&](auto row_threads, int64_t blocks) {

@@ -1,10 +1,11 @@
 // The recursion on a GPU: a block a sample, half of it alpha, half of it beta.
 #pragma once
 
-#include "ctc_loss/device_batch.h"
 #include "ctc_loss/emissions.cuh"
 #include "ctc_loss/memory_side.cuh"
 #include "ctc_loss/register_side.cuh"
+#include "ctc_loss/saved.h"
+#include "targets/device_batch.h"
 
 namespace crnn::ctc_loss {
 
@@ -91,7 +92,7 @@ __device__ __forceinline__ double loss_of(const Strip<Real>& strip, const Skips&
 
 // Whether the rows' statistics and the labels allow a loss that is a number. All threads of the block get it.
 template <class Real>
-__device__ inline bool is_sound(const DeviceBatch& batch, int64_t n, const DeviceSample& sample,
+__device__ inline bool is_sound(const DeviceBatch& batch, int64_t n, const DeviceText& sample,
                                 const Real* inverse_sums) {
   bool sound = sample.valid;
   if (sound) {
@@ -106,7 +107,7 @@ __device__ inline bool is_sound(const DeviceBatch& batch, int64_t n, const Devic
 // Marks the live frames of a sample that has no gradient or a NaN one, and fills what the recursion has not
 // written of its occupancies.
 template <class Real>
-__device__ inline void mark(const Shape& shape, int64_t n, const DeviceSample& sample, bool no_gradient,
+__device__ inline void mark(const BatchShape& shape, int64_t n, const DeviceText& sample, bool no_gradient,
                             const Saved<Real>& saved) {
   const Real peak =
       no_gradient ? std::numeric_limits<Real>::infinity() : std::numeric_limits<Real>::quiet_NaN();
@@ -124,9 +125,9 @@ __global__ void __launch_bounds__(threads_for(kMostPairs))
     recursion_kernel(DeviceBatch batch, RecursionMemory<Real> memory, LossOptions options, Real* losses,
                      double* terms) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  const Shape& shape = batch.shape;
+  const BatchShape& shape = batch.shape;
   const int64_t n = blockIdx.x;
-  const DeviceSample sample = batch.sample(n);
+  const DeviceText sample = batch.text(n, n);
   const int64_t labels_before = shape.frames * sample.first_label;
   const bool with_grad = options.with_grad;
   const auto skips = [&](int64_t a, int64_t b) {

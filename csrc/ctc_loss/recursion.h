@@ -9,11 +9,12 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <vector>
 
 #include "common/exp2.h"
 #include "common/rows.h"
-#include "ctc_loss/lattice.h"
 #include "ctc_loss/sides.h"
+#include "targets/lattice.h"
 
 namespace crnn::ctc_loss {
 

@@ -4,8 +4,8 @@
 // the way; pair S has only the blank that comes last.
 #pragma once
 
-#include "ctc_loss/lattice.h"
 #include "ctc_loss/sides.h"
+#include "targets/lattice.h"
 
 namespace crnn::ctc_loss {
 

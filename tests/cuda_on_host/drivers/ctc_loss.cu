@@ -50,8 +50,8 @@ struct Problem {
   std::vector<Change> changes = {};
   unsigned seed = 0;
 
-  ctc::Shape shape() const {
-    ctc::Shape shape{frames, int64_t(samples.size()), classes, 0, padded, padding};
+  crnn::BatchShape shape() const {
+    crnn::BatchShape shape{frames, int64_t(samples.size()), classes, 0, padded, padding};
     for (const Sample& sample : samples) {
       const auto length = int64_t(sample.labels.size());
       shape.max_length = std::max(shape.max_length, length + padding);
@@ -302,13 +302,13 @@ class Run {
     const IndexTensor input_lengths({shape_.samples}, frames, problem_.wide);
     const IndexTensor target_lengths({shape_.samples}, lengths, problem_.wide);
     const DeviceTensor<int64_t> first_label({problem_.padded ? 0 : shape_.samples});
-    const ctc::DeviceBatch batch{shape_,
-                                 problem_.blank,
-                                 targets.view(),
-                                 input_lengths.view(),
-                                 target_lengths.view(),
-                                 first_label.data()};
-    ctc::launch_first_label(batch, first_label.data(), kStream);
+    const crnn::DeviceBatch batch{shape_,
+                                  problem_.blank,
+                                  targets.view(),
+                                  input_lengths.view(),
+                                  target_lengths.view(),
+                                  first_label.data()};
+    crnn::launch_first_label(batch, first_label.data(), kStream);
     const DeviceTensor<Storage> logits =
         driver::Placement(problem_.layout, shape_.frames, shape_.samples, shape_.classes)
             .tensor(logits_, converted(kNaN));
@@ -340,7 +340,7 @@ class Run {
     return {tensor.data(), tensor};
   }
 
-  void forward(const char* name, const DeviceTensor<Storage>& logits, const ctc::DeviceBatch& batch,
+  void forward(const char* name, const DeviceTensor<Storage>& logits, const crnn::DeviceBatch& batch,
                const DeviceTensor<Real>& saved, bool with_grad) {
     const DeviceTensor<State> emissions({ctc::emission_elements(shape_)});
     const DeviceTensor<State> stored({ctc::stored_elements(shape_, with_grad)});
@@ -356,7 +356,7 @@ class Run {
     first_run_.expect_same(name, loss);
   }
 
-  void backward(const DeviceTensor<Storage>& logits, const ctc::DeviceBatch& batch,
+  void backward(const DeviceTensor<Storage>& logits, const crnn::DeviceBatch& batch,
                 const DeviceTensor<Real>& saved) {
     std::vector<Real> every_other(2 * grad_loss_.size());
     for (size_t n = 0; n < grad_loss_.size(); ++n) every_other[2 * n] = Real(grad_loss_[n]);
@@ -383,7 +383,7 @@ class Run {
   }
 
   Problem problem_;
-  ctc::Shape shape_;
+  crnn::BatchShape shape_;
   bool reduced_;
   std::vector<Storage> logits_;
   std::vector<double> grad_loss_;

@@ -1,21 +1,11 @@
-// The shape of a problem, the layout of what the forward pass keeps, and the weights of a reduction; for host
-// and device.
+// The layout of what the forward pass keeps, and the weights of a reduction; for host and device.
 #pragma once
 
-#include "common/simd.h"
+#include "targets/batch_shape.h"
 
 namespace crnn::ctc_loss {
 
 enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };
-
-struct Shape {
-  int64_t frames;      // T
-  int64_t samples;     // N
-  int64_t classes;     // C
-  int64_t max_length;  // S of padded targets
-  bool padded;         // targets (N, S); otherwise concatenated, (sum of target lengths)
-  int64_t labels;      // elements of targets
-};
 
 // What the forward pass keeps for the backward pass, one tensor of the computing type:
 //   peak (N, T), inverse_sum (N, T): the statistics of each row, see common/rows.h;
@@ -23,7 +13,7 @@ struct Shape {
 //   targets).
 // A sample without a gradient has peak +inf, one whose gradient is NaN has peak NaN, in each of its live
 // frames.
-inline int64_t saved_elements(const Shape& shape) {
+inline int64_t saved_elements(const BatchShape& shape) {
   return shape.frames * (2 * shape.samples + shape.labels);
 }
 
@@ -33,14 +23,14 @@ struct Saved {
   Real* inverse_sum;
   Real* posterior;
 
-  CRNN_INLINE Saved(Real* data, const Shape& shape)
+  CRNN_INLINE Saved(Real* data, const BatchShape& shape)
       : peak(data),
         inverse_sum(peak + shape.frames * shape.samples),
         posterior(inverse_sum + shape.frames * shape.samples) {}
 };
 
 // The weight of a sample's loss in the result.
-CRNN_INLINE double weight(const Shape& shape, int64_t target_length, Reduction reduction) {
+CRNN_INLINE double weight(const BatchShape& shape, int64_t target_length, Reduction reduction) {
   if (reduction != Reduction::kMean) return 1;
   return 1 / (double(larger<int64_t>(target_length, 1)) * double(shape.samples));
 }

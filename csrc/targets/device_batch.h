@@ -3,43 +3,39 @@
 
 #include "common/lengths.h"
 #include "common/views.h"
-#include "ctc_loss/shape.h"
+#include "targets/batch_shape.h"
 
-namespace crnn::ctc_loss {
+namespace crnn {
 
-struct DeviceSample {
+struct DeviceText {
   int64_t frames;       // that are live: all of them, where that length breaks its rule
-  int64_t length;       // of its target
-  int64_t first_label;  // index into the labels of all samples, laid out as in targets
+  int64_t length;       // its labels
+  int64_t first_label;  // index into the labels of all texts, laid out as in targets
   bool valid;           // false where a length breaks the rules: then none of its labels is looked at
 };
 
 // Handed to kernels by value. The rules are those of read_batch (batch.h), but for labels, which each kernel
 // has to guard where it uses them.
 struct DeviceBatch {
-  Shape shape;
+  BatchShape shape;
   int64_t blank;
   IndexView targets, input_lengths, target_lengths;
-  // (N), of concatenated targets; above shape.labels where it cannot be told. See first_label.cuh.
+  // (N * K), of concatenated targets; above shape.labels where it cannot be told. See first_label.cuh.
   const int64_t* first_label;
 
-  CRNN_INLINE DeviceSample sample(int64_t n) const {
-    const int64_t frames = input_lengths(n), length = target_lengths(n);
-    const int64_t first = shape.padded ? n * shape.max_length : first_label[n];
+  // Text m, which is one of sample n.
+  CRNN_INLINE DeviceText text(int64_t m, int64_t n) const {
+    const int64_t frames = input_lengths(n), length = target_lengths(m);
+    const int64_t first = shape.padded ? m * shape.max_length : first_label[m];
     const int64_t available = shape.padded ? shape.max_length : shape.labels - first;
     const bool frames_fit = is_possible_length(frames, shape.frames);
     const bool valid = frames_fit && is_possible_length(length, available);
     return {frames_fit ? frames : shape.frames, valid ? length : 0, valid ? first : 0, valid};
   }
 
-  CRNN_INLINE int64_t label(int64_t n, const DeviceSample& sample, int64_t i) const {
-    return shape.padded ? targets(n, i) : targets(sample.first_label + i);
-  }
-
-  // No alignment needs more labels: a target has at most as many as frames.
-  CRNN_INLINE int64_t most_labels() const {
-    return smaller(shape.padded ? shape.max_length : shape.labels, shape.frames);
+  CRNN_INLINE int64_t label(int64_t m, const DeviceText& text, int64_t i) const {
+    return shape.padded ? targets(m, i) : targets(text.first_label + i);
   }
 };
 
-}  // namespace crnn::ctc_loss
+}  // namespace crnn

@@ -1,0 +1,52 @@
+// What the backends of align share on torch's side: its results.
+#pragma once
+
+#include <tuple>
+
+#include "align/path.h"
+#include "targets/batch.h"
+
+namespace crnn::align {
+
+constexpr const char* kOp = "align";
+
+// M = N * K texts; S columns, for concatenated targets as many as a text can have labels.
+struct Result {
+  Tensor tokens;      // (M, T)
+  Tensor scores;      // (M,)
+  Tensor starts;      // (M, S)
+  Tensor ends;        // (M, S)
+  Tensor peaks;       // (M, S)
+  Tensor token_logp;  // (M, S)
+
+  Result(const Tensor& logits, const BatchShape& shape)
+      : tokens(new_tensor(logits, {shape.texts(), shape.frames}, ScalarType::Long)),
+        scores(new_tensor(logits, {shape.texts()}, compute_type(logits.scalar_type()))),
+        starts(new_tensor(logits, {shape.texts(), columns(shape)}, ScalarType::Long)),
+        ends(new_tensor(logits, {shape.texts(), columns(shape)}, ScalarType::Long)),
+        peaks(new_tensor(logits, {shape.texts(), columns(shape)}, ScalarType::Long)),
+        token_logp(new_tensor(logits, {shape.texts(), columns(shape)}, compute_type(logits.scalar_type()))) {}
+
+  template <class Real>
+  Aligned<Real> aligned() const {
+    return {static_cast<int64_t*>(tokens.mutable_data_ptr()),
+            static_cast<Real*>(scores.mutable_data_ptr()),
+            static_cast<int64_t*>(starts.mutable_data_ptr()),
+            static_cast<int64_t*>(ends.mutable_data_ptr()),
+            static_cast<int64_t*>(peaks.mutable_data_ptr()),
+            static_cast<Real*>(token_logp.mutable_data_ptr()),
+            tokens.size(1),
+            starts.size(1)};
+  }
+
+  std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> tuple() const {
+    return {tokens, scores, starts, ends, peaks, token_logp};
+  }
+
+ private:
+  static int64_t columns(const BatchShape& shape) {
+    return shape.padded ? shape.max_length : shape.most_labels();
+  }
+};
+
+}  // namespace crnn::align

@@ -1,0 +1,198 @@
+// align on the CPU. Each text:
+//
+//   1. its rows' normalisers, once for all texts of the sample, and the logits of its labels and blank
+//   2. the recursion and the way back (viterbi.h), which need no normaliser
+//   3. what is told of the path
+#include <cmath>
+
+#include "align/align.h"
+#include "align/viterbi.h"
+#include "common/isa.h"
+#include "common/parallel.h"
+#include "targets/sharing.h"
+
+namespace crnn::align {
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+// The normalisers of rows [first, first + count) of sample n; count is at most rows_in_cache(classes).
+template <class Storage>
+struct NormaliseRows {
+  using Real = typename ComputeType<Storage>::Real;
+
+  template <int kBytes>
+  static CRNN_INLINE void run(const Rows<const Storage>& logits, int64_t classes, int64_t n, int64_t first,
+                              int64_t count, RowScratch<Real>* scratch, Real* peak, Real* log_share) {
+    const Real* rows[kMostRows] = {};
+    for (int64_t r = 0; r < count; ++r)
+      rows[r] = read_row(logits.row(first + r, n), logits.stride_c, classes,
+                         [&] { return scratch->classes(count * classes) + r * classes; });
+    row_statistics<kBytes>(rows, count, classes, peak, log_share);
+    for (int64_t r = 0; r < count; ++r) log_share[r] = std::log(log_share[r]);
+  }
+};
+
+// The work on one batch.
+template <class Storage>
+class Alignments {
+ public:
+  using Real = typename ComputeType<Storage>::Real;
+
+  Alignments(const BatchShape& shape, const Batch& batch, const Tensor& logits, int64_t blank, bool normalize,
+             const Aligned<Real>& aligned)
+      : shape_(shape),
+        batch_(batch),
+        rows_(logits.const_data_ptr(), logits),
+        blank_(blank),
+        normalize_(normalize),
+        aligned_(aligned),
+        peak_(shape.frames * shape.samples),
+        log_share_(shape.frames * shape.samples) {}
+
+  void run() {
+    const Sharing sharing(shape_);
+    const int64_t texts = shape_.texts_per_sample;
+    scratch_.resize(larger(sharing.workers, sharing.row_workers));
+    workspaces_.resize(sharing.workers);
+    if (sharing.rows_first) {
+      if (normalize_) {
+        parallel_over(
+            shape_.samples * sharing.pieces, sharing.row_workers, [&](int64_t item, int64_t worker) {
+              const int64_t n = item / sharing.pieces, begin = item % sharing.pieces * sharing.piece;
+              for_each_block(begin, std::min(begin + sharing.piece, batch_.frames[n]),
+                             [&](int64_t first, int64_t count) { normalise(n, first, count, worker); });
+            });
+      }
+      parallel_over(shape_.texts(), sharing.workers,
+                    [&](int64_t m, int64_t worker) { align(m, m / texts, false, worker); });
+    } else {
+      parallel_over(shape_.samples, sharing.workers, [&](int64_t n, int64_t worker) {
+        for (int64_t k = 0; k < texts; ++k) align(n * texts + k, n, normalize_ && k == 0, worker);
+      });
+    }
+  }
+
+ private:
+  // body(first, count) for a few rows at a time, so that they stay in the first-level cache.
+  template <class Body>
+  void for_each_block(int64_t begin, int64_t end, const Body& body) const {
+    const int64_t most = rows_in_cache(shape_.classes);
+    for (int64_t first = begin; first < end; first += most) body(first, std::min(most, end - first));
+  }
+
+  void normalise(int64_t n, int64_t first, int64_t count, int64_t worker) {
+    const int64_t at = n * shape_.frames + first;
+    run_vectorised<NormaliseRows<Storage>>(rows_, shape_.classes, n, first, count, &scratch_[worker],
+                                           &peak_[at], &log_share_[at]);
+  }
+
+  // Text m, which is one of sample n; with the sample's rows if nobody has normalised them yet.
+  void align(int64_t m, int64_t n, bool with_rows, int64_t worker) {
+    Workspace<Real>& work = workspaces_[worker];
+    const int64_t frames = batch_.frames[n];
+    const Text<Real> text =
+        work.prepare(batch_.labels.data() + batch_.first_label[m], frames, batch_.length[m]);
+    bool sound = true;
+    for_each_block(0, frames, [&](int64_t first, int64_t count) {
+      if (with_rows) normalise(n, first, count, worker);
+      for (int64_t t = first; t < first + count; ++t) sound &= gather(text, n, t);
+    });
+
+    bool found = false;
+    if (sound && frames >= frames_needed(text.labels, text.length))
+      run_vectorised<BestPath<Real>>(text, &work, &found);
+    if (found) {
+      put_path(text, work.path, m, n);
+    } else {
+      aligned_.scores[m] = Real(sound ? kImpossible : kNaN);
+    }
+    for (int64_t t = found ? frames : 0; t < shape_.frames; ++t) aligned_.put_dead_frame(m, t);
+    for (int64_t i = found ? text.length : 0; i < aligned_.columns; ++i) aligned_.put_padding(m, i);
+  }
+
+  // The logits of frame t that the text needs; false if the frame makes its score NaN.
+  bool gather(const Text<Real>& text, int64_t n, int64_t t) const {
+    const Storage* row = rows_.row(t, n);
+    Real* to = text.label_logits + t * text.pitch;
+    const Real blank = to_compute(row[blank_ * rows_.stride_c]);
+    text.blank_logits[t] = blank;
+    if constexpr (std::is_same_v<Storage, Real>) {
+      pick(row, text.labels, text.length, to);
+    } else {  // a few at a time, so that the conversions are vectorised
+      constexpr int64_t kMost = 64;
+      Storage picked[kMost];
+      for (int64_t begin = 0; begin < text.length; begin += kMost) {
+        const int64_t count = std::min(kMost, text.length - begin);
+        pick(row, text.labels + begin, count, picked);
+        for (int64_t i = 0; i < count; ++i) to[begin + i] = to_compute(picked[i]);
+      }
+    }
+    std::fill(to + text.length, to + text.pitch, Real(kImpossible));
+    if (normalize_) return log_share_[n * shape_.frames + t] == log_share_[n * shape_.frames + t];
+    constexpr Real kInfinity = std::numeric_limits<Real>::infinity();
+    bool sound = blank < kInfinity;
+    for (int64_t i = 0; i < text.length; ++i) sound &= to[i] < kInfinity;
+    return sound;
+  }
+
+  void pick(const Storage* row, const int32_t* labels, int64_t count, Storage* to) const {
+    if (rows_.stride_c == 1) {
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < count; ++i) to[i] = row[labels[i]];
+    } else {
+      for (int64_t i = 0; i < count; ++i) to[i] = row[labels[i] * rows_.stride_c];
+    }
+  }
+
+  void put_path(const Text<Real>& text, const int32_t* path, int64_t m, int64_t n) const {
+    const Real *peak = &peak_[n * shape_.frames], *log_share = &log_share_[n * shape_.frames];
+    double score = 0;
+    Span span{0};
+    for (int64_t t = 0; t < text.frames; ++t) {
+      const int64_t label = path[t] / 2;
+      const bool on_label = path[t] % 2 != 0;
+      const Real logit = on_label ? text.label_logits[t * text.pitch + label] : text.blank_logits[t];
+      const Real logp = (logit - peak[t]) + log_share[t];
+      score += logp;
+      aligned_.put_token(m, t, on_label ? text.labels[label] : blank_);
+      if (!on_label) continue;
+      if (t == 0 || path[t - 1] != path[t]) span = {t};
+      span.add(t, logp);
+      if (t + 1 == text.frames || path[t + 1] != path[t]) aligned_.put_span(m, label, span, t + 1);
+    }
+    aligned_.scores[m] = Real(score);
+  }
+
+  const BatchShape& shape_;
+  const Batch& batch_;
+  const Rows<const Storage> rows_;
+  const int64_t blank_;
+  const bool normalize_;
+  const Aligned<Real>& aligned_;
+  // log_softmax(row)[c] = (row[c] - peak) + log_share: (N, T) each, 0 where rows are taken as they are. A
+  // log_share is NaN if its row holds NaN or +inf.
+  std::vector<Real> peak_, log_share_;
+  std::vector<RowScratch<Real>> scratch_;
+  std::vector<Workspace<Real>> workspaces_;
+};
+
+auto align_cpu(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
+               const Tensor& target_lengths, int64_t blank, bool normalize) {
+  const BatchShape shape = check_batch(logits, targets, input_lengths, target_lengths, blank, kOp);
+  const Batch batch = read_batch(shape, targets, input_lengths, target_lengths, blank, true, kOp);
+  const Result result(logits, shape);
+  dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
+    using Storage = decltype(storage);
+    const auto aligned = result.aligned<typename ComputeType<Storage>::Real>();
+    Alignments<Storage>(shape, batch, logits, blank, normalize, aligned).run();
+  });
+  return result.tuple();
+}
+
+}  // namespace
+}  // namespace crnn::align
+
+STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CPU, m) {
+  m.impl("align", TORCH_BOX(&crnn::align::align_cpu));
+}

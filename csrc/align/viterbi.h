@@ -1,0 +1,119 @@
+// The most probable path of one text, on the host; align/path.h has the recurrence.
+#pragma once
+
+#include <algorithm>
+
+#include "align/path.h"
+#include "common/buffer.h"
+#include "common/rows.h"
+#include "targets/lattice.h"
+
+namespace crnn::align {
+
+// One text as the recursion sees it, with room for whole vectors behind the last pair.
+template <class Real>
+struct Text {
+  int64_t frames, length;
+  const int32_t* labels;  // (S)
+  int64_t pitch;          // elements of a row of pairs, S + 1 or more
+  Real* label_logits;     // (T, pitch), -inf behind the labels
+  Real* blank_logits;     // (T)
+};
+
+// Memory of one thread for one text at a time; it grows to the largest that the thread has seen.
+template <class Real>
+class Workspace {
+ public:
+  using Word = int64_t;  // as wide as the sums, so that vectors of both have the same lanes
+
+  // The text, its logits not yet written.
+  Text<Real> prepare(const int32_t* labels, int64_t frames, int64_t length) {
+    const int64_t pitch = rounded_up_to_lanes(length + 1);
+    const int64_t words_per_pair = divided_up(frames, kFramesPerWord<Word>);
+    Real* logits = logits_.grown(frames * (pitch + 1));
+    blank = sums_.grown(2 * pitch);
+    label = blank + pitch;
+    skip_mask = words_.grown((1 + words_per_pair) * pitch);
+    moves = skip_mask + pitch;
+    path = path_.grown(frames);
+    return {frames, length, labels, pitch, logits, logits + frames * pitch};
+  }
+
+  double *blank, *label;  // (pitch) each: the sums of the pairs
+  Word* skip_mask;        // (pitch): -1 where a path may go from the label before to this one, 0 elsewhere
+  Word* moves;            // (frames / kFramesPerWord, pitch)
+  int32_t* path;          // (T): the state at each frame
+
+ private:
+  Buffer<Real> logits_;
+  Buffer<double> sums_;
+  Buffer<Word> words_;
+  Buffer<int32_t> path_;
+};
+
+// Fills work.path; false if the text has no path above -inf.
+template <class Real>
+struct BestPath {
+  template <int kBytes>
+  static CRNN_INLINE void run(const Text<Real>& text, Workspace<Real>* workspace, bool* found) {
+    // Shorter vectors where the pairs fill no more.
+    if constexpr (kBytes > 16) {
+      if (text.length * int64_t(sizeof(double)) * 2 < kBytes) return run<kBytes / 2>(text, workspace, found);
+    }
+    Workspace<Real>& work = *workspace;
+    start(text, work);
+    for (int64_t t = 0; t < text.frames; ++t) advance_all<Vector<double, kBytes>>(text, work, t);
+    const int64_t length = text.length;
+    const double last_label = length == 0 ? kImpossible : work.label[length - 1];
+    int64_t state = last_state(length, work.blank[length], last_label);
+    *found = larger(work.blank[length], last_label) > kImpossible;
+    if (!*found) return;
+    for (int64_t t = text.frames - 1; t >= 0; --t) {
+      work.path[t] = int32_t(state);
+      const int64_t row = t / kFramesPerWord<Word> * text.pitch;
+      state -= move_into(state, t, work.moves[row + state / 2]);
+    }
+  }
+
+ private:
+  using Word = typename Workspace<Real>::Word;
+
+  static CRNN_INLINE void start(const Text<Real>& text, Workspace<Real>& work) {
+    std::fill_n(work.blank, text.pitch, kImpossible);
+    std::fill_n(work.label, text.pitch, kImpossible);
+    work.blank[0] = Pair<double>::before_first_frame(0).blank;
+    std::fill_n(work.skip_mask, text.pitch, Word(0));
+    for (int64_t i = 1; i < text.length; ++i)
+      work.skip_mask[i] = -Word(may_skip_blank(text.labels[i - 1], text.labels[i]));
+  }
+
+  // The vectors of the pairs that matter at frame t.
+  template <class Doubles>
+  static CRNN_INLINE void advance_all(const Text<Real>& text, Workspace<Real>& work, int64_t t) {
+    constexpr int kLanes = kLanesOf<Doubles>;
+    using Logits = Vector<Real, kLanes * sizeof(Real)>;
+    using Words = Vector<Word, kLanes * sizeof(Word)>;
+    const int64_t in_word = t % kFramesPerWord<Word>;
+    Word* moves = work.moves + t / kFramesPerWord<Word> * text.pitch;
+    if (in_word == 0) std::fill_n(moves, text.pitch, Word(0));
+
+    const LabelRange range = reachable_labels(t, text.frames, text.length);
+    const int64_t first = range.begin / kLanes * kLanes;
+    const Doubles blank_logit = broadcast<Doubles>(text.blank_logits[t]);
+    const Words shift = broadcast<Words>(in_word * kBitsPerFrame);
+    Doubles below = first == 0 ? broadcast<Doubles>(kImpossible) : load<Doubles>(work.label + first - kLanes);
+    for (int64_t i = first; i <= range.end; i += kLanes) {
+      Pair<Doubles> pair{load<Doubles>(work.blank + i), load<Doubles>(work.label + i)};
+      const Doubles label = pair.label;
+      const Doubles logits = converted<Doubles>(load<Logits>(text.label_logits + t * text.pitch + i));
+      const Words chosen = advance<Words>(pair, from_lane_below(label, below),
+                                          load<Words>(work.skip_mask + i), blank_logit, logits);
+      store(work.blank + i, pair.blank);
+      store(work.label + i, pair.label);
+      store(moves + i, load<Words>(moves + i) | chosen << shift);
+      below = label;
+    }
+  }
+};
+
+}  // namespace crnn::align

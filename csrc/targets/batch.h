@@ -1,0 +1,118 @@
+// The targets and lengths of a batch: their tensors, checked, and their values, read on the CPU.
+//
+// In the header, because each backend is a library of its own.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/arguments.h"
+#include "targets/batch_shape.h"
+
+namespace crnn {
+
+inline BatchShape shape_of(int64_t frames, int64_t samples, int64_t classes, const Tensor& targets,
+                           const Tensor& target_lengths) {
+  const bool padded = targets.dim() == 2;
+  const int64_t texts_per_sample = samples == 0 ? 1 : target_lengths.size(0) / samples;
+  return {frames, samples, classes, padded ? targets.size(1) : 0, padded, targets.numel(), texts_per_sample};
+}
+
+// Shapes, dtypes and devices; not the values of lengths and targets, which may live on a GPU.
+//
+// logits: (T, N, C); targets: (N * K, S) or concatenated; input_lengths: (N); target_lengths: (N * K)
+inline BatchShape check_batch(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
+                              const Tensor& target_lengths, int64_t blank, const char* op) {
+  check_logits(logits, blank, op);
+  check_lengths(input_lengths, logits, op, "input_lengths");
+  check_indices(target_lengths, logits, op, "target_lengths");
+  const int64_t samples = logits.size(1);
+  check(target_lengths.dim() == 1, op, "target_lengths must have one dimension, and it has ",
+        target_lengths.dim());
+  const int64_t texts = target_lengths.size(0);
+  check(samples == 0 ? texts == 0 : texts % samples == 0, op, "target_lengths must have N=", samples,
+        " elements, or a multiple of it, and it has ", texts);
+  check_indices(targets, logits, op, "targets");
+  check(targets.dim() == 1 || targets.dim() == 2, op, "targets must be (N, S) or concatenated, and it has ",
+        targets.dim(), " dimensions");
+  check(targets.dim() == 1 || targets.size(0) == texts, op, "targets must have ", texts,
+        " rows, as many as target_lengths has elements, and it has ", targets.size(0));
+  return shape_of(logits.size(0), samples, logits.size(2), targets, target_lengths);
+}
+
+struct Batch {
+  std::vector<int32_t> labels;       // concatenated, as in targets (with the padding of padded ones)
+  std::vector<int64_t> first_label;  // (N * K): index into labels
+  std::vector<int64_t> length;       // (N * K)
+  std::vector<int64_t> frames;       // (N)
+  std::vector<char> valid;           // (N * K): 0 where a length or a label breaks the rules
+
+  bool is_live(int64_t t, int64_t n) const { return t < frames[n]; }
+};
+
+// An element of targets or target_lengths, as messages name it: of text m, and label i if there is one.
+inline std::string element_of(const BatchShape& shape, const char* name, int64_t m, int64_t i = -1) {
+  std::ostringstream text;
+  text << name << "[" << m / shape.texts_per_sample;
+  if (shape.texts_per_sample > 1) text << ", " << m % shape.texts_per_sample;
+  if (i >= 0) text << ", " << i;
+  text << "]";
+  return text.str();
+}
+
+// Reads lengths and labels. What breaks the rules is an error with `validate`; otherwise it makes that text
+// invalid: none of its labels is looked at, and all T frames count as live if their number is what is wrong.
+inline Batch read_batch(const BatchShape& shape, const Tensor& targets, const Tensor& input_lengths,
+                        const Tensor& target_lengths, int64_t blank, bool validate, const char* op) {
+  Batch batch;
+  batch.labels.resize(shape.labels);
+  batch.first_label.resize(shape.texts());
+  batch.length.resize(shape.texts());
+  batch.frames.resize(shape.samples);
+  batch.valid.resize(shape.texts());
+  const IndexView target(targets), input_length(input_lengths), target_length(target_lengths);
+
+  if (validate) check_input_lengths(input_lengths, shape.frames, op);
+  int64_t next_label = 0;
+  bool lost = false;
+  for (int64_t m = 0; m < shape.texts(); ++m) {
+    const int64_t n = m / shape.texts_per_sample;
+    const int64_t frames = input_length(n), length = target_length(m);
+    const int64_t first = shape.padded ? m * shape.max_length : next_label;
+    const int64_t available = shape.padded ? shape.max_length : shape.labels - first;
+    const bool frames_fit = is_possible_length(frames, shape.frames);
+    const bool length_fits = is_possible_length(length, available);
+    if (validate && !length_fits) {
+      const std::string element = element_of(shape, "target_lengths", m);
+      check(length >= 0, op, element, " is ", length, ", but a length cannot be negative");
+      check(!shape.padded, op, element, " is ", length, ", but targets has S=", shape.max_length, " columns");
+      fail(op, element, " is ", length, ", but concatenated targets has only ", available, " labels left of ",
+           shape.labels);
+    }
+    // Where the labels behind a wrong length begin, cannot be told.
+    lost |= !shape.padded && !length_fits;
+    bool valid = frames_fit && length_fits && !lost;
+    next_label = first + (length_fits ? length : 0);
+    for (int64_t i = 0; valid && i < length; ++i) {
+      const int64_t label = shape.padded ? target(m, i) : target(first + i);
+      const bool label_fits = is_label(label, shape.classes, blank);
+      if (validate && !label_fits) {
+        const std::string element =
+            shape.padded ? element_of(shape, "targets", m, i) : "targets[" + std::to_string(first + i) + "]";
+        check(label != blank, op, element, " is ", label, ", which is the blank");
+        fail(op, element, " is ", label, ", but logits has C=", shape.classes, " classes");
+      }
+      valid = label_fits;
+      batch.labels[first + i] = int32_t(label);
+    }
+    batch.first_label[m] = first;
+    batch.length[m] = valid ? length : 0;
+    batch.frames[n] = frames_fit ? frames : shape.frames;
+    batch.valid[m] = valid;
+  }
+  check(!validate || shape.padded || next_label == shape.labels, op, "target_lengths adds up to ", next_label,
+        ", but concatenated targets has ", shape.labels, " labels");
+  return batch;
+}
+
+}  // namespace crnn

@@ -1,0 +1,25 @@
+// The shape of a batch of logits and texts; for host and device.
+#pragma once
+
+#include "common/simd.h"
+
+namespace crnn {
+
+// A text is a sequence of labels, a row of targets. Usually each sample has one. Where it has K of them, text
+// number m belongs to sample m / K, so that they share its logits.
+struct BatchShape {
+  int64_t frames;                // T
+  int64_t samples;               // N
+  int64_t classes;               // C
+  int64_t max_length;            // S of padded targets
+  bool padded;                   // targets (N * K, S); otherwise concatenated, (sum of target lengths)
+  int64_t labels;                // elements of targets
+  int64_t texts_per_sample = 1;  // K
+
+  CRNN_INLINE int64_t texts() const { return samples * texts_per_sample; }
+
+  // Labels of the longest target that shapes allow: no alignment has more of them than frames.
+  CRNN_INLINE int64_t most_labels() const { return smaller(padded ? max_length : labels, frames); }
+};
+
+}  // namespace crnn
