@@ -75,8 +75,8 @@ def _(
     dtype = compute_dtype(logits.dtype)
     tokens = logits.new_empty((samples, nbest, frames), dtype=torch.int64)
     lengths = logits.new_empty((samples, nbest), dtype=torch.int64)
-    scores, log_probs = (logits.new_empty((samples, nbest), dtype=dtype) for _ in range(2))
-    return tokens, lengths, scores, log_probs
+    scores = logits.new_empty((samples, nbest), dtype=dtype)
+    return tokens, lengths, scores, torch.empty_like(scores)
 
 
 @torch.library.register_fake("crnn_ext::align")

@@ -3,7 +3,10 @@
 Everything is over symbols: token classes, or the numbers of words. States are numbered from 0, the root.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -70,6 +73,18 @@ class Automaton(Edges):
     start: int
     """The state of the empty text."""
 
+    @cached_property
+    def largest_step(self) -> float:
+        """No step over a symbol adds more than this."""
+        state, gain = self.fail_state.long(), self.fail_weight.clamp(min=0)
+        own = state == torch.arange(len(state), device=state.device)
+        steps = torch.cat([self.edge_weight, self.fail_weight[own]])
+        # The gains along each chain of fail states, which ends where a state is its own.
+        gain = gain.masked_fill(own, 0)
+        while bool((state[state] != state).any()):
+            gain, state = gain + gain[state], state[state]
+        return float(steps.max()) + float(gain.max()) if steps.numel() else 0.0
+
 
 @dataclass(frozen=True, eq=False)
 class WordTrie(Edges):
@@ -77,3 +92,28 @@ class WordTrie(Edges):
 
     word_of_state: Tensor
     """(states,) int32: the number of the word that is spelt there, -1 for none."""
+
+
+def concatenated(tables: Sequence[_Tables]) -> tuple[_Tables, list[int]]:
+    """All states in one table, and where those of each begin."""
+    states = [len(table.first_edge) - 1 for table in tables]
+    first_state = [0, *itertools.accumulate(states)][:-1]
+    first_edge = [0, *itertools.accumulate(len(table.edge_symbol) for table in tables)]
+
+    def joined(name: str) -> Any:
+        parts = [getattr(table, name) for table in tables]
+        if name == "start":
+            return parts[0]
+        if name == "first_edge":
+            ends = parts[-1].new_tensor([first_edge[-1]])
+            return torch.cat(
+                [part[:-1] + first for part, first in zip(parts, first_edge, strict=False)] + [ends]
+            )
+        if name in ("edge_state", "fail_state"):
+            parts = [part + first for part, first in zip(parts, first_state, strict=True)]
+        return torch.cat(parts)
+
+    if len(tables) == 1:
+        return tables[0], first_state
+    names = [part.name for part in fields(tables[0]) if part.init]
+    return type(tables[0])(*map(joined, names)), first_state
