@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from hypothesis import strategies as st
-from reference.beam_search import Hypothesis, beam_search, log_softmax
+from reference.beam_search import INVALID, MISSING, Hypothesis, beam_search, log_softmax
 
 INF, NAN = math.inf, math.nan
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -42,20 +42,14 @@ def texts(result, n=0):
 
 
 def check_form(result, logits, lengths, blank, nbest):
-    """Dtypes, shapes, padding, and what holds for the numbers of every result."""
+    """Dtypes, shapes, padding, and what holds for every n-best."""
     frames, samples, classes = logits.shape
-    real, integers = real_dtype(logits), torch.int64
-    expected = {
-        "tokens": (integers, (samples, nbest, frames)),
-        "lengths": (integers, (samples, nbest)),
-        "scores": (real, (samples, nbest)),
-        "log_probs": (real, (samples, nbest)),
-        "timesteps": (integers, (samples, nbest, frames)),
-        "starts": (integers, (samples, nbest, frames)),
-        "ends": (integers, (samples, nbest, frames)),
-        "token_logp": (real, (samples, nbest, frames)),
-    }
-    for name, (dtype, shape) in expected.items():
+    for name, dtype, shape in [
+        ("tokens", torch.int64, (samples, nbest, frames)),
+        ("lengths", torch.int64, (samples, nbest)),
+        ("scores", real_dtype(logits), (samples, nbest)),
+        ("log_probs", real_dtype(logits), (samples, nbest)),
+    ]:
         field = getattr(result, name)
         assert (field.dtype, tuple(field.shape), field.device) == (dtype, shape, logits.device), name
         assert not field.requires_grad, name
@@ -63,24 +57,17 @@ def check_form(result, logits, lengths, blank, nbest):
     for n, length in enumerate(lengths):
         found = hypotheses(result, n)
         existing = [hypothesis for hypothesis in found if hypothesis.text is not None]
-        assert found[: len(existing)] == existing
         assert len({hypothesis.text for hypothesis in existing}) == len(existing)
         assert [h.score for h in existing] == sorted((h.score for h in existing), reverse=True)
-        for rank, (text, score, log_prob) in enumerate(found):
-            count = len(text or ())
-            assert count <= length
-            assert all(0 <= token < classes and token != blank for token in text or ())
-            for name, padding in [
-                ("tokens", -1),
-                ("timesteps", -1),
-                ("starts", -1),
-                ("ends", -1),
-                ("token_logp", 0),
-            ]:
-                assert (getattr(result, name)[n, rank, count:] == padding).all(), name
-            if text is None:
-                assert result.lengths[n, rank] == -1
-                assert score == log_prob == -INF or (math.isnan(score) and math.isnan(log_prob))
+        for hypothesis, tokens in zip(existing, result.tokens[n].tolist(), strict=False):
+            text = hypothesis.text
+            assert len(text) <= length
+            assert all(0 <= token < classes and token != blank for token in text)
+            assert tokens == [*text, *[-1] * (frames - len(text))]
+        missing = found[len(existing) :]
+        assert (result.tokens[n, len(existing) :] == -1).all()
+        assert (result.lengths[n, len(existing) :] == -1).all()
+        assert missing == [MISSING] * len(missing) or repr(found) == repr([INVALID] * nbest)
 
 
 def check(

@@ -111,9 +111,8 @@ def test_a_batch_equals_its_samples_one_by_one(device, batch, beam_size):
 @pytest.mark.parametrize("classes", [2, 5, 40])
 def test_beams(device, classes, beam_size):
     logits = random_logits(9, 2, classes, seed=classes, scale=1.0).double().to(device)
-    nbest = min(beam_size, 20)
-    result = beam_search(logits, beam_size=beam_size, nbest=nbest, blank=classes - 1)
-    assert check(result, logits, [9, 9], beam_size=beam_size, nbest=nbest, blank=classes - 1) == 2
+    options = {"beam_size": beam_size, "nbest": beam_size, "blank": classes - 1}
+    assert check(beam_search(logits, **options), logits, [9, 9], **options) == 2
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -131,12 +130,6 @@ def test_many_frames(device):
     lengths = [400, 399, 257]
     result = beam_search(logits, lengths, beam_size=5, nbest=2)
     assert check(result, logits, lengths, beam_size=5, nbest=2) == 3
-
-
-def test_many_samples(device):
-    logits = random_logits(3, 1000, 3, seed=5).double().to(device)
-    result = beam_search(logits, beam_size=3)
-    assert check(result, logits, [3] * 1000, beam_size=3) > 990
 
 
 @pytest.mark.parametrize("blank", [0, 2, 4])
