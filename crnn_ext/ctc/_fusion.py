@@ -80,7 +80,7 @@ def fusion_arguments(
         starts = [table.start + begin for table, begin in zip(tables, first, strict=True)]
         hot_tensors = [*_tensors(joined), _of_samples(starts, _NO_HOTWORDS, hot, torch.int32, device)]
         steps.append(hotword_weight * max(one.automaton.largest_step for one in hot.distinct))
-    words = max((len(one) for one in lexicons.distinct), default=0)
+    words = max([len(one) for one in lexicons.distinct], default=0)
     return (
         *(model, start, over_words, lm_weight),
         *(lexicon_tensors, words, word_score),

@@ -26,7 +26,8 @@ CRNN_INLINE double lowest_beside(double best, const Options& options) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   if (options.beam_threshold == kInfinity || best == -kInfinity) return -kInfinity;
   const double bits = options.beam_threshold * kLog2E;
-  return kAdds ? best - bits : order_of_log2(log2_of_order(best) - bits);
+  // Rounded, it could come out above the best one.
+  return kAdds ? best - bits : smaller(best, order_of_log2(log2_of_order(best) - bits));
 }
 
 // The least logit of a token by which a score can rise by `rise` bits, and that token_min_logp lets begin.
