@@ -116,29 +116,22 @@ class Lexicon:
         for separator in separators:
             if separator not in classes:
                 raise ValueError(f"from_spellings: separators must be among tokens, and {separator!r} is not")
-        words: dict[str, int] = {}
+        words: dict[str, None] = {}
         flat: list[int] = []
         lengths: list[int] = []
         numbers: list[int] = []
         for word, alternatives in spellings.items():
-            number = words.setdefault(normalize("NFC", word), len(words))
-            if number != len(words) - 1:
+            composed = normalize("NFC", word)
+            if composed in words:
                 raise ValueError(
                     f"from_spellings: words must be distinct in NFC, and {word!r} is there twice"
                 )
             for alternative in alternatives:
-                names = _without_separators_at_the_end(alternative, separators)
-                for name in names:
-                    if name not in classes or name in separators:
-                        rule = "hold no separators before the end" if name in separators else "be of tokens"
-                        raise ValueError(
-                            f"from_spellings: spellings must {rule}, and that of {word!r} has {name!r}"
-                        )
-                if not names:
-                    raise ValueError(f"from_spellings: spellings must not be empty, and one of {word!r} is")
-                flat += (classes[name] for name in names)
-                lengths.append(len(names))
-                numbers.append(number)
+                spelling = _spelling(word, alternative, classes, separators)
+                flat += spelling
+                lengths.append(len(spelling))
+                numbers.append(len(words))
+            words[composed] = None
         separating = sorted({classes[name] for name in separators})
         arrays = [np.array(part, np.int64) for part in (flat, lengths, numbers)]
         trie = WordTrie.from_native(_text.word_trie(arrays[0], arrays[1], arrays[2], separating))
@@ -198,8 +191,28 @@ def _checked_score(operation: str, score: float | None) -> float | None:
     return float(score)
 
 
-def _without_separators_at_the_end(spelling: Sequence[str], separators: Sequence[str]) -> Sequence[str]:
-    end = len(spelling)
-    while end and spelling[end - 1] in separators:
+def _spelling(
+    word: str, names: Sequence[str], classes: Mapping[str, int], separators: Sequence[str]
+) -> list[int]:
+    """The classes of the tokens that spell a word, without separators at the end."""
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise TypeError(
+            f"from_spellings: spellings must be sequences of tokens, and one of {word!r} is "
+            f"{type(names).__name__}"
+        )
+    end = len(names)
+    while end and names[end - 1] in separators:
         end -= 1
-    return spelling[:end]
+    for name in names[:end]:
+        if name not in classes:
+            raise ValueError(
+                f"from_spellings: spellings must be of tokens, and that of {word!r} has {name!r}"
+            )
+        if name in separators:
+            raise ValueError(
+                "from_spellings: spellings must hold no separators before the end, and that of "
+                f"{word!r} has {name!r}"
+            )
+    if not end:
+        raise ValueError(f"from_spellings: spellings must not be empty, and one of {word!r} is")
+    return [classes[name] for name in names[:end]]
