@@ -96,6 +96,11 @@ def _(
     return tokens, scores, *spans, scores.new_empty((texts, columns))
 
 
+@torch.library.register_fake("crnn_ext::log_probability")
+def _(logits: Tensor, targets: Tensor, *_: Any) -> Tensor:
+    return logits.new_empty((targets.shape[0],), dtype=compute_dtype(logits.dtype))
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     logits, targets, input_lengths, target_lengths, blank, reduction, _, normalize, _, _ = inputs
     saved = output[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-TESTS = ["test_ctc_loss.py", "test_greedy.py", "test_align.py"]
+TESTS = ["test_ctc_loss.py", "test_greedy.py", "test_align.py", "test_log_probability.py"]
 
 
 @pytest.mark.parametrize("capability", ["default", "avx2"])

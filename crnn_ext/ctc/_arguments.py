@@ -20,6 +20,11 @@ def choice(name: str, value: str, choices: dict[str, int] | dict[str, bool]) -> 
     return choices[value]
 
 
+def check_validate(validate: bool | None) -> None:
+    if validate is not None and not isinstance(validate, bool):
+        raise TypeError(f"validate must be a bool or None, and it is {type(validate).__name__}")
+
+
 def check_logits(logits: Tensor, blank: int) -> None:
     if not isinstance(logits, Tensor):
         raise TypeError(f"logits must be a tensor, and it is {type(logits).__name__}")

@@ -7,12 +7,13 @@ from torch import Tensor
 
 Lengths = Tensor | Sequence[int] | int
 Targets = Tensor | Sequence[int] | Sequence[Sequence[int]]
+Texts = Targets | Sequence[Sequence[Sequence[int]]]
 
 _INDICES = (torch.int64, torch.int32)
 _INTEGERS = (*_INDICES, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
-def index_tensor(name: str, value: Lengths | Targets) -> Tensor:
+def index_tensor(name: str, value: Lengths | Texts) -> Tensor:
     """An int32 or int64 tensor."""
     if not isinstance(value, Tensor):
         try:

@@ -17,6 +17,7 @@ from crnn_ext.ctc._arguments import (
 )
 from crnn_ext.ctc._fusion import Lexicons, ManyHotWords, fusion_arguments
 from crnn_ext.ctc._indices import Lengths, lengths_tensor, sent
+from crnn_ext.ctc.log_probability import log_probability
 from crnn_ext.text import NGramModel
 
 # As in csrc/beam_search/beam_search.h.
@@ -38,7 +39,8 @@ class BeamResult(NamedTuple):
     scores: Tensor
     """(N, nbest): what the texts are ranked by: log_probs and what the options add to it, in nats."""
     log_probs: Tensor
-    """(N, nbest): log-probability of the text, summed over its alignments, in nats."""
+    """(N, nbest): log-probability of the text, summed over the alignments that stayed in the beam, or over all
+    with `rescore`; nats."""
     timesteps: Tensor
     """(N, nbest, T) int64: the frame at which each token is most probable, among those it was read from."""
     starts: Tensor
@@ -66,6 +68,7 @@ def beam_search(
     word_score: float = 0.0,
     hotwords: ManyHotWords = None,
     hotword_weight: float = 1.0,
+    rescore: bool = False,
     input_type: InputType = "logits",
 ) -> BeamResult:
     """The most probable texts of each sample, by prefix beam search.
@@ -94,6 +97,8 @@ def beam_search(
         word_score: added for each word of the lexicon; nats.
         hotwords: words to prefer; HotWords, or one (or None) for each sample.
         hotword_weight: added for each token of a hot word; nats, at least 0.
+        rescore: whether log_probs of the texts found are computed anew, over all their alignments, also those
+            that were dropped on the way, and the texts ranked by that.
         input_type: "logits", or "log_probs": taken as they are, not normalised.
 
     Returns:
@@ -106,6 +111,8 @@ def beam_search(
     """
     check_logits(logits, blank)
     normalize = bool(choice("input_type", input_type, NORMALIZE))
+    if not isinstance(rescore, bool):
+        raise TypeError(f"rescore must be a bool, and it is {type(rescore).__name__}")
     batched = logits.dim() == 3
     batch = (logits if batched else logits.unsqueeze(1)).detach()
     frames, samples, classes = batch.shape
@@ -127,9 +134,15 @@ def beam_search(
         result = torch.ops.crnn_ext.beam_search.default(batch, lengths, blank, normalize, *pruning, *fusion)
     except RuntimeError as error:
         raise_value_error(error, "beam_search")
-    tokens, text_lengths, *_ = result
-    result = (*result, *_spans(batch, lengths, tokens, text_lengths, blank, normalize))
-    return BeamResult(*(result if batched else (field.squeeze(0) for field in result)))
+    tokens, text_lengths, scores, log_probs = result
+    if rescore:
+        exact = log_probability(
+            *(batch, tokens, lengths, text_lengths), blank=blank, input_type=input_type, validate=False
+        )
+        tokens, text_lengths, scores, log_probs = _ranked_anew(*result, exact)
+    spans = _spans(batch, lengths, tokens, text_lengths, blank, normalize)
+    fields = (tokens, text_lengths, scores, log_probs, *spans)
+    return BeamResult(*(fields if batched else (field.squeeze(0) for field in fields)))
 
 
 def _pruning(
@@ -158,6 +171,18 @@ def _pruning(
         check_number("beam_threshold", beam_threshold, least=0, finite=False)
         threshold = float(beam_threshold)
     return beam_size, nbest, token_top_k, least, threshold
+
+
+def _ranked_anew(
+    tokens: Tensor, lengths: Tensor, scores: Tensor, log_probs: Tensor, exact: Tensor
+) -> tuple[Tensor, ...]:
+    """The texts with their exact log-probabilities, by the scores that these give."""
+    is_there = lengths >= 0
+    scores = torch.where(is_there, exact + (scores - log_probs), scores)
+    log_probs = torch.where(is_there, exact, log_probs)
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    tokens = tokens.gather(1, order.unsqueeze(2).expand_as(tokens))
+    return tokens, lengths.gather(1, order), scores, log_probs.gather(1, order)
 
 
 def _spans(

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from crnn_ext import ops
-from crnn_ext.ctc._arguments import NORMALIZE, InputType, check_logits, choice, raise_value_error
+from crnn_ext.ctc._arguments import (
+    NORMALIZE,
+    InputType,
+    check_logits,
+    check_validate,
+    choice,
+    raise_value_error,
+)
 from crnn_ext.ctc._indices import (
     Lengths,
     Targets,
@@ -73,8 +80,7 @@ def ctc_loss(
     check_logits(logits, blank)
     if not isinstance(zero_infinity, bool):
         raise TypeError(f"zero_infinity must be a bool, and it is {type(zero_infinity).__name__}")
-    if validate is not None and not isinstance(validate, bool):
-        raise TypeError(f"validate must be a bool or None, and it is {type(validate).__name__}")
+    check_validate(validate)
     reduction_code = choice("reduction", reduction, _REDUCTIONS)
     normalize = bool(choice("input_type", input_type, NORMALIZE))
     device = logits.device

@@ -8,30 +8,13 @@
 #include "align/align.h"
 #include "align/viterbi.h"
 #include "common/isa.h"
-#include "common/parallel.h"
+#include "targets/row_statistics.h"
 #include "targets/sharing.h"
 
 namespace crnn::align {
 namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
-// The normalisers of rows [first, first + count) of sample n; count is at most rows_in_cache(classes).
-template <class Storage>
-struct NormaliseRows {
-  using Real = typename ComputeType<Storage>::Real;
-
-  template <int kBytes>
-  static CRNN_INLINE void run(const Rows<const Storage>& logits, int64_t classes, int64_t n, int64_t first,
-                              int64_t count, RowScratch<Real>* scratch, Real* peak, Real* log_share) {
-    const Real* rows[kMostRows] = {};
-    for (int64_t r = 0; r < count; ++r)
-      rows[r] = read_row(logits.row(first + r, n), logits.stride_c, classes,
-                         [&] { return scratch->classes(count * classes) + r * classes; });
-    row_statistics<kBytes>(rows, count, classes, peak, log_share);
-    for (int64_t r = 0; r < count; ++r) log_share[r] = std::log(log_share[r]);
-  }
-};
 
 // The work on one batch.
 template <class Storage>
@@ -52,39 +35,24 @@ class Alignments {
 
   void run() {
     const Sharing sharing(shape_);
-    const int64_t texts = shape_.texts_per_sample;
     scratch_.resize(larger(sharing.workers, sharing.row_workers));
     workspaces_.resize(sharing.workers);
-    if (sharing.rows_first) {
-      if (normalize_) {
-        parallel_over(
-            shape_.samples * sharing.pieces, sharing.row_workers, [&](int64_t item, int64_t worker) {
-              const int64_t n = item / sharing.pieces, begin = item % sharing.pieces * sharing.piece;
-              for_each_block(begin, std::min(begin + sharing.piece, batch_.frames[n]),
-                             [&](int64_t first, int64_t count) { normalise(n, first, count, worker); });
-            });
-      }
-      parallel_over(shape_.texts(), sharing.workers,
-                    [&](int64_t m, int64_t worker) { align(m, m / texts, false, worker); });
-    } else {
-      parallel_over(shape_.samples, sharing.workers, [&](int64_t n, int64_t worker) {
-        for (int64_t k = 0; k < texts; ++k) align(n * texts + k, n, normalize_ && k == 0, worker);
-      });
-    }
+    sharing.run(
+        shape_,
+        [&](int64_t n, int64_t begin, int64_t end, int64_t worker) {
+          normalise(n, begin, smaller(end, batch_.frames[n]), worker);
+        },
+        [&](int64_t m, int64_t n, bool with_rows, int64_t worker) { align(m, n, with_rows, worker); });
   }
 
  private:
-  // body(first, count) for a few rows at a time, so that they stay in the first-level cache.
-  template <class Body>
-  void for_each_block(int64_t begin, int64_t end, const Body& body) const {
-    const int64_t most = rows_in_cache(shape_.classes);
-    for (int64_t first = begin; first < end; first += most) body(first, std::min(most, end - first));
-  }
-
-  void normalise(int64_t n, int64_t first, int64_t count, int64_t worker) {
-    const int64_t at = n * shape_.frames + first;
-    run_vectorised<NormaliseRows<Storage>>(rows_, shape_.classes, n, first, count, &scratch_[worker],
-                                           &peak_[at], &log_share_[at]);
+  void normalise(int64_t n, int64_t begin, int64_t end, int64_t worker) {
+    if (!normalize_) return;
+    const int64_t at = n * shape_.frames + begin;
+    Real* log_share = log_share_.data() + at;
+    run_vectorised<StatisticsOfRows<Storage>>(rows_, shape_.classes, n, begin, end, &scratch_[worker],
+                                              peak_.data() + at, log_share);
+    for (int64_t i = 0; i < end - begin; ++i) log_share[i] = std::log(log_share[i]);
   }
 
   // Text m, which is one of sample n; with the sample's rows if nobody has normalised them yet.
@@ -94,10 +62,13 @@ class Alignments {
     const Text<Real> text =
         work.prepare(batch_.labels.data() + batch_.first_label[m], frames, batch_.length[m]);
     bool sound = true;
-    for_each_block(0, frames, [&](int64_t first, int64_t count) {
-      if (with_rows) normalise(n, first, count, worker);
-      for (int64_t t = first; t < first + count; ++t) sound &= gather(text, n, t);
-    });
+    // A few rows at a time, which the first-level cache keeps for the second look.
+    const int64_t most_rows = rows_in_cache(shape_.classes);
+    for (int64_t first = 0; first < frames; first += most_rows) {
+      const int64_t end = smaller(first + most_rows, frames);
+      if (with_rows) normalise(n, first, end, worker);
+      for (int64_t t = first; t < end; ++t) sound &= gather(text, n, t);
+    }
 
     bool found = false;
     if (sound && frames >= frames_needed(text.labels, text.length))

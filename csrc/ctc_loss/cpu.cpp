@@ -6,28 +6,13 @@
 //
 // Samples and rows are shared among threads; none of them adds to what another one wrote, so that the result
 // is the same for any number of threads.
-#include "common/isa.h"
-#include "common/parallel.h"
 #include "ctc_loss/emissions.h"
 #include "ctc_loss/gradient.h"
+#include "ctc_loss/loss.h"
+#include "targets/sharing.h"
 
 namespace crnn::ctc_loss {
 namespace {
-
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-// 2. The loss of a sample of which the emissions are there.
-template <class Real>
-double loss_of(const Sample<Real>& sample, Workspace<Real>& workspace, bool with_grad) {
-  const auto is_number = [](Real x) { return x == x; };
-  if (!std::all_of(sample.inverse_sum, sample.inverse_sum + sample.frames, is_number))
-    return std::numeric_limits<double>::quiet_NaN();
-  if (sample.frames < frames_needed(sample.labels, sample.target_length)) return kInfinity;
-  if (sample.frames == 0) return 0;
-  double loss;
-  run_vectorised<Recursion<Real>>(sample, &workspace, with_grad, &loss);
-  return loss;
-}
 
 // Fills what no live frame fills, so that equal inputs give equal tensors, bit for bit, and marks samples
 // that have no gradient or a NaN one.
@@ -66,20 +51,12 @@ std::vector<double> forward(const BatchShape& shape, const Batch& batch, const T
   const Saved<Real> saved(static_cast<Real*>(saved_data), shape);
   std::vector<double> losses(shape.samples);
 
-  // A thread is worth waking for about a thousand vectors of the rows and of the lattice.
-  const int64_t work =
-      shape.frames * (shape.classes + 8 * (shape.labels / std::max<int64_t>(1, shape.samples) + 16));
-  const int64_t grain = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, work));
-  const int64_t workers = workers_for(shape.samples, grain);
-  // With fewer samples than threads, the threads share the rows of all samples first.
-  const int64_t piece = rows_per_piece(shape.classes), pieces = divided_up(shape.frames, piece);
-  const int64_t row_workers = workers_for(shape.samples * pieces, 1);
-  const bool share_rows = workers == shape.samples && row_workers > workers;
-
-  std::vector<Workspace<Real>> workspaces(workers);
-  std::vector<RowScratch<Real>> scratch(share_rows ? row_workers : workers);
-  std::vector<Sample<Real>> samples(workers);
-  std::vector<Real> statistics(with_grad ? 0 : 2 * shape.frames * workers);
+  const Sharing sharing(shape);
+  std::vector<Workspace<Real>> workspaces(sharing.workers);
+  std::vector<RowScratch<Real>> scratch(larger(sharing.workers, sharing.row_workers));
+  std::vector<Sample<Real>> samples(sharing.workers);
+  const Statistics needed = normalize ? Statistics::kCompute : Statistics::kNone;
+  std::vector<Real> statistics(with_grad ? 0 : 2 * shape.frames * sharing.workers);
   const auto prepare = [&](int64_t n, int64_t workspace) {
     Sample<Real>& sample = samples[workspace];
     sample = workspaces[workspace].prepare(batch.labels.data() + batch.first_label[n], batch.frames[n],
@@ -90,7 +67,7 @@ std::vector<double> forward(const BatchShape& shape, const Batch& batch, const T
   };
   const auto gather = [&](int64_t n, int64_t workspace, int64_t begin, int64_t end, int64_t worker) {
     if (batch.valid[n])
-      run_vectorised<GatherEmissions<Storage>>(rows, shape.classes, blank, normalize, n, begin,
+      run_vectorised<GatherEmissions<Storage>>(rows, shape.classes, blank, needed, n, begin,
                                                std::min(end, batch.frames[n]), &scratch[worker],
                                                samples[workspace]);
   };
@@ -103,15 +80,15 @@ std::vector<double> forward(const BatchShape& shape, const Batch& batch, const T
     losses[n] = no_gradient ? 0 : loss;
   };
 
-  if (share_rows) {
+  if (sharing.rows_first) {
     for (int64_t n = 0; n < shape.samples; ++n) prepare(n, n);
-    parallel_over(shape.samples * pieces, row_workers, [&](int64_t item, int64_t worker) {
-      const int64_t n = item / pieces, begin = item % pieces * piece;
-      gather(n, n, begin, begin + piece, worker);
+    parallel_over(shape.samples * sharing.pieces, sharing.row_workers, [&](int64_t item, int64_t worker) {
+      const int64_t n = item / sharing.pieces, begin = item % sharing.pieces * sharing.piece;
+      gather(n, n, begin, begin + sharing.piece, worker);
     });
-    parallel_over(shape.samples, workers, [&](int64_t n, int64_t) { finish(n, n); });
+    parallel_over(shape.samples, sharing.workers, [&](int64_t n, int64_t) { finish(n, n); });
   } else {
-    parallel_over(shape.samples, workers, [&](int64_t n, int64_t worker) {
+    parallel_over(shape.samples, sharing.workers, [&](int64_t n, int64_t worker) {
       prepare(n, worker);
       gather(n, worker, 0, batch.frames[n], worker);
       finish(n, worker);

@@ -5,11 +5,15 @@
 #include <algorithm>
 
 #include "common/emission.h"
-#include "common/rows.h"
 #include "common/stable.h"
 #include "ctc_loss/recursion.h"
+#include "targets/row_statistics.h"
 
 namespace crnn::ctc_loss {
+
+// The rows' statistics: of log-probabilities there are none, of logits they are still to be computed, or they
+// are in the sample already.
+enum class Statistics { kNone, kCompute, kThere };
 
 // Frames [begin, end) of sample n.
 template <class Storage>
@@ -18,31 +22,32 @@ struct GatherEmissions {
 
   template <int kBytes>
   static CRNN_INLINE void run(const Rows<const Storage>& logits, int64_t classes, int64_t blank,
-                              bool normalize, int64_t n, int64_t begin, int64_t end,
+                              Statistics statistics, int64_t n, int64_t begin, int64_t end,
                               RowScratch<Real>* scratch, const Sample<Real>& sample) {
     const int64_t most_rows = rows_in_cache(classes);
     for (int64_t first = begin; first < end; first += most_rows)
-      gather<kBytes>(logits, classes, blank, normalize, n, first, std::min(most_rows, end - first),
+      gather<kBytes>(logits, classes, blank, statistics, n, first, std::min(most_rows, end - first),
                      largest_log_prob(sample.frames), *scratch, sample);
   }
 
   // One step after the other for all of a few rows, so that no row waits for another.
   template <int kBytes>
   static CRNN_INLINE void gather(const Rows<const Storage>& logits, int64_t classes, int64_t blank,
-                                 bool normalize, int64_t n, int64_t first, int64_t count, double largest,
-                                 RowScratch<Real>& scratch, const Sample<Real>& sample) {
+                                 Statistics statistics, int64_t n, int64_t first, int64_t count,
+                                 double largest, RowScratch<Real>& scratch, const Sample<Real>& sample) {
     // As many lanes as vectors of double have.
     using Reals = Vector<Real, kBytes / sizeof(double) * sizeof(Real)>;
     constexpr int kLanes = kLanesOf<Reals>;
     const int64_t length = sample.target_length, stride = logits.stride_c;
     Real peak[kMostRows] = {}, inverse_sum[kMostRows];
-    std::fill_n(inverse_sum, kMostRows, Real(1));
-    if (normalize) {
-      const Real* rows[kMostRows] = {};
-      for (int64_t r = 0; r < count; ++r)
-        rows[r] = read_row(logits.row(first + r, n), stride, classes,
-                           [&] { return scratch.classes(count * classes) + r * classes; });
-      row_statistics<kBytes>(rows, count, classes, peak, inverse_sum);
+    if (statistics == Statistics::kNone) {
+      std::fill_n(inverse_sum, kMostRows, Real(1));
+    } else if (statistics == Statistics::kCompute) {
+      StatisticsOfRows<Storage>::template run<kBytes>(logits, classes, n, first, first + count, &scratch,
+                                                      peak, inverse_sum);
+    } else {
+      copy_row<kBytes>(sample.peak + first, count, peak);
+      copy_row<kBytes>(sample.inverse_sum + first, count, inverse_sum);
     }
 
     Real blanks[kMostRows] = {};
@@ -59,7 +64,7 @@ struct GatherEmissions {
       } else {
         for (int64_t i = 0; i < length; ++i) row[i] = to_compute(source[sample.labels[i] * stride]);
       }
-      if (normalize) continue;
+      if (statistics != Statistics::kNone) continue;
       bool in_bounds = blanks[r] < Real(largest);
       for (int64_t i = 0; i < length; ++i) in_bounds &= row[i] < Real(largest);
       if (!in_bounds) inverse_sum[r] = std::numeric_limits<Real>::quiet_NaN();
@@ -71,8 +76,10 @@ struct GatherEmissions {
       store(blanks + r, p.mantissa);
       store(blank_exponents + r, p.exponent);
     }
-    copy_row<kBytes>(peak, count, sample.peak + first);
-    copy_row<kBytes>(inverse_sum, count, sample.inverse_sum + first);
+    if (statistics != Statistics::kThere) {
+      copy_row<kBytes>(peak, count, sample.peak + first);
+      copy_row<kBytes>(inverse_sum, count, sample.inverse_sum + first);
+    }
     copy_row<kBytes>(blanks, count, sample.blank_mantissa + first);
     copy_row<kBytes>(blank_exponents, count, sample.blank_exponent + first);
 

@@ -27,6 +27,25 @@ struct Sharing {
     rows_first = workers == shape.samples && row_workers > workers;
     if (rows_first) workers = workers_for(shape.texts(), grain);
   }
+
+  // Calls on_rows(n, begin, end, worker) for all rows, what they give being of use to all texts of their
+  // sample, and on_text(m, n, with_rows, worker) for all texts; with_rows: the sample's rows are still to do.
+  template <class OnRows, class OnText>
+  void run(const BatchShape& shape, const OnRows& on_rows, const OnText& on_text) const {
+    const int64_t texts = shape.texts_per_sample;
+    if (!rows_first) {
+      parallel_over(shape.samples, workers, [&](int64_t n, int64_t worker) {
+        for (int64_t k = 0; k < texts; ++k) on_text(n * texts + k, n, k == 0, worker);
+      });
+      return;
+    }
+    parallel_over(shape.samples * pieces, row_workers, [&](int64_t item, int64_t worker) {
+      const int64_t begin = item % pieces * piece;
+      on_rows(item / pieces, begin, smaller(begin + piece, shape.frames), worker);
+    });
+    parallel_over(shape.texts(), workers,
+                  [&](int64_t m, int64_t worker) { on_text(m, m / texts, false, worker); });
+  }
 };
 
 }  // namespace crnn

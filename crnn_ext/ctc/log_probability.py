@@ -1,0 +1,107 @@
+"""The exact log-probability of given texts."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from crnn_ext.ctc._arguments import (
+    NORMALIZE,
+    InputType,
+    check_logits,
+    check_validate,
+    choice,
+    raise_value_error,
+)
+from crnn_ext.ctc._indices import (
+    Lengths,
+    Targets,
+    Texts,
+    check_what_the_cpu_holds,
+    index_tensor,
+    lengths_tensor,
+    sent,
+)
+
+_MISSING = -1
+
+
+def log_probability(
+    logits: Tensor,
+    targets: Texts,
+    input_lengths: Lengths,
+    target_lengths: Targets,
+    *,
+    blank: int = 0,
+    input_type: InputType = "logits",
+    validate: bool | None = None,
+) -> Tensor:
+    r"""The log-probability of K texts a sample, :math:`\ln P(\text{text} \mid \text{logits})`, in nats.
+
+    All alignments of a text are added up: it is minus the loss that :func:`ctc_loss` gives it. One call serves
+    all texts, and normalises the rows of a sample once. There is no gradient: the result is detached, as those
+    of the decoders are.
+
+    Args:
+        logits: (T, N, C), or (T, C) for one sample; float16, bfloat16, float32 or float64, any strides.
+        targets: (N, K, S), or (K, S) for one sample; integers in [0, C) other than blank. Padding is never
+            looked at.
+        input_lengths: (N,), frames of each sample, in [0, T]; a tensor of any integer dtype or a sequence of
+            int; 0-d or an int for one sample. Frames behind them are never read.
+        target_lengths: (N, K), or (K,): labels of each text; -1 for one that is missing, as hypotheses of a
+            beam search may be.
+        blank: the class that stands for no label, in [0, C).
+        input_type: "logits", or "log_probs": taken as they are, not normalised.
+        validate: whether the values of lengths and targets are checked. None: those of CPU tensors are, those
+            on a GPU, where that would synchronise, are not. Unchecked, a text that breaks the rules is NaN.
+
+    Returns:
+        (N, K), or (K,); float64 for float64 logits, float32 for all others. -inf for a text without an
+        alignment (too few frames, or masked classes), and for a missing one. NaN or +inf in a sample's live
+        frames (in those of log_probs that a text needs) make its texts NaN.
+
+    Raises:
+        TypeError: an argument has the wrong type or dtype.
+        ValueError: a shape, option, length or label breaks its rule; the message names it and the value.
+            Within torch.compile it is a RuntimeError with the same text for lengths and labels.
+    """
+    check_logits(logits, blank)
+    check_validate(validate)
+    normalize = bool(choice("input_type", input_type, NORMALIZE))
+    device, batched = logits.device, logits.dim() == 3
+    texts, lengths = index_tensor("targets", targets), index_tensor("target_lengths", target_lengths)
+    batch = logits
+    if not batched:
+        batch, texts, lengths = logits.unsqueeze(1), texts.unsqueeze(0), lengths.unsqueeze(0)
+    frames, samples, classes = batch.shape
+    if texts.dim() != 3 or texts.shape[0] != samples:
+        shape = f"(N={samples}, K, S)" if batched else "(K, S)"
+        found = tuple(texts.shape if batched else texts.shape[1:])
+        raise ValueError(f"targets must be {shape}, and its shape is {found}")
+    if lengths.shape != texts.shape[:2]:
+        shape = f"(N={samples}, K={texts.shape[1]})" if batched else f"(K={texts.shape[1]},)"
+        found = tuple(lengths.shape if batched else lengths.shape[1:])
+        raise ValueError(f"target_lengths must be {shape}, and its shape is {found}")
+
+    indices = [
+        texts.flatten(0, 1),
+        lengths_tensor("input_lengths", input_lengths, samples, batched),
+        lengths.flatten(),
+    ]
+    check = device.type == "cpu" if validate is None else validate
+    try:
+        if validate is None and device.type != "cpu" and not torch.compiler.is_compiling():
+            on_cpu = [*indices[:2], _without_missing(indices[2])]
+            check_what_the_cpu_holds("log_probability", on_cpu, frames, classes, blank)
+        rows, input_lengths, lengths = sent(indices, device)
+        result: Tensor = torch.ops.crnn_ext.log_probability.default(
+            batch.detach(), rows, input_lengths, _without_missing(lengths), blank, normalize, check
+        )
+    except RuntimeError as error:
+        raise_value_error(error, "log_probability")
+    result = result.masked_fill(lengths == _MISSING, -math.inf)
+    return result.unflatten(0, texts.shape[:2]) if batched else result
+
+
+def _without_missing(lengths: Tensor) -> Tensor:
+    return lengths.masked_fill(lengths == _MISSING, 0)

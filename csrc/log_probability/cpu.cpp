@@ -1,0 +1,73 @@
+// log_probability on the CPU: the forward pass of ctc_loss for several texts a sample, whose rows' statistics
+// are computed once.
+#include "ctc_loss/emissions.h"
+#include "ctc_loss/loss.h"
+#include "targets/batch.h"
+#include "targets/sharing.h"
+
+namespace crnn::log_probability {
+namespace {
+
+using namespace ctc_loss;
+
+constexpr const char* kOp = "log_probability";
+
+// log_p: (M,)
+template <class Storage, class Real>
+void compute(const BatchShape& shape, const Batch& batch, const Tensor& logits, int64_t blank, bool normalize,
+             Real* log_p) {
+  const Rows<const Storage> rows(logits.const_data_ptr(), logits);
+  const Sharing sharing(shape);
+  std::vector<RowScratch<Real>> scratch(larger(sharing.workers, sharing.row_workers));
+  std::vector<Workspace<Real>> workspaces(sharing.workers);
+  // (N, T) each; of log-probabilities (workers, T), because what makes them NaN differs from text to text.
+  const int64_t count = shape.frames * (normalize ? shape.samples : sharing.workers);
+  std::vector<Real> peaks(count), inverse_sums(count);
+
+  const auto on_rows = [&](int64_t n, int64_t begin, int64_t end, int64_t worker) {
+    if (!normalize) return;
+    const int64_t first = n * shape.frames + begin;
+    run_vectorised<StatisticsOfRows<Storage>>(rows, shape.classes, n, begin, smaller(end, batch.frames[n]),
+                                              &scratch[worker], peaks.data() + first,
+                                              inverse_sums.data() + first);
+  };
+  const auto on_text = [&](int64_t m, int64_t n, bool with_rows, int64_t worker) {
+    double loss = std::numeric_limits<double>::quiet_NaN();
+    if (batch.valid[m]) {
+      Sample<Real> text = workspaces[worker].prepare(batch.labels.data() + batch.first_label[m],
+                                                     batch.frames[n], batch.length[m], false);
+      text.peak = peaks.data() + shape.frames * (normalize ? n : worker);
+      text.inverse_sum = inverse_sums.data() + shape.frames * (normalize ? n : worker);
+      const Statistics statistics = !normalize  ? Statistics::kNone
+                                    : with_rows ? Statistics::kCompute
+                                                : Statistics::kThere;
+      run_vectorised<GatherEmissions<Storage>>(rows, shape.classes, blank, statistics, n, int64_t(0),
+                                               batch.frames[n], &scratch[worker], text);
+      loss = loss_of(text, workspaces[worker], false);
+    } else if (with_rows) {
+      on_rows(n, 0, shape.frames, worker);  // for the sample's other texts
+    }
+    log_p[m] = Real(0 - loss);  // 0, and not -0, for a certain text
+  };
+  sharing.run(shape, on_rows, on_text);
+}
+
+Tensor log_probability_cpu(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
+                           const Tensor& target_lengths, int64_t blank, bool normalize, bool validate) {
+  const BatchShape shape = check_batch(logits, targets, input_lengths, target_lengths, blank, kOp);
+  const Batch batch = read_batch(shape, targets, input_lengths, target_lengths, blank, validate, kOp);
+  const Tensor result = new_tensor(logits, {shape.texts()}, compute_type(logits.scalar_type()));
+  dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
+    using Storage = decltype(storage);
+    using Real = typename ComputeType<Storage>::Real;
+    compute<Storage>(shape, batch, logits, blank, normalize, static_cast<Real*>(result.mutable_data_ptr()));
+  });
+  return result;
+}
+
+}  // namespace
+}  // namespace crnn::log_probability
+
+STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CPU, m) {
+  m.impl("log_probability", TORCH_BOX(&crnn::log_probability::log_probability_cpu));
+}

@@ -1,0 +1,9 @@
+// Schema of log_probability: (M,) for M = N * K rows of targets.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {
+  m.def(
+      "log_probability(Tensor logits, Tensor targets, Tensor input_lengths, Tensor target_lengths, int "
+      "blank, "
+      "bool normalize, bool validate) -> Tensor");
+}
