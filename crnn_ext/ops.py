@@ -71,7 +71,7 @@ def _(logits: Tensor, input_lengths: Tensor, blank: int, normalize: bool) -> tup
 def _(
     logits: Tensor, input_lengths: Tensor, blank: int, normalize: bool, beam_size: int, nbest: int, *_: Any
 ) -> tuple[Tensor, ...]:
-    frames, samples, _ = logits.shape
+    frames, samples = logits.shape[:2]
     dtype = compute_dtype(logits.dtype)
     tokens = logits.new_empty((samples, nbest, frames), dtype=torch.int64)
     lengths = logits.new_empty((samples, nbest), dtype=torch.int64)

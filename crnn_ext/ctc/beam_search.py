@@ -39,8 +39,8 @@ class BeamResult(NamedTuple):
     scores: Tensor
     """(N, nbest): what the texts are ranked by: log_probs and what the options add to it, in nats."""
     log_probs: Tensor
-    """(N, nbest): log-probability of the text, summed over the alignments that stayed in the beam, or over all
-    with `rescore`; nats."""
+    """(N, nbest): log-probability of the text, summed over the alignments that stayed in the beam (with
+    `rescore`, over all); nats."""
     timesteps: Tensor
     """(N, nbest, T) int64: the frame at which each token is most probable, among those it was read from."""
     starts: Tensor
@@ -139,7 +139,7 @@ def beam_search(
         exact = log_probability(
             *(batch, tokens, lengths, text_lengths), blank=blank, input_type=input_type, validate=False
         )
-        tokens, text_lengths, scores, log_probs = _ranked_anew(*result, exact)
+        tokens, text_lengths, scores, log_probs = _ranked_anew(tokens, text_lengths, scores, log_probs, exact)
     spans = _spans(batch, lengths, tokens, text_lengths, blank, normalize)
     fields = (tokens, text_lengths, scores, log_probs, *spans)
     return BeamResult(*(fields if batched else (field.squeeze(0) for field in fields)))
