@@ -6,6 +6,7 @@ unbatched sample, and every result then has no N.
 
 from crnn_ext.ctc.align import Alignment, align
 from crnn_ext.ctc.beam_search import BeamResult, beam_search
+from crnn_ext.ctc.decoder import BeamSearchDecoder, Hypothesis
 from crnn_ext.ctc.greedy import GreedyResult, greedy_decode
 from crnn_ext.ctc.log_probability import log_probability
 from crnn_ext.ctc.loss import CTCLoss, ctc_loss
@@ -13,8 +14,10 @@ from crnn_ext.ctc.loss import CTCLoss, ctc_loss
 __all__ = [
     "Alignment",
     "BeamResult",
+    "BeamSearchDecoder",
     "CTCLoss",
     "GreedyResult",
+    "Hypothesis",
     "align",
     "beam_search",
     "ctc_loss",

@@ -1,6 +1,6 @@
 """Words on their way to token classes, for lexicons and hot words."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from reprlib import Repr
 from typing import Literal, NamedTuple
 from unicodedata import normalize
@@ -69,6 +69,38 @@ def separator_classes(operation: str, separators: str, charset: Charset) -> list
         raise TypeError(f"{operation}: separators must be a str, and it is {type(separators).__name__}")
     classes, _ = charset.encode(list(separators), unknown="skip", padded=False)
     return sorted(set(classes.tolist()))
+
+
+def numbered(tokens: Sequence[str], separators: Sequence[str]) -> dict[str, int]:
+    """The class of each token, by name; separators are among them."""
+    classes = {name: index for index, name in enumerate(tokens)}
+    if len(classes) != len(tokens):
+        twice = next(name for index, name in enumerate(tokens) if classes[name] != index)
+        raise ValueError(f"from_spellings: tokens must be distinct, and {twice!r} stands there twice")
+    for separator in separators:
+        if separator not in classes:
+            raise ValueError(f"from_spellings: separators must be among tokens, and {separator!r} is not")
+    return classes
+
+
+def check_names(word: str, names: Sequence[str]) -> None:
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise TypeError(
+            f"from_spellings: spellings must be sequences of tokens, and one of {word!r} is "
+            f"{type(names).__name__}"
+        )
+
+
+def classes_of_names(word: str, names: Sequence[str], classes: Mapping[str, int]) -> list[int]:
+    """The classes of the tokens that spell a word."""
+    for name in names:
+        if name not in classes:
+            raise ValueError(
+                f"from_spellings: spellings must be of tokens, and that of {word!r} has {name!r}"
+            )
+    if not names:
+        raise ValueError(f"from_spellings: spellings must not be empty, and one of {word!r} is")
+    return [classes[name] for name in names]
 
 
 def _unknown_characters(

@@ -1,17 +1,25 @@
 """Words that decoding prefers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from crnn_ext import _text
 from crnn_ext.text._tables import Automaton
-from crnn_ext.text._words import Spellings, separator_classes, shortened, spell
+from crnn_ext.text._words import (
+    Spellings,
+    check_names,
+    classes_of_names,
+    numbered,
+    separator_classes,
+    shortened,
+    spell,
+)
 from crnn_ext.text.charset import Charset
 
 
 class HotWords:
-    """Words and phrases whose occurrences raise a text's score; `from_words` makes them.
+    """Words and phrases whose occurrences raise a text's score; `from_words` and `from_spellings` make them.
 
     Each occurrence counts for as many units as the word has tokens, without separators, and occurrences may
     overlap: with the hot words "new york" and "york", the text "new york" counts for 7 and 4. While a word is
@@ -43,11 +51,49 @@ class HotWords:
         """
         spellings = spell("from_words", words, charset)
         classes = separator_classes("from_words", separators, charset)
-        _check_separators(spellings, classes, separators)
-        automaton = Automaton.from_native(
-            _text.hotword_automaton(spellings.tokens, spellings.lengths, classes)
-        )
-        return cls(spellings.words, automaton, charset.num_classes)
+        _check_separators("from_words", spellings, classes, separators)
+        return cls._of(spellings, classes, charset.num_classes)
+
+    @classmethod
+    def from_spellings(
+        cls,
+        spellings: Mapping[str, Sequence[str]],
+        tokens: Sequence[str],
+        *,
+        separators: Sequence[str] = (),
+    ) -> "HotWords":
+        """Hot words with spellings of their own, for networks whose classes are not characters.
+
+        Args:
+            spellings: for each word or phrase, a sequence of tokens.
+            tokens: the names of the network's classes.
+            separators: those among the tokens that stand between words.
+
+        Raises:
+            ValueError: tokens are not distinct; a separator or a token of a spelling is not among them; a
+                spelling is empty or has separators at an end or side by side.
+            TypeError: an argument has the wrong type.
+        """
+        if not isinstance(spellings, Mapping):
+            raise TypeError(
+                f"from_spellings: spellings must be a mapping, and it is {type(spellings).__name__}"
+            )
+        classes = numbered(tokens, separators)
+        spelt = []
+        for word, names in spellings.items():
+            check_names(word, names)
+            spelt.append(classes_of_names(word, names, classes))
+        flat = np.array([token for spelling in spelt for token in spelling], np.int64)
+        lengths = np.array([len(spelling) for spelling in spelt], np.int64)
+        separating = sorted({classes[name] for name in separators})
+        spelt_words = Spellings(list(spellings), flat, lengths)
+        _check_separators("from_spellings", spelt_words, separating, separators)
+        return cls._of(spelt_words, separating, len(tokens))
+
+    @classmethod
+    def _of(cls, spellings: Spellings, separators: list[int], num_classes: int) -> "HotWords":
+        tables = _text.hotword_automaton(spellings.tokens, spellings.lengths, separators)
+        return cls(spellings.words, Automaton.from_native(tables), num_classes)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -71,7 +117,9 @@ class HotWords:
         return f"HotWords({len(self)} words, num_classes={self._num_classes})"
 
 
-def _check_separators(spellings: Spellings, classes: list[int], separators: str) -> None:
+def _check_separators(
+    operation: str, spellings: Spellings, classes: list[int], separators: Sequence[str]
+) -> None:
     """Each separator has a token of the same word before and behind it that is none."""
     separates = np.isin(spellings.tokens, classes)
     word = spellings.word_of_token()
@@ -80,6 +128,6 @@ def _check_separators(spellings: Spellings, classes: list[int], separators: str)
     misplaced = np.flatnonzero(separates & (begins | ends | np.roll(separates, 1)))
     if misplaced.size:
         raise ValueError(
-            f"from_words: separators ({separators!r}) must stand one by one between the words of a phrase, "
+            f"{operation}: separators ({separators!r}) must stand one by one between the words of a phrase, "
             f"and in {shortened.repr(spellings.words[word[misplaced[0]]])} they do not"
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from crnn_ext import _text
 from crnn_ext.text._tables import WordTrie
-from crnn_ext.text._words import separator_classes, shortened, spell
+from crnn_ext.text._words import check_names, classes_of_names, numbered, separator_classes, shortened, spell
 from crnn_ext.text.charset import Charset
 
 
@@ -109,13 +109,7 @@ class Lexicon:
             raise TypeError(
                 f"from_spellings: spellings must be a mapping, and it is {type(spellings).__name__}"
             )
-        classes = {name: index for index, name in enumerate(tokens)}
-        if len(classes) != len(tokens):
-            twice = next(name for index, name in enumerate(tokens) if classes[name] != index)
-            raise ValueError(f"from_spellings: tokens must be distinct, and {twice!r} stands there twice")
-        for separator in separators:
-            if separator not in classes:
-                raise ValueError(f"from_spellings: separators must be among tokens, and {separator!r} is not")
+        classes = numbered(tokens, separators)
         words: dict[str, None] = {}
         flat: list[int] = []
         lengths: list[int] = []
@@ -127,6 +121,7 @@ class Lexicon:
                     f"from_spellings: words must be distinct in NFC, and {word!r} is there twice"
                 )
             for alternative in alternatives:
+                check_names(word, alternative)
                 spelling = _spelling(word, alternative, classes, separators)
                 flat += spelling
                 lengths.append(len(spelling))
@@ -195,24 +190,13 @@ def _spelling(
     word: str, names: Sequence[str], classes: Mapping[str, int], separators: Sequence[str]
 ) -> list[int]:
     """The classes of the tokens that spell a word, without separators at the end."""
-    if isinstance(names, str) or not isinstance(names, Sequence):
-        raise TypeError(
-            f"from_spellings: spellings must be sequences of tokens, and one of {word!r} is "
-            f"{type(names).__name__}"
-        )
     end = len(names)
     while end and names[end - 1] in separators:
         end -= 1
     for name in names[:end]:
-        if name not in classes:
-            raise ValueError(
-                f"from_spellings: spellings must be of tokens, and that of {word!r} has {name!r}"
-            )
         if name in separators:
             raise ValueError(
                 "from_spellings: spellings must hold no separators before the end, and that of "
                 f"{word!r} has {name!r}"
             )
-    if not end:
-        raise ValueError(f"from_spellings: spellings must not be empty, and one of {word!r} is")
-    return [classes[name] for name in names[:end]]
+    return classes_of_names(word, names[:end], classes)
