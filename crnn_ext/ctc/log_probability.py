@@ -38,9 +38,9 @@ def log_probability(
 ) -> Tensor:
     r"""The log-probability of K texts a sample, :math:`\ln P(\text{text} \mid \text{logits})`, in nats.
 
-    All alignments of a text are added up: it is minus the loss that :func:`ctc_loss` gives it. One call
-    serves all texts, and normalises the rows of a sample once. There is no gradient: the result is detached,
-    as those of the decoders are.
+    All alignments of a text are added up: it is minus the loss that :func:`ctc_loss` gives. One call serves
+    all texts, and normalises the rows of a sample once. There is no gradient: the result is detached, as
+    those of the decoders are.
 
     Args:
         logits: (T, N, C), or (T, C) for one sample; float16, bfloat16, float32 or float64, any strides.
