@@ -8,11 +8,15 @@ from rows import Row
 PEERS = {
     "ctc_loss": ["torch", "cuDNN", "optax"],
     "greedy_decode": ["torch.argmax"],
+    "align": ["forced_align"],
+    "log_probability": ["torch"],
     "one sample": ["forced_align"],
 }
 TITLES = {
     "ctc_loss": "ctc_loss, forward and backward (T, N, C, S)",
     "greedy_decode": "greedy_decode (T, N, C)",
+    "align": "align (T, N, C, S), beside forced_align sample by sample",
+    "log_probability": "log_probability of K texts a sample (T, N, C, S, K), beside torch's loss of K copies",
     "one sample": "ctc_loss of one sample, forward and backward, beside its best path (T, 1, C, S)",
 }
 
@@ -77,6 +81,8 @@ def aims(rows: list[Row]) -> Iterator[Aim]:
         if row["op"] == "greedy_decode":
             argmax = find(rows, row["op"], row["shape"], "torch.argmax")
             yield within("greedy_decode / torch.argmax", 1.2, row, argmax)
+        elif row["op"] == "align":
+            yield faster("forced_align / align", 50, row, find(rows, "align", row["shape"], "forced_align"))
         elif row["op"] == "ctc_loss":
             yield from _aims_of_loss(rows, row)
 
