@@ -52,12 +52,29 @@ def test_dry_run_of_the_benchmarks(tmp_path):
     assert results["dry run"] is True
     assert [stage["state"] for stage in results["stages"]] == ["ok"]
     ours = [row for row in results["rows"] if row["contender"] == "crnn_ext"]
-    assert {row["op"] for row in ours} == {"ctc_loss", "greedy_decode", "beam_search", "one sample"}
+    assert {row["op"] for row in ours} == {
+        "ctc_loss",
+        "greedy_decode",
+        "align",
+        "beam_search",
+        "log_probability",
+        "one sample",
+    }
     assert all(row["eager ms"] > 0 and row["graph ms"] > 0 for row in ours)
     assert all(row["correct"] for row in ours if row["op"] != "one sample")
     table = done.stdout[done.stdout.index("DRY RUN") :]
     assert {aim["state"] for aim in results["aims"]} == {"not judged"}
-    for title in ("ctc_loss, forward", "greedy_decode", "beam_search", "best path", "Aims", "Stages"):
+    titles = (
+        "ctc_loss, forward",
+        "greedy_decode",
+        "beam_search",
+        "align (T",
+        "log_probability of",
+        "best path",
+        "Aims",
+        "Stages",
+    )
+    for title in titles:
         assert title in table
     assert table.strip().splitlines()[-1].startswith("DRY RUN")
 
@@ -206,6 +223,11 @@ def beam_rows(ours, theirs):
             "log P - that of cuda_ctc_decoder",
             "-",
             "not measured",
+        ),
+            [of_ours(1, 0.5) | {"op": "align"}, of_peer("forced_align", 40) | {"op": "align"}],
+            "forced_align / align",
+            "40 / 80",
+            "met in a graph",
         ),
     ],
 )

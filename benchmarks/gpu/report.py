@@ -9,12 +9,16 @@ PEERS = {
     "ctc_loss": ["torch", "cuDNN", "optax"],
     "greedy_decode": ["torch.argmax"],
     "beam_search": ["cuda_ctc_decoder", "blanks skipped"],
+    "align": ["forced_align"],
+    "log_probability": ["torch"],
     "one sample": ["forced_align"],
 }
 TITLES = {
     "ctc_loss": "ctc_loss, forward and backward (T, N, C, S)",
     "greedy_decode": "greedy_decode (T, N, C)",
     "beam_search": "beam_search, beside torchaudio's (T, N, C, beam)",
+    "align": "align (T, N, C, S), beside forced_align sample by sample",
+    "log_probability": "log_probability of K texts a sample (T, N, C, S, K), beside torch's loss of K copies",
     "one sample": "ctc_loss of one sample, forward and backward, beside its best path (T, 1, C, S)",
 }
 
@@ -83,6 +87,8 @@ def aims(rows: list[Row]) -> Iterator[Aim]:
             yield within("greedy_decode / torch.argmax", 1.2, row, argmax)
         elif row["op"] == "beam_search":
             yield from _aims_of_beam_search(rows, row)
+        elif row["op"] == "align":
+            yield faster("forced_align / align", 50, row, find(rows, "align", row["shape"], "forced_align"))
         elif row["op"] == "ctc_loss":
             yield from _aims_of_loss(rows, row)
 
