@@ -222,6 +222,14 @@ def test_copies():
     assert lexicon_score(again, encoded("c ab")) == lexicon_score(lexicon, encoded("c ab"))
 
 
+@given(words=words_of_letters, spelt=st.text("abc -", max_size=5))
+def test_the_word_of_a_spelling(words, spelt):
+    lexicon = Lexicon.from_words(words, CHARSET)
+    assert lexicon.word_spelt(encoded(spelt)) == (spelt if spelt in words else None)
+    for word in words:
+        assert lexicon.word_spelt(encoded(word)) == word
+
+
 def test_native_arguments_are_checked():
     def word_trie(tokens, lengths, words):
         return _text.word_trie(*(np.array(part, np.int64) for part in (tokens, lengths, words)), [])

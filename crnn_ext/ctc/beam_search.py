@@ -145,6 +145,16 @@ def beam_search(
     return BeamResult(*(fields if batched else (field.squeeze(0) for field in fields)))
 
 
+def check_top_k(name: str, count: int, classes: int) -> None:
+    """Checks how many of a frame's tokens may begin there."""
+    check_count(name, count, 1, 1 << 20)
+    if _MOST_TOKENS < count < classes - 1:
+        raise ValueError(
+            f"{name} must be at most {_MOST_TOKENS}, or take all of the C={classes} classes, and it is "
+            f"{count}"
+        )
+
+
 def _pruning(
     beam_size: int,
     nbest: int,
@@ -157,12 +167,7 @@ def _pruning(
     check_count("nbest", nbest, 1, beam_size)
     if token_top_k is None:
         token_top_k = classes
-    check_count("token_top_k", token_top_k, 1, 1 << 20)
-    if _MOST_TOKENS < token_top_k < classes - 1:
-        raise ValueError(
-            f"token_top_k must be at most {_MOST_TOKENS}, or take all of the C={classes} classes, and it is "
-            f"{token_top_k}"
-        )
+    check_top_k("token_top_k", token_top_k, classes)
     least, threshold = -math.inf, math.inf
     if token_min_logp is not None:
         check_number("token_min_logp", token_min_logp, finite=False)

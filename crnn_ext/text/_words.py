@@ -103,6 +103,22 @@ def classes_of_names(word: str, names: Sequence[str], classes: Mapping[str, int]
     return [classes[name] for name in names]
 
 
+def classes_of_spelling(
+    word: str, names: Sequence[str], classes: Mapping[str, int], separators: Sequence[str]
+) -> list[int]:
+    """The classes of the tokens that spell a word, without separators at the end."""
+    end = len(names)
+    while end and names[end - 1] in separators:
+        end -= 1
+    for name in names[:end]:
+        if name in separators:
+            raise ValueError(
+                "from_spellings: spellings must hold no separators before the end, and that of "
+                f"{word!r} has {name!r}"
+            )
+    return classes_of_names(word, names[:end], classes)
+
+
 def _unknown_characters(
     operation: str, words: list[str], is_spelt: npt.NDArray[np.bool_], charset: Charset
 ) -> ValueError:

@@ -9,7 +9,14 @@ import numpy as np
 
 from crnn_ext import _text
 from crnn_ext.text._tables import WordTrie
-from crnn_ext.text._words import check_names, classes_of_names, numbered, separator_classes, shortened, spell
+from crnn_ext.text._words import (
+    check_names,
+    classes_of_spelling,
+    numbered,
+    separator_classes,
+    shortened,
+    spell,
+)
 from crnn_ext.text.charset import Charset
 
 
@@ -122,7 +129,7 @@ class Lexicon:
                 )
             for alternative in alternatives:
                 check_names(word, alternative)
-                spelling = _spelling(word, alternative, classes, separators)
+                spelling = classes_of_spelling(word, alternative, classes, separators)
                 flat += spelling
                 lengths.append(len(spelling))
                 numbers.append(len(words))
@@ -161,6 +168,21 @@ class Lexicon:
         """The number of a word; of one that the lexicon does not have, `len(lexicon)`."""
         return self._numbers.get(normalize("NFC", word), len(self._words))
 
+    def word_spelt(self, tokens: Sequence[int]) -> str | None:
+        """The word that is spelt by these classes, of several the first; None if there is none."""
+        trie = self._trie
+        first_edge, edge_symbol = trie.first_edge.numpy(), trie.edge_symbol.numpy()
+        edge_state = trie.edge_state.numpy()
+        state = 0
+        for token in tokens:
+            edges = slice(first_edge[state], first_edge[state + 1])
+            edge = edges.start + np.searchsorted(edge_symbol[edges], token)
+            if edge == edges.stop or edge_symbol[edge] != token:
+                return None
+            state = edge_state[edge]
+        number = int(trie.word_of_state[state])
+        return None if number < 0 else self._words[number]
+
     def __len__(self) -> int:
         return len(self._words)
 
@@ -184,19 +206,3 @@ def _checked_score(operation: str, score: float | None) -> float | None:
     if not math.isfinite(score):
         raise ValueError(f"{operation}: unknown_score must be finite, and it is {score}")
     return float(score)
-
-
-def _spelling(
-    word: str, names: Sequence[str], classes: Mapping[str, int], separators: Sequence[str]
-) -> list[int]:
-    """The classes of the tokens that spell a word, without separators at the end."""
-    end = len(names)
-    while end and names[end - 1] in separators:
-        end -= 1
-    for name in names[:end]:
-        if name in separators:
-            raise ValueError(
-                "from_spellings: spellings must hold no separators before the end, and that of "
-                f"{word!r} has {name!r}"
-            )
-    return classes_of_names(word, names[:end], classes)
