@@ -224,6 +224,7 @@ def beam_rows(ours, theirs):
             "-",
             "not measured",
         ),
+        (
             [of_ours(1, 0.5) | {"op": "align"}, of_peer("forced_align", 40) | {"op": "align"}],
             "forced_align / align",
             "40 / 80",
