@@ -21,9 +21,8 @@ from typing import Any, NamedTuple
 
 import posteriors
 import torch
-import torch.nn.functional as F
 from decode_peers import PEERS, Decoder, LeftOutError, Search, installed
-from posteriors import Posteriors
+from posteriors import Posteriors, log_p
 from tables import show
 from timing import environment, medians
 
@@ -98,11 +97,8 @@ def theirs(item: Posteriors, comparison: Comparison) -> Decoder:
     return PEERS[comparison.peer](item, comparison.theirs)
 
 
-def log_p(item: Posteriors, labels: list[int]) -> float:
-    """The exact one of a text."""
-    log_probs, targets = item.scores.double().log_softmax(-1), torch.tensor(labels, dtype=torch.int64)
-    lengths = (len(log_probs),), (len(labels),)
-    return -F.ctc_loss(log_probs, targets, *lengths, item.blank, reduction="sum").item()
+def exact_log_p(item: Posteriors, decoder: Decoder) -> float:
+    return log_p(item.scores[:, None], [decoder.labels()], item.blank).item()
 
 
 class Case:
@@ -127,7 +123,7 @@ class Case:
                 self.note = str(reason)
 
     def texts(self) -> dict[str, object]:
-        values = {name: log_p(self.item, decoder.labels()) for name, decoder in self.decoders.items()}
+        values = {name: exact_log_p(self.item, decoder) for name, decoder in self.decoders.items()}
         peers = values.pop("peer", None)
         least = min(values.values())
         difference = None if peers is None else least - peers

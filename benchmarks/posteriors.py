@@ -1,10 +1,11 @@
-"""What decoders are measured on: outputs of networks, real ones and made ones."""
+"""What decoders are measured on: outputs of networks, real ones and made ones; and how good a text is."""
 
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # A line of handwriting as a trained network sees it, from github.com/githubharald/CTCDecoder (MIT).
@@ -61,3 +62,18 @@ def peaked(frames: int, classes: int, seed: int = 0) -> Posteriors:
     for shift, fall in ((-1, falls[0]), (0, 0), (1, falls[1])):
         scores[(peaks + shift)[:, None], tokens] = level + heights - fall
     return Posteriors("peaked", scores, blank=0)
+
+
+def log_p(scores: Tensor, texts: list[list[int]], blank: int = 0) -> Tensor:
+    """(N,) float64: the exact log-probability of a text for each sample; scores (T, N, C), before softmax."""
+    frames, samples, _ = scores.shape
+    targets = [label for text in texts for label in text]
+    losses = F.ctc_loss(
+        scores.double().log_softmax(-1),
+        torch.tensor(targets, dtype=torch.int64, device=scores.device),
+        torch.full((samples,), frames),
+        torch.tensor([len(text) for text in texts]),
+        blank,
+        reduction="none",
+    )
+    return -losses

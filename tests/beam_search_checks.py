@@ -1,11 +1,15 @@
 """Batches to search in, and what a BeamResult is held to: the plain reference, and torch's loss as judge."""
 
 import math
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import strategies as st
 from reference.beam_search import INVALID, MISSING, Hypothesis, beam_search, log_softmax
+
+from crnn_ext.text import NGramModel
 
 INF, NAN = math.inf, math.nan
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -85,7 +89,7 @@ def check(
 ):
     """The n-best of the reference. Returns how many samples were compared.
 
-    The others have two scores so close that their order depends on the last bits, and one of them decided.
+    In the others a decision was between scores so close that the last bits of what computes them decide.
     """
     check_form(result, logits, lengths, blank, nbest)
     close = close or closeness(logits)
@@ -93,9 +97,13 @@ def check(
     for n, length in enumerate(lengths):
         rows = rows_of(logits, n, length, input_type)
         options = pruning if weights is None else {**pruning, "weight": weights[n]}
-        expected, margin = beam_search(rows, blank=blank, beam_size=beam_size, nbest=nbest, **options)
+        expected, margin, has_ties = beam_search(
+            rows, blank=blank, beam_size=beam_size, nbest=nbest, **options
+        )
         highest = max((abs(h.score) for h in expected if math.isfinite(h.score)), default=0)
         if margin <= 4 * (close["abs"] + close["rel"] * highest):
+            continue
+        if has_ties and logits.element_size() == 2:  # numbers of few digits have equal sums by chance
             continue
         found = hypotheses(result, n)
         assert [h.text for h in found] == [h.text for h in expected]
@@ -109,7 +117,7 @@ def check(
 
 def judged(rows, texts, blank):
     """ln P of each text by torch's loss in double precision; rows are log-probabilities."""
-    if not rows:
+    if not rows or not texts:
         return [0.0 if not text else -INF for text in texts]
     log_probs = torch.tensor(rows, dtype=torch.float64).unsqueeze(1).expand(-1, len(texts), -1)
     targets = torch.tensor([token for text in texts for token in text], dtype=torch.long)
@@ -119,20 +127,22 @@ def judged(rows, texts, blank):
 
 
 @st.composite
-def batches(draw, most_frames=12, most_classes=12, scales=(0.3, 3.0, 12.0), odd=True):
+def batches(draw, most_frames=12, most_classes=12, least_classes=1, odd=True, twins=True):
     """(logits, lengths, blank); the frames behind a sample's length hold NaN.
 
     Some classes are twins, with equal logits in every frame, so that texts tie whatever the rounding.
     """
     frames, samples = draw(st.integers(0, most_frames)), draw(st.sampled_from([1, 2, 3, 0]))
-    classes = draw(st.integers(1, most_classes))
+    classes = draw(st.integers(least_classes, most_classes))
     blank = draw(st.integers(0, classes - 1))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    logits = torch.randn(frames, samples, classes, generator=generator) * draw(st.sampled_from(scales))
+    logits = torch.randn(frames, samples, classes, generator=generator) * draw(
+        st.sampled_from([0.3, 3.0, 12.0])
+    )
     if odd and draw(st.booleans()):
         logits[torch.rand(logits.shape, generator=generator) < draw(st.sampled_from([0.05, 0.4]))] = -INF
     tokens = [token for token in range(classes) if token != blank]
-    if draw(st.booleans()) and len(tokens) > 1:
+    if twins and len(tokens) > 1 and draw(st.booleans()):
         for a, b in draw(st.lists(st.tuples(*[st.sampled_from(tokens)] * 2), max_size=3)):
             logits[..., a] = logits[..., b]
     if odd and frames and samples and draw(st.integers(0, 9)) == 0:
@@ -143,3 +153,11 @@ def batches(draw, most_frames=12, most_classes=12, scales=(0.3, 3.0, 12.0), odd=
     for n, length in enumerate(lengths):
         logits[length:, n] = NAN
     return logits.to(draw(st.sampled_from(DTYPES))), lengths, blank
+
+
+def from_model(model, tokens, **options):
+    """The NGramModel in the ARPA file of a reference."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.arpa")
+        path.write_text(model.arpa())
+        return NGramModel.from_arpa(path, tokens, **options)

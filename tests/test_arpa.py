@@ -323,8 +323,11 @@ def test_many_unigrams(tmp_path):
 
 def test_native_arguments_are_checked():
     reader = _text.ArpaReader()
-    reader.read(SMALL.encode())
-    ngrams = reader.finish()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^line 0: the file ends here"):
+            reader.finish()
+        reader.read(SMALL.encode())
+        ngrams = reader.finish()
     for word in (-1, 5, 2**31 - 1):
         with pytest.raises(IndexError):
             ngrams.automaton([word])

@@ -8,8 +8,10 @@ import pytest
 import torch
 from beam_search_checks import DTYPES, check, check_form, hypotheses, texts
 from reference.beam_search import INVALID, MISSING, Hypothesis
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from crnn_ext.ctc import BeamResult, beam_search
+from crnn_ext.text import Charset, HotWords, Lexicon
 
 INF, NAN = math.inf, math.nan
 
@@ -43,8 +45,9 @@ def test_one_class_that_is_the_blank(device, input_type):
     logits = torch.full((5, 2, 1), -0.25, device=device)
     result = beam_search(logits, [5, 3], beam_size=4, nbest=2, input_type=input_type)
     for n, total in enumerate([-1.25, -0.75]):
+        assert texts(result, n) == [()]
         score = 0.0 if input_type == "logits" else total
-        assert hypotheses(result, n) == [Hypothesis((), score, score), MISSING]
+        assert result.scores[n].tolist() == pytest.approx([score, -INF])
 
 
 def test_more_hypotheses_asked_for_than_there_are(device):
@@ -174,6 +177,33 @@ def test_same_bits_from_any_number_of_threads(device):
             assert torch.equal(a, b)
 
 
+class ArgumentsOf(TorchDispatchMode):
+    """Keeps the arguments of the last call of an operator."""
+
+    def __init__(self, operator):
+        super().__init__()
+        self.operator, self.arguments = operator, None
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if operator is self.operator:
+            self.arguments = args
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("constrained", [False, True])
+def test_opcheck(device, dtype, constrained):
+    charset = Charset(" ab")
+    options = {"blank": 0, "beam_size": 5, "nbest": 2}
+    if constrained:
+        lexicon = Lexicon.from_words(["ab", "b"], charset, unknown_score=-1.0)
+        options |= {"lexicon": [lexicon, None], "hotwords": HotWords.from_words(["ba"], charset)}
+    operator = torch.ops.crnn_ext.beam_search.default
+    with ArgumentsOf(operator) as call:
+        beam_search(logits_of(device, 5, 2, 4).to(dtype), torch.tensor([5, 3], device=device), **options)
+    torch.library.opcheck(operator, call.arguments)
+
+
 def test_compile(device):
     torch._dynamo.reset()
     compiled = torch.compile(beam_search, fullgraph=True, backend="aot_eager")
@@ -240,6 +270,13 @@ def test_errors(arguments, options, error, message):
     assert str(caught.value) == message
 
 
+def test_options_may_be_infinite_where_that_means_none(device):
+    logits = logits_of(device, 5, 2, 4)
+    result = beam_search(logits, token_min_logp=-INF, beam_threshold=INF, token_top_k=2**20)
+    for field, expected in zip(result, beam_search(logits), strict=True):
+        assert torch.equal(field, expected)
+
+
 NUMBERS = ["lm_weight", "token_score", "word_score", "hotword_weight"]
 
 
@@ -263,6 +300,8 @@ NUMBERS = ["lm_weight", "token_score", "word_score", "hotword_weight"]
         *(({name: NAN}, ValueError, "it is nan") for name in NUMBERS),
         *(({name: INF}, ValueError, "it is inf") for name in NUMBERS),
         *(({name: None}, TypeError, "it is NoneType") for name in NUMBERS),
+        ({"lm_weight": -0.5}, ValueError, "it is -0.5"),
+        ({"hotword_weight": -1.0}, ValueError, "it is -1.0"),
         ({"rescore": 1}, TypeError, "it is int"),
         ({"lm": "model.arpa"}, TypeError, "it is str"),
         ({"lexicon": "words.txt"}, TypeError, "it is str"),

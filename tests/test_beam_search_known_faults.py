@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from beam_search_checks import check, check_form, hypotheses, judged, rows_of, texts
-from reference.beam_search import Hypothesis
+from beam_search_checks import check, check_form, from_model, hypotheses, judged, rows_of, texts
+from reference.ngram import BackOffModel
 
 from crnn_ext.ctc import beam_search
+from crnn_ext.text import Charset, HotWords, Lexicon
 
 INF = math.inf
 
@@ -111,9 +112,8 @@ def test_nothing_but_blanks_has_the_score_of_the_blanks(device, blank):
     log_probs = torch.full_like(logits, -INF)
     log_probs[..., blank] = -0.25
     result = beam_search(log_probs, lengths, blank=blank, input_type="log_probs")
-    assert [hypotheses(result, n) for n in range(3)] == [
-        [Hypothesis((), -0.25 * length, -0.25 * length)] for length in lengths
-    ]
+    assert [texts(result, n) for n in range(3)] == [[()]] * 3
+    assert result.scores[:, 0].tolist() == pytest.approx([-0.25 * length for length in lengths])
 
 
 def test_frames_that_are_surely_blank_count_too(device):
@@ -132,8 +132,8 @@ def test_more_numbers_than_an_int32_counts(device):
         [torch.randperm(classes - 2, generator=generator)[:24] + 1, torch.tensor([0, classes - 1])]
     )
     used = used.sort().values
-    few = random_logits(frames, samples, len(used), seed=3, scale=1.0)
-    logits = torch.full((frames, samples, classes), -INF)
+    few = random_logits(frames, samples, len(used), seed=3, scale=1.0).double()
+    logits = torch.full((frames, samples, classes), -INF, dtype=torch.float64)
     logits[..., used] = few
     assert logits.numel() * beam_size > 2**31
     options = {"beam_size": beam_size, "nbest": 100}
@@ -170,3 +170,85 @@ def test_results_are_on_the_device_of_the_logits(device):
     logits = random_logits(6, 2, 5).to(device)
     options = {"beam_size": 4, "nbest": 2}
     assert check(beam_search(logits, [6, 5], **options), logits, [6, 5], **options) == 2
+
+
+CHARSET = Charset(" ab")
+SPACE, A, B = 1, 2, 3
+
+
+def test_the_end_of_the_text_counts_once_and_at_the_end(device):
+    """pyctcdecode #94: a prefix's score kept for the finished text, or the other way round."""
+    ngrams = {("<s>",): (-99.0, 0.0), ("</s>",): (-2.0, 0.0), ("<unk>",): (-3.0, 0.0)}
+    ngrams |= {("a",): (-0.5, 0.0), ("b",): (-0.7, 0.0), ("a", "</s>"): (-0.1, 0.0)}
+    lm = from_model(BackOffModel(2, ngrams), CHARSET, space="<unk>")
+    # The same text ends after one frame, after three, and goes on: each time with the same model.
+    logits = torch.zeros(4, 3, 4, dtype=torch.float64, device=device)
+    logits[:, :, 0] = 4.0
+    logits[0, :, A] = 9.0
+    logits[3, 2, B] = 15.0
+    for _ in range(2):
+        result = beam_search(logits, [1, 3, 4], lm=lm, lm_weight=1.0)
+        for n, (text, log10) in enumerate(
+            [((A,), -0.5 - 0.1), ((A,), -0.5 - 0.1), ((A, B), -0.5 - 0.7 - 2.0)]
+        ):
+            (found,) = hypotheses(result, n)
+            assert found.text == text
+            assert found.score - found.log_prob == pytest.approx(math.log(10) * log10, abs=1e-5)
+
+
+@pytest.mark.parametrize("separators", [" ", ""])
+def test_the_bonus_of_an_unfinished_hot_word_is_taken_back(device, separators):
+    """WeNet #864."""
+    hotwords = HotWords.from_words(["abab"], CHARSET, separators=separators)
+    path = [A, 0, B, 0, A]
+    logits = (9.0 * torch.nn.functional.one_hot(torch.tensor([*path, 0, B, 0, 0]), 4)).double().unsqueeze(1)
+    logits = logits.to(device)
+    unfinished = beam_search(logits[:5], hotwords=hotwords, hotword_weight=2.0)
+    finished = beam_search(logits, hotwords=hotwords, hotword_weight=2.0)
+    assert texts(unfinished) == [(A, B, A)]
+    assert texts(finished) == [(A, B, A, B)]
+    assert unfinished.scores.item() == pytest.approx(unfinished.log_probs.item())
+    assert finished.scores.item() == pytest.approx(finished.log_probs.item() + 2.0 * 4)
+    # Broken off by another letter.
+    logits[6, 0] = logits[0, 0]
+    logits[5, 0, B] = 1.0
+    broken = beam_search(logits, hotwords=hotwords, hotword_weight=0.01)
+    assert texts(broken) == [(A, B, A, A)]
+    assert broken.scores.item() == pytest.approx(broken.log_probs.item())
+
+
+def test_repeated_separators_are_a_text_of_their_own(device):
+    """pyctcdecode adds texts up that differ in white space, and exceeds the probability of each."""
+    logits = random_logits(8, 3, 4, scale=1.0).double().to(device)
+    logits[..., SPACE] += 1.5
+    lexicon = Lexicon.from_words(["a", "b", "ab"], CHARSET, unknown_score=-0.5)
+    result = beam_search(logits, lexicon=lexicon, beam_size=300, nbest=60)
+    for n in range(3):
+        found = texts(result, n)
+        assert any(text[i : i + 2] == (SPACE, SPACE) for text in found for i in range(len(text)))
+        exact = judged(rows_of(logits, n, 8), found, 0)
+        for hypothesis, log_prob in zip(hypotheses(result, n), exact, strict=True):
+            assert hypothesis.log_prob <= log_prob + 1e-9
+
+
+def thue_morse(length):
+    """As many letters of the sequence in which each half is the other one's complement."""
+    return [A if i.bit_count() % 2 else B for i in range(length)]
+
+
+def test_texts_with_equal_polynomial_hashes_stay_apart(device):
+    """The sequence of Thue and Morse and its complement have the same hash modulo 2^64, whatever its base."""
+    first = thue_morse(1024)
+    second = [A + B - token for token in first]
+    tail = [4, A, B, B] * 6
+    charset = Charset(" abc")
+    spelt = charset.decode(torch.tensor([first + tail, second + tail]), [len(first + tail)] * 2)
+    lexicon = Lexicon.from_words(spelt, charset)
+    # All letters are equally probable in each frame, and so are the words. Where they differ frames are
+    # clear, and the first one starts a word; behind that they are not, and prefixes share alignments.
+    frame, between, unclear = ([0.0, -INF, *[letter] * 3] for letter in (12.0, -12.0, 0.5))
+    logits = torch.tensor([frame, between] * len(first) + [unclear] * 3 * len(tail), dtype=torch.float64)
+    logits[0, 0] = -INF
+    result = beam_search(logits.unsqueeze(1).to(device), lexicon=lexicon, beam_size=32, nbest=2)
+    assert set(texts(result)) == {(*first, *tail), (*second, *tail)}
+    assert result.scores[0, 0] == result.scores[0, 1]

@@ -62,7 +62,7 @@ def test_a_line_as_a_plain_search_reads_it(device, line):
 def test_the_most_probable_of_all_texts(device, sequence, input_type):
     log_probs, data = sequence
     options = {"blank": data["blank"], "input_type": input_type}
-    result = beam_search(log_probs.unsqueeze(1).to(device), beam_size=3000, nbest=5, **options)
+    result = beam_search(log_probs.unsqueeze(1).to(device), beam_size=1024, nbest=5, **options)
     found = ["".join(data["labels"][token] for token in text) for text in texts(result)]
     expected_texts, expected_scores = zip(*data["exhaustive_top5"], strict=True)
     assert found == list(expected_texts)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from reference.ctc import no_synchronisation, our_loss, torch_loss
 
-from crnn_ext.ctc import CTCLoss, ctc_loss, greedy_decode
+from crnn_ext.ctc import CTCLoss, align, ctc_loss, greedy_decode, log_probability
 
 pytestmark = pytest.mark.parametrize("device", ["cuda"], indirect=True)
 
@@ -68,6 +68,46 @@ def test_greedy_decoding_in_a_graph(device):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("concatenated", [False, True])
+def test_alignment_in_a_graph(device, concatenated):
+    def inputs(seed):
+        logits, targets, input_lengths, target_lengths = batch(device, seed=seed)
+        if concatenated:
+            target_lengths = torch.tensor([8, 0, 3, 5], device=device).roll(seed)
+            targets = targets.flatten()[:16]
+        return logits, targets, input_lengths, target_lengths
+
+    static = inputs(0)
+    align(*static)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = align(*static)
+    fresh = inputs(1)
+    for to, tensor in zip(static, fresh, strict=True):
+        to.copy_(tensor)
+    graph.replay()
+    for a, b in zip(captured, align(*fresh), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_scores_of_several_texts_in_a_graph(device):
+    def inputs(seed):
+        logits, targets, input_lengths, target_lengths = batch(device, seed=seed)
+        lengths = torch.stack([target_lengths, target_lengths.roll(1), target_lengths.clamp(max=0) - 1], 1)
+        return logits, torch.stack([targets, targets.flip(1), targets], 1), input_lengths, lengths
+
+    static = inputs(0)
+    log_probability(*static)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = log_probability(*static)
+    fresh = inputs(1)
+    for to, tensor in zip(static, fresh, strict=True):
+        to.copy_(tensor)
+    graph.replay()
+    assert torch.equal(captured, log_probability(*fresh))
+
+
 def test_a_graph_takes_nothing_from_the_memory_of_the_cpu(device):
     logits, targets, input_lengths, target_lengths = batch(device)
     greedy_decode(logits, input_lengths)
@@ -76,6 +116,8 @@ def test_a_graph_takes_nothing_from_the_memory_of_the_cpu(device):
             ctc_loss(logits, targets, input_lengths, target_lengths.tolist())
         with pytest.raises(ValueError, match="in a CUDA graph targets and lengths must be on the GPU"):
             greedy_decode(logits, input_lengths.tolist())
+        with pytest.raises(ValueError, match="in a CUDA graph targets and lengths must be on the GPU"):
+            align(logits, targets, input_lengths.tolist(), target_lengths)
 
 
 @pytest.mark.parametrize("on_cpu", [(), (1, 2, 3), (2, 3), (1,), (3,)])
@@ -89,6 +131,8 @@ def test_the_loss_waits_for_nothing(device, on_cpu, validate):
     with no_synchronisation(device):
         loss(*arguments).backward()
         greedy_decode(logits, arguments[2])
+        align(*arguments)
+        log_probability(logits, arguments[1][:, None], arguments[2], arguments[3][:, None], validate=validate)
 
 
 def test_values_in_the_memory_of_the_cpu_are_checked(device):
@@ -100,6 +144,11 @@ def test_values_in_the_memory_of_the_cpu_are_checked(device):
         ctc_loss(logits, targets + 37, input_lengths, target_lengths.clamp(min=1))
     with pytest.raises(ValueError, match=r"input_lengths\[0\] is 31, but logits has T=30 frames"):
         greedy_decode(logits, input_lengths.clamp(min=31))
+    with pytest.raises(ValueError, match=r"align: targets\[0, 0\] is 37, but logits has C=37 classes"):
+        align(logits, targets + 37, input_lengths, target_lengths.clamp(min=1))
+    texts, lengths = targets[:, None], torch.tensor([[8], [9], [-1], [0]])
+    with pytest.raises(ValueError, match=r"log_probability: target_lengths\[1\] is 9, but targets has S=8"):
+        log_probability(logits, texts, input_lengths, lengths)
     on_device = [tensor.to(device) for tensor in (targets + 37, input_lengths, target_lengths.clamp(min=1))]
     assert ctc_loss(logits, *on_device, reduction="none").isnan().all()
     with pytest.raises(ValueError, match=r"targets\[0, 0\] is \d+, but logits has C=37 classes"):

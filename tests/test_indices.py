@@ -74,6 +74,13 @@ def test_lengths_alone_are_checked():
     torch.ops.crnn_ext.greedy_decode_check.default(torch.tensor([5, 0]), 5)
 
 
+def test_messages_name_the_text_of_several_and_the_operator():
+    targets = torch.tensor([[1, 2], [3, 1], [1, 1], [2, 9]])
+    lengths = torch.tensor([4, 5]), torch.tensor([2, 2, 2, 2])
+    with pytest.raises(RuntimeError, match=r"log_probability: targets\[1, 1, 1\] is 9, but logits has C=4"):
+        check_what_the_cpu_holds("log_probability", [targets, *lengths], 5, 4, 0)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

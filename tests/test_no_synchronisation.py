@@ -14,7 +14,9 @@ WAITS = re.compile(
     r"|launchCooperative|cudaGraph\w*"
 )
 # The one place that may, and the function that it calls.
-ALLOWED = re.compile(r"  if \(validate\) \{.*?\n  \}|^Tensor on_host\(.*?\n\}", re.DOTALL | re.MULTILINE)
+ALLOWED = re.compile(
+    r"  if \(validate\) \{.*?\n  \}|^inline Tensor on_host\(.*?\n\}", re.DOTALL | re.MULTILINE
+)
 COMMENT = re.compile(r"//[^\n]*")
 
 

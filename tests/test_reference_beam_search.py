@@ -17,7 +17,8 @@ from reference.beam_search import (
     collapse,
     log_softmax,
 )
-from reference.weights import BackOffModel, HotWords, Sum, TokenCount, TokenModel, WordModel, Words
+from reference.ngram import BackOffModel
+from reference.weights import HotWords, Sum, TokenCount, TokenModel, WordModel, Words
 
 INF, NAN = math.inf, math.nan
 EVERYTHING = 2000
@@ -25,6 +26,7 @@ EVERYTHING = 2000
 # Class 0 is the blank, 3 stands between words. Back-offs are there, are missing, and are of unknown words.
 NAMES = ["<blank>", "a", "b", "_"]
 TOKEN_MODEL = BackOffModel(
+    3,
     {
         ("<unk>",): (-1.5, 0.0),
         ("<s>",): (-99.0, -0.3),
@@ -35,9 +37,10 @@ TOKEN_MODEL = BackOffModel(
         ("a", "b"): (-0.2, 0.3),
         ("b", "</s>"): (-0.1, 0.0),
         ("<s>", "a", "b"): (-0.6, 0.0),
-    }
+    },
 )
 WORD_MODEL = BackOffModel(
+    2,
     {
         ("<unk>",): (-2.0, 0.1),
         ("<s>",): (-99.0, -0.5),
@@ -46,7 +49,7 @@ WORD_MODEL = BackOffModel(
         ("B",): (-1.1, -0.4),
         ("<s>", "B"): (-0.2, -0.1),
         ("B", "</s>"): (-0.3, 0.0),
-    }
+    },
 )
 LEXICON = {(1, 2): "AB", (2,): "B", (2, 2, 1): "BBA"}
 WEIGHTS = {
@@ -57,6 +60,7 @@ WEIGHTS = {
     "a lexicon without separators": Words(LEXICON, ()),
     "a word model": Sum((1, Words(LEXICON, {3}, 0.2, -0.7)), (0.4, WordModel(WORD_MODEL, LEXICON, {3}))),
     "hot words": Sum((1.5, HotWords([(1, 2), (2,), (2, 1, 2)], {3}))),
+    "a hot phrase": Sum((1.1, HotWords([(1, 3, 2), (2,), (1, 3, 1)], {3}))),
     "hot words anywhere": Sum((0.8, HotWords([(1, 2), (2, 1), (1, 2, 2, 1)]))),
     "a hot word as a malus": Sum((-2.0, HotWords([(1,)]))),
 }
@@ -103,7 +107,7 @@ def test_every_path_adds_up_to_what_torch_finds(log_probs, blank):
 def test_a_beam_that_keeps_everything_finds_every_text(weight, log_probs):
     """However the search counts on the way, a finished text has its own weight."""
     expected = brute_force(log_probs, weight=weight)
-    found, _ = beam_search(log_probs, beam_size=EVERYTHING, nbest=len(expected) + 1, weight=weight)
+    found, *_ = beam_search(log_probs, beam_size=EVERYTHING, nbest=len(expected) + 1, weight=weight)
     assert found.pop() == MISSING
     exact = {hypothesis.text: hypothesis for hypothesis in expected}
     assert len({hypothesis.text for hypothesis in found}) == len(found)
@@ -115,7 +119,7 @@ def test_a_beam_that_keeps_everything_finds_every_text(weight, log_probs):
 @settings(deadline=None, max_examples=60)
 @given(matrices(most_frames=12, classes=5), st.integers(0, 4), st.integers(1, 30))
 def test_no_score_exceeds_the_probability_of_its_text(log_probs, blank, beam_size):
-    found, _ = beam_search(log_probs, blank=blank, beam_size=beam_size, nbest=beam_size)
+    found, *_ = beam_search(log_probs, blank=blank, beam_size=beam_size, nbest=beam_size)
     found = [hypothesis for hypothesis in found if hypothesis != MISSING]
     assert len({hypothesis.text for hypothesis in found}) == len(found)
     assert found == best_first(found)
@@ -125,10 +129,10 @@ def test_no_score_exceeds_the_probability_of_its_text(log_probs, blank, beam_siz
 
 def test_by_hand():
     a, b = math.log(0.6), math.log(0.4)  # of the blank, and of the only token
-    found, _ = beam_search([[a, b], [a, b]], nbest=3)
+    found, *_ = beam_search([[a, b], [a, b]], nbest=3)
     assert [hypothesis.text for hypothesis in found] == [(1,), (), None]
     assert [math.exp(hypothesis.score) for hypothesis in found] == pytest.approx([0.64, 0.36, 0])
-    found, _ = beam_search([[a, b]] * 3, nbest=4)
+    found, *_ = beam_search([[a, b]] * 3, nbest=4)
     assert [hypothesis.text for hypothesis in found] == [(1,), (), (1, 1), None]
     expected = [1 - 0.6**3 - 0.4 * 0.6 * 0.4, 0.6**3, 0.4 * 0.6 * 0.4, 0]
     assert [math.exp(hypothesis.score) for hypothesis in found] == pytest.approx(expected)
@@ -139,7 +143,7 @@ def test_ties():
     even = [math.log(1 / 3)] * 3
 
     def texts(frames, beam_size):
-        found, margin = beam_search([even] * frames, beam_size=beam_size, nbest=9)
+        found, margin, _ = beam_search([even] * frames, beam_size=beam_size, nbest=9)
         assert margin > 0.1
         return [hypothesis.text for hypothesis in found if hypothesis.text is not None]
 
@@ -171,15 +175,15 @@ ROWS = [[math.log(p) for p in row] for row in ([0.5, 0.3, 0.2], [0.1, 0.2, 0.7])
     ],
 )
 def test_pruning_by_hand(options, texts):
-    found, _ = beam_search(ROWS, nbest=6, **options)
+    found, *_ = beam_search(ROWS, nbest=6, **options)
     assert [hypothesis.text for hypothesis in found if hypothesis.text is not None] == texts
 
 
 def test_pruning_takes_nothing_from_the_prefixes_that_are_kept():
-    (best, *_), _ = beam_search(ROWS, nbest=1, token_min_logp=math.log(0.25))
+    (best, *_), *_ = beam_search(ROWS, nbest=1, token_min_logp=math.log(0.25))
     # The token 2 alone: blank 2. 2 2 and 2 blank are lost with the first 2, which was pruned.
     assert math.exp(best.score) == pytest.approx(0.5 * 0.7)
-    found, _ = beam_search(ROWS, nbest=3, token_min_logp=math.log(0.25))
+    found, *_ = beam_search(ROWS, nbest=3, token_min_logp=math.log(0.25))
     # The token 1 alone: 1 blank, 1 1, and blank 1 although 1 may not begin there.
     assert found[2].text == (1,)
     assert math.exp(found[2].score) == pytest.approx(0.3 * 0.1 + 0.3 * 0.2 + 0.5 * 0.2)
@@ -255,6 +259,19 @@ def test_hot_words_are_counted_where_they_stand_as_words():
         ((2, 3, 1, 2, 3), 3, 3),
         ((2, 3, 2), 2, 2),
         ((2, 3, 1), 1, 2),
+    ]:
+        assert weight.whole(text) == whole
+        assert weight.so_far(text) == so_far
+
+
+def test_separators_of_a_phrase_do_not_count():
+    weight = HotWords([(1, 3, 2), (2,)], {3, 4})
+    for text, whole, so_far in [
+        ((1,), 0, 1),
+        ((1, 3), 0, 1),
+        ((1, 4, 2), 2 + 1, 2),
+        ((1, 4, 2, 3), 2 + 1, 2 + 1),
+        ((1, 3, 3, 2), 1, 1),
     ]:
         assert weight.whole(text) == whole
         assert weight.so_far(text) == so_far

@@ -53,6 +53,8 @@ def fusion_arguments(
     lexicons = _batch("lexicon", lexicon, Lexicon, samples, classes)
     hot = _batch("hotwords", hotwords, HotWords, samples, classes)
     over_words = _check_model(lm, lexicons, classes)
+    if lm_weight == 0:  # and what the model forbids, with a weight of -inf, is as good as the rest
+        lm = None
     steps = [token_score]
     model, start = [], 0
     if lm is not None:
@@ -126,7 +128,7 @@ def _check_model(lm: NGramModel | None, lexicons: _Batch, classes: int) -> bool:
     _check_classes("lm", lm.num_classes, classes)
     if lm.lexicon is None:
         return False
-    if lexicons.distinct != [lm.lexicon] or -1 in lexicons.of_sample:
+    if -1 in lexicons.of_sample or any(lexicon is not lm.lexicon for lexicon in lexicons.distinct):
         raise ValueError("lm reads the words of a lexicon, and that one must be the lexicon of all samples")
     return True
 

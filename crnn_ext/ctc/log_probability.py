@@ -23,7 +23,7 @@ from crnn_ext.ctc._indices import (
     sent,
 )
 
-_MISSING = -1
+_MISSING = -1  # the length of a text that is not there
 
 
 def log_probability(
@@ -38,9 +38,9 @@ def log_probability(
 ) -> Tensor:
     r"""The log-probability of K texts a sample, :math:`\ln P(\text{text} \mid \text{logits})`, in nats.
 
-    All alignments of a text are added up: it is minus the loss that :func:`ctc_loss` gives it. One call
-    serves all texts, and normalises the rows of a sample once. There is no gradient: the result is detached,
-    as those of the decoders are.
+    All alignments of a text are added up: it is minus the loss that :func:`ctc_loss` gives. One call serves
+    all texts, and normalises the rows of a sample once. There is no gradient: the result is detached, as
+    those of the decoders are.
 
     Args:
         logits: (T, N, C), or (T, C) for one sample; float16, bfloat16, float32 or float64, any strides.
@@ -83,25 +83,20 @@ def log_probability(
         found = tuple(lengths.shape if batched else lengths.shape[1:])
         raise ValueError(f"target_lengths must be {shape}, and its shape is {found}")
 
-    indices = [
+    rows = [
         texts.flatten(0, 1),
         lengths_tensor("input_lengths", input_lengths, samples, batched),
-        lengths.flatten(),
+        lengths.masked_fill(lengths == _MISSING, 0).flatten(),
     ]
     check = device.type == "cpu" if validate is None else validate
     try:
         if validate is None and device.type != "cpu" and not torch.compiler.is_compiling():
-            on_cpu = [*indices[:2], _without_missing(indices[2])]
-            check_what_the_cpu_holds("log_probability", on_cpu, frames, classes, blank)
-        rows, input_lengths, lengths = sent(indices, device)
+            check_what_the_cpu_holds("log_probability", rows, frames, classes, blank)
+        *rows, claimed = sent([*rows, lengths.flatten()], device)
         result: Tensor = torch.ops.crnn_ext.log_probability.default(
-            batch.detach(), rows, input_lengths, _without_missing(lengths), blank, normalize, check
+            batch.detach(), *rows, blank, normalize, check
         )
     except RuntimeError as error:
         raise_value_error(error, "log_probability")
-    result = result.masked_fill(lengths == _MISSING, -math.inf)
+    result = result.masked_fill(claimed == _MISSING, -math.inf)
     return result.unflatten(0, texts.shape[:2]) if batched else result
-
-
-def _without_missing(lengths: Tensor) -> Tensor:
-    return lengths.masked_fill(lengths == _MISSING, 0)

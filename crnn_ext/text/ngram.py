@@ -1,6 +1,7 @@
 """n-gram language models."""
 
 import gzip
+import operator
 import os
 import zlib
 from collections.abc import Iterable, Sequence
@@ -32,7 +33,8 @@ class NGramModel:
     def __init__(self, automaton: Automaton, order: int, tokens: Charset | Sequence[str] | Lexicon) -> None:
         self._automaton = automaton
         self._order = order
-        self._tokens = tokens
+        self._tokens = tokens if isinstance(tokens, Charset | Lexicon) else tuple(tokens)
+        self._num_symbols = len(_names(tokens))
 
     @classmethod
     def from_arpa(
@@ -87,7 +89,7 @@ class NGramModel:
     @property
     def num_symbols(self) -> int:
         """How many symbols the model reads: the C classes, or the words of the lexicon and one for others."""
-        return len(_names(self._tokens))
+        return self._num_symbols
 
     @property
     def num_classes(self) -> int:
@@ -134,7 +136,7 @@ class NGramModel:
         lexicon = self.lexicon
         units: Sequence[str | int] = text
         if isinstance(text, str):
-            if not isinstance(self._tokens, Charset | Lexicon):
+            if isinstance(self._tokens, tuple):
                 raise TypeError("score: text must be a sequence of names or symbols, and it is str")
             units = text.split() if lexicon is not None else normalize("NFC", text)
         names = {} if lexicon is not None else {name: i for i, name in enumerate(_names(self._tokens))}
@@ -144,11 +146,11 @@ class NGramModel:
                 if symbol is None:
                     raise ValueError(f"score: text must hold tokens only, and text[{index}] is {unit!r}")
                 yield symbol
-            elif 0 <= unit < self.num_symbols:
-                yield unit
+            elif 0 <= unit < self._num_symbols:
+                yield operator.index(unit)
             else:
                 raise ValueError(
-                    f"score: symbols must be in [0, {self.num_symbols}), and text[{index}] is {unit}"
+                    f"score: symbols must be in [0, {self._num_symbols}), and text[{index}] is {unit}"
                 )
 
 
@@ -195,13 +197,14 @@ def _units(path: _Path, names: list[str | None], words: list[str], space: str | 
         numbers[" "] = numbers[_space(path, names, numbers, space)]
     elif space is not None:
         raise ValueError(f"from_arpa: space is for tokens with a ' ', and it is {space!r}")
-    if not any(name in numbers for name in names) and any(names):
+    unknown = numbers["<unk>"]
+    units = [unknown if name is None else numbers.get(name, unknown) for name in names]
+    if any(names) and all(unit == unknown for unit in units):
         raise ValueError(
             f"from_arpa: tokens must be units of the model, and {path} has none of them; its units are "
             f"{', '.join(map(repr, words[:8]))}{' and others' if len(words) > 8 else ''}"
         )
-    unknown = numbers["<unk>"]
-    return [unknown if name is None else numbers.get(name, unknown) for name in names]
+    return units
 
 
 def _space(path: _Path, names: list[str | None], numbers: dict[str, int], space: str | None) -> str:

@@ -8,14 +8,22 @@
 namespace crnn::beam_search {
 namespace {
 
-// Log-probabilities that are taken as they are: may the search use all of the row?
+// Are all numbers of the row below a bound, and none NaN?
 template <class Real>
 struct AllBelow {
   template <int kBytes>
   static CRNN_INLINE void run(const Real* row, int64_t classes, Real bound, bool* result) {
-    bool below = true;
-    for (int64_t c = 0; c < classes; ++c) below &= row[c] < bound;  // not NaN
-    *result = below;
+    using Reals = Vector<Real, kBytes>;
+    using Ints = ExponentOf<Reals>;
+    if constexpr (kLanesOf<Reals> > 1) {
+      if (classes < kLanesOf<Reals>) return run<narrower<Real>(kBytes)>(row, classes, bound, result);
+    }
+    Ints below = broadcast<Ints>(1);
+    const auto look = [&](int64_t i, int64_t = 0) CRNN_INLINE_LAMBDA {
+      below = load<Reals>(row + i) < broadcast<Reals>(bound) ? below : broadcast<Ints>(0);
+    };
+    for_each_vector<kLanesOf<Reals>>(classes, look, look);
+    *result = folded<Smaller>(below) == 1;
   }
 };
 

@@ -162,10 +162,10 @@ class Search {
     const double best = score_[ranked_.front()] + gain + 2 * kOrderSlack;
     const int64_t most = smaller<int64_t>(options_.most_tokens, Fusion::kAdds ? classes : options_.beam + 1);
     const Real least = least_logit(larger(bar, floor) - best, peak, inverse_sum, options_);
-    select_tokens(row, classes, std::nextafter(least, -std::numeric_limits<Real>::infinity()), most,
-                  options_.blank, &tokens_);
-    for (int64_t token_rank = 0; token_rank < int64_t(tokens_.size()); ++token_rank) {
-      const auto [logit, token] = tokens_[token_rank];
+    const Real below_least = std::nextafter(least, -std::numeric_limits<Real>::infinity());
+    const auto& tokens = token_selector_.select(row, classes, below_least, most, options_.blank);
+    for (int64_t token_rank = 0; token_rank < int64_t(tokens.size()); ++token_rank) {
+      const auto [logit, token] = tokens[token_rank];
       const Extended<Real> token_emission = normalised(emission(logit, peak, inverse_sum));
       const double of_token = score_of(token_emission, order_of(token_emission), 0) + gain + 2 * kOrderSlack;
       // Both prefixes and tokens are ranked: if one cannot enter, those behind it cannot either.
@@ -310,7 +310,7 @@ class Search {
   std::vector<int32_t> first_child_, next_sibling_;
   Numbers<Real> arriving_;
   std::vector<Real> logit_;
-  std::vector<Token<Real>> tokens_;
+  TokenSelector<Real> token_selector_;
   std::vector<Extension> extensions_;
   std::vector<Record<State>> entering_;
   std::vector<char> drops_out_;

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 #include <limits>
 #include <vector>
 
@@ -11,50 +13,64 @@
 
 namespace crnn::beam_search {
 
-// Logits above a bound, none in most parts of a long row.
-template <class Real>
-struct TokensAbove {
-  static constexpr int kPart = 64;
+// Rows are read in parts, of which most hold nothing that is wanted.
+constexpr int64_t kPart = 64;
 
-  // part: (count <= kPart); found: room for `count` more. Returns how many there are.
+template <class Real>
+struct PeaksOfParts {
+  // peaks: (parts)
   template <int kBytes>
-  static CRNN_INLINE void run(const Real* part, int64_t first_class, int64_t count, Real bound, int32_t blank,
-                              Token<Real>* found, int64_t* number) {
-    int64_t many = 0;
-    if (count < kPart || peak_of_short_row<kBytes>(part, count) > bound) {
-      for (int64_t i = 0; i < count; ++i) {
-        found[many] = {part[i], int32_t(first_class + i)};
-        many += (part[i] > bound) & (first_class + i != blank);
-      }
-    }
-    *number = many;
+  static CRNN_INLINE void run(const Real* row, int64_t classes, Real* peaks) {
+    for (int64_t first = 0; first < classes; first += kPart)
+      *peaks++ = largest_of_short_row<kBytes>(row + first, smaller(kPart, classes - first));
   }
 };
 
-// The best `most` tokens of a row with logits above `bound`, best first; neither the blank nor any with -inf
-// or NaN.
 template <class Real>
-void select_tokens(const Real* row, int64_t classes, Real bound, int64_t most, int32_t blank,
-                   std::vector<Token<Real>>* tokens) {
-  constexpr int64_t kPart = TokensAbove<Real>::kPart;
-  const int64_t room = std::min(classes, 2 * most) + kPart;
-  tokens->resize(room);
-  int64_t held = 0;
-  const auto keep_best = [&] {
-    std::nth_element(tokens->begin(), tokens->begin() + (most - 1), tokens->begin() + held);
-    held = most;
-    bound = (*tokens)[most - 1].logit;  // later classes need more than that
-  };
-  for (int64_t first = 0; first < classes; first += kPart) {
-    int64_t number = 0;
-    run_vectorised<TokensAbove<Real>>(row + first, first, std::min(kPart, classes - first), bound, blank,
-                                      tokens->data() + held, &number);
-    held += number;
-    if (held + kPart > room && held > most) keep_best();
+class TokenSelector {
+ public:
+  // The best `most` tokens of a row with logits above `bound`, best first; neither the blank nor any with
+  // -inf or NaN.
+  const std::vector<Token<Real>>& select(const Real* row, int64_t classes, Real bound, int64_t most,
+                                         int64_t blank) {
+    const int64_t parts = divided_up(classes, kPart);
+    const bool know_peaks = parts > most;
+    if (know_peaks) {
+      // So many parts have a token that is no worse, and one of them may be the blank.
+      peaks_.resize(parts);
+      run_vectorised<PeaksOfParts<Real>>(row, classes, peaks_.data());
+      sorted_peaks_ = peaks_;
+      std::nth_element(sorted_peaks_.begin(), sorted_peaks_.begin() + most, sorted_peaks_.end(),
+                       std::greater<Real>());
+      bound = larger(bound, std::nextafter(sorted_peaks_[most], -std::numeric_limits<Real>::infinity()));
+    }
+    const int64_t room = smaller(classes, 2 * most) + kPart;
+    tokens_.resize(room);
+    int64_t held = 0;
+    for (int64_t part = 0; part < parts; ++part) {
+      if (know_peaks && !(peaks_[part] > bound)) continue;
+      const int64_t end = smaller(classes, (part + 1) * kPart);
+      for (int64_t c = part * kPart; c < end; ++c) {
+        tokens_[held] = {row[c], int32_t(c)};
+        held += (row[c] > bound) & (c != blank);
+      }
+      if (held + kPart > room && held > most) held = keep_best(held, most, &bound);
+    }
+    if (held > most) held = keep_best(held, most, &bound);
+    tokens_.resize(held);
+    std::sort(tokens_.begin(), tokens_.end());
+    return tokens_;
   }
-  if (held > most) keep_best();
-  tokens->resize(held);
-  std::sort(tokens->begin(), tokens->end());
-}
+
+ private:
+  int64_t keep_best(int64_t held, int64_t most, Real* bound) {
+    std::nth_element(tokens_.begin(), tokens_.begin() + (most - 1), tokens_.begin() + held);
+    *bound = tokens_[most - 1].logit;  // later classes need more than that
+    return most;
+  }
+
+  std::vector<Token<Real>> tokens_;
+  std::vector<Real> peaks_, sorted_peaks_;
+};
 
 }  // namespace crnn::beam_search

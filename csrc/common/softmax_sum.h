@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "common/exp2.h"
-#include "common/gpu.h"
+#include "common/row_group.h"
 
 namespace crnn {
 
@@ -43,6 +43,28 @@ template <class Real>
 __device__ inline SoftmaxSum<Real> joined(const SoftmaxSum<Real>& a, const SoftmaxSum<Real>& b) {
   const Real peak = larger(a.peak, b.peak);
   return {peak, a.sum * softmax_term_of(a.peak, peak) + b.sum * softmax_term_of(b.peak, peak)};
+}
+
+// softmax(row)[c] = 2^((row[c] - peak) * log2(e)) * inverse_sum: a finite peak, and inverse_sum NaN if the
+// row holds NaN or +inf.
+template <class Real>
+struct RowStatistics {
+  Real peak, inverse_sum;
+};
+
+// Of a row that kRowThreads threads share, in one read; 0 and 1 for no classes, and of nothing but -inf.
+// Every thread of the block calls it.
+//
+// row: (classes) with stride
+template <int kRowThreads, class Storage>
+__device__ inline auto row_statistics(const Storage* row, int64_t stride, int classes, int thread) {
+  using Real = typename ComputeType<Storage>::Real;
+  SoftmaxSum<Real> total = SoftmaxSum<Real>::empty();
+  read_row<kRowThreads>(row, stride, classes, thread, [&](const auto& values, int) { total.add(values); });
+  total =
+      gpu::folded_over_group<kRowThreads>(total, [](const auto& a, const auto& b) { return joined(a, b); });
+  if (total.sum == 0) return RowStatistics<Real>{0, 1};
+  return RowStatistics<Real>{total.peak == kMinusInfinity<Real> ? Real(0) : total.peak, 1 / total.sum};
 }
 
 }  // namespace crnn

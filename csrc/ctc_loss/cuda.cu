@@ -1,43 +1,10 @@
 // ctc_loss on a GPU: torch's side of the launches.
-#include "common/cuda_stream.h"
 #include "ctc_loss/ctc_loss.h"
 #include "ctc_loss/kernels.cuh"
+#include "targets/located_batch.h"
 
 namespace crnn::ctc_loss {
 namespace {
-
-template <class Element>
-Element* data(const Tensor& tensor) {
-  return static_cast<Element*>(tensor.mutable_data_ptr());
-}
-
-Tensor on_host(const Tensor& tensor) {
-  return torch::stable::to(tensor, torch::stable::Device(torch::headeronly::DeviceType::CPU));
-}
-
-// Memory for `count` of Element.
-template <class Element>
-Tensor scratch(const Tensor& like, int64_t count) {
-  return new_tensor(like, {count * int64_t(sizeof(Element))}, ScalarType::Byte);
-}
-
-// A batch whose samples have been located.
-DeviceBatch located(const BatchShape& shape, int64_t blank, const Tensor& targets,
-                    const Tensor& input_lengths, const Tensor& target_lengths, const Tensor& first_label,
-                    gpu::Stream stream) {
-  const DeviceBatch batch{shape,
-                          blank,
-                          IndexView(targets),
-                          IndexView(input_lengths),
-                          IndexView(target_lengths),
-                          data<int64_t>(first_label)};
-  launch_first_label(batch, data<int64_t>(first_label), stream);
-  return batch;
-}
-
-Tensor new_first_label(const Tensor& like, const BatchShape& shape) {
-  return new_tensor(like, {shape.padded ? 0 : shape.samples}, ScalarType::Long);
-}
 
 std::tuple<Tensor, Tensor> ctc_loss_cuda(const Tensor& logits, const Tensor& targets,
                                          const Tensor& input_lengths, const Tensor& target_lengths,
@@ -52,9 +19,7 @@ std::tuple<Tensor, Tensor> ctc_loss_cuda(const Tensor& logits, const Tensor& tar
   const Reduction reduction = Reduction(reduction_code);
   const ScalarType type = compute_type(logits.scalar_type());
   const bool reduced = reduction != Reduction::kNone;
-  const Tensor first_label = new_first_label(logits, shape);
-  const DeviceBatch batch =
-      located(shape, blank, targets, input_lengths, target_lengths, first_label, device.stream());
+  const LocatedBatch batch(shape, blank, targets, input_lengths, target_lengths, device.stream());
   const Tensor loss = reduced ? new_tensor(logits, {}, type) : new_tensor(logits, {shape.samples}, type);
   const Tensor saved = new_tensor(logits, {with_grad ? saved_elements(shape) : 0}, type);
   const Tensor statistics = with_grad ? saved : new_tensor(logits, {2 * shape.frames * shape.samples}, type);
@@ -65,10 +30,10 @@ std::tuple<Tensor, Tensor> ctc_loss_cuda(const Tensor& logits, const Tensor& tar
     using State = StoredState<Real>;
     const Tensor emissions = scratch<State>(logits, emission_elements(shape));
     const Tensor stored = scratch<State>(logits, stored_elements(shape, with_grad));
-    const Tensor states = scratch<State>(logits, state_elements(batch));
+    const Tensor states = scratch<State>(logits, state_elements(shape));
     const RecursionMemory<Real> memory{data<State>(emissions), data<State>(stored), data<State>(states),
                                        Saved<Real>(data<Real>(statistics), shape)};
-    launch_ctc_loss<Storage, Real>(Rows<const Storage>(logits.const_data_ptr(), logits), batch, normalize,
+    launch_ctc_loss<Storage, Real>(Rows<const Storage>(logits.const_data_ptr(), logits), *batch, normalize,
                                    memory, LossOptions{reduction, zero_infinity, with_grad}, data<Real>(loss),
                                    data<double>(terms), device.stream());
   });
@@ -83,9 +48,7 @@ Tensor ctc_loss_backward_cuda(const Tensor& grad_loss, const Tensor& logits, con
   const Reduction reduction = Reduction(reduction_code);
   check_backward(grad_loss, logits, saved, shape, reduction);
   const DeviceScope device(logits, kOp);
-  const Tensor first_label = new_first_label(logits, shape);
-  const DeviceBatch batch =
-      located(shape, blank, targets, input_lengths, target_lengths, first_label, device.stream());
+  const LocatedBatch batch(shape, blank, targets, input_lengths, target_lengths, device.stream());
   const Tensor gradient = torch::stable::empty_like(logits);
   const Tensor scales = new_tensor(logits, {shape.samples}, compute_type(logits.scalar_type()));
   const Tensor occurrences = scratch<Occurrence>(logits, shape.labels);
@@ -94,7 +57,7 @@ Tensor ctc_loss_backward_cuda(const Tensor& grad_loss, const Tensor& logits, con
     using Real = typename ComputeType<Storage>::Real;
     launch_ctc_loss_backward<Storage, Real>(
         Rows<const Storage>(logits.const_data_ptr(), logits),
-        Rows<Storage>(data<Storage>(gradient), gradient), batch, normalize, reduction,
+        Rows<Storage>(data<Storage>(gradient), gradient), *batch, normalize, reduction,
         static_cast<const Real*>(grad_loss.const_data_ptr()),
         reduction == Reduction::kNone ? grad_loss.stride(0) : 0,
         Saved<const Real>(static_cast<const Real*>(saved.const_data_ptr()), shape), data<Real>(scales),

@@ -14,36 +14,17 @@ namespace crnn::ctc_loss {
 
 // Elements of the scratch memory of a forward pass, each of 2 * sizeof(Real) bytes.
 inline int64_t emission_elements(const BatchShape& shape) {
-  return shape.frames * (shape.labels + shape.samples);
+  return shape.frames * (shape.labels + shape.texts());
 }
 inline int64_t stored_elements(const BatchShape& shape, bool with_grad) {
   return with_grad ? shape.frames * shape.labels : 0;
 }
-inline int64_t state_elements(const DeviceBatch& batch) {
-  const bool needed = batch.shape.most_labels() + 1 > kFourWarps;
-  return needed ? kStatesPerPair * (batch.shape.labels + batch.shape.samples) : 0;
+inline int64_t state_elements(const BatchShape& shape) {
+  const bool needed = shape.most_labels() + 1 > kFourWarps;
+  return needed ? kStatesPerPair * (shape.labels + shape.texts()) : 0;
 }
 
-// Calls launch_with(kMostPairs as an integral_constant): the smallest recursion kernel for all targets that
-// shapes allow.
-template <class LaunchWith>
-void with_most_pairs(int64_t most_pairs, const LaunchWith& launch_with) {
-  if (most_pairs <= gpu::kWarp) {
-    launch_with(std::integral_constant<int64_t, gpu::kWarp>{});
-  } else if (most_pairs <= 2 * gpu::kWarp) {
-    launch_with(std::integral_constant<int64_t, 2 * gpu::kWarp>{});
-  } else if (most_pairs <= kOneWarp) {
-    launch_with(std::integral_constant<int64_t, kOneWarp>{});
-  } else if (most_pairs <= kFourWarps / 2) {
-    launch_with(std::integral_constant<int64_t, kFourWarps / 2>{});
-  } else if (most_pairs <= kFourWarps) {
-    launch_with(std::integral_constant<int64_t, kFourWarps>{});
-  } else {
-    launch_with(std::integral_constant<int64_t, INT64_MAX>{});
-  }
-}
-
-// logits: (T, N, C); losses: (N), or () with a reduction; terms: (N) with a reduction, scratch
+// logits: (T, N, C); losses: (texts), or () with a reduction; terms: (texts) with a reduction, scratch
 template <class Storage, class Real>
 void launch_ctc_loss(const Rows<const Storage>& logits, const DeviceBatch& batch, bool normalize,
                      const RecursionMemory<Real>& memory, const LossOptions& options, Real* losses,
@@ -54,12 +35,12 @@ void launch_ctc_loss(const Rows<const Storage>& logits, const DeviceBatch& batch
     gpu::launch(emissions_kernel<row_threads(), Storage, Real>, blocks, kRowBlock, 0, stream, logits, batch,
                 normalize, memory.saved.peak, memory.saved.inverse_sum, memory.emissions, posterior);
   });
-  with_most_pairs(batch.shape.most_labels() + 1, [&](auto most_pairs) {
-    gpu::launch(recursion_kernel<most_pairs(), Real>, shape.samples, threads_for(most_pairs()), 0, stream,
+  with_most_pairs(shape.most_labels() + 1, [&](auto most_pairs) {
+    gpu::launch(recursion_kernel<most_pairs(), Real>, shape.texts(), threads_for(most_pairs()), 0, stream,
                 batch, memory, options, losses, terms);
   });
   if (options.reduction == Reduction::kNone) return;
-  gpu::launch(reduction_kernel<Real>, 1, kReductionBlock, 0, stream, terms, shape.samples,
+  gpu::launch(reduction_kernel<Real>, 1, kReductionBlock, 0, stream, terms, shape.texts(),
               options.reduction == Reduction::kMean, losses);
 }
 

@@ -1,4 +1,4 @@
-// The recursion on a GPU: a block a sample, half of it alpha, half of it beta.
+// The recursion on a GPU: a block a text, half of it alpha, half of it beta.
 #pragma once
 
 #include "ctc_loss/emissions.cuh"
@@ -6,25 +6,21 @@
 #include "ctc_loss/register_side.cuh"
 #include "ctc_loss/saved.h"
 #include "targets/device_batch.h"
+#include "targets/size_classes.cuh"
 
 namespace crnn::ctc_loss {
-
-// The classes of sizes: most pairs of a target whose states fit the registers. Up to kOneWarp a side is one
-// warp, with 1, 2 or 4 pairs a lane; up to kFourWarps it is four, with 2 or 4; a longer one has its states in
-// memory.
-constexpr int kOneWarp = 4 * gpu::kWarp, kFourWarps = 16 * gpu::kWarp;
 
 // Threads of a block, by the most pairs that a kernel is made for.
 constexpr int threads_for(int64_t most_pairs) {
   return most_pairs <= kOneWarp ? 2 * gpu::kWarp : 8 * gpu::kWarp;
 }
 
-// What the recursion reads and writes of all samples.
+// What the recursion reads and writes of all texts.
 template <class Real>
 struct RecursionMemory {
-  StoredState<Real>* emissions;  // T * (labels + N), see emissions_of
+  StoredState<Real>* emissions;  // T * (labels + texts), see emissions_of
   StoredState<Real>* stored;     // T * labels; null if no gradient is needed
-  StoredState<Real>* states;     // kStatesPerPair * (labels + N), where a target may be that long
+  StoredState<Real>* states;     // kStatesPerPair * (labels + texts), where a target may be that long
   Saved<Real> saved;             // without a gradient its statistics alone
 };
 
@@ -32,6 +28,7 @@ struct LossOptions {
   Reduction reduction;
   bool zero_infinity;
   bool with_grad;
+  bool negated = false;  // log-probabilities, for Reduction::kNone
 };
 
 // Negative log-likelihood of the target, +inf if it is impossible. With `with_grad`, strip.occupancy is
@@ -55,51 +52,36 @@ __device__ __forceinline__ double walk_both_ways(Side side, const Strip<Real>& s
   return 0 - kLn2 * (double(z.exponent) + gpu::log2(z.mantissa));  // 0, and not -0, for a certain target
 }
 
-// The same by the class of sizes that the target has, of those up to kMostPairs. states: of all samples;
-// first_pair: how many pairs the samples before this one have.
+// The same by the class of sizes that the target has, of those up to kMostPairs. states: of all texts;
+// first_pair: how many pairs the texts before this one have.
 template <int64_t kMostPairs, class Real, class Skips>
 __device__ __forceinline__ double loss_of(const Strip<Real>& strip, const Skips& skips,
                                           StoredState<Real>* states, int64_t first_pair, bool with_grad) {
   constexpr int kThreads = threads_for(kMostPairs);
   const int thread = threadIdx.x;
-  const auto in_registers = [&](auto pairs, auto warps) {
-    using Side = RegisterSide<Real, pairs(), warps()>;
-    return walk_both_ways<kThreads>(Side(strip, thread, skips), strip, with_grad);
-  };
-  constexpr std::integral_constant<int, 1> k1;
-  constexpr std::integral_constant<int, 2> k2;
-  constexpr std::integral_constant<int, 4> k4;
-  const int64_t pairs = strip.length + 1;
-  if (kMostPairs <= gpu::kWarp || pairs <= gpu::kWarp) return in_registers(k1, k1);
-  if constexpr (kMostPairs > gpu::kWarp) {
-    if (kMostPairs <= 2 * gpu::kWarp || pairs <= 2 * gpu::kWarp) return in_registers(k2, k1);
-  }
-  if constexpr (kMostPairs > 2 * gpu::kWarp) {
-    if (kMostPairs <= kOneWarp || pairs <= kOneWarp) return in_registers(k4, k1);
-  }
-  if constexpr (kMostPairs > kOneWarp) {
-    if (kMostPairs <= kFourWarps / 2 || pairs <= kFourWarps / 2) return in_registers(k2, k4);
-  }
-  if constexpr (kMostPairs > kFourWarps / 2) {
-    if (kMostPairs <= kFourWarps || pairs <= kFourWarps) return in_registers(k4, k4);
-  }
-  if constexpr (kMostPairs > kFourWarps) {
-    using Side = MemorySide<Real, kThreads / 2, Skips>;
-    return walk_both_ways<kThreads>(Side(strip, thread, skips, states + kStatesPerPair * first_pair), strip,
-                                    with_grad);
-  }
+  return by_size<kMostPairs>(
+      strip.length + 1,
+      [&](auto pairs, auto warps) {
+        using Side = RegisterSide<Real, pairs(), warps()>;
+        return walk_both_ways<kThreads>(Side(strip, thread, skips), strip, with_grad);
+      },
+      [&] {
+        using Side = MemorySide<Real, kThreads / 2, Skips>;
+        return walk_both_ways<kThreads>(Side(strip, thread, skips, states + kStatesPerPair * first_pair),
+                                        strip, with_grad);
+      });
 }
 
 // Whether the rows' statistics and the labels allow a loss that is a number. All threads of the block get it.
 template <class Real>
-__device__ inline bool is_sound(const DeviceBatch& batch, int64_t n, const DeviceText& sample,
+__device__ inline bool is_sound(const DeviceBatch& batch, int64_t m, const DeviceText& text,
                                 const Real* inverse_sums) {
-  bool sound = sample.valid;
+  bool sound = text.valid;
   if (sound) {
-    for (int64_t t = threadIdx.x; t < sample.frames; t += blockDim.x)
+    for (int64_t t = threadIdx.x; t < text.frames; t += blockDim.x)
       sound &= inverse_sums[t] == inverse_sums[t];
-    for (int64_t i = threadIdx.x; i < sample.length; i += blockDim.x)
-      sound &= is_label(batch.label(n, sample, i), batch.shape.classes, batch.blank);
+    for (int64_t i = threadIdx.x; i < text.length; i += blockDim.x)
+      sound &= is_label(batch.label(m, text, i), batch.shape.classes, batch.blank);
   }
   return !__syncthreads_or(!sound);
 }
@@ -119,39 +101,40 @@ __device__ inline void mark(const BatchShape& shape, int64_t n, const DeviceText
   for (int64_t i = threadIdx.x; i < sample.frames * sample.length; i += blockDim.x) posterior[i] = 0;
 }
 
-// The loss of each sample. losses: (N), for Reduction::kNone; terms: (N), for the others each one's share.
+// The loss of each text. losses: (texts), for Reduction::kNone; terms: (texts), for the others each one's
+// share.
 template <int64_t kMostPairs, class Real>
 __global__ void __launch_bounds__(threads_for(kMostPairs))
     recursion_kernel(DeviceBatch batch, RecursionMemory<Real> memory, LossOptions options, Real* losses,
                      double* terms) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const BatchShape& shape = batch.shape;
-  const int64_t n = blockIdx.x;
-  const DeviceText sample = batch.text(n, n);
-  const int64_t labels_before = shape.frames * sample.first_label;
+  const int64_t m = blockIdx.x;
+  const DeviceText text = batch.text(m, m / shape.texts_per_sample);
+  const int64_t labels_before = shape.frames * text.first_label;
   const bool with_grad = options.with_grad;
   const auto skips = [&](int64_t a, int64_t b) {
-    return may_skip_blank(int32_t(batch.label(n, sample, a)), int32_t(batch.label(n, sample, b)));
+    return may_skip_blank(int32_t(batch.label(m, text, a)), int32_t(batch.label(m, text, b)));
   };
 
   double loss = std::numeric_limits<double>::quiet_NaN();
-  if (is_sound(batch, n, sample, memory.saved.inverse_sum + n * shape.frames)) {
-    const Strip<Real> strip{sample.frames, sample.length, emissions_of(memory.emissions, shape, n, sample),
+  if (is_sound(batch, m, text, memory.saved.inverse_sum + m * shape.frames)) {
+    const Strip<Real> strip{text.frames, text.length, emissions_of(memory.emissions, shape, m, text),
                             with_grad ? memory.stored + labels_before : nullptr,
                             with_grad ? memory.saved.posterior + labels_before : nullptr};
     // No path is shorter than its target, and no class of sizes holds a longer one.
-    loss = sample.length > sample.frames
+    loss = text.length > text.frames
                ? kInfinity
-               : loss_of<kMostPairs>(strip, skips, memory.states, sample.first_label + n, with_grad);
+               : loss_of<kMostPairs>(strip, skips, memory.states, text.first_label + m, with_grad);
   }
   const bool no_gradient = options.zero_infinity && loss == kInfinity;
-  if (with_grad && !(loss < kInfinity)) mark(shape, n, sample, no_gradient, memory.saved);
+  if (with_grad && !(loss < kInfinity)) mark(shape, m, text, no_gradient, memory.saved);
   if (threadIdx.x != 0) return;
   if (no_gradient) loss = 0;
   if (options.reduction == Reduction::kNone) {
-    losses[n] = Real(loss);
+    losses[m] = Real(options.negated ? 0 - loss : loss);  // 0, and not -0, for a certain text
   } else {
-    terms[n] = loss * weight(shape, sample.length, options.reduction);
+    terms[m] = loss * weight(shape, text.length, options.reduction);
   }
 }
 

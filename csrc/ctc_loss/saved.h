@@ -8,7 +8,8 @@ namespace crnn::ctc_loss {
 enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };
 
 // What the forward pass keeps for the backward pass, one tensor of the computing type:
-//   peak (N, T), inverse_sum (N, T): the statistics of each row, see common/rows.h;
+//   peak (N, T), inverse_sum (N, T): the statistics of each row, see common/rows.h (on a GPU, where a sample
+//   has several texts, which have no gradient, those of each text);
 //   posterior: sample n's label occupancies (T_n, S_n) begin at frames * (its first label's index in
 //   targets).
 // A sample without a gradient has peak +inf, one whose gradient is NaN has peak NaN, in each of its live
@@ -25,8 +26,8 @@ struct Saved {
 
   CRNN_INLINE Saved(Real* data, const BatchShape& shape)
       : peak(data),
-        inverse_sum(peak + shape.frames * shape.samples),
-        posterior(inverse_sum + shape.frames * shape.samples) {}
+        inverse_sum(peak + shape.frames * shape.texts()),
+        posterior(inverse_sum + shape.frames * shape.texts()) {}
 };
 
 // The weight of a sample's loss in the result.

@@ -2,6 +2,7 @@
 // are computed once.
 #include "ctc_loss/emissions.h"
 #include "ctc_loss/loss.h"
+#include "log_probability/log_probability.h"
 #include "targets/batch.h"
 #include "targets/sharing.h"
 
@@ -9,8 +10,6 @@ namespace crnn::log_probability {
 namespace {
 
 using namespace ctc_loss;
-
-constexpr const char* kOp = "log_probability";
 
 // log_p: (M,)
 template <class Storage, class Real>

@@ -23,6 +23,12 @@ struct DeviceBatch {
   // (N * K), of concatenated targets; above shape.labels where it cannot be told. See first_label.cuh.
   const int64_t* first_label;
 
+  // Of sample n: all of them, where their number breaks its rule.
+  CRNN_INLINE int64_t live_frames(int64_t n) const {
+    const int64_t frames = input_lengths(n);
+    return is_possible_length(frames, shape.frames) ? frames : shape.frames;
+  }
+
   // Text m, which is one of sample n.
   CRNN_INLINE DeviceText text(int64_t m, int64_t n) const {
     const int64_t frames = input_lengths(n), length = target_lengths(m);

@@ -92,7 +92,9 @@ NGrams ArpaReader::finish() {
   if (std::isnan(unknown)) unknown = float(kNoUnknownWord * kLn10);
   ngrams_.order = int32_t(counts_.size());
   ngrams_.complete();
-  return std::move(ngrams_);
+  NGrams ngrams = std::move(ngrams_);
+  *this = ArpaReader();
+  return ngrams;
 }
 
 void ArpaReader::read_line(std::string_view line) {

@@ -17,7 +17,7 @@ class ArpaReader {
   ArpaReader();
 
   void read(std::string_view chunk);
-  // The n-grams, once the whole file has been read; the reader is then used up.
+  // The n-grams, once the whole file has been read; the reader is then as new.
   NGrams finish();
 
   // How many lines have ended so far.

@@ -31,6 +31,9 @@ class Found(NamedTuple):
     margin: float
     """How close the closest decision was: the smallest difference between two numbers that differ and whose
     order decided something. A search in another precision may go another way where it is tiny."""
+    has_ties: bool
+    """Whether the order of equal scores decided something. A search in another precision may find them
+    different, unless they came about in the same way, as those of texts in tokens that are always equal."""
 
 
 class NoWeight:
@@ -63,10 +66,11 @@ def _distance(numbers, edge):
 
 
 def _cut(ordered, count, key):
-    """The first `count` of them, and by how much the cut was decided."""
+    """The first `count` of them, by how much the cut was decided, and whether by a tie."""
     if len(ordered) <= count:
-        return ordered, INF
-    return ordered[:count], _distance(map(key, ordered), key(ordered[count - 1]))
+        return ordered, INF, False
+    edge = key(ordered[count - 1])
+    return ordered[:count], _distance(map(key, ordered), edge), key(ordered[count]) == edge
 
 
 def _extending_tokens(row, blank, top_k, min_logp):
@@ -75,7 +79,7 @@ def _extending_tokens(row, blank, top_k, min_logp):
     margin = INF
     if top_k is not None:
         best = sorted(tokens, key=lambda token: (-row[token], token))
-        tokens, margin = _cut(best, top_k, row.__getitem__)
+        tokens, margin, _ = _cut(best, top_k, row.__getitem__)
     if min_logp is not None:
         margin = min(margin, _distance(row, min_logp))
         tokens = [token for token in tokens if row[token] >= min_logp]
@@ -108,8 +112,8 @@ def beam_search(
 ):
     """Found: the n-best texts of (T, C) log-probabilities, a list of lists."""
     if any(math.isnan(x) or x == INF for row in log_probs for x in row):
-        return Found([INVALID] * nbest, INF)
-    margin = INF
+        return Found([INVALID] * nbest, INF, False)
+    margin, has_ties = INF, False
     beam = [_Candidate(0.0, True, 0, -1, (), 0.0, -INF)]  # by rank
     for row in log_probs:
         extending, closest = _extending_tokens(row, blank, token_top_k, token_min_logp)
@@ -144,8 +148,8 @@ def beam_search(
             floor = candidates[0].score - beam_threshold
             margin = min(margin, _distance((c.score for c in candidates), floor))
             candidates = [c for c in candidates if c.score >= floor]
-        beam, closest = _cut(candidates, beam_size, lambda candidate: candidate.score)
-        margin = min(margin, closest)
+        beam, closest, by_a_tie = _cut(candidates, beam_size, lambda candidate: candidate.score)
+        margin, has_ties = min(margin, closest), has_ties or by_a_tie
 
     hypotheses = []
     for prefix in beam:
@@ -153,8 +157,8 @@ def beam_search(
         hypotheses.append(Hypothesis(prefix.text, log_prob + weight.whole(prefix.text), log_prob))
     hypotheses = best_first(hypotheses)
     for a, b in itertools.pairwise(hypotheses[: nbest + 1]):
-        margin = min(margin, _distance([a.score], b.score))
-    return Found((hypotheses + [MISSING] * nbest)[:nbest], margin)
+        margin, has_ties = min(margin, _distance([a.score], b.score)), has_ties or a.score == b.score
+    return Found((hypotheses + [MISSING] * nbest)[:nbest], margin, has_ties)
 
 
 def best_first(hypotheses):

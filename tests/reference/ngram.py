@@ -60,7 +60,8 @@ def back_off_models(draw, for_kenlm=False):
     """Models over letters, pruned at random: they may lack n-grams that longer ones begin or end with.
 
     KenLM reads no unigram models, and none that lack n-grams that longer ones begin with. It has room for few
-    that lack those which longer ones end with, so that there are n-grams of other words too.
+    that lack those which longer ones end with, so that there are n-grams of other words too; and such n-grams
+    must not get a probability above 1 by back-off.
     """
     order = draw(st.integers(2 if for_kenlm else 1, 5))
     letters = "abcd"[: draw(st.integers(1, 4))]
@@ -68,12 +69,9 @@ def back_off_models(draw, for_kenlm=False):
     random = draw(st.randoms(use_true_random=False))
 
     def weights(length, word):
-        log_prob = -99.0 if word == "<s>" else random.choice([0.0, -3.0]) if random.random() < 0.1 else None
-        back_off = random.choice([0.0, 0.0, -1.0, 0.5, None]) if length < order else 0.0
-        return (
-            -4 * random.random() if log_prob is None else log_prob,
-            -2 * random.random() if back_off is None else back_off,
-        )
+        log_prob = -99.0 if word == "<s>" else random.choice([0.0, -3.0, *[-4 * random.random()] * 8])
+        back_off = random.choice([0.0, 0.0, -1.0, 0.0 if for_kenlm else 0.5, -2 * random.random()])
+        return log_prob, back_off if length < order else 0.0
 
     ngrams = {(word,): weights(1, word) for word in [*words, "<s>", "</s>"]}
     for length in range(2, order + 1):

@@ -41,62 +41,36 @@ class TokenCount:
     whole = so_far
 
 
-class BackOffModel:
-    """An n-gram model as ARPA files define it: {n-gram: (log10 P, log10 back-off)}, n-grams tuples of str."""
-
-    def __init__(self, ngrams):
-        self.ngrams = ngrams
-        self.order = max(map(len, ngrams))
-
-    def log10(self, word, context):
-        """log10 P(word | the words before it)."""
-        ngram = (*context, word)
-        if ngram in self.ngrams:
-            return self.ngrams[ngram][0]
-        if not context:
-            return self.ngrams[("<unk>",)][0]
-        return self.ngrams.get(context, (0.0, 0.0))[1] + self.log10(word, context[1:])
-
-    def total(self, words, start, stop):
-        """ln P of words start to stop, each given those before it, from <s> on."""
-        named = [word if (word,) in self.ngrams else "<unk>" for word in words]
-        total = 0.0
-        for i in range(start, stop):
-            context = tuple(named[max(0, i - self.order + 1) : i]) if self.order > 1 else ()
-            total += self.log10(named[i], context)
-        return total * math.log(10)
-
-
 class TokenModel:
-    """A back-off model whose words are the token classes' names."""
+    """A `reference.ngram.BackOffModel` over the names of the token classes."""
 
     def __init__(self, model, names):
         self.model, self.names = model, names
 
+    def _score(self, text, eos):
+        return self.model.score([self.names[token] for token in text], eos=eos)
+
     def so_far(self, prefix):
-        words = ["<s>", *(self.names[token] for token in prefix)]
-        return self.model.total(words, 1, len(words))
+        return self._score(prefix, eos=False)
 
     def whole(self, text):
-        words = ["<s>", *(self.names[token] for token in text), "</s>"]
-        return self.model.total(words, 1, len(words))
+        return self._score(text, eos=True)
 
 
 class WordModel:
-    """A back-off model over words, which count when they end; {word as a tuple of tokens: its name}."""
+    """The same over words, which count when they end; names: {word as a tuple of tokens: its name}."""
 
     def __init__(self, model, names, separators):
         self.model, self.names, self.separators = model, names, separators
 
-    def _total(self, words, end):
-        names = [self.names.get(word, "<unk>") for word in words if word]
-        return self.model.total(["<s>", *names, *end], 1, 1 + len(names) + len(end))
+    def _score(self, words, eos):
+        return self.model.score([self.names.get(word, "<unk>") for word in words if word], eos=eos)
 
     def so_far(self, prefix):
-        return self._total(words_of(prefix, self.separators)[:-1], [])
+        return self._score(words_of(prefix, self.separators)[:-1], eos=False)
 
     def whole(self, text):
-        return self._total(words_of(text, self.separators), ["</s>"])
+        return self._score(words_of(text, self.separators), eos=True)
 
 
 class Words:
@@ -124,8 +98,8 @@ class Words:
 class HotWords:
     """A nat for each token of each occurrence of a hot word, and, until it ends, of one that is being spelt.
 
-    With separators an occurrence is a whole word, and ends with a separator or the text; without, it is any
-    part of the text.
+    With separators an occurrence is a whole word, or a phrase whose separators do not count, and ends with
+    a separator or the text; without, it is any part of the text.
     """
 
     def __init__(self, words, separators=()):
@@ -135,26 +109,29 @@ class HotWords:
     def _written(self, text):
         return "".join(" " if token in self.separators else chr(0x100 + token) for token in text)
 
-    def _tokens_of_occurrences(self, text, end):
+    def _finished(self, text, end):
         start = r"(?<![^ ])" if self.separators else ""
         found = {word: re.findall(f"(?={start}{re.escape(word)}{end})", text) for word in self.words}
-        return sum(len(word) * len(occurrences) for word, occurrences in found.items())
+        return sum(_tokens(word) * len(occurrences) for word, occurrences in found.items())
 
-    def _tokens_being_spelt(self, text):
-        """Of the longest end of the text that is the beginning of an occurrence, but not all of one."""
+    def _being_spelt(self, text):
+        """The tokens of the longest end of the text that is the beginning of an occurrence, but not all."""
         for start in range(len(text)):
             spelt = text[start:]
             if self.separators and text[start - 1 : start] not in ("", " "):
                 continue
             # A word that lacks nothing but its separator is still being spelt.
             if any(word.startswith(spelt) and (self.separators or word != spelt) for word in self.words):
-                return len(spelt)
+                return _tokens(spelt)
         return 0
 
     def so_far(self, prefix):
         text = self._written(prefix)
-        finished = self._tokens_of_occurrences(text, "(?= )" if self.separators else "")
-        return finished + self._tokens_being_spelt(text)
+        return self._finished(text, "(?= )" if self.separators else "") + self._being_spelt(text)
 
     def whole(self, text):
-        return self._tokens_of_occurrences(self._written(text), r"(?![^ ])" if self.separators else "")
+        return self._finished(self._written(text), r"(?![^ ])" if self.separators else "")
+
+
+def _tokens(written):
+    return len(written) - written.count(" ")

@@ -344,7 +344,7 @@ class Run {
                const DeviceTensor<Real>& saved, bool with_grad) {
     const DeviceTensor<State> emissions({ctc::emission_elements(shape_)});
     const DeviceTensor<State> stored({ctc::stored_elements(shape_, with_grad)});
-    const DeviceTensor<State> states({ctc::state_elements(batch)});
+    const DeviceTensor<State> states({ctc::state_elements(shape_)});
     const DeviceTensor<double> terms({reduced_ ? shape_.samples : 0});
     const DeviceTensor<Real> loss({reduced_ ? 1 : shape_.samples});
     const ctc::RecursionMemory<Real> memory{emissions.data(), stored.data(), states.data(),

@@ -1,0 +1,144 @@
+// The best path of each text on a GPU, and what is told of it: a block a text.
+#pragma once
+
+#include "align/memory_lattice.cuh"
+#include "align/register_lattice.cuh"
+#include "targets/lattice.h"
+#include "targets/size_classes.cuh"
+
+namespace crnn::align {
+
+// Threads of a block, by the most pairs that a kernel is made for.
+constexpr int threads_for(int64_t most_pairs) {
+  return most_pairs <= kFourWarps ? 4 * gpu::kWarp : 8 * gpu::kWarp;
+}
+
+// The state in which the best path ends, or -1 if there is none. The block's threads call it together, and
+// see all moves afterwards.
+template <class Lattice>
+__device__ __forceinline__ int64_t walk_to_the_end(Lattice lattice, int64_t length) {
+  GPU_SHARED(last_blank, double);
+  GPU_SHARED(last_label, double);
+  if (threadIdx.x == 0) last_label = kImpossible;  // stays, of a text without labels
+  __syncthreads();
+  lattice.walk();
+  lattice.put_last(&last_blank, &last_label);
+  __syncthreads();
+  const bool possible = larger(last_blank, last_label) > kImpossible;
+  return possible ? last_state(length, last_blank, last_label) : -1;
+}
+
+// The way back from the state at the last frame, by one warp. Within 32 frames a path comes through no more
+// than 32 pairs: each lane reads what the moves say of one of them, and the lanes ask each other.
+//
+// path: (T_n)
+template <class Real>
+__device__ inline void trace(const Strip<Real>& strip, int64_t state, int32_t* path) {
+  constexpr int kFrames = kFramesPerWord<Word>, kWords = gpu::kWarp / kFrames;
+  const int lane = threadIdx.x;
+  for (int64_t chunk = (strip.frames - 1) / gpu::kWarp; chunk >= 0; --chunk) {
+    const int64_t begin = chunk * gpu::kWarp, first_pair = state / 2;
+    Word words[kWords];
+    for (int w = 0; w < kWords; ++w) {
+      const int64_t t = begin + w * kFrames;
+      const bool is_there = t < strip.frames && lane <= first_pair;
+      words[w] = is_there ? strip.word(t, first_pair - lane) : 0;
+    }
+    int32_t mine = 0;
+#pragma unroll
+    for (int u = gpu::kWarp - 1; u >= 0; --u) {
+      if (begin + u >= strip.frames) continue;
+      if (lane == u) mine = int32_t(state);
+      const Word word = __shfl_sync(gpu::kAllLanes, words[u / kFrames], int(first_pair - state / 2));
+      state -= move_into(state, u, word);
+    }
+    if (begin + lane < strip.frames) path[begin + lane] = mine;
+  }
+}
+
+// What is told of text m, which is one of sample n, and has a path.
+//
+// path: (T_n)
+template <int kThreads, class Real>
+__device__ inline void tell(const DeviceBatch& batch, int64_t m, int64_t n, const DeviceText& text,
+                            const Strip<Real>& strip, const Memory<Real>& memory, const int32_t* path,
+                            const Aligned<Real>& aligned) {
+  const Real* peak = memory.peak + n * batch.shape.frames;
+  const Real* log_share = memory.log_share + n * batch.shape.frames;
+  const auto logp_at = [&](int64_t t, int64_t state) {
+    const Real logit = state % 2 != 0 ? strip.label_logit(t, state / 2) : strip.blank_logit(t);
+    return (logit - peak[t]) + log_share[t];
+  };
+  double score = 0;
+  for (int64_t t = threadIdx.x; t < strip.frames; t += kThreads) {
+    const int64_t state = path[t], label = state / 2;
+    const bool on_label = state % 2 != 0;
+    score += logp_at(t, state);
+    aligned.put_token(m, t, on_label ? batch.label(m, text, label) : batch.blank);
+    // A span is told by the thread that has its first frame.
+    if (!on_label || (t > 0 && path[t - 1] == state)) continue;
+    Span span{t};
+    int64_t end = t;
+    for (; end < strip.frames && path[end] == state; ++end) span.add(end, logp_at(end, state));
+    aligned.put_span(m, label, span, end);
+  }
+  score = gpu::folded_over_group<kThreads>(score, [](double a, double b) { return a + b; });
+  if (threadIdx.x == 0) aligned.scores[m] = Real(score);
+}
+
+// Whether the rows and labels of a text allow a score that is a number. All threads of the block get it.
+template <class Real>
+__device__ inline bool is_sound(const DeviceBatch& batch, int64_t m, const DeviceText& text,
+                                const Strip<Real>& strip) {
+  bool sound = text.valid;
+  if (sound) {
+    for (int64_t t = threadIdx.x; t < text.frames; t += blockDim.x)
+      sound &= strip.blank_logit(t) == strip.blank_logit(t);
+    for (int64_t i = threadIdx.x; i < text.length; i += blockDim.x)
+      sound &= is_label(batch.label(m, text, i), batch.shape.classes, batch.blank);
+  }
+  return !__syncthreads_or(!sound);
+}
+
+template <int64_t kMostPairs, class Real>
+__global__ void __launch_bounds__(threads_for(kMostPairs))
+    path_kernel(DeviceBatch batch, Memory<Real> memory, Aligned<Real> aligned) {
+  constexpr int kThreads = threads_for(kMostPairs);
+  const BatchShape& shape = batch.shape;
+  const int64_t m = blockIdx.x, n = m / shape.texts_per_sample;
+  const DeviceText text = batch.text(m, n);
+  const Strip<Real> strip = memory.strip(shape, m, text);
+  const auto skips = [&](int64_t a, int64_t b) {
+    return may_skip_blank(int32_t(batch.label(m, text, a)), int32_t(batch.label(m, text, b)));
+  };
+
+  const bool sound = is_sound(batch, m, text, strip);
+  int64_t last = -1;
+  // No path is shorter than its text, and no class of sizes holds a longer one.
+  if (sound && text.length <= text.frames) {
+    last = by_size<kMostPairs>(
+        strip.pairs(),
+        [&](auto pairs, auto warps) {
+          return walk_to_the_end(RegisterLattice<Real, pairs(), warps()>(strip, skips), text.length);
+        },
+        [&] {
+          Pair<double>* states = memory.states + 2 * (text.first_label + m);
+          return walk_to_the_end(MemoryLattice(strip, skips, states), text.length);
+        });
+  }
+  const bool found = last >= 0;
+  if (found) {
+    int32_t* path = memory.path + m * shape.frames;
+    if (threadIdx.x < gpu::kWarp) trace(strip, last, path);
+    __syncthreads();
+    tell<kThreads>(batch, m, n, text, strip, memory, path, aligned);
+  } else if (threadIdx.x == 0) {
+    aligned.scores[m] = sound ? Real(kImpossible) : std::numeric_limits<Real>::quiet_NaN();
+  }
+  for (int64_t t = (found ? text.frames : 0) + threadIdx.x; t < shape.frames; t += kThreads)
+    aligned.put_dead_frame(m, t);
+  for (int64_t i = (found ? text.length : 0) + threadIdx.x; i < aligned.columns; i += kThreads)
+    aligned.put_padding(m, i);
+}
+
+}  // namespace crnn::align

@@ -1,0 +1,47 @@
+// One text as the kernels of align see it.
+#pragma once
+
+#include "align/path.h"
+#include "targets/device_batch.h"
+
+namespace crnn::align {
+
+// The words of moves on a GPU.
+using Word = uint32_t;
+
+inline CRNN_HOST_DEVICE int64_t words_for(int64_t frames) {
+  return (frames + kFramesPerWord<Word> - 1) / kFramesPerWord<Word>;
+}
+
+template <class Real>
+struct Strip {
+  int64_t frames, length;
+  const Real* logits;  // (T_n, S_m + 1): of the labels, then of blank
+  Word* moves;         // (words_for(T_n), S_m + 1)
+
+  CRNN_INLINE int64_t pairs() const { return length + 1; }
+  CRNN_INLINE Real label_logit(int64_t t, int64_t i) const { return logits[t * pairs() + i]; }
+  CRNN_INLINE Real blank_logit(int64_t t) const { return logits[t * pairs() + length]; }
+  CRNN_INLINE Word& word(int64_t t, int64_t pair) const {
+    return moves[t / kFramesPerWord<Word> * pairs() + pair];
+  }
+};
+
+// What all texts have of memory. Those of a text begin behind those of the texts before it.
+template <class Real>
+struct Memory {
+  Real* logits;          // T * (labels + texts)
+  Real* peak;            // (N, T): log_softmax(row)[c] = (row[c] - peak) + log_share,
+  Real* log_share;       // (N, T): 0 and 0 where rows are taken as they are
+  Word* moves;           // words_for(T) * (labels + texts)
+  Pair<double>* states;  // 2 * (labels + texts), where a text may be too long for registers
+  int32_t* path;         // (texts, T): the state at each frame
+
+  CRNN_INLINE Strip<Real> strip(const BatchShape& shape, int64_t m, const DeviceText& text) const {
+    const int64_t first_pair = text.first_label + m;
+    return {text.frames, text.length, logits + shape.frames * first_pair,
+            moves + words_for(shape.frames) * first_pair};
+  }
+};
+
+}  // namespace crnn::align

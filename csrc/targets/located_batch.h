@@ -1,0 +1,47 @@
+// A batch on a GPU on torch's side, with what its kernels need of memory.
+#pragma once
+
+#include "common/cuda_stream.h"
+#include "targets/batch.h"
+#include "targets/first_label.cuh"
+
+namespace crnn {
+
+template <class Element>
+Element* data(const Tensor& tensor) {
+  return static_cast<Element*>(tensor.mutable_data_ptr());
+}
+
+// Memory for `count` of Element.
+template <class Element>
+Tensor scratch(const Tensor& like, int64_t count) {
+  return new_tensor(like, {count * int64_t(sizeof(Element))}, ScalarType::Byte);
+}
+
+inline Tensor on_host(const Tensor& tensor) {
+  return torch::stable::to(tensor, torch::stable::Device(torch::headeronly::DeviceType::CPU));
+}
+
+// A batch whose texts have been found in targets.
+class LocatedBatch {
+ public:
+  LocatedBatch(const BatchShape& shape, int64_t blank, const Tensor& targets, const Tensor& input_lengths,
+               const Tensor& target_lengths, gpu::Stream stream)
+      : first_label_(new_tensor(targets, {shape.padded ? 0 : shape.texts()}, ScalarType::Long)),
+        batch_{shape,
+               blank,
+               IndexView(targets),
+               IndexView(input_lengths),
+               IndexView(target_lengths),
+               data<int64_t>(first_label_)} {
+    launch_first_label(batch_, data<int64_t>(first_label_), stream);
+  }
+
+  const DeviceBatch& operator*() const { return batch_; }
+
+ private:
+  Tensor first_label_;
+  DeviceBatch batch_;
+};
+
+}  // namespace crnn

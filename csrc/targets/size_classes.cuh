@@ -1,0 +1,60 @@
+// The classes of sizes of texts: where the states of a recursion lie, and how many threads share them.
+//
+// A recursion works on pairs of states, a label and the blank before it: S + 1 of them, the last without a
+// label. Up to kOneWarp pairs one warp holds them in registers, with 1, 2 or 4 a lane; up to kFourWarps four
+// warps do, with 2 or 4; those of a longer text lie in memory. A kernel is made for the longest target that
+// shapes allow, and each text takes the first class that holds it.
+#pragma once
+
+#include <type_traits>
+
+#include "common/gpu.h"
+
+namespace crnn {
+
+constexpr int kOneWarp = 4 * gpu::kWarp, kFourWarps = 16 * gpu::kWarp;
+
+// Calls launch_with(kMostPairs as an integral_constant): the smallest kernel for all targets that shapes
+// allow.
+template <class LaunchWith>
+void with_most_pairs(int64_t most_pairs, const LaunchWith& launch_with) {
+  if (most_pairs <= gpu::kWarp) {
+    launch_with(std::integral_constant<int64_t, gpu::kWarp>{});
+  } else if (most_pairs <= 2 * gpu::kWarp) {
+    launch_with(std::integral_constant<int64_t, 2 * gpu::kWarp>{});
+  } else if (most_pairs <= kOneWarp) {
+    launch_with(std::integral_constant<int64_t, kOneWarp>{});
+  } else if (most_pairs <= kFourWarps / 2) {
+    launch_with(std::integral_constant<int64_t, kFourWarps / 2>{});
+  } else if (most_pairs <= kFourWarps) {
+    launch_with(std::integral_constant<int64_t, kFourWarps>{});
+  } else {
+    launch_with(std::integral_constant<int64_t, INT64_MAX>{});
+  }
+}
+
+// In a kernel for up to kMostPairs: in_registers(pairs of a lane, warps), both as integral_constants, or
+// in_memory(), by the pairs that a text has.
+template <int64_t kMostPairs, class InRegisters, class InMemory>
+__device__ __forceinline__ auto by_size(int64_t pairs, const InRegisters& in_registers,
+                                        const InMemory& in_memory) {
+  constexpr std::integral_constant<int, 1> k1;
+  constexpr std::integral_constant<int, 2> k2;
+  constexpr std::integral_constant<int, 4> k4;
+  if (kMostPairs <= gpu::kWarp || pairs <= gpu::kWarp) return in_registers(k1, k1);
+  if constexpr (kMostPairs > gpu::kWarp) {
+    if (kMostPairs <= 2 * gpu::kWarp || pairs <= 2 * gpu::kWarp) return in_registers(k2, k1);
+  }
+  if constexpr (kMostPairs > 2 * gpu::kWarp) {
+    if (kMostPairs <= kOneWarp || pairs <= kOneWarp) return in_registers(k4, k1);
+  }
+  if constexpr (kMostPairs > kOneWarp) {
+    if (kMostPairs <= kFourWarps / 2 || pairs <= kFourWarps / 2) return in_registers(k2, k4);
+  }
+  if constexpr (kMostPairs > kFourWarps / 2) {
+    if (kMostPairs <= kFourWarps || pairs <= kFourWarps) return in_registers(k4, k4);
+  }
+  if constexpr (kMostPairs > kFourWarps) return in_memory();
+}
+
+}  // namespace crnn

@@ -1,0 +1,196 @@
+// The best path of each text.
+#include "align/kernels.cuh"
+#include "drivers/texts.h"
+
+namespace {
+
+namespace align = crnn::align;
+using driver::DeviceTensor;
+using driver::expect;
+using driver::kInfinity;
+using driver::kNaN;
+using driver::Table;
+using driver::TextProblem;
+
+constexpr crnn::gpu::Stream kStream = {nullptr, "align"};
+
+// The states of the best path at each frame; empty if there is none, or no frame.
+std::vector<int> best_path(const Table& rows, const std::vector<int64_t>& labels, int64_t blank) {
+  const int frames = int(rows.size()), states = 2 * int(labels.size()) + 1;
+  std::vector<int64_t> token(states, blank);
+  for (size_t i = 0; i < labels.size(); ++i) token[2 * i + 1] = labels[i];
+  std::vector<double> best(states, -kInfinity);
+  best[0] = 0;
+  std::vector<std::vector<int>> moves(frames, std::vector<int>(states));
+  for (int t = 0; t < frames; ++t) {
+    const std::vector<double> before = best;
+    for (int s = 0; s < states; ++s) {
+      const bool may_skip = s >= 3 && s % 2 == 1 && token[s] != token[s - 2];
+      for (int move = 1; move <= std::min(s, may_skip ? 2 : 1); ++move)
+        if (before[s - move] > before[s - moves[t][s]]) moves[t][s] = move;
+      best[s] = before[s - moves[t][s]] + rows[t][token[s]];
+    }
+  }
+  int state = states > 1 && best[states - 2] > best[states - 1] ? states - 2 : states - 1;
+  if (best[state] == -kInfinity) return {};
+  std::vector<int> path(frames);
+  for (int t = frames - 1; t >= 0; --t) {
+    path[t] = state;
+    state -= moves[t][state];
+  }
+  return path;
+}
+
+struct Expected {
+  std::vector<int64_t> tokens, starts, ends;
+  std::vector<double> scores, token_logp, highest;  // highest: the log-probability at the peak
+  std::vector<Table> log_probs;                     // of each text's sample
+};
+
+template <class Storage>
+Expected aligned_on_host(const TextProblem& problem, const std::vector<Storage>& logits, int64_t columns) {
+  Expected expected;
+  const crnn::BatchShape shape = problem.shape();
+  for (int64_t m = 0; m < shape.texts(); ++m) {
+    const int64_t n = m / shape.texts_per_sample;
+    const Table rows = problem.valid()[m] ? rows_of(problem, logits, n) : Table();
+    const Table log_probs = log_probs_of(problem, rows);
+    const size_t frames_before = expected.tokens.size(), columns_before = expected.starts.size();
+    expected.log_probs.push_back(log_probs);
+    double score = kNaN;
+    if (is_sound(problem, rows, size_t(m))) {
+      const std::vector<int64_t> labels = problem.labels_of(size_t(m));
+      const std::vector<int> path = best_path(rows, labels, problem.blank);
+      score = path.empty() && !(rows.empty() && labels.empty()) ? -kInfinity : 0;
+      for (size_t t = 0; t < path.size(); ++t) {
+        const bool on_label = path[t] % 2 == 1;
+        const int64_t token = on_label ? labels[path[t] / 2] : problem.blank;
+        const double logp = log_probs[t][token];
+        expected.tokens.push_back(token);
+        score += logp;
+        if (!on_label) continue;
+        if (t == 0 || path[t - 1] != path[t]) {
+          expected.starts.push_back(int64_t(t));
+          expected.ends.push_back(0);
+          expected.token_logp.push_back(0);
+          expected.highest.push_back(-kInfinity);
+        }
+        expected.ends.back() = int64_t(t) + 1;
+        expected.token_logp.back() += logp;
+        expected.highest.back() = std::max(expected.highest.back(), logp);
+      }
+      for (size_t i = columns_before; i < expected.starts.size(); ++i)
+        expected.token_logp[i] /= double(expected.ends[i] - expected.starts[i]);
+    }
+    expected.scores.push_back(score);
+    expected.tokens.resize(frames_before + problem.frames, -1);
+    expected.starts.resize(columns_before + columns, -1);
+    expected.ends.resize(columns_before + columns, -1);
+    expected.token_logp.resize(columns_before + columns, 0);
+    expected.highest.resize(columns_before + columns, 0);
+  }
+  return expected;
+}
+
+template <class Storage>
+class Run {
+ public:
+  using Real = typename crnn::ComputeType<Storage>::Real;
+
+  explicit Run(const TextProblem& problem)
+      : problem_(problem),
+        shape_(problem.shape()),
+        columns_(shape_.padded ? shape_.max_length : shape_.most_labels()),
+        logits_(problem.logits<Storage>()),
+        expected_(aligned_on_host(problem, logits_, columns_)) {}
+
+  void operator()() {
+    const int64_t frames = shape_.frames, texts = shape_.texts(), pairs = align::pair_elements(shape_);
+    const driver::Placement placement(problem_.layout, frames, shape_.samples, shape_.classes);
+    const DeviceTensor<Storage> logits =
+        placement.tensor(logits_, crnn::FromCompute<Storage>::convert(Real(kNaN)));
+    const driver::DeviceTexts device_texts(problem_, kStream);
+    const DeviceTensor<Real> picked({frames * pairs}), peak({shape_.samples, frames}),
+        log_share({shape_.samples, frames});
+    const DeviceTensor<align::Word> moves({align::words_for(frames) * pairs});
+    const DeviceTensor<align::Pair<double>> states({align::state_elements(shape_)});
+    const DeviceTensor<int32_t> path({texts, frames});
+    const DeviceTensor<int64_t> tokens({texts, frames}), starts({texts, columns_}), ends({texts, columns_}),
+        peaks({texts, columns_});
+    const DeviceTensor<Real> scores({texts}), token_logp({texts, columns_});
+
+    align::launch_align<Storage, Real>(
+        crnn::Rows<const Storage>(logits.data(), logits), device_texts.batch(), problem_.normalize,
+        {picked.data(), peak.data(), log_share.data(), moves.data(), states.data(), path.data()},
+        {tokens.data(), scores.data(), starts.data(), ends.data(), peaks.data(), token_logp.data(), frames,
+         columns_},
+        kStream);
+
+    const double tolerance = sizeof(Real) == 4 ? 1e-5 : 1e-12;
+    expect("tokens", tokens, expected_.tokens);
+    expect("scores", scores, expected_.scores, tolerance);
+    expect("starts", starts, expected_.starts);
+    expect("ends", ends, expected_.ends);
+    expect("token_logp", token_logp, expected_.token_logp, tolerance);
+    expect_peaks(peaks, tolerance);
+    first_run_.expect_same("tokens", tokens);
+    first_run_.expect_same("scores", scores);
+    first_run_.expect_same("peaks", peaks);
+    first_run_.expect_same("token_logp", token_logp);
+  }
+
+ private:
+  // Equals are told apart by roundings alone, so what counts is the log-probability there.
+  void expect_peaks(const DeviceTensor<int64_t>& peaks, double tolerance) const {
+    const std::vector<int64_t> values = peaks.on_host();
+    for (size_t at = 0; at < values.size(); ++at) {
+      const int64_t peak = values[at], start = expected_.starts[at], end = expected_.ends[at];
+      const size_t m = at / size_t(columns_);
+      bool right = start <= peak && peak < std::max<int64_t>(end, 0);
+      if (start < 0) {
+        right = peak == -1;
+      } else if (right) {
+        const int64_t label = problem_.labels_of(m)[at % size_t(columns_)];
+        right = expected_.log_probs[m][peak][label] >= expected_.highest[at] - tolerance;
+      }
+      if (!right) throw std::runtime_error("peaks[" + std::to_string(at) + "] is " + std::to_string(peak));
+    }
+  }
+
+  TextProblem problem_;
+  crnn::BatchShape shape_;
+  int64_t columns_;
+  std::vector<Storage> logits_;
+  Expected expected_;
+  driver::FirstRun first_run_;
+};
+
+std::vector<driver::Case> cases() {
+  std::vector<driver::Case> all = driver::text_cases<Run>();
+  const auto add = [&](const std::string& name, const TextProblem& problem) {
+    all.push_back({name, driver::run_as<Run>(all.size(), problem)});
+  };
+  // On both sides of a word of moves, and of what the way back takes at a time.
+  for (const int64_t frames : {7, 8, 9, 31, 32, 33, 64, 65})
+    add(std::to_string(frames) + " frames", {.frames = frames,
+                                             .classes = 5,
+                                             .lengths = {frames, frames - 1},
+                                             .texts = {{driver::some_labels(3, 5)}, {{1, 2, 3, 4}}},
+                                             .whole_numbers = frames % 2 == 0});
+  // As fast as a path can go, and with all of its time on one label.
+  std::vector<int64_t> rising;
+  for (int64_t i = 0; i < 100; ++i) rising.push_back(1 + i % 3);
+  add("a label a frame", {.frames = 100, .classes = 4, .lengths = {100}, .texts = {{rising}}});
+  add("one label in all frames", {.frames = 200,
+                                  .classes = 3,
+                                  .lengths = {200},
+                                  .texts = {{{1}}},
+                                  .changes = {{driver::kAll, 0, 1, 20.0}}});
+  return all;
+}
+
+}  // namespace
+
+int main(int arguments, char** argument) {
+  return driver::run(cases(), arguments, argument);
+}

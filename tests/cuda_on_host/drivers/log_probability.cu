@@ -1,0 +1,85 @@
+// The log-probabilities of several texts a sample, by the forward kernels of the loss.
+#include "ctc_loss/kernels.cuh"
+#include "drivers/texts.h"
+
+namespace {
+
+namespace ctc = crnn::ctc_loss;
+using driver::DeviceTensor;
+using driver::kInfinity;
+using driver::kNaN;
+using driver::Table;
+using driver::TextProblem;
+
+constexpr crnn::gpu::Stream kStream = {nullptr, "log_probability"};
+
+double log_sum(double a, double b) {
+  const double most = std::max(a, b);
+  return most == -kInfinity ? most : most + std::log1p(std::exp(std::min(a, b) - most));
+}
+
+double log_probability(const Table& log_probs, const std::vector<int64_t>& labels, int64_t blank) {
+  const int states = 2 * int(labels.size()) + 1;
+  std::vector<int64_t> token(states, blank);
+  for (size_t i = 0; i < labels.size(); ++i) token[2 * i + 1] = labels[i];
+  std::vector<double> alpha(states, -kInfinity);
+  alpha[0] = 0;
+  for (const std::vector<double>& row : log_probs) {
+    for (int s = states - 1; s >= 0; --s) {
+      if (s >= 1) alpha[s] = log_sum(alpha[s], alpha[s - 1]);
+      if (s >= 3 && s % 2 == 1 && token[s] != token[s - 2]) alpha[s] = log_sum(alpha[s], alpha[s - 2]);
+      alpha[s] += row[token[s]];
+    }
+  }
+  return states == 1 ? alpha[0] : log_sum(alpha[states - 1], alpha[states - 2]);
+}
+
+template <class Storage>
+class Run {
+ public:
+  using Real = typename crnn::ComputeType<Storage>::Real;
+
+  explicit Run(const TextProblem& problem)
+      : problem_(problem), shape_(problem.shape()), logits_(problem.logits<Storage>()) {
+    for (int64_t m = 0; m < shape_.texts(); ++m) {
+      const bool valid = problem.valid()[m];
+      const Table rows = valid ? rows_of(problem, logits_, m / shape_.texts_per_sample) : Table();
+      const bool sound = is_sound(problem, rows, size_t(m));
+      expected_.push_back(
+          sound ? log_probability(log_probs_of(problem, rows), problem.labels_of(size_t(m)), problem.blank)
+                : kNaN);
+    }
+  }
+
+  void operator()() {
+    using State = ctc::StoredState<Real>;
+    const driver::Placement placement(problem_.layout, shape_.frames, shape_.samples, shape_.classes);
+    const DeviceTensor<Storage> logits =
+        placement.tensor(logits_, crnn::FromCompute<Storage>::convert(Real(kNaN)));
+    const driver::DeviceTexts device_texts(problem_, kStream);
+    const DeviceTensor<State> emissions({ctc::emission_elements(shape_)}),
+        states({ctc::state_elements(shape_)});
+    const DeviceTensor<Real> statistics({2 * shape_.frames * shape_.texts()}), log_p({shape_.texts()});
+
+    ctc::launch_ctc_loss<Storage, Real>(
+        crnn::Rows<const Storage>(logits.data(), logits), device_texts.batch(), problem_.normalize,
+        {emissions.data(), nullptr, states.data(), ctc::Saved<Real>(statistics.data(), shape_)},
+        {ctc::Reduction::kNone, false, false, true}, log_p.data(), nullptr, kStream);
+
+    driver::expect("log_p", log_p, expected_, sizeof(Real) == 4 ? 1e-5 : 1e-11);
+    first_run_.expect_same("log_p", log_p);
+  }
+
+ private:
+  TextProblem problem_;
+  crnn::BatchShape shape_;
+  std::vector<Storage> logits_;
+  std::vector<double> expected_;
+  driver::FirstRun first_run_;
+};
+
+}  // namespace
+
+int main(int arguments, char** argument) {
+  return driver::run(driver::text_cases<Run>(), arguments, argument);
+}
