@@ -244,11 +244,12 @@ def test_texts_with_equal_polynomial_hashes_stay_apart(device):
     charset = Charset(" abc")
     spelt = charset.decode(torch.tensor([first + tail, second + tail]), [len(first + tail)] * 2)
     lexicon = Lexicon.from_words(spelt, charset)
-    # All letters are equally probable in each frame, and so are the words. Where they differ frames are
-    # clear, and the first one starts a word; behind that they are not, and prefixes share alignments.
+    # But for the first frame, in which either word starts, letters are equally probable. Frames are clear
+    # where the words differ, and unclear behind that, so that prefixes share alignments.
     frame, between, unclear = ([0.0, -INF, *[letter] * 3] for letter in (12.0, -12.0, 0.5))
     logits = torch.tensor([frame, between] * len(first) + [unclear] * 3 * len(tail), dtype=torch.float64)
-    logits[0, 0] = -INF
-    result = beam_search(logits.unsqueeze(1).to(device), lexicon=lexicon, beam_size=32, nbest=2)
-    assert set(texts(result)) == {(*first, *tail), (*second, *tail)}
-    assert result.scores[0, 0] == result.scores[0, 1]
+    logits[0, [0, 4]] = -INF
+    logits[0, first[0]] = 14.0
+    result = beam_search(logits.unsqueeze(1).to(device), lexicon=lexicon, beam_size=64, nbest=2)
+    assert texts(result) == [(*first, *tail), (*second, *tail)]
+    assert float(result.scores[0, 0] - result.scores[0, 1]) == pytest.approx(2.0, abs=1e-6)
