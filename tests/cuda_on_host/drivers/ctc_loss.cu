@@ -223,7 +223,7 @@ Expected computed_on_host(const Problem& problem, const std::vector<Storage>& lo
         if (all == kImpossible) continue;
         for (double& x : row) x -= all;
       } else {
-        const auto in_bounds = [&](int64_t c) { return row[c] < ctc::largest_log_prob(frames); };
+        const auto in_bounds = [&](int64_t c) { return row[c] < crnn::largest_log_prob(frames); };
         sound &= in_bounds(problem.blank) && std::all_of(labels.begin(), labels.end(), in_bounds);
       }
     }
