@@ -11,7 +11,9 @@ namespace crnn::beam_search {
 // The search without any of them: a prefix's score is its probability.
 struct NoFusion {
   static constexpr bool kAdds = false;
-  struct State {};
+  struct State {
+    double none;  // see Record
+  };
   CRNN_INLINE State start(int64_t) const { return {}; }
   CRNN_INLINE double step(State*, int32_t, int64_t) const { return 0; }
   CRNN_INLINE double end(const State&, int64_t) const { return 0; }
@@ -23,6 +25,7 @@ struct Fusion {
 
   struct State {
     int32_t lm, lexicon, hotwords;
+    int32_t none;  // see Record
   };
 
   // What is not used has null pointers, and the state -1 (the lexicon: kNoLexicon).
@@ -40,7 +43,7 @@ struct Fusion {
 
   CRNN_INLINE State start(int64_t n) const {
     return {lm_start, lexicon.root == nullptr ? Lexicon::kNoLexicon : lexicon.root[n],
-            hotwords_start == nullptr ? -1 : hotwords_start[n]};
+            hotwords_start == nullptr ? -1 : hotwords_start[n], 0};
   }
 
   // What one more token adds; -inf if it may not follow.

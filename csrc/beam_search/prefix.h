@@ -85,6 +85,7 @@ constexpr int32_t kNone = -1;
 // What is known of a prefix in the beam besides its mass.
 template <class State>
 struct Record {
+  static_assert(sizeof(State) % sizeof(double) == 0, "copies would read padding, which nobody has written");
   Identity identity;
   Identity parent_identity;  // of the prefix without its last label
   int32_t parent;            // where that prefix is in the beam; kNone if it is not there

@@ -30,7 +30,7 @@ constexpr int search_threads(int64_t beam) {
 // What may be in the next beam.
 struct Candidate {
   double score;    // bits
-  int32_t number;  // see Numbering
+  int64_t number;  // see Numbering; as wide as the score, so that no byte is padding
 
   friend CRNN_INLINE bool operator<(const Candidate& a, const Candidate& b) {
     return a.score > b.score || (a.score == b.score && a.number < b.number);
@@ -234,11 +234,12 @@ class BlockSearch {
 
   // 3.
   __device__ void offer_extensions(Candidates* candidates) {
+    if (held_ == 0) return;
     const double gain = problem_.fusion.largest_step() * kLog2E + 2 * kOrderSlack;
     const double best = score_of(masses_[0].total, records_[0].added) + gain;
     least_ = least_logit(larger(bar_.score, floor_) - best, peak_, inverse_sum_, options_);
     const bool ranked = problem_.rows.listed > 0;
-    const int count = held_ == 0 ? 0 : ranked ? problem_.rows.listed : list_tokens();
+    const int count = ranked ? problem_.rows.listed : list_tokens();
     for (int first = 0; first < count;) {
       if (ranked && !may_extend(listed_[first])) return;  // nor do those behind it
       // In a round each thread has one prefix and one token.
@@ -317,7 +318,7 @@ class BlockSearch {
   // 5.
   __device__ void write_prefixes(int64_t t) {
     for (int i = threadIdx.x; i < held_; i += blockDim.x) {
-      const int32_t number = shared_.candidates[i].number;
+      const auto number = int32_t(shared_.candidates[i].number);
       if (numbering_.is_extension(number)) {
         const int rank = numbering_.rank(number);
         const int32_t token = numbering_.token(number), node = int32_t(t * options_.beam + i) + 1;

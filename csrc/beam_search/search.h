@@ -165,7 +165,8 @@ class Search {
     const Real below_least = std::nextafter(least, -std::numeric_limits<Real>::infinity());
     const auto& tokens = token_selector_.select(row, classes, below_least, most, options_.blank);
     for (int64_t token_rank = 0; token_rank < int64_t(tokens.size()); ++token_rank) {
-      const auto [logit, token] = tokens[token_rank];
+      const Real logit = tokens[token_rank].logit;
+      const auto token = int32_t(tokens[token_rank].token);
       const Extended<Real> token_emission = normalised(emission(logit, peak, inverse_sum));
       const double of_token = score_of(token_emission, order_of(token_emission), 0) + gain + 2 * kOrderSlack;
       // Both prefixes and tokens are ranked: if one cannot enter, those behind it cannot either.
