@@ -219,17 +219,18 @@ class BlockSearch {
   // 2. What the extensions have to exceed, in the order of candidates, and what their scores must not be
   // below.
   __device__ void find_bounds() {
-    Candidate worst{std::numeric_limits<double>::infinity(), -1}, best = no_candidate();
-    for (int i = threadIdx.x; i < held_; i += blockDim.x) {
-      const Candidate candidate = shared_.candidates[i];
-      if (worst < candidate) worst = candidate;
-      if (candidate < best) best = candidate;
-    }
-    worst =
-        gpu::folded_over_block(worst, [](const Candidate& a, const Candidate& b) { return a < b ? b : a; });
-    best = gpu::folded_over_block(best, [](const Candidate& a, const Candidate& b) { return a < b ? a : b; });
-    bar_ = held_ == options_.beam ? worst : no_candidate();
-    floor_ = lowest_beside<Fusion::kAdds>(best.score, options_);
+    struct Ends {
+      Candidate best, worst;
+    };
+    const auto joined = [](const Ends& a, const Ends& b) {
+      return Ends{a.best < b.best ? a.best : b.best, a.worst < b.worst ? b.worst : a.worst};
+    };
+    Ends ends{no_candidate(), {std::numeric_limits<double>::infinity(), -1}};
+    for (int i = threadIdx.x; i < held_; i += blockDim.x)
+      ends = joined(ends, {shared_.candidates[i], shared_.candidates[i]});
+    ends = gpu::folded_over_block(ends, joined);
+    bar_ = held_ == options_.beam ? ends.worst : no_candidate();
+    floor_ = lowest_beside<Fusion::kAdds>(ends.best.score, options_);
   }
 
   // 3.
