@@ -489,9 +489,9 @@ def test_unchecked_on_a_gpu(device, concatenated):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_opcheck(device, dtype):
     logits = torch.randn(5, 2, 4, device=device, dtype=dtype)
-    lengths = torch.tensor([5, 3], device=device), torch.tensor([3, 1], device=device)
-    padded = torch.tensor([[1, 2, 2], [3, 1, 1]], device=device)
-    for targets in (padded, torch.tensor([1, 2, 2, 3], device=device)):
+    lengths = torch.tensor([5, 3], device=device), torch.tensor([3, 1, 0, 2], device=device)
+    padded = torch.tensor([[1, 2, 2], [3, 1, 1], [1, 1, 1], [2, 3, 1]], device=device)
+    for targets in (padded, torch.tensor([1, 2, 2, 3, 2, 3], device=device)):
         for normalize in (True, False):
             torch.library.opcheck(torch.ops.crnn_ext.align.default, (logits, targets, *lengths, 0, normalize))
 
