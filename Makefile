@@ -28,6 +28,7 @@ test: $(READY)
 
 bench: $(READY)
 	$(BIN_PYTHON) benchmarks/bench_ctc_loss.py
+	$(BIN_PYTHON) benchmarks/bench_decode.py
 	$(BIN_PYTHON) benchmarks/train_step.py
 
 lint: $(READY)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from tables import show
 from timing import environment, medians
 from torch import Tensor
 
@@ -175,18 +176,6 @@ def memory(shape: Shape) -> dict[str, object]:
         "held MB": held / 1e6,
         "T*N*(S+2)*4 MB": frames * samples * (length + 2) * 4 / 1e6,
     }
-
-
-def show(title: str, rows: Iterable[dict[str, object]]) -> list[dict[str, object]]:
-    print(f"\n{title}")
-    kept = []
-    for row in rows:
-        if not kept:
-            print("  ".join(f"{name:>18}" for name in row))
-        kept.append(row)
-        cells = (f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row.values())
-        print("  ".join(f"{cell:>18}" for cell in cells), flush=True)
-    return kept
 
 
 def main() -> int:

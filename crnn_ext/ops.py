@@ -67,6 +67,18 @@ def _(logits: Tensor, input_lengths: Tensor, blank: int, normalize: bool) -> tup
     )
 
 
+@torch.library.register_fake("crnn_ext::beam_search")
+def _(
+    logits: Tensor, input_lengths: Tensor, blank: int, normalize: bool, beam_size: int, nbest: int, *_: Any
+) -> tuple[Tensor, ...]:
+    frames, samples = logits.shape[:2]
+    dtype = compute_dtype(logits.dtype)
+    tokens = logits.new_empty((samples, nbest, frames), dtype=torch.int64)
+    lengths = logits.new_empty((samples, nbest), dtype=torch.int64)
+    scores = logits.new_empty((samples, nbest), dtype=dtype)
+    return tokens, lengths, scores, torch.empty_like(scores)
+
+
 @torch.library.register_fake("crnn_ext::align")
 def _(
     logits: Tensor,

@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import itertools
 import os
 
 import pytest
@@ -49,3 +50,16 @@ def _cuda_on_host(request):
             yield
     else:
         yield
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes a str or bytes to a new file, and returns its path."""
+    numbers = itertools.count()
+
+    def write(content):
+        path = tmp_path / str(next(numbers))
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write

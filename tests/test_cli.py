@@ -13,8 +13,8 @@ from PIL import Image
 from random_network import random_checkpoint
 
 from crnn_ext.cli import main
-from crnn_ext.ocr import Recognizer, save_checkpoint
-from crnn_ext.text import Charset
+from crnn_ext.ocr import BeamSearch, Recognizer, save_checkpoint
+from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
 
 SIZES = [(40, 32), (64, 32), (33, 17), (1, 90), (200, 12), (64, 32)]
 
@@ -62,7 +62,80 @@ def test_read_json(checkpoint, images, readings, capsys):
                 {"character": character, "start": start, "end": end}
                 for character, start, end in reading.characters
             ],
+            "alternatives": [],
         }
+
+
+@pytest.fixture(scope="module")
+def word_list(checkpoint):
+    path = Path(checkpoint).parent / "words.txt"
+    path.write_text("a\nab\n\nabc\nb\nx\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def arpa(checkpoint):
+    path = Path(checkpoint).parent / "abc.arpa"
+    units = ["<unk>", "<s>", "</s>", *"abc"]
+    lines = [f"{-99 if unit == '<s>' else -0.7}\t{unit}" for unit in units]
+    path.write_text("\n".join(["\\data\\", "ngram 1=6", "", "\\1-grams:", *lines, "", "\\end\\", ""]))
+    return str(path)
+
+
+def test_read_with_beam_search(checkpoint, images, word_list, arpa, capsys):
+    recognizer = Recognizer.load(checkpoint)
+    charset = recognizer.charset
+    lexicon = Lexicon.from_words(["a", "ab", "abc", "b"], charset)
+    recognizer.decoding = BeamSearch(
+        beam_size=8,
+        nbest=3,
+        lm=NGramModel.from_arpa(arpa, charset),
+        lm_weight=0.25,
+        lexicon=lexicon,
+        hotwords=HotWords.from_words(["ab", "b"], charset),
+        hotword_weight=2.0,
+    )
+    options = ["--beam", "8", "--nbest", "3", "--lm", arpa, "--lm-weight", "0.25", "--lexicon", word_list]
+    options += ["--hotword", "ab", "--hotword", "b", "--hotword-weight", "2"]
+    assert main(["read", checkpoint, *images, *options]) == 0
+    output, errors = capsys.readouterr()
+    assert errors == (
+        f"crnn-ext: {word_list}: of 5 words, 4 have only characters that the network reads; the others are "
+        "left out\n"
+    )
+    expected = recognizer(images)
+    for line, path, reading in zip(output.splitlines(), images, expected, strict=True):
+        texts = [(reading.text, reading.confidence), *reading.alternatives]
+        assert line.split("\t") == [path, *(part for text, p in texts for part in (text, f"{p:.4f}"))]
+        assert {text for text, _ in texts} <= {"", "a", "ab", "abc", "b"}
+    assert max(len(reading.alternatives) for reading in expected) == 2
+
+
+def test_read_with_a_model_over_words(checkpoint, images, word_list, arpa, capsys):
+    options = ["--lexicon", word_list, "--unknown-score", "-3", "--lm", arpa, "--lm-units", "words"]
+    assert main(["read", "--json", checkpoint, images[0], *options]) == 0
+    assert json.loads(capsys.readouterr().out)["path"] == images[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--beam", "0"], "beam_size must be in [1, 1024], and it is 0"),
+        (["--nbest", "17"], "nbest must be in [1, 16], and it is 17"),
+        (["--lm", "nothing.arpa"], "No such file"),
+        (["--lm", "ARPA", "--lm-units", "words"], "--lm-units words needs --lexicon"),
+        (["--lexicon", "IMAGE"], "a lexicon must be in UTF-8"),
+        (["--hotword", "xyz"], "the charset lacks"),
+        (["--hotword", "a", "--hotword-weight", "nan"], "hotword_weight must be finite, and it is nan"),
+    ],
+)
+def test_options_of_the_search_that_break_their_rule(checkpoint, images, arpa, capsys, options, message):
+    files = {"ARPA": arpa, "IMAGE": images[0]}
+    assert main(["read", checkpoint, images[0], *(files.get(option, option) for option in options)]) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith("crnn-ext: ")
+    assert message in errors
 
 
 def test_images_that_cannot_be_read_are_named_and_the_others_read(checkpoint, images, tmp_path, capsys):

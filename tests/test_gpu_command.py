@@ -56,6 +56,7 @@ def test_dry_run_of_the_benchmarks(tmp_path):
         "ctc_loss",
         "greedy_decode",
         "align",
+        "beam_search",
         "log_probability",
         "one sample",
     }
@@ -66,6 +67,7 @@ def test_dry_run_of_the_benchmarks(tmp_path):
     titles = (
         "ctc_loss, forward",
         "greedy_decode",
+        "beam_search",
         "align (T",
         "log_probability of",
         "best path",
@@ -187,6 +189,16 @@ def of_peer(name, eager):
     return loss_row(name, **{"eager ms": eager})
 
 
+def beam_rows(ours, theirs):
+    """Fields of our row and of the peer's."""
+    shape = [200, 1, 5000, 10]
+    contenders = {"crnn_ext": ours, "cuda_ctc_decoder": theirs}
+    return [
+        {"op": "beam_search", "shape": shape, "contender": name, "dtype": "float32", **fields}
+        for name, fields in contenders.items()
+    ]
+
+
 @pytest.mark.parametrize(
     ("rows", "what", "measured", "state"),
     [
@@ -198,6 +210,20 @@ def of_peer(name, eager):
         ([of_ours(3, 2, WIDE, **{"floor ms": 1.5})], "ctc_loss / floor", "2 / 1.33", "met in a graph"),
         ([loss_row("crnn_ext", **{"recursion ns a frame": 61.0})], "recursion, ns a frame", "61", "missed"),
         ([loss_row("crnn_ext", **{"same bits": False})], "same bits every time", "no", "missed"),
+        (
+            beam_rows({"eager ms": 1, "graph ms": 0.5}, {"eager ms": 2}),
+            "cuda_ctc_decoder / beam_search",
+            "2 / 4",
+            "met in a graph",
+        ),
+        (beam_rows({"log P": -20}, {"log P": -20.5}), "log P - that of cuda_ctc_decoder", "0.5", "met"),
+        (beam_rows({"log P": -20}, {"log P": -19.5}), "log P - that of cuda_ctc_decoder", "-0.5", "missed"),
+        (
+            beam_rows({"log P": -20}, {"note": "not installed"}),
+            "log P - that of cuda_ctc_decoder",
+            "-",
+            "not measured",
+        ),
         (
             [of_ours(1, 0.5) | {"op": "align"}, of_peer("forced_align", 40) | {"op": "align"}],
             "forced_align / align",

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-TESTS = ["test_ctc_loss.py", "test_greedy.py", "test_align.py", "test_log_probability.py"]
+TESTS = [
+    "test_ctc_loss.py",
+    "test_greedy.py",
+    "test_align.py",
+    "test_log_probability.py",
+    "test_beam_search.py",
+    "test_beam_search_pruning.py",
+]
 
 
 @pytest.mark.parametrize("capability", ["default", "avx2"])

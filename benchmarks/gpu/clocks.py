@@ -192,6 +192,14 @@ class Bench:
             results[name] |= graph.in_ms("graph", len(inputs))
         return results
 
+    def in_kernels(self, call: Callable[[], object]) -> dict[str, object]:
+        """Fields of a row: the time of a call in each kernel."""
+        try:
+            kernels = self.clock.kernels(call)
+        except Exception as error:
+            return {"not profiled": first_line(error)}
+        return {"kernels us": {name: 1e6 * seconds for name, seconds in kernels.items()}}
+
     def _copy_bandwidth(self) -> float:
         """Bytes a second that a copy within the device reads and writes."""
         source = torch.randn(1 << 28 if self.device.type == "cuda" else 1 << 12, device=self.device)

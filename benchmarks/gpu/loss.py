@@ -90,17 +90,10 @@ def checked(name: str, loss: Loss, logits: Tensor, exact: tuple[Tensor, Tensor],
     return True
 
 
-def in_kernels(bench: Bench, call: Callable[[], object], frames: int) -> dict[str, object]:
-    """The time in each kernel; the recursion's includes the start and the end of its kernel."""
-    try:
-        kernels = bench.clock.kernels(call)
-    except Exception as error:
-        return {"not profiled": first_line(error)}
-    fields: dict[str, object] = {"kernels us": {name: 1e6 * seconds for name, seconds in kernels.items()}}
-    recursion = [seconds for name, seconds in kernels.items() if "recursion" in name]
-    if recursion:
-        fields["recursion ns a frame"] = 1e9 * sum(recursion) / frames
-    return fields
+def recursion(kernels: dict[str, float], frames: int) -> dict[str, float]:
+    """Its time a frame, which includes the start and the end of its kernel."""
+    microseconds = [each for name, each in kernels.items() if "recursion" in name]
+    return {"recursion ns a frame": 1e3 * sum(microseconds) / frames} if microseconds else {}
 
 
 def rows_of(bench: Bench, shape: Shape, dtype: torch.dtype) -> Iterator[Row]:
@@ -127,7 +120,8 @@ def rows_of(bench: Bench, shape: Shape, dtype: torch.dtype) -> Iterator[Row]:
     # Two reads of the logits and one write of their gradient.
     ours["floor ms"] = 3 * bench.sweep_ms(logits)
     if "crnn_ext" in losses:
-        ours |= in_kernels(bench, contenders[0].over(inputs), shape.frames)
+        ours |= bench.in_kernels(contenders[0].over(inputs))
+        ours |= recursion(ours.get("kernels us", {}), shape.frames)
     yield from rows.values()
 
 

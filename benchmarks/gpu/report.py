@@ -8,6 +8,7 @@ from rows import Row
 PEERS = {
     "ctc_loss": ["torch", "cuDNN", "optax"],
     "greedy_decode": ["torch.argmax"],
+    "beam_search": ["cuda_ctc_decoder", "blanks skipped"],
     "align": ["forced_align"],
     "log_probability": ["torch"],
     "one sample": ["forced_align"],
@@ -15,6 +16,7 @@ PEERS = {
 TITLES = {
     "ctc_loss": "ctc_loss, forward and backward (T, N, C, S)",
     "greedy_decode": "greedy_decode (T, N, C)",
+    "beam_search": "beam_search, beside torchaudio's (T, N, C, beam)",
     "align": "align (T, N, C, S), beside forced_align sample by sample",
     "log_probability": "log_probability of K texts a sample (T, N, C, S, K), beside torch's loss of K copies",
     "one sample": "ctc_loss of one sample, forward and backward, beside its best path (T, 1, C, S)",
@@ -24,6 +26,8 @@ TITLES = {
 SMALL_LOSSES = [[26, 64, 37, 8], [160, 64, 97, 40], [500, 64, 32, 120]]
 WIDE_LOSSES = [[183, 90, 10241, 29], [80, 256, 6625, 15]]
 MOST_STATES, MOST_RECURSION_NS = 128, 60
+# Of the mean log P of the same texts, in nats.
+ROUNDING = 1e-6
 
 
 class Aim(NamedTuple):
@@ -81,6 +85,8 @@ def aims(rows: list[Row]) -> Iterator[Aim]:
         if row["op"] == "greedy_decode":
             argmax = find(rows, row["op"], row["shape"], "torch.argmax")
             yield within("greedy_decode / torch.argmax", 1.2, row, argmax)
+        elif row["op"] == "beam_search":
+            yield from _aims_of_beam_search(rows, row)
         elif row["op"] == "align":
             yield faster("forced_align / align", 50, row, find(rows, "align", row["shape"], "forced_align"))
         elif row["op"] == "ctc_loss":
@@ -111,6 +117,15 @@ def _aims_of_loss(rows: list[Row], ours: Row) -> Iterator[Aim]:
     yield Aim("same bits every time", shape, "yes", {None: "-", True: "yes", False: "no"}[same], state)
 
 
+def _aims_of_beam_search(rows: list[Row], ours: Row) -> Iterator[Aim]:
+    for peer in PEERS["beam_search"]:
+        theirs = find(rows, "beam_search", ours["shape"], peer)
+        yield faster(f"{peer} / beam_search", 3, ours, theirs)
+        known = "log P" in ours and "log P" in theirs
+        difference = {"eager": ours["log P"] - theirs["log P"]} if known else {}
+        yield _aim(f"log P - that of {peer}", ours, ">= 0", difference, lambda nats: nats >= -ROUNDING)
+
+
 def wrong(rows: list[Row]) -> list[str]:
     """Where our operators failed, or were not correct."""
     return [
@@ -135,6 +150,7 @@ def _cells(rows: list[Row], ours: Row, peers: list[str]) -> list[str]:
         _ms(graph),
         _ms(floor),
         _ms(fastest / floor if fastest and floor else None),
+        _ms(1e3 * fastest / ours["shape"][0] if fastest else None),
     ]
     for peer in peers:
         theirs = find(rows, ours["op"], ours["shape"], peer, ours["dtype"])
@@ -154,13 +170,17 @@ def _aligned(lines: list[list[str]]) -> Iterator[str]:
 
 
 def table(rows: list[Row], reached: list[Aim]) -> Iterator[str]:
-    """Ours, the floor, the distance to it; each peer, with its time as a multiple of ours (both eager)."""
+    """Ours, the floor, the distance to it; each peer, with its time as a multiple of ours (both eager).
+
+    The time a frame, which is what a recursion over frames is made of, and the distance are of the faster of
+    eager and graph.
+    """
     yield "\nfloor: memory traffic at the bandwidth of a copy; (x): a peer's time over ours, both eager"
     for op, peers in PEERS.items():
         of_op = [row for row in rows if row["op"] == op]
         if not of_op:
             continue
-        head = ["shape", "dtype", "eager ms", "graph ms", "floor ms", "x floor"]
+        head = ["shape", "dtype", "eager ms", "graph ms", "floor ms", "x floor", "us a frame"]
         lines = [_cells(rows, row, peers) for row in of_op if row["contender"] == "crnn_ext"]
         yield f"\n{TITLES[op]}"
         yield from _aligned([head + [f"{peer} ms" for peer in peers], *lines])

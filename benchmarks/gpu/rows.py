@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 # The modules that make rows, each to be run in a process of its own.
-GROUPS = ["loss", "greedy", "alignment", "others"]
+GROUPS = ["loss", "greedy", "decode", "alignment", "others"]
 
 
 def first_line(error: BaseException) -> str:

@@ -14,19 +14,25 @@ except ImportError as error:
 
 from .architecture import Architecture
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from .decoding import BeamSearch, Decoded, Decoding, greedy
 from .images import ImageError
 from .preprocessing import Preprocessing
-from .recognizer import Character, Reading, Recognizer
+from .recognizer import Alternative, Character, Reading, Recognizer
 
 __all__ = [
+    "Alternative",
     "Architecture",
+    "BeamSearch",
     "Character",
     "Checkpoint",
     "CheckpointError",
+    "Decoded",
+    "Decoding",
     "ImageError",
     "Preprocessing",
     "Reading",
     "Recognizer",
+    "greedy",
     "load_checkpoint",
     "save_checkpoint",
 ]

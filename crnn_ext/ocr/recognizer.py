@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from crnn_ext.ctc import ctc_loss, greedy_decode
 from crnn_ext.text import Charset
 
 from .architecture import Network
 from .checkpoint import load_checkpoint
+from .decoding import Decoded, Decoding, greedy
 from .images import ImageError, ImageSource, read_image
 from .preprocessing import MAX_COLUMNS, Preprocessing
 
@@ -31,16 +31,24 @@ class Character(NamedTuple):
     end: int
 
 
+class Alternative(NamedTuple):
+    """Another text that an image may have, with its confidence."""
+
+    text: str
+    confidence: float
+
+
 class Reading(NamedTuple):
-    """The text in an image.
+    """The text in an image; empty, with confidence 0, if the lexicon allows none.
 
     `confidence` is P(text | image), in [0, 1]: the probability of the text under the network, all its
-    alignments added up.
+    alignments added up. `alternatives` are further texts, if the decoding gives any, best first.
     """
 
     text: str
     confidence: float
     characters: list[Character]
+    alternatives: list[Alternative]
 
 
 class Prepared(NamedTuple):
@@ -51,7 +59,7 @@ class Prepared(NamedTuple):
 
 
 class Recognizer:
-    """Reads the text in images of any size by taking the most probable class of each frame.
+    """Reads the text in images of any size.
 
     Only images of equal width after preprocessing are read in one batch: none is padded, so the text of an
     image does not depend on the images that it is read with.
@@ -60,12 +68,16 @@ class Recognizer:
         network: maps `(N, channels, height, W)` to logits `(T, N, C)`; it is put into evaluation mode.
         charset: the characters of its classes.
         preprocessing: with which the network was trained.
+        decoding: from logits to texts: `greedy`, or a `BeamSearch`. It may be changed at any time.
     """
 
-    def __init__(self, network: Network, charset: Charset, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, network: Network, charset: Charset, preprocessing: Preprocessing, decoding: Decoding = greedy
+    ) -> None:
         self.network = network.eval()
         self.charset = charset
         self.preprocessing = preprocessing
+        self.decoding = decoding
 
     @classmethod
     def load(cls, checkpoint: str | Path) -> "Recognizer":
@@ -135,27 +147,20 @@ class Recognizer:
     @torch.inference_mode()
     def _read_batch(self, images: Sequence[Prepared]) -> list[Reading]:
         logits = self.logits(torch.stack([image.pixels for image in images]))
-        frames, samples, _ = logits.shape
-        best = greedy_decode(logits, blank=self.charset.blank)
-        texts = self.charset.decode(best.tokens, best.lengths)
-        losses = ctc_loss(
-            logits, best.tokens, [frames] * samples, best.lengths, self.charset.blank, reduction="none"
-        )
-        # Rounding can leave the loss of a certain text a little below 0.
-        confidences = losses.neg().exp().clamp(max=1).tolist()
-        spans = zip(best.starts.tolist(), best.ends.tolist(), strict=True)
+        texts = self.decoding(logits, self.charset)
         return [
-            Reading(text, confidence, _characters(text, starts, ends, frames, image.width))
-            for image, text, confidence, (starts, ends) in zip(images, texts, confidences, spans, strict=True)
+            _reading(decoded, len(logits), image.width) for decoded, image in zip(texts, images, strict=True)
         ]
 
 
-def _characters(
-    text: str, starts: Sequence[int], ends: Sequence[int], frames: int, width: int
-) -> list[Character]:
-    """Turns spans of frames into spans of columns; the frames divide the width evenly among them."""
-    return [
-        # To the outside, so that no span is empty.
+def _reading(texts: Sequence[Decoded], frames: int, width: int) -> Reading:
+    if not texts:
+        return Reading("", 0.0, [], [])
+    best, *others = texts
+    characters = [
+        # Frames divide the width evenly among them; to the outside, so that no span is empty.
         Character(character, start * width // frames, -(-end * width // frames))
-        for character, start, end in zip(text, starts, ends, strict=False)  # spans are padded to the frames
+        for character, start, end in zip(best.text, best.starts, best.ends, strict=False)  # spans are padded
     ]
+    alternatives = [Alternative(other.text, other.probability) for other in others]
+    return Reading(best.text, best.probability, characters, alternatives)

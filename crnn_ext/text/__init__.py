@@ -1,5 +1,8 @@
-"""What decoding knows of texts: the characters of a network's classes."""
+"""What decoding knows of texts: the characters of a network's classes, language models, words."""
 
 from crnn_ext.text.charset import Charset
+from crnn_ext.text.hotwords import HotWords
+from crnn_ext.text.lexicon import Lexicon
+from crnn_ext.text.ngram import NGramModel
 
-__all__ = ["Charset"]
+__all__ = ["Charset", "HotWords", "Lexicon", "NGramModel"]

@@ -49,6 +49,9 @@ __device__ inline float log(float x) {
 __device__ inline double log(double x) {
   return ::log(x);
 }
+__device__ inline float log2(float x) {
+  return ::log2f(x);
+}
 __device__ inline double log2(double x) {
   return ::log2(x);
 }

@@ -80,22 +80,27 @@ CRNN_INLINE Value softmax_term(Value x, Value peak) {
 // of one lane's share of them loses nothing.
 constexpr int64_t kShortRow = 4096;
 
-// The largest number of a short row; NaN is passed over. 0 if all are -inf: then any finite peak makes every
-// softmax term 0, and NaN still shows.
+// The largest number of a short row; NaN is passed over. -inf if there is none.
 template <int kBytes, class Real>
-CRNN_INLINE Real peak_of_short_row(const Real* x, int64_t count) {
+CRNN_INLINE Real largest_of_short_row(const Real* x, int64_t count) {
   using Reals = Vector<Real, kBytes>;
   if constexpr (kLanesOf<Reals> > 1) {
-    if (count < kLanesOf<Reals>) return peak_of_short_row<narrower<Real>(kBytes)>(x, count);
+    if (count < kLanesOf<Reals>) return largest_of_short_row<narrower<Real>(kBytes)>(x, count);
   }
-  constexpr Real kMinusInfinity = -std::numeric_limits<Real>::infinity();
-  Reals peaks = broadcast<Reals>(kMinusInfinity);
+  Reals peaks = broadcast<Reals>(-std::numeric_limits<Real>::infinity());
   // In this order of the arguments NaN is passed over.
   const auto raise = [&](int64_t i, int64_t = 0)
                          CRNN_INLINE_LAMBDA { peaks = larger(load<Reals>(x + i), peaks); };
   for_each_vector<kLanesOf<Reals>>(count, raise, raise);
-  const Real peak = folded<Larger>(peaks);
-  return peak == kMinusInfinity ? Real(0) : peak;
+  return folded<Larger>(peaks);
+}
+
+// The same as a peak for softmax terms: 0 if all are -inf. Then any finite peak makes every term 0, and NaN
+// still shows.
+template <int kBytes, class Real>
+CRNN_INLINE Real peak_of_short_row(const Real* x, int64_t count) {
+  const Real peak = largest_of_short_row<kBytes>(x, count);
+  return peak == -std::numeric_limits<Real>::infinity() ? Real(0) : peak;
 }
 
 // The sum of a short row's softmax terms.

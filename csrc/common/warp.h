@@ -70,6 +70,19 @@ __device__ inline Value folded_over_group(Value value, const Operation& operatio
   }
 }
 
+// The same for all threads of a block, of any size, by an operation for which a value counts as much once as
+// twice.
+template <class Value, class Operation>
+__device__ inline Value folded_over_block(Value value, const Operation& operation) {
+  GPU_SHARED(of_warp, Value[kWarp]);
+  value = folded_over_lanes<kWarp>(value, operation);
+  if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  value = folded_over_lanes<kWarp>(of_warp[threadIdx.x % kWarp % (blockDim.x / kWarp)], operation);
+  __syncthreads();  // the next fold writes there again
+  return value;
+}
+
 // What a group's threads have written is seen by all of them. Every thread of the block calls it.
 template <int kThreads>
 __device__ inline void synchronise_group() {

@@ -1,9 +1,9 @@
 // From the rows of logits to the emissions that the recursion needs, in one read.
 #pragma once
 
+#include "common/emission.h"
 #include "common/row_group.h"
 #include "common/softmax_sum.h"
-#include "ctc_loss/emission.h"
 #include "ctc_loss/strip.h"
 #include "targets/device_batch.h"
 

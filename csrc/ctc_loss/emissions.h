@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
+#include "common/emission.h"
 #include "common/stable.h"
-#include "ctc_loss/emission.h"
 #include "ctc_loss/recursion.h"
 #include "targets/row_statistics.h"
 

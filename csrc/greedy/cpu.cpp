@@ -20,13 +20,34 @@ struct Best {
   Real logp;
 };
 
-// The best class of a row and its log-probability: the lowest class that holds the largest number. NaN is
+// The best class of rows and its log-probability: the lowest class that holds the largest number. NaN is
 // passed over, and class 0 is the best of a row of nothing but -inf and NaN; with `normalize` the
 // log-probability is NaN if the row holds NaN or +inf.
 template <class Real>
-struct BestClass {
+struct BestClasses {
+  // rows: (count), each of `classes` numbers; count is at most rows_in_cache(classes); results: (count)
   template <int kBytes>
-  static CRNN_INLINE void run(const Real* row, int64_t classes, bool normalize, Best<Real>* result) {
+  static CRNN_INLINE void run(const Real* const* rows, int64_t count, int64_t classes, bool normalize,
+                              Best<Real>* results) {
+    if (classes > kShortRow) return of_long_row<kBytes>(*rows, classes, normalize, results);
+    // One step after the other for all rows, so that no row waits for another.
+    Real peak[kMostRows] = {}, sum[kMostRows] = {};
+    for (int64_t r = 0; r < count; ++r) peak[r] = peak_of_short_row<kBytes>(rows[r], classes);
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t at = first_in_short_row<kBytes>(rows[r], classes, peak[r]);
+      results[r].best = at < classes ? int32_t(at) : 0;  // it is not there if all are -inf or NaN
+    }
+    if (normalize) {
+      for (int64_t r = 0; r < count; ++r) sum[r] = sum_of_short_row<kBytes>(rows[r], classes, peak[r]);
+    }
+    for (int64_t r = 0; r < count; ++r)
+      results[r].logp =
+          logp(rows[r][results[r].best], peak[r], 1 / (sum[r] == 0 ? Real(1) : sum[r]), normalize);
+  }
+
+ private:
+  template <int kBytes>
+  static CRNN_INLINE void of_long_row(const Real* row, int64_t classes, bool normalize, Best<Real>* result) {
     int64_t best = 0;
     Real highest = -std::numeric_limits<Real>::infinity();
     RunningSum<Real> total;
@@ -43,8 +64,11 @@ struct BestClass {
       }
       if (normalize) total.add(peak, sum_of_short_row<kBytes>(part, count, peak));
     }
-    result->best = int32_t(best);
-    result->logp = normalize ? (row[best] - total.peak()) + std::log(total.inverse()) : row[best];
+    *result = {int32_t(best), logp(row[best], total.peak(), total.inverse(), normalize)};
+  }
+
+  static CRNN_INLINE Real logp(Real logit, Real peak, Real inverse_sum, bool normalize) {
+    return normalize ? (logit - peak) + std::log(inverse_sum) : logit;
   }
 };
 
@@ -66,10 +90,17 @@ auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_
     const std::unique_ptr<Best<Real>[]> found(new Best<Real>[shape.samples * shape.frames]);
     parallel_over(shape.samples * pieces, workers, [&](int64_t item, int64_t worker) {
       const int64_t n = item / pieces, begin = item % pieces * frames_per_piece;
-      for (int64_t t = begin; t < std::min(begin + frames_per_piece, length_of(n)); ++t) {
-        const Real* row = read_row(rows.row(t, n), rows.stride_c, shape.classes,
-                                   [&] { return scratch[worker].classes(shape.classes); });
-        run_vectorised<BestClass<Real>>(row, int64_t(shape.classes), normalize, &found[n * shape.frames + t]);
+      const int64_t end = std::min(begin + frames_per_piece, length_of(n));
+      const int64_t most_rows = rows_in_cache(shape.classes);
+      for (int64_t first = begin; first < end; first += most_rows) {
+        const int64_t count = std::min(most_rows, end - first);
+        const Real* read[kMostRows];
+        for (int64_t r = 0; r < count; ++r)
+          read[r] = read_row(rows.row(first + r, n), rows.stride_c, shape.classes, [&] {
+            return scratch[worker].classes(count * shape.classes) + r * shape.classes;
+          });
+        run_vectorised<BestClasses<Real>>(read, count, int64_t(shape.classes), normalize,
+                                          &found[n * shape.frames + first]);
       }
     });
 

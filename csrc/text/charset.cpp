@@ -1,5 +1,5 @@
 // Charset: texts to the classes of a CTC network, and classes to texts. Arguments are checked in
-// crnn_ext/text.py; what is checked here is all that keeps reads inside the arrays.
+// crnn_ext/text/charset.py; what is checked here is all that keeps reads inside the arrays.
 #include "text/charset.h"
 
 #include <pybind11/numpy.h>

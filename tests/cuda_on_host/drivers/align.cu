@@ -107,8 +107,7 @@ class Run {
   void operator()() {
     const int64_t frames = shape_.frames, texts = shape_.texts(), pairs = align::pair_elements(shape_);
     const driver::Placement placement(problem_.layout, frames, shape_.samples, shape_.classes);
-    const DeviceTensor<Storage> logits =
-        placement.tensor(logits_, crnn::FromCompute<Storage>::convert(Real(kNaN)));
+    const DeviceTensor<Storage> logits = placement.tensor(logits_, driver::converted<Storage>(kNaN));
     const driver::DeviceTexts device_texts(problem_, kStream);
     const DeviceTensor<Real> picked({frames * pairs}), peak({shape_.samples, frames}),
         log_share({shape_.samples, frames});

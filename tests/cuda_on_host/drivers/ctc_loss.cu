@@ -11,12 +11,15 @@ namespace ctc = crnn::ctc_loss;
 using crnn::BFloat16;
 using crnn::Half;
 using ctc::Reduction;
+using driver::Change;
+using driver::converted;
 using driver::DeviceTensor;
 using driver::expect;
+using driver::kAll;
+using driver::kInfinity;
+using driver::kNaN;
 using driver::Layout;
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr crnn::gpu::Stream kStream = {nullptr, "ctc_loss"};
 
 // ---- Problems ----
@@ -28,13 +31,6 @@ struct Sample {
 
   int64_t claimed_length() const { return length.value_or(int64_t(labels.size())); }
 };
-
-// A logit that is not random; kAll stands for all frames, samples or classes.
-struct Change {
-  int64_t t, n, c;
-  double value;
-};
-constexpr int64_t kAll = -1;
 
 struct Problem {
   int64_t frames, classes;
@@ -105,7 +101,6 @@ std::vector<Storage> logits_of(const Problem& problem) {
   std::mt19937 generator(problem.seed);
   std::normal_distribution<double> normal;
   const int64_t samples = int64_t(problem.samples.size()), classes = problem.classes;
-  const auto is = [](int64_t number, int64_t wanted) { return wanted == kAll || wanted == number; };
   std::vector<Storage> logits;
   for (int64_t t = 0; t < problem.frames; ++t) {
     for (int64_t n = 0; n < samples; ++n) {
@@ -116,13 +111,9 @@ std::vector<Storage> logits_of(const Problem& problem) {
       for (int64_t c = 0; c < classes; ++c) {
         double x = problem.normalize ? row[c] : row[c] - std::log(sum);
         for (const Change& change : problem.changes)
-          if (is(t, change.t) && is(n, change.n) && is(c, change.c)) x = change.value;
+          if (change.concerns(t, n, c)) x = change.value;
         if (t >= problem.samples[n].frames) x = kNaN;
-        if constexpr (sizeof(Storage) == sizeof(double)) {
-          logits.push_back(x);
-        } else {
-          logits.push_back(crnn::FromCompute<Storage>::convert(float(x)));
-        }
+        logits.push_back(converted<Storage>(x));
       }
     }
   }
@@ -223,7 +214,7 @@ Expected computed_on_host(const Problem& problem, const std::vector<Storage>& lo
         if (all == kImpossible) continue;
         for (double& x : row) x -= all;
       } else {
-        const auto in_bounds = [&](int64_t c) { return row[c] < ctc::largest_log_prob(frames); };
+        const auto in_bounds = [&](int64_t c) { return row[c] < crnn::largest_log_prob(frames); };
         sound &= in_bounds(problem.blank) && std::all_of(labels.begin(), labels.end(), in_bounds);
       }
     }
@@ -311,7 +302,7 @@ class Run {
     crnn::launch_first_label(batch, first_label.data(), kStream);
     const DeviceTensor<Storage> logits =
         driver::Placement(problem_.layout, shape_.frames, shape_.samples, shape_.classes)
-            .tensor(logits_, converted(kNaN));
+            .tensor(logits_, converted<Storage>(kNaN));
 
     const DeviceTensor<Real> statistics({2 * shape_.frames * shape_.samples});
     forward("loss without a gradient", logits, batch, statistics, false);
@@ -333,8 +324,6 @@ class Run {
   static constexpr double kRounding = sizeof(Storage) >= sizeof(float)    ? 0
                                       : std::is_same_v<Storage, BFloat16> ? 0x1p-8
                                                                           : 0x1p-11;
-
-  static Storage converted(double x) { return crnn::FromCompute<Storage>::convert(Real(x)); }
 
   static crnn::Rows<const Storage> rows(const DeviceTensor<Storage>& tensor) {
     return {tensor.data(), tensor};
@@ -368,8 +357,8 @@ class Run {
     constexpr double kUnwritten = 1000;
     const driver::Placement placement(problem_.gradient_layout, shape_.frames, shape_.samples,
                                       shape_.classes);
-    const DeviceTensor<Storage> gradient =
-        placement.tensor(std::vector<Storage>(logits_.size(), converted(kUnwritten)), converted(kUnwritten));
+    const DeviceTensor<Storage> gradient = placement.tensor(
+        std::vector<Storage>(logits_.size(), converted<Storage>(kUnwritten)), converted<Storage>(kUnwritten));
     ctc::launch_ctc_loss_backward<Storage, Real>(
         rows(logits), crnn::Rows<Storage>(gradient.data(), gradient), batch, problem_.normalize,
         problem_.reduction, grad_loss.data(), stride, ctc::Saved<const Real>(saved.data(), shape_),

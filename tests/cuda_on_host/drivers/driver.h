@@ -24,6 +24,9 @@
 
 namespace driver {
 
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
 inline void check(cudaError_t error) {
   if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
 }
@@ -132,6 +135,18 @@ class Placement {
   int64_t offset_ = 0;
 };
 
+// A logit that is not what the others are; kAll stands for all frames, samples or classes.
+constexpr int64_t kAll = -1;
+struct Change {
+  int64_t t, n, c;
+  double value;
+
+  bool concerns(int64_t frame, int64_t sample, int64_t label) const {
+    const auto is = [](int64_t wanted, int64_t number) { return wanted == kAll || wanted == number; };
+    return is(t, frame) && is(n, sample) && is(c, label);
+  }
+};
+
 template <class T>
 double number(T x) {
   return double(x);
@@ -141,6 +156,11 @@ inline double number(crnn::Half x) {
 }
 inline double number(crnn::BFloat16 x) {
   return crnn::to_compute(x);
+}
+
+template <class Storage>
+Storage converted(double x) {
+  return crnn::FromCompute<Storage>::convert(typename crnn::ComputeType<Storage>::Real(x));
 }
 
 // Throws unless both hold the same numbers, up to the larger of two tolerances: one relative to the number

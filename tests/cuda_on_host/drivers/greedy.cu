@@ -6,11 +6,11 @@ namespace {
 
 using crnn::BFloat16;
 using crnn::Half;
+using driver::converted;
 using driver::DeviceTensor;
 using driver::expect;
+using driver::kNaN;
 using driver::Layout;
-
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 struct Problem {
   int64_t frames, samples;
@@ -31,9 +31,8 @@ std::vector<Storage> random_logits(const Problem& problem) {
   for (int64_t t = 0; t < problem.frames; ++t) {
     for (int64_t n = 0; n < problem.samples; ++n) {
       Storage* row = &logits[(t * problem.samples + n) * problem.classes];
-      for (int c = 0; c < problem.classes; ++c)
-        row[c] = crnn::FromCompute<Storage>::convert(2 * normal(generator));
-      row[t / problem.hold * (n + 7) % problem.classes] = crnn::FromCompute<Storage>::convert(9);
+      for (int c = 0; c < problem.classes; ++c) row[c] = converted<Storage>(2 * normal(generator));
+      row[t / problem.hold * (n + 7) % problem.classes] = converted<Storage>(9);
     }
   }
   return logits;
@@ -97,8 +96,7 @@ void run(const Problem& problem) {
   const int64_t frames = problem.frames, samples = problem.samples;
   const std::vector<Storage> logits = random_logits<Storage>(problem);
   const driver::Placement placement(problem.layout, frames, samples, problem.classes);
-  const DeviceTensor<Storage> device_logits =
-      placement.tensor(logits, crnn::FromCompute<Storage>::convert(kNaN));
+  const DeviceTensor<Storage> device_logits = placement.tensor(logits, converted<Storage>(kNaN));
   const DeviceTensor<int64_t> input_lengths({samples}, problem.lengths);
   const DeviceTensor<int32_t> best_class({samples, frames});
   const DeviceTensor<Real> best_logp({samples, frames});

@@ -54,8 +54,7 @@ class Run {
   void operator()() {
     using State = ctc::StoredState<Real>;
     const driver::Placement placement(problem_.layout, shape_.frames, shape_.samples, shape_.classes);
-    const DeviceTensor<Storage> logits =
-        placement.tensor(logits_, crnn::FromCompute<Storage>::convert(Real(kNaN)));
+    const DeviceTensor<Storage> logits = placement.tensor(logits_, driver::converted<Storage>(kNaN));
     const driver::DeviceTexts device_texts(problem_, kStream);
     const DeviceTensor<State> emissions({ctc::emission_elements(shape_)}),
         states({ctc::state_elements(shape_)});

@@ -9,22 +9,12 @@
 
 namespace driver {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
 struct Text {
   std::vector<int64_t> labels;
   std::optional<int64_t> length = {};  // what is claimed, if not the number of the labels
 
   int64_t claimed_length() const { return length.value_or(int64_t(labels.size())); }
 };
-
-// A logit that is not random; kAll stands for all frames, samples or classes.
-struct Change {
-  int64_t t, n, c;
-  double value;
-};
-constexpr int64_t kAll = -1;
 
 struct TextProblem {
   int64_t frames, classes;
@@ -94,7 +84,6 @@ struct TextProblem {
   std::vector<Storage> logits() const {
     std::mt19937 generator(seed);
     std::normal_distribution<double> normal;
-    const auto is = [](int64_t number, int64_t wanted) { return wanted == kAll || wanted == number; };
     std::vector<Storage> all;
     for (int64_t t = 0; t < frames; ++t) {
       for (int64_t n = 0; n < int64_t(lengths.size()); ++n) {
@@ -102,13 +91,8 @@ struct TextProblem {
           double x = 2 * normal(generator);
           if (whole_numbers) x = std::round(x);
           for (const Change& change : changes)
-            if (is(t, change.t) && is(n, change.n) && is(c, change.c)) x = change.value;
-          if (t >= lengths[n]) x = kNaN;
-          if constexpr (sizeof(Storage) == sizeof(double)) {
-            all.push_back(x);
-          } else {
-            all.push_back(crnn::FromCompute<Storage>::convert(float(x)));
-          }
+            if (change.concerns(t, n, c)) x = change.value;
+          all.push_back(converted<Storage>(t < lengths[n] ? x : kNaN));
         }
       }
     }

@@ -16,6 +16,7 @@
 #include <optional>
 #include <sstream>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "runtime/checker.h"
@@ -259,7 +260,17 @@ void RaceChecker::access_word(Word& word, const Access& access) {
     return false;
   };
   std::erase_if(word.accesses, stands_no_more);
-  if (!in_ended_block && another_warp == -1) word.accesses.push_back(access);
+  if (in_ended_block || another_warp != -1) return;
+  if (a_warp != -1 && a_warp != access.warp()) {
+    // The second warp: one access of each is enough, and there may be one of each lane of the first.
+    bool has_one = false;
+    std::erase_if(word.accesses, [&](const Access& earlier) {
+      const bool is_alike = earlier.kind == access.kind && earlier.bytes == access.bytes &&
+                            earlier.block == block_ && !comes_before(earlier);
+      return is_alike && std::exchange(has_one, true);
+    });
+  }
+  word.accesses.push_back(access);
 }
 
 void RaceChecker::add_finding(const Access& access, const std::optional<Access>& earlier) {

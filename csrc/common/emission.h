@@ -3,7 +3,7 @@
 
 #include "common/exp2.h"
 
-namespace crnn::ctc_loss {
+namespace crnn {
 
 // Log-probabilities that are taken as they are may be positive. Above this bound the exponents of a path
 // could leave their integer, so such a number counts as +inf does.
@@ -20,4 +20,4 @@ CRNN_INLINE Extended<Reals> emission(Reals logits, Reals peak, Reals inverse_sum
   return {term.mantissa * inverse_sum, term.exponent};
 }
 
-}  // namespace crnn::ctc_loss
+}  // namespace crnn

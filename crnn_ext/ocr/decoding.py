@@ -1,0 +1,89 @@
+"""From a network's logits to texts: ways of decoding for the recognizer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from crnn_ext.ctc import beam_search, greedy_decode, log_probability
+from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
+
+
+class Decoded(NamedTuple):
+    """A text of a sample, its probability, all alignments added up, and the frames of each character."""
+
+    text: str
+    probability: float
+    starts: Sequence[int]
+    ends: Sequence[int]
+
+
+Decoding = Callable[[Tensor, Charset], list[list[Decoded]]]
+"""From logits (T, N, C) to the texts of each sample, best first, perhaps none."""
+
+
+def greedy(logits: Tensor, charset: Charset) -> list[list[Decoded]]:
+    """The text of the best path of each sample."""
+    frames, samples, _ = logits.shape
+    best = greedy_decode(logits, blank=charset.blank)
+    log_probs = log_probability(
+        *(logits, best.tokens.unsqueeze(1), [frames] * samples, best.lengths.unsqueeze(1)),
+        blank=charset.blank,
+    )
+    texts = charset.decode(best.tokens, best.lengths)
+    parts = zip(texts, _probabilities(log_probs), best.starts.tolist(), best.ends.tolist(), strict=True)
+    return [[Decoded(text, probability, starts, ends)] for text, (probability,), starts, ends in parts]
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """The most probable texts, under a language model and with the words that may or should be read.
+
+    The options are those of `crnn_ext.ctc.beam_search`; the texts found are ranked by their exact
+    probabilities and what the options add.
+    """
+
+    beam_size: int = 16
+    nbest: int = 1
+    lm: NGramModel | None = None
+    lm_weight: float = 0.5
+    lexicon: Lexicon | None = None
+    hotwords: HotWords | None = None
+    hotword_weight: float = 1.0
+
+    def __call__(self, logits: Tensor, charset: Charset) -> list[list[Decoded]]:
+        """The texts of each sample, best first; none where the lexicon allows none."""
+        result = beam_search(
+            logits,
+            blank=charset.blank,
+            beam_size=self.beam_size,
+            nbest=self.nbest,
+            lm=self.lm,
+            lm_weight=self.lm_weight,
+            lexicon=self.lexicon,
+            hotwords=self.hotwords,
+            hotword_weight=self.hotword_weight,
+            rescore=True,
+        )
+        probabilities = _probabilities(result.log_probs)
+        fields = (result.tokens, result.lengths.clamp(min=0), result.starts, result.ends)
+        tokens, counts, starts, ends = (field.flatten(0, 1) for field in fields)
+        texts = charset.decode(tokens, counts)
+        spans = list(zip(texts, starts.tolist(), ends.tolist(), strict=True))
+        return [
+            [
+                Decoded(text, probability, begin, end)
+                for length, probability, (text, begin, end) in zip(
+                    *(lengths, probabilities[n], spans[n * self.nbest : (n + 1) * self.nbest]), strict=True
+                )
+                if length >= 0
+            ]
+            for n, lengths in enumerate(result.lengths.tolist())
+        ]
+
+
+def _probabilities(log_probs: Tensor) -> list[list[float]]:
+    # Rounding can leave the logarithm of a certain text a little above 0.
+    probabilities: list[list[float]] = log_probs.exp().clamp(max=1).tolist()
+    return probabilities

@@ -1,0 +1,119 @@
+"""The flat tables in which language models, lexicons and hot words reach the operators.
+
+Everything is over symbols: token classes, or the numbers of words. States are numbered from 0, the root.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_Tables = TypeVar("_Tables", bound="Edges")
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """The edges of all states, those of a state side by side in the order of their symbols.
+
+    A state with as many edges as there are symbols has one for each.
+    """
+
+    first_edge: Tensor
+    """(states + 1,) int32: where each state's edges begin, and the number of all edges."""
+    edge_symbol: Tensor
+    """(edges,) int32: ascending within a state."""
+    edge_state: Tensor
+    """(edges,) int32: the state that each edge leads to."""
+
+    _copies: dict[torch.device, Any] = field(default_factory=dict, init=False, repr=False, kw_only=True)
+
+    @classmethod
+    def from_native(cls: type[_Tables], tables: tuple[Any, ...]) -> _Tables:
+        """From what the native module returns, arrays and numbers in the order of the fields."""
+        return cls(*(torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in tables))
+
+    def to(self: _Tables, device: torch.device) -> _Tables:
+        """The same tables on a device. They are copied there once and kept as long as these."""
+        if device == self.first_edge.device:
+            return self
+        if device not in self._copies:
+            parts = (getattr(self, part.name) for part in fields(self) if part.init)
+            self._copies[device] = type(self)(
+                *(part.to(device) if isinstance(part, Tensor) else part for part in parts)
+            )
+        copy: _Tables = self._copies[device]
+        return copy
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_copies": {}}
+
+
+@dataclass(frozen=True, eq=False)
+class Automaton(Edges):
+    """Weighs sequences of symbols; weights are logarithms and add up.
+
+    The walk over a symbol takes the state's edge for it and adds the edge's weight. A state without one hands
+    over to its fail state, adds the fail weight, and the walk goes on there; a state that is its own fail
+    state takes the symbol and stays. At the end the last state's final weight is added.
+    """
+
+    edge_weight: Tensor
+    """(edges,) float32."""
+    fail_state: Tensor
+    """(states,) int32: below the state itself, or the state itself."""
+    fail_weight: Tensor
+    """(states,) float32."""
+    final_weight: Tensor
+    """(states,) float32."""
+    start: int
+    """The state of the empty text."""
+
+    @cached_property
+    def largest_step(self) -> float:
+        """No step over a symbol adds more than this."""
+        state, gain = self.fail_state.long(), self.fail_weight.clamp(min=0)
+        own = state == torch.arange(len(state), device=state.device)
+        steps = torch.cat([self.edge_weight, self.fail_weight[own]])
+        # The gains along each chain of fail states, which ends where a state is its own.
+        gain = gain.masked_fill(own, 0)
+        while bool((state[state] != state).any()):
+            gain, state = gain + gain[state], state[state]
+        return float(steps.max()) + float(gain.max()) if steps.numel() else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class WordTrie(Edges):
+    """The spellings of words; separators of words lead from the root, state 0, back to it."""
+
+    word_of_state: Tensor
+    """(states,) int32: the number of the word that is spelt there, -1 for none."""
+
+
+def concatenated(tables: Sequence[_Tables]) -> tuple[_Tables, list[int]]:
+    """All states in one table, and where those of each begin."""
+    states = [len(table.first_edge) - 1 for table in tables]
+    first_state = [0, *itertools.accumulate(states)][:-1]
+    first_edge = [0, *itertools.accumulate(len(table.edge_symbol) for table in tables)]
+
+    def joined(name: str) -> Any:
+        parts = [getattr(table, name) for table in tables]
+        if name == "start":
+            return parts[0]
+        if name == "first_edge":
+            ends = parts[-1].new_tensor([first_edge[-1]])
+            return torch.cat(
+                [part[:-1] + first for part, first in zip(parts, first_edge, strict=False)] + [ends]
+            )
+        if name in ("edge_state", "fail_state"):
+            parts = [part + first for part, first in zip(parts, first_state, strict=True)]
+        return torch.cat(parts)
+
+    if len(tables) == 1:
+        return tables[0], first_state
+    names = [part.name for part in fields(tables[0]) if part.init]
+    return type(tables[0])(*map(joined, names)), first_state

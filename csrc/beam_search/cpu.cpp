@@ -1,0 +1,168 @@
+// Beam search on the CPU: a sample a thread.
+#include <memory>
+
+#include "beam_search/search.h"
+#include "beam_search/tables.h"
+#include "common/parallel.h"
+
+namespace crnn::beam_search {
+namespace {
+
+// Are all numbers of the row below a bound, and none NaN?
+template <class Real>
+struct AllBelow {
+  template <int kBytes>
+  static CRNN_INLINE void run(const Real* row, int64_t classes, Real bound, bool* result) {
+    using Reals = Vector<Real, kBytes>;
+    using Ints = ExponentOf<Reals>;
+    if constexpr (kLanesOf<Reals> > 1) {
+      if (classes < kLanesOf<Reals>) return run<narrower<Real>(kBytes)>(row, classes, bound, result);
+    }
+    Ints below = broadcast<Ints>(1);
+    const auto look = [&](int64_t i, int64_t = 0) CRNN_INLINE_LAMBDA {
+      below = load<Reals>(row + i) < broadcast<Reals>(bound) ? below : broadcast<Ints>(0);
+    };
+    for_each_vector<kLanesOf<Reals>>(classes, look, look);
+    *result = folded<Smaller>(below) == 1;
+  }
+};
+
+template <class Real>
+struct RowStatistics {
+  template <int kBytes>
+  static CRNN_INLINE void run(const Real* const* rows, int64_t count, int64_t classes, Real* peak,
+                              Real* inverse_sum) {
+    row_statistics<kBytes>(rows, count, classes, peak, inverse_sum);
+  }
+};
+
+// Reads the frames of samples for a search, some at a time.
+template <class Storage>
+class FrameReader {
+ public:
+  using Real = typename ComputeType<Storage>::Real;
+
+  FrameReader(const Rows<const Storage>& logits, int64_t frames, int64_t classes, bool normalize)
+      : logits_(logits), classes_(classes), largest_(largest_log_prob(frames)), normalize_(normalize) {}
+
+  // Calls read(row, peak, inverse_sum) for the first `frames` frames of sample n, until one holds NaN or
+  // +inf; false if one does.
+  template <class Read>
+  bool read(int64_t n, int64_t frames, const Read& read) {
+    const int64_t most_rows = rows_in_cache(classes_);
+    const Real* rows[kMostRows];
+    for (int64_t first = 0; first < frames; first += most_rows) {
+      const int64_t count = std::min(most_rows, frames - first);
+      for (int64_t r = 0; r < count; ++r)
+        rows[r] = read_row(logits_.row(first + r, n), logits_.stride_c, classes_,
+                           [&] { return scratch_.classes(count * classes_) + r * classes_; });
+      Real peak[kMostRows], inverse_sum[kMostRows];
+      find_statistics(rows, count, peak, inverse_sum);
+      for (int64_t r = 0; r < count; ++r) {
+        if (std::isnan(inverse_sum[r])) return false;
+        read(rows[r], peak[r], inverse_sum[r]);
+      }
+    }
+    return true;
+  }
+
+ private:
+  void find_statistics(const Real* const* rows, int64_t count, Real* peak, Real* inverse_sum) {
+    if (normalize_) return run_vectorised<RowStatistics<Real>>(rows, count, classes_, peak, inverse_sum);
+    for (int64_t r = 0; r < count; ++r) {
+      bool usable = false;
+      run_vectorised<AllBelow<Real>>(rows[r], classes_, largest_, &usable);
+      peak[r] = 0;
+      inverse_sum[r] = usable ? Real(1) : std::numeric_limits<Real>::quiet_NaN();
+    }
+  }
+
+  const Rows<const Storage> logits_;
+  const int64_t classes_;
+  const Real largest_;
+  const bool normalize_;
+  RowScratch<Real> scratch_;
+};
+
+template <class Storage, class Fusion>
+void decode(const Tensor& logits, const IndexView& length_of, const Shape& shape, const Options& options,
+            const Fusion& fusion, const Result& result) {
+  using Real = typename ComputeType<Storage>::Real;
+  using Searching = Search<Real, Fusion>;
+  struct Worker {
+    Searching search;
+    FrameReader<Storage> reader;
+    std::vector<typename Searching::Hypothesis> hypotheses;
+  };
+  const Rows<const Storage> rows(logits.const_data_ptr(), logits);
+  auto* tokens = static_cast<int64_t*>(result.tokens.mutable_data_ptr());
+  auto* lengths = static_cast<int64_t*>(result.lengths.mutable_data_ptr());
+  auto* scores = static_cast<Real*>(result.scores.mutable_data_ptr());
+  auto* log_probs = static_cast<Real*>(result.log_probs.mutable_data_ptr());
+  const int64_t workers = workers_for(shape.samples, 1);
+  std::vector<std::unique_ptr<Worker>> all(workers);
+
+  parallel_over(shape.samples, workers, [&](int64_t n, int64_t number) {
+    std::unique_ptr<Worker>& worker = all[number];
+    if (!worker)
+      worker.reset(new Worker{Searching(options, fusion),
+                              FrameReader<Storage>(rows, shape.frames, shape.classes, options.normalize),
+                              {}});
+    Searching& search = worker->search;
+    search.start(n);
+    const bool usable =
+        worker->reader.read(n, length_of(n), [&](const Real* row, Real peak, Real inverse_sum) {
+          search.read_frame(row, shape.classes, peak, inverse_sum);
+        });
+    worker->hypotheses.clear();
+    if (usable) search.finish(&worker->hypotheses);
+    for (int64_t k = 0; k < options.nbest; ++k) {
+      const int64_t at = n * options.nbest + k;
+      const bool found = k < int64_t(worker->hypotheses.size());
+      int64_t* spelt = tokens + at * shape.frames;
+      const int64_t length = found ? worker->hypotheses[k].length : -1;
+      const Real missing =
+          usable ? -std::numeric_limits<Real>::infinity() : std::numeric_limits<Real>::quiet_NaN();
+      lengths[at] = length;
+      scores[at] = found ? Real(worker->hypotheses[k].score) : missing;
+      log_probs[at] = found ? Real(worker->hypotheses[k].log_prob) : missing;
+      if (found) search.spell(worker->hypotheses[k], spelt);
+      std::fill(spelt + larger<int64_t>(length, 0), spelt + shape.frames, -1);
+    }
+  });
+}
+
+auto beam_search_cpu(const Tensor& logits, const Tensor& input_lengths, int64_t blank, bool normalize,
+                     int64_t beam_size, int64_t nbest, int64_t token_top_k, double token_min_logp,
+                     double beam_threshold, Tensors lm, int64_t lm_start, bool lm_over_words,
+                     double lm_weight, Tensors lexicon, int64_t words, double word_score, Tensors hotwords,
+                     double hotword_weight, double token_score, double largest_step) {
+  const Options options{beam_size, nbest, blank, normalize, token_top_k, token_min_logp, beam_threshold};
+  const Shape shape = check_tensors(logits, input_lengths, options);
+  check_input_lengths(input_lengths, shape.frames, kOp);
+  const FusionArguments added{lm,         lm_start, lm_over_words,  lm_weight,   lexicon,     words,
+                              word_score, hotwords, hotword_weight, token_score, largest_step};
+  const Result result(logits, shape, nbest);
+  dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
+    using Storage = decltype(storage);
+    const IndexView length_of(input_lengths);
+    if (added.adds()) {
+      decode<Storage>(logits, length_of, shape, options, added.fusion(logits), result);
+    } else {
+      decode<Storage>(logits, length_of, shape, options, NoFusion{}, result);
+    }
+  });
+  return result.tuple();
+}
+
+void beam_search_check_cpu(const Tensor& input_lengths, int64_t frames) {
+  check_input_lengths(input_lengths, frames, kOp);
+}
+
+}  // namespace
+}  // namespace crnn::beam_search
+
+STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CPU, m) {
+  m.impl("beam_search", TORCH_BOX(&crnn::beam_search::beam_search_cpu));
+  m.impl("beam_search_check", TORCH_BOX(&crnn::beam_search::beam_search_check_cpu));
+}

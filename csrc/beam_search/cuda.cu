@@ -1,0 +1,82 @@
+// Beam search on a GPU: torch's side of the launch.
+#include "beam_search/kernels.cuh"
+#include "beam_search/tables.h"
+#include "common/cuda_stream.h"
+
+namespace crnn::beam_search {
+namespace {
+
+// Memory on the device for as long as this lives; torch keeps it until the kernels have run.
+class Memory {
+ public:
+  explicit Memory(const Tensor& like) : like_(like) {}
+
+  template <class Element>
+  Element* of(int64_t elements) {
+    owners_.push_back(new_tensor(like_, {elements * int64_t(sizeof(Element))}, ScalarType::Byte));
+    return static_cast<Element*>(owners_.back().mutable_data_ptr());
+  }
+
+ private:
+  const Tensor& like_;
+  std::vector<Tensor> owners_;
+};
+
+template <class Storage, class Fusion>
+void decode(const Tensor& logits, const Tensor& input_lengths, const Shape& shape, const Options& options,
+            const Fusion& fusion, const Result& result, gpu::Stream stream) {
+  using Real = typename ComputeType<Storage>::Real;
+  using State = typename Fusion::State;
+  const int64_t samples = shape.samples, rows = samples * shape.frames, beam = options.beam;
+  const int64_t listed = listed_tokens<Fusion>(options, shape.classes);
+  Memory memory(logits);
+  const Frames<Real> frames{memory.of<Real>(rows), memory.of<Real>(rows),
+                            memory.of<Token<Real>>(rows * listed), int(listed)};
+  const Scratch<Real, State> scratch{memory.of<Record<State>>(2 * samples * beam),
+                                     memory.of<Mass<Real>>(2 * samples * beam),
+                                     memory.of<Mass<Real>>(samples * beam), memory.of<Node>(rows * beam),
+                                     memory.of<int32_t>(listed == 0 ? samples * shape.classes : 0)};
+  const Hypotheses<Real> hypotheses{static_cast<int64_t*>(result.tokens.mutable_data_ptr()),
+                                    static_cast<int64_t*>(result.lengths.mutable_data_ptr()),
+                                    static_cast<Real*>(result.scores.mutable_data_ptr()),
+                                    static_cast<Real*>(result.log_probs.mutable_data_ptr())};
+  const Problem<Storage, Real, Fusion> problem{Rows<const Storage>(logits.const_data_ptr(), logits),
+                                               IndexView(input_lengths),
+                                               shape.frames,
+                                               shape.classes,
+                                               options,
+                                               fusion,
+                                               frames,
+                                               scratch,
+                                               hypotheses};
+  launch_beam_search(problem, samples, stream);
+}
+
+auto beam_search_cuda(const Tensor& logits, const Tensor& input_lengths, int64_t blank, bool normalize,
+                      int64_t beam_size, int64_t nbest, int64_t token_top_k, double token_min_logp,
+                      double beam_threshold, Tensors lm, int64_t lm_start, bool lm_over_words,
+                      double lm_weight, Tensors lexicon, int64_t words, double word_score, Tensors hotwords,
+                      double hotword_weight, double token_score, double largest_step) {
+  const Options options{beam_size, nbest, blank, normalize, token_top_k, token_min_logp, beam_threshold};
+  const Shape shape = check_tensors(logits, input_lengths, options);
+  const FusionArguments added{lm,         lm_start, lm_over_words,  lm_weight,   lexicon,     words,
+                              word_score, hotwords, hotword_weight, token_score, largest_step};
+  const DeviceScope device(logits, kOp);
+  const Result result(logits, shape, nbest);
+  dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
+    using Storage = decltype(storage);
+    if (added.adds()) {
+      decode<Storage>(logits, input_lengths, shape, options, added.fusion(logits), result, device.stream());
+    } else {
+      decode<Storage>(logits, input_lengths, shape, options, NoFusion{}, result, device.stream());
+    }
+  });
+  return result.tuple();
+}
+
+}  // namespace
+}  // namespace crnn::beam_search
+
+STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CRNN_DEVICE_KEY, m) {
+  m.impl("beam_search", TORCH_BOX(&crnn::beam_search::beam_search_cuda));
+}

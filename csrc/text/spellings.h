@@ -1,0 +1,30 @@
+// Words as token classes: how Python passes them to lexicons and hot words.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <cstdint>
+
+namespace crnn::text {
+
+using IntArray = pybind11::array_t<int64_t, pybind11::array::c_style>;
+
+constexpr int64_t kMostClasses = 1 << 20;
+
+// Calls visit(begin, end) for each spelling. tokens: one spelling after the other; lengths: (spellings).
+template <class Visit>
+void for_each_spelling(const IntArray& tokens, const IntArray& lengths, Visit visit) {
+  const int64_t* begin = tokens.data();
+  const int64_t* const end = begin + tokens.size();
+  for (const int64_t* token = begin; token < end; ++token) {
+    if (*token < 0 || *token >= kMostClasses) throw pybind11::index_error("a token is no class");
+  }
+  for (pybind11::ssize_t i = 0; i < lengths.size(); ++i) {
+    const int64_t length = lengths.data()[i];
+    if (length < 0 || length > end - begin) throw pybind11::index_error("lengths lead out of tokens");
+    visit(begin, begin + length);
+    begin += length;
+  }
+}
+
+}  // namespace crnn::text

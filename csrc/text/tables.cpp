@@ -1,0 +1,51 @@
+#include "text/tables.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <stdexcept>
+
+namespace py = pybind11;
+
+namespace crnn::text {
+namespace {
+
+// The edges in the order of a member that is below `bound`; those in which it is equal keep their order.
+template <int32_t Edge::* member>
+std::vector<int32_t> stably_sorted(const std::vector<Edge>& edges, const std::vector<int32_t>& order,
+                                   int32_t bound, std::vector<int32_t>* first) {
+  first->assign(size_t(bound) + 1, 0);
+  for (const Edge& edge : edges) ++(*first)[edge.*member + 1];
+  std::partial_sum(first->begin(), first->end(), first->begin());
+  std::vector<int32_t> next(*first);
+  std::vector<int32_t> sorted(edges.size());
+  for (const int32_t edge : order) sorted[next[edges[edge].*member]++] = edge;
+  return sorted;
+}
+
+}  // namespace
+
+Edges::Edges(const std::vector<Edge>& edges, int32_t states) {
+  if (edges.size() > size_t(std::numeric_limits<int32_t>::max())) {
+    throw std::length_error("more than 2^31 - 1 edges");
+  }
+  int32_t symbols = 0;
+  for (const Edge& edge : edges) symbols = std::max(symbols, edge.symbol + 1);
+  std::vector<int32_t> order(edges.size());
+  std::iota(order.begin(), order.end(), 0);
+  order = stably_sorted<&Edge::symbol>(edges, order, symbols, &first_edge);
+  order = stably_sorted<&Edge::source>(edges, order, states, &first_edge);
+  for (const int32_t edge : order) {
+    edge_symbol.push_back(edges[edge].symbol);
+    edge_state.push_back(edges[edge].target);
+    edge_weight.push_back(edges[edge].weight);
+  }
+}
+
+py::tuple Automaton::to_python() const {
+  return py::make_tuple(to_array(edges.first_edge), to_array(edges.edge_symbol), to_array(edges.edge_state),
+                        to_array(edges.edge_weight), to_array(fail_state), to_array(fail_weight),
+                        to_array(final_weight), start);
+}
+
+}  // namespace crnn::text

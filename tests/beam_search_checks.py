@@ -1,0 +1,165 @@
+"""Batches to search in, and what a BeamResult is held to: the plain reference, and torch's loss as judge."""
+
+import math
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from reference.beam_search import INVALID, MISSING, Hypothesis, beam_search, log_softmax
+
+from crnn_ext.text import NGramModel
+
+INF, NAN = math.inf, math.nan
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+def real_dtype(logits):
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def closeness(logits):
+    return {"rel": 1e-9, "abs": 1e-9} if logits.dtype == torch.float64 else {"rel": 1e-5, "abs": 1e-5}
+
+
+def rows_of(logits, n, length, input_type="logits"):
+    """The live frames of a sample as lists of log-probabilities, in double precision."""
+    rows = logits[:length, n].double().tolist()
+    return [log_softmax(row) for row in rows] if input_type == "logits" else rows
+
+
+def hypotheses(result, n=0):
+    """The n-best of a sample, best first."""
+    found = []
+    for tokens, length, score, log_prob in zip(
+        *(field[n].tolist() for field in (result.tokens, result.lengths, result.scores, result.log_probs)),
+        strict=True,
+    ):
+        found.append(Hypothesis(None if length == -1 else tuple(tokens[:length]), score, log_prob))
+    return found
+
+
+def texts(result, n=0):
+    """Those of its n-best that exist."""
+    return [hypothesis.text for hypothesis in hypotheses(result, n) if hypothesis.text is not None]
+
+
+def check_form(result, logits, lengths, blank, nbest):
+    """Dtypes, shapes, padding, and what holds for every n-best."""
+    frames, samples, classes = logits.shape
+    for name, dtype, shape in [
+        ("tokens", torch.int64, (samples, nbest, frames)),
+        ("lengths", torch.int64, (samples, nbest)),
+        ("scores", real_dtype(logits), (samples, nbest)),
+        ("log_probs", real_dtype(logits), (samples, nbest)),
+    ]:
+        field = getattr(result, name)
+        assert (field.dtype, tuple(field.shape), field.device) == (dtype, shape, logits.device), name
+        assert not field.requires_grad, name
+
+    for n, length in enumerate(lengths):
+        found = hypotheses(result, n)
+        existing = [hypothesis for hypothesis in found if hypothesis.text is not None]
+        assert len({hypothesis.text for hypothesis in existing}) == len(existing)
+        assert [h.score for h in existing] == sorted((h.score for h in existing), reverse=True)
+        for hypothesis, tokens in zip(existing, result.tokens[n].tolist(), strict=False):
+            text = hypothesis.text
+            assert len(text) <= length
+            assert all(0 <= token < classes and token != blank for token in text)
+            assert tokens == [*text, *[-1] * (frames - len(text))]
+        missing = found[len(existing) :]
+        assert (result.tokens[n, len(existing) :] == -1).all()
+        assert (result.lengths[n, len(existing) :] == -1).all()
+        assert missing == [MISSING] * len(missing) or repr(found) == repr([INVALID] * nbest)
+
+
+def check(
+    result,
+    logits,
+    lengths,
+    *,
+    blank=0,
+    beam_size=16,
+    nbest=1,
+    input_type="logits",
+    weights=None,
+    close=None,
+    **pruning,
+):
+    """The n-best of the reference. Returns how many samples were compared.
+
+    In the others a decision was between scores so close that the last bits of what computes them decide.
+    """
+    check_form(result, logits, lengths, blank, nbest)
+    close = close or closeness(logits)
+    compared = 0
+    for n, length in enumerate(lengths):
+        rows = rows_of(logits, n, length, input_type)
+        options = pruning if weights is None else {**pruning, "weight": weights[n]}
+        expected, margin, has_ties = beam_search(
+            rows, blank=blank, beam_size=beam_size, nbest=nbest, **options
+        )
+        highest = max((abs(h.score) for h in expected if math.isfinite(h.score)), default=0)
+        if margin <= 4 * (close["abs"] + close["rel"] * highest):
+            continue
+        if has_ties and logits.element_size() == 2:  # numbers of few digits have equal sums by chance
+            continue
+        found = hypotheses(result, n)
+        assert [h.text for h in found] == [h.text for h in expected]
+        for field in ("score", "log_prob"):
+            assert [getattr(h, field) for h in found] == pytest.approx(
+                [getattr(h, field) for h in expected], nan_ok=True, **close
+            )
+        compared += 1
+    return compared
+
+
+def judged(rows, texts, blank):
+    """ln P of each text by torch's loss in double precision; rows are log-probabilities."""
+    if not rows or not texts:
+        return [0.0 if not text else -INF for text in texts]
+    log_probs = torch.tensor(rows, dtype=torch.float64).unsqueeze(1).expand(-1, len(texts), -1)
+    targets = torch.tensor([token for text in texts for token in text], dtype=torch.long)
+    frames, lengths = [len(rows)] * len(texts), [len(text) for text in texts]
+    losses = torch.nn.functional.ctc_loss(log_probs, targets, frames, lengths, blank, "none")
+    return (-losses).tolist()
+
+
+@st.composite
+def batches(draw, most_frames=12, most_classes=12, least_classes=1, odd=True, twins=True):
+    """(logits, lengths, blank); the frames behind a sample's length hold NaN.
+
+    Some classes are twins, with equal logits in every frame, so that texts tie whatever the rounding.
+    """
+    frames, samples = draw(st.integers(0, most_frames)), draw(st.sampled_from([1, 2, 3, 0]))
+    classes = draw(st.integers(least_classes, most_classes))
+    if draw(st.booleans()):  # of few classes more prefixes meet
+        classes = max(least_classes, min(classes, 4))
+    blank = draw(st.integers(0, classes - 1))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    logits = torch.randn(frames, samples, classes, generator=generator) * draw(
+        st.sampled_from([0.3, 3.0, 12.0])
+    )
+    if odd and draw(st.booleans()):
+        logits[torch.rand(logits.shape, generator=generator) < draw(st.sampled_from([0.05, 0.4]))] = -INF
+    tokens = [token for token in range(classes) if token != blank]
+    if twins and len(tokens) > 1 and draw(st.booleans()):
+        for a, b in draw(st.lists(st.tuples(*[st.sampled_from(tokens)] * 2), max_size=3)):
+            logits[..., a] = logits[..., b]
+    if odd and frames and samples and draw(st.integers(0, 9)) == 0:
+        position = tuple(int(torch.randint(size, (), generator=generator)) for size in logits.shape)
+        logits[position] = draw(st.sampled_from([NAN, INF]))
+    lengths = torch.randint(0, frames + 1, (samples,), generator=generator)
+    lengths[torch.rand(samples, generator=generator) < 0.5] = frames
+    for n, length in enumerate(lengths):
+        logits[length:, n] = NAN
+    return logits.to(draw(st.sampled_from(DTYPES))), lengths, blank
+
+
+def from_model(model, tokens, **options):
+    """The NGramModel in the ARPA file of a reference."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.arpa")
+        path.write_text(model.arpa())
+        return NGramModel.from_arpa(path, tokens, **options)

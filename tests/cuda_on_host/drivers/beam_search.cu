@@ -1,0 +1,482 @@
+// Beam search.
+#include <bit>
+#include <numeric>
+
+#include "beam_search/kernels.cuh"
+#include "drivers/driver.h"
+#include "drivers/fusion_tables.h"
+#include "drivers/plain_beam_search.h"
+
+namespace {
+
+namespace beam = crnn::beam_search;
+using crnn::BFloat16;
+using crnn::Half;
+using driver::Change;
+using driver::converted;
+using driver::DeviceTensor;
+using driver::expect;
+using driver::Fused;
+using driver::kAll;
+using driver::kInfinity;
+using driver::kNaN;
+using driver::LanguageModel;
+using driver::Layout;
+
+// ---- Problems ----
+
+// What the logits of a row are: normally distributed, as they come or sorted by class; or 0 for a random
+// power of two of the classes and -inf for the others. Then every sum of probabilities is exact, and there
+// are ties throughout.
+enum class RowKind { kRandom, kAscending, kDescending, kEven };
+
+struct Problem {
+  int64_t frames;
+  int classes;
+  std::vector<int64_t> lengths;  // (N,)
+  int64_t beam, nbest = 1;
+  int blank = 0;
+  bool normalize = true;
+  int64_t most_tokens = std::numeric_limits<int64_t>::max();
+  double token_min_logp = -kInfinity, beam_threshold = kInfinity;
+  Fused fused = {};
+  RowKind rows = RowKind::kRandom;
+  double scale = 2;  // standard deviation of the logits
+  std::vector<Change> changes = {};
+  Layout layout = Layout::kContiguous;
+  unsigned seed = 0;
+
+  int64_t samples() const { return int64_t(lengths.size()); }
+  bool is_possible(int64_t n) const { return 0 <= lengths[n] && lengths[n] <= frames; }
+};
+
+std::vector<double> random_row(const Problem& problem, std::mt19937* generator) {
+  std::normal_distribution<double> normal;
+  std::vector<double> row(problem.classes);
+  for (double& x : row) x = problem.scale * normal(*generator);
+  if (problem.rows == RowKind::kAscending) std::sort(row.begin(), row.end());
+  if (problem.rows == RowKind::kDescending) std::sort(row.rbegin(), row.rend());
+  if (problem.rows == RowKind::kEven) {
+    const int most = std::bit_width(unsigned(problem.classes)) - 1;
+    const int live = 1 << ((*generator)() % 2 == 0 ? most : (*generator)() % unsigned(most + 1));
+    std::fill(row.begin(), row.end(), -kInfinity);
+    std::fill(row.begin(), row.begin() + live, 0);
+    std::shuffle(row.begin(), row.end(), *generator);
+  }
+  return row;
+}
+
+// (T, N, C); frames behind a sample's last one are NaN.
+template <class Storage>
+std::vector<Storage> logits_of(const Problem& problem) {
+  std::mt19937 generator(problem.seed);
+  std::vector<Storage> logits;
+  for (int64_t t = 0; t < problem.frames; ++t) {
+    for (int64_t n = 0; n < problem.samples(); ++n) {
+      const std::vector<double> row = random_row(problem, &generator);
+      double sum = 0;
+      for (const double x : row) sum += std::exp(x);
+      for (int c = 0; c < problem.classes; ++c) {
+        double x = problem.normalize ? row[c] : row[c] - std::log(sum);
+        for (const Change& change : problem.changes)
+          if (change.concerns(t, n, c)) x = change.value;
+        logits.push_back(converted<Storage>(t < problem.lengths[n] ? x : kNaN));
+      }
+    }
+  }
+  return logits;
+}
+
+// ---- What should come out ----
+
+struct Expected {
+  std::vector<int64_t> tokens, lengths;
+  std::vector<double> scores, log_probs;
+  long double margin = kInfinity;
+
+  void add(const plain::Text& text, int64_t frames, double score, double log_prob) {
+    tokens.insert(tokens.end(), text.begin(), text.end());
+    tokens.resize(tokens.size() + frames - text.size(), -1);
+    lengths.push_back(int64_t(text.size()));
+    scores.push_back(score);
+    log_probs.push_back(log_prob);
+  }
+  void add_missing(int64_t frames, double score) {
+    add({}, frames, score, score);
+    lengths.back() = -1;
+  }
+};
+
+// Empty if the row cannot be used.
+template <class Storage>
+std::vector<plain::Probability> probabilities(const Problem& problem, const Storage* row) {
+  const double least_unusable = problem.normalize ? kInfinity : double(1 << 26) / double(problem.frames);
+  double peak = -kInfinity;
+  for (int c = 0; c < problem.classes; ++c) {
+    if (!(driver::number(row[c]) < least_unusable)) return {};
+    peak = std::max(peak, driver::number(row[c]));
+  }
+  if (!problem.normalize || peak == -kInfinity) peak = 0;
+  std::vector<plain::Probability> p;
+  for (int c = 0; c < problem.classes; ++c)
+    p.push_back(std::exp(plain::Probability(driver::number(row[c])) - peak));
+  const auto sum = std::accumulate(p.begin(), p.end(), plain::Probability(0));
+  if (problem.normalize && sum > 0)
+    for (plain::Probability& x : p) x /= sum;
+  return p;
+}
+
+template <class Storage>
+Expected searched_on_host(const Problem& problem, const std::vector<Storage>& logits,
+                          const driver::FusionTables& tables) {
+  Expected expected;
+  for (int64_t n = 0; n < problem.samples(); ++n) {
+    std::vector<std::vector<plain::Probability>> rows;
+    bool usable = problem.is_possible(n);
+    for (int64_t t = 0; usable && t < problem.lengths[n]; ++t) {
+      rows.push_back(probabilities(problem, &logits[(t * problem.samples() + n) * problem.classes]));
+      usable = !rows.back().empty();
+    }
+    plain::Found found;
+    if (usable) {
+      const plain::Options options{problem.blank,       problem.beam,           problem.nbest,
+                                   problem.most_tokens, problem.token_min_logp, problem.beam_threshold};
+      found = plain::Search(options, tables.weights(n)).run(rows);
+    }
+    for (int64_t k = 0; k < problem.nbest; ++k) {
+      if (k < int64_t(found.hypotheses.size())) {
+        const plain::Hypothesis& hypothesis = found.hypotheses[k];
+        expected.add(hypothesis.text, problem.frames, double(hypothesis.score), double(hypothesis.log_prob));
+      } else {
+        expected.add_missing(problem.frames, usable ? -kInfinity : kNaN);
+      }
+    }
+    expected.margin = std::min(expected.margin, found.margin);
+  }
+  return expected;
+}
+
+// ---- The kernels ----
+
+// A case and what is the same whenever it runs.
+template <class Storage>
+class Run {
+ public:
+  // Its logits are the first ones from the seed on that leave no decision to the last digits.
+  explicit Run(const Problem& problem)
+      : problem_(problem),
+        tables_(problem.fused, problem.classes, problem.blank, problem.samples(), problem.seed) {
+    constexpr unsigned kNextSeed = 1000, kMostSeeds = 100;
+    for (;; problem_.seed += kNextSeed) {
+      logits_ = logits_of<Storage>(problem_);
+      expected_ = searched_on_host(problem_, logits_, tables_);
+      if (expected_.margin > kClear) return;
+      if (problem_.seed >= kNextSeed * kMostSeeds) throw std::runtime_error("no decisions are clear");
+    }
+  }
+
+  void operator()() {
+    if (problem_.fused.adds()) {
+      const driver::FusionTables::OnDevice tables(tables_);
+      search(tables.fusion());
+    } else {
+      search(beam::NoFusion{});
+    }
+  }
+
+ private:
+  using Real = typename crnn::ComputeType<Storage>::Real;
+  static constexpr bool kIsDouble = sizeof(Real) == sizeof(double);
+  static constexpr double kTolerance = kIsDouble ? 1e-12 : 1e-5;
+  static constexpr double kClear = kIsDouble ? 1e-10 : 2e-5;
+
+  template <class Fusion>
+  void search(const Fusion& fusion) {
+    using State = typename Fusion::State;
+    const int64_t frames = problem_.frames, samples = problem_.samples(), classes = problem_.classes;
+    const int64_t beam = problem_.beam, nbest = problem_.nbest, rows = frames * samples;
+    const beam::Options options{beam,
+                                nbest,
+                                problem_.blank,
+                                problem_.normalize,
+                                std::min(problem_.most_tokens, classes),
+                                problem_.token_min_logp,
+                                problem_.beam_threshold};
+    const int64_t listed = beam::listed_tokens<Fusion>(options, classes);
+
+    const DeviceTensor<Storage> logits = driver::Placement(problem_.layout, frames, samples, classes)
+                                             .tensor(logits_, converted<Storage>(kNaN));
+    const DeviceTensor<int64_t> input_lengths({samples}, problem_.lengths);
+    const DeviceTensor<Real> peak({rows}), inverse_sum({rows});
+    const DeviceTensor<beam::Token<Real>> listed_tokens({rows * listed});
+    const DeviceTensor<beam::Record<State>> records({samples * 2 * beam});
+    const DeviceTensor<beam::Mass<Real>> masses({samples * 2 * beam}), later({samples * beam});
+    const DeviceTensor<beam::Node> nodes({rows * beam});
+    const DeviceTensor<int32_t> all_tokens({listed == 0 ? samples * classes : 0});
+    const DeviceTensor<int64_t> tokens({samples, nbest, frames}), lengths({samples, nbest});
+    const DeviceTensor<Real> scores({samples, nbest}), log_probs({samples, nbest});
+
+    const beam::Problem<Storage, Real, Fusion> problem{
+        crnn::Rows<const Storage>(logits.data(), logits),
+        crnn::IndexView(input_lengths),
+        frames,
+        int32_t(classes),
+        options,
+        fusion,
+        {peak.data(), inverse_sum.data(), listed_tokens.data(), int(listed)},
+        {records.data(), masses.data(), later.data(), nodes.data(), all_tokens.data()},
+        {tokens.data(), lengths.data(), scores.data(), log_probs.data()}};
+    beam::launch_beam_search(problem, samples, {nullptr, "beam_search"});
+
+    expect("tokens", tokens, expected_.tokens);
+    expect("lengths", lengths, expected_.lengths);
+    expect("scores", scores, expected_.scores, kTolerance);
+    expect("log_probs", log_probs, expected_.log_probs, kTolerance);
+    first_run_.expect_same("scores", scores);
+    first_run_.expect_same("log_probs", log_probs);
+  }
+
+  Problem problem_;
+  driver::FusionTables tables_;
+  std::vector<Storage> logits_;
+  Expected expected_;
+  driver::FirstRun first_run_;
+};
+
+// The Run of a problem, made when it is first called.
+template <class Storage>
+std::function<void()> run_of(const Problem& problem) {
+  return [problem, run = std::optional<Run<Storage>>()]() mutable {
+    if (!run.has_value()) run.emplace(problem);
+    (*run)();
+  };
+}
+
+// ---- Cases ----
+
+Problem random_problem(unsigned seed) {
+  driver::Random random(seed);
+  const auto flip = [&] { return random.up_to(1) == 1; };
+  Problem problem{.frames = random.up_to(9), .classes = 1 + random.up_to(flip() ? 5 : 60), .seed = seed};
+  for (int left = 1 + random.up_to(2); left > 0; --left)
+    problem.lengths.push_back(random.up_to(int(problem.frames)));
+  problem.beam = 1 + random.up_to(flip() ? 5 : 40);
+  problem.nbest = 1 + random.up_to(int(std::min<int64_t>(problem.beam, 4)) - 1);
+  problem.blank = random.up_to(problem.classes - 1);
+  problem.normalize = flip();
+  if (flip()) problem.most_tokens = 1 + random.up_to(20);
+  if (flip()) problem.token_min_logp = random.weight(-8, -3);
+  if (flip()) problem.beam_threshold = random.weight(1, 9);
+  if (flip()) {
+    problem.fused.lm = LanguageModel(random.up_to(2));
+    problem.fused.hotwords = flip();
+    problem.fused.token_score = random.weight(-1, 1);
+    const std::vector<std::optional<double>> kinds = {-kInfinity, -1.5, std::nullopt};
+    if (problem.fused.lm == LanguageModel::kOverWords || flip())
+      for (int64_t n = 0; n < problem.samples(); ++n)
+        problem.fused.lexicons.push_back(kinds[random.up_to(2)]);
+  }
+  problem.scale = 1 + random.up_to(3);
+  problem.layout = Layout(random.up_to(3));
+  return problem;
+}
+
+std::vector<driver::Case> cases() {
+  std::vector<driver::Case> all;
+  const auto add = [&](const std::string& name, std::function<void()> run) { all.push_back({name, run}); };
+  using enum Layout;
+  using enum RowKind;
+  const std::vector<int64_t> two = {5, 4};
+
+  add("1 class", run_of<float>({.frames = 3, .classes = 1, .lengths = {3, 0}, .beam = 3, .nbest = 3}));
+  add("2 classes",
+      run_of<double>({.frames = 6, .classes = 2, .lengths = {6, 0, 4}, .beam = 4, .nbest = 4, .blank = 1}));
+  add("9 classes", run_of<Half>({.frames = 5, .classes = 9, .lengths = two, .beam = 5, .nbest = 5}));
+  add("40 classes", run_of<BFloat16>({.frames = 5, .classes = 40, .lengths = two, .beam = 5, .blank = 39}));
+  add("no frames", run_of<float>({.frames = 0, .classes = 4, .lengths = {0, 0}, .beam = 3, .nbest = 2}));
+  add("no samples", run_of<float>({.frames = 3, .classes = 4, .lengths = {}, .beam = 3}));
+  add("impossible lengths",
+      run_of<float>({.frames = 4, .classes = 5, .lengths = {5, -1, 4}, .beam = 3, .nbest = 3}));
+  add("fewer texts than are wanted",
+      run_of<double>({.frames = 2, .classes = 3, .lengths = {2, 1}, .beam = 20, .nbest = 20}));
+
+  add("a beam of 1", run_of<float>({.frames = 9, .classes = 7, .lengths = {9, 8}, .beam = 1}));
+  add("a beam of 2", run_of<float>({.frames = 9, .classes = 7, .lengths = {9, 8}, .beam = 2, .nbest = 2}));
+  add("prefixes that come back",
+      run_of<double>({.frames = 24, .classes = 3, .lengths = {24}, .beam = 6, .nbest = 6, .scale = 1}));
+  add("a beam of 16",
+      run_of<float>({.frames = 9, .classes = 30, .lengths = {9, 0, 7}, .beam = 16, .nbest = 5}));
+  add("a beam of 64",
+      run_of<double>({.frames = 5, .classes = 70, .lengths = two, .beam = 64, .nbest = 64, .blank = 7}));
+  add("a beam of 65", run_of<float>({.frames = 5, .classes = 20, .lengths = two, .beam = 65}));
+  add("a beam of 200",
+      run_of<float>({.frames = 3, .classes = 300, .lengths = {3}, .beam = 200, .layout = kPart}));
+  // One token more is listed: as many as a block has threads, and one more than that.
+  add("a beam of 255", run_of<Half>({.frames = 2, .classes = 300, .lengths = {2}, .beam = 255}));
+  add("a beam of 256", run_of<float>({.frames = 2, .classes = 300, .lengths = {2}, .beam = 256}));
+  add("a beam of 512", run_of<float>({.frames = 3, .classes = 60, .lengths = {3}, .beam = 512}));
+  add("a beam of 1024",
+      run_of<double>({.frames = 3, .classes = 40, .lengths = {3}, .beam = 1024, .nbest = 1024}));
+
+  add("batch first",
+      run_of<float>({.frames = 5, .classes = 70, .lengths = two, .beam = 10, .layout = kBatchFirst}));
+  add("class stride",
+      run_of<Half>({.frames = 5, .classes = 30, .lengths = two, .beam = 6, .layout = kClassStride}));
+  add("part", run_of<BFloat16>({.frames = 5, .classes = 30, .lengths = two, .beam = 6, .layout = kPart}));
+  add("log_probs",
+      run_of<float>({.frames = 6,
+                     .classes = 20,
+                     .lengths = {6, 5, 6},
+                     .beam = 10,
+                     .nbest = 4,
+                     .normalize = false,
+                     .changes = {{kAll, 0, 2, 3.5}, {2, 1, 3, 40}, {2, 2, 4, double(1 << 26) / 6}}}));
+  add("probabilities beyond those of numbers",
+      run_of<float>({.frames = 6, .classes = 20, .lengths = {6, 5}, .beam = 10, .nbest = 4, .scale = 300}));
+
+  // Where the best come last, what is offered is sorted again and again.
+  add("ascending rows",
+      run_of<float>(
+          {.frames = 2, .classes = 3000, .lengths = {2}, .beam = 16, .nbest = 5, .rows = kAscending}));
+  // As many tokens as a block can ever hold.
+  add("ascending rows and a beam of 1024",
+      run_of<double>({.frames = 1, .classes = 2100, .lengths = {1}, .beam = 1024, .rows = kAscending}));
+  add("descending rows",
+      run_of<Half>(
+          {.frames = 2, .classes = 700, .lengths = {2}, .beam = 100, .blank = 699, .rows = kDescending}));
+  add("even rows",
+      run_of<float>({.frames = 6, .classes = 9, .lengths = {6, 5}, .beam = 20, .nbest = 20, .rows = kEven}));
+  add("even rows of 2048 classes", run_of<float>({.frames = 3,
+                                                  .classes = 2048,
+                                                  .lengths = {3, 2},
+                                                  .beam = 70,
+                                                  .nbest = 70,
+                                                  .blank = 1000,
+                                                  .rows = kEven}));
+  add("even rows and a beam of 300",
+      run_of<Half>({.frames = 3, .classes = 40, .lengths = {3}, .beam = 300, .nbest = 300, .rows = kEven}));
+
+  add("masked classes", run_of<float>({.frames = 5,
+                                       .classes = 8,
+                                       .lengths = {5, 5, 5, 5, 4, 5},
+                                       .beam = 12,
+                                       .nbest = 6,
+                                       .changes = {{kAll, kAll, 5, -kInfinity},
+                                                   {3, 1, 0, -kInfinity},
+                                                   {kAll, 2, 0, -kInfinity},
+                                                   {0, 3, kAll, -kInfinity},
+                                                   {3, 4, kAll, -kInfinity},
+                                                   {2, 5, kAll, -kInfinity},
+                                                   {2, 5, 0, 0}}}));
+  add("NaN and infinite logits",
+      run_of<float>({.frames = 5,
+                     .classes = 7,
+                     .lengths = {5, 5, 5, 3},
+                     .beam = 6,
+                     .nbest = 2,
+                     .changes = {{4, 0, 6, kNaN}, {0, 1, 4, kInfinity}, {2, 2, 0, kNaN}}}));
+  add("the best token alone",
+      run_of<float>(
+          {.frames = 6, .classes = 30, .lengths = {6, 5}, .beam = 10, .nbest = 3, .most_tokens = 1}));
+  add("the best 3 tokens", run_of<Half>({.frames = 6,
+                                         .classes = 12,
+                                         .lengths = {6, 5},
+                                         .beam = 10,
+                                         .nbest = 3,
+                                         .most_tokens = 3,
+                                         .rows = kEven}));
+  add("probable tokens",
+      run_of<float>(
+          {.frames = 6, .classes = 30, .lengths = {6, 5}, .beam = 30, .nbest = 3, .token_min_logp = -2.5}));
+  for (const double threshold : {0.0, 0.5, 4.0})
+    add("a threshold of " + std::to_string(threshold).substr(0, 3),
+        run_of<float>({.frames = 6,
+                       .classes = 30,
+                       .lengths = {6, 5, 6},
+                       .beam = 30,
+                       .nbest = 5,
+                       .beam_threshold = threshold}));
+
+  add("language model", run_of<float>({.frames = 6,
+                                       .classes = 40,
+                                       .lengths = {6, 0, 5},
+                                       .beam = 20,
+                                       .nbest = 5,
+                                       .fused = {.lm = LanguageModel::kOverTokens}}));
+  add("language model over listed tokens",
+      run_of<double>({.frames = 5,
+                      .classes = 300,
+                      .lengths = {5},
+                      .beam = 64,
+                      .nbest = 10,
+                      .most_tokens = 7,
+                      .fused = {.lm = LanguageModel::kOverTokens, .hotwords = true}}));
+  add("strict lexicon", run_of<float>({.frames = 9,
+                                       .classes = 10,
+                                       .lengths = {9, 8},
+                                       .beam = 20,
+                                       .nbest = 5,
+                                       .fused = {.lexicons = {-kInfinity, -kInfinity}},
+                                       .scale = 1}));
+  add("lexicons and none", run_of<double>({.frames = 7,
+                                           .classes = 10,
+                                           .lengths = {7, 6, 7, 5},
+                                           .beam = 20,
+                                           .nbest = 20,
+                                           .blank = 9,
+                                           .fused = {.lexicons = {-kInfinity, -1, std::nullopt, 0.5}},
+                                           .scale = 1}));
+  add("language model over words",
+      run_of<float>({.frames = 9,
+                     .classes = 8,
+                     .lengths = {9, 8, 7},
+                     .beam = 20,
+                     .nbest = 5,
+                     .fused = {.lm = LanguageModel::kOverWords, .lexicons = {-kInfinity, -1, std::nullopt}},
+                     .scale = 1}));
+  add("hot words", run_of<float>({.frames = 7,
+                                  .classes = 10,
+                                  .lengths = {7, 6},
+                                  .beam = 20,
+                                  .nbest = 5,
+                                  .fused = {.hotwords = true}}));
+  add("everything at once and a beam of 257",
+      run_of<double>({.frames = 3,
+                      .classes = 30,
+                      .lengths = {3, 3, 2},
+                      .beam = 257,
+                      .nbest = 20,
+                      .beam_threshold = 9,
+                      .fused = {.lm = LanguageModel::kOverTokens,
+                                .lexicons = {-kInfinity, -1, std::nullopt},
+                                .hotwords = true,
+                                .token_score = 0.5}}));
+  add("even rows and a language model", run_of<float>({.frames = 4,
+                                                       .classes = 600,
+                                                       .lengths = {4, 3},
+                                                       .beam = 40,
+                                                       .nbest = 40,
+                                                       .fused = {.lm = LanguageModel::kOverTokens},
+                                                       .rows = kEven}));
+  add("ascending rows and hot words", run_of<double>({.frames = 2,
+                                                      .classes = 600,
+                                                      .lengths = {2},
+                                                      .beam = 70,
+                                                      .nbest = 5,
+                                                      .fused = {.hotwords = true},
+                                                      .rows = kAscending}));
+
+  constexpr unsigned kRandomCases = 20;
+  for (unsigned seed = 1; seed <= kRandomCases; ++seed) {
+    constexpr std::function<void()> (*kRuns[])(const Problem&) = {run_of<float>, run_of<double>, run_of<Half>,
+                                                                  run_of<BFloat16>};
+    add("random " + std::to_string(seed), kRuns[seed % 4](random_problem(seed)));
+  }
+  return all;
+}
+
+}  // namespace
+
+int main(int arguments, char** argument) {
+  return driver::run(cases(), arguments, argument);
+}

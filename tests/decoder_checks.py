@@ -1,0 +1,51 @@
+"""What the tests of BeamSearchDecoder share: emissions, files, and what beam_search finds in its form."""
+
+import re
+
+import pytest
+import torch
+
+from crnn_ext.ctc import beam_search
+
+TOKENS = ["-", "|", "a", "b", "c"]
+
+
+def emissions_of(samples=6, frames=12, classes=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(samples, frames, classes, generator=generator) * 1.5
+
+
+def read(decoder, text, tokens=TOKENS):
+    """The best text of a network that is sure of these tokens, with a frame for the blank behind each."""
+    path = [index for token in text for index in (tokens.index(token), 0)]
+    emissions = 9.0 * torch.nn.functional.one_hot(torch.tensor([path]), len(tokens))
+    return decoder(emissions)[0][0]
+
+
+def summary(hypotheses):
+    """What can be compared of them."""
+    return [
+        [(h.tokens.tolist(), h.words, h.text, h.score, h.timesteps.tolist()) for h in sample]
+        for sample in hypotheses
+    ]
+
+
+def expected(emissions, lengths=None, **options):
+    """What beam_search finds, as BeamSearchDecoder(TOKENS) writes it."""
+    result = beam_search(emissions.transpose(0, 1), lengths, **options)
+    found = []
+    for n in range(len(emissions)):
+        sample = []
+        for k, length in enumerate(result.lengths[n].tolist()):
+            if length < 0:
+                continue
+            tokens = result.tokens[n, k, :length].tolist()
+            text = "".join(" abc"[token - 1] for token in tokens).strip()
+            timesteps = result.timesteps[n, k, :length].tolist()
+            sample.append((tokens, text.split(), text, result.scores[n, k].item(), timesteps))
+        found.append(sample)
+    return found
+
+
+def raises(error, message):
+    return pytest.raises(error, match=f"^{re.escape(message)}$")

@@ -1,0 +1,181 @@
+"""Prefix beam search of one sample, slow and plain: texts are tuples, numbers are Python floats.
+
+Besides it, every text with its score by trying every path.
+
+What language model, lexicon and hot words add to the log-probability of a text is a *weight*, an object with
+`so_far(prefix)`, what the search counts while it goes on, and `whole(text)`, what a finished text has. Both
+are functions of the text alone; `reference.weights` has them.
+"""
+
+import itertools
+import math
+from collections import defaultdict
+from typing import NamedTuple
+
+INF, NAN = math.inf, math.nan
+
+
+class Hypothesis(NamedTuple):
+    text: tuple[int, ...] | None
+    score: float
+    log_prob: float
+
+
+MISSING = Hypothesis(None, -INF, -INF)
+INVALID = Hypothesis(None, NAN, NAN)
+
+
+class Found(NamedTuple):
+    hypotheses: list[Hypothesis]
+    """The n-best, padded with MISSING; all INVALID where a frame has no probabilities."""
+    margin: float
+    """How close the closest decision was: the smallest difference between two numbers that differ and whose
+    order decided something. A search in another precision may go another way where it is tiny."""
+    has_ties: bool
+    """Whether the order of equal scores decided something. A search in another precision may find them
+    different, unless they came about in the same way, as those of texts in tokens that are always equal."""
+
+
+class NoWeight:
+    def so_far(self, prefix):
+        return 0.0
+
+    def whole(self, text):
+        return 0.0
+
+
+NO_WEIGHT = NoWeight()
+
+
+def log_add(*terms):
+    top = max(terms)
+    return top if top == -INF else top + math.log(math.fsum(math.exp(term - top) for term in terms))
+
+
+def log_softmax(row):
+    """NaN throughout if the row holds NaN or +inf, and -inf if it holds nothing but -inf."""
+    if any(math.isnan(x) or x == INF for x in row):
+        return [NAN] * len(row)
+    total = log_add(*row)
+    return [x - total if x > -INF else -INF for x in row]
+
+
+def _distance(numbers, edge):
+    """From `edge` to the nearest number that is another one."""
+    return min((abs(x - edge) for x in numbers if x != edge), default=INF)
+
+
+def _cut(ordered, count, key):
+    """The first `count` of them, by how much the cut was decided, and whether by a tie."""
+    if len(ordered) <= count:
+        return ordered, INF, False
+    edge = key(ordered[count - 1])
+    return ordered[:count], _distance(map(key, ordered), edge), key(ordered[count]) == edge
+
+
+def _extending_tokens(row, blank, top_k, min_logp):
+    """The tokens that may make new prefixes in a frame, and by how much that was decided."""
+    tokens = [token for token in range(len(row)) if token != blank]
+    margin = INF
+    if top_k is not None:
+        best = sorted(tokens, key=lambda token: (-row[token], token))
+        tokens, margin, _ = _cut(best, top_k, row.__getitem__)
+    if min_logp is not None:
+        margin = min(margin, _distance(row, min_logp))
+        tokens = [token for token in tokens if row[token] >= min_logp]
+    return sorted(tokens), margin
+
+
+class _Candidate(NamedTuple):
+    score: float
+    is_new: bool
+    rank: int  # of the prefix, or of the one that it extends, in the beam before
+    token: int
+    text: tuple[int, ...]
+    blank: float  # log-probability of its paths that end in the blank
+    label: float  # and of those that end in its last label
+
+    def order(self):
+        return (-self.score, self.is_new, self.rank, self.token)
+
+
+def beam_search(
+    log_probs,
+    *,
+    blank=0,
+    beam_size=16,
+    nbest=1,
+    token_top_k=None,
+    token_min_logp=None,
+    beam_threshold=None,
+    weight=NO_WEIGHT,
+):
+    """Found: the n-best texts of (T, C) log-probabilities, a list of lists."""
+    if any(math.isnan(x) or x == INF for row in log_probs for x in row):
+        return Found([INVALID] * nbest, INF, False)
+    margin, has_ties = INF, False
+    beam = [_Candidate(0.0, True, 0, -1, (), 0.0, -INF)]  # by rank
+    for row in log_probs:
+        extending, closest = _extending_tokens(row, blank, token_top_k, token_min_logp)
+        margin = min(margin, closest)
+        known = {prefix.text: prefix for prefix in beam}
+
+        def by(prefix, token, row=row):
+            """Log-probability of its paths that go on with the token as a further label."""
+            repeated = prefix.text[-1:] == (token,)
+            return row[token] + (prefix.blank if repeated else log_add(prefix.blank, prefix.label))
+
+        candidates = []
+        for rank, prefix in enumerate(beam):
+            text = prefix.text
+            ends_blank = row[blank] + log_add(prefix.blank, prefix.label)
+            ends_label = -INF
+            if text:
+                ends_label = row[text[-1]] + prefix.label
+                if text[:-1] in known:
+                    ends_label = log_add(ends_label, by(known[text[:-1]], text[-1]))
+            score = log_add(ends_blank, ends_label) + weight.so_far(text)
+            candidates.append(_Candidate(score, False, rank, -1, text, ends_blank, ends_label))
+            for token in extending:
+                longer = (*text, token)
+                if longer not in known:
+                    log_prob = by(prefix, token)
+                    score = log_prob + weight.so_far(longer) if log_prob > -INF else -INF
+                    candidates.append(_Candidate(score, True, rank, token, longer, -INF, log_prob))
+
+        candidates = sorted((c for c in candidates if c.score > -INF), key=_Candidate.order)
+        if beam_threshold is not None and candidates:
+            floor = candidates[0].score - beam_threshold
+            margin = min(margin, _distance((c.score for c in candidates), floor))
+            candidates = [c for c in candidates if c.score >= floor]
+        beam, closest, by_a_tie = _cut(candidates, beam_size, lambda candidate: candidate.score)
+        margin, has_ties = min(margin, closest), has_ties or by_a_tie
+
+    hypotheses = []
+    for prefix in beam:
+        log_prob = log_add(prefix.blank, prefix.label)
+        hypotheses.append(Hypothesis(prefix.text, log_prob + weight.whole(prefix.text), log_prob))
+    hypotheses = best_first(hypotheses)
+    for a, b in itertools.pairwise(hypotheses[: nbest + 1]):
+        margin, has_ties = min(margin, _distance([a.score], b.score)), has_ties or a.score == b.score
+    return Found((hypotheses + [MISSING] * nbest)[:nbest], margin, has_ties)
+
+
+def best_first(hypotheses):
+    """Those that are possible; equal ones stay in order."""
+    possible = [hypothesis for hypothesis in hypotheses if hypothesis.score > -INF]
+    return sorted(possible, key=lambda hypothesis: -hypothesis.score)
+
+
+def collapse(path, blank):
+    return tuple(label for label, _ in itertools.groupby(path) if label != blank)
+
+
+def brute_force(log_probs, *, blank=0, weight=NO_WEIGHT):
+    """All texts that some path of (T, C) log-probabilities gives, best first: their paths added up."""
+    paths = defaultdict(list)
+    for path in itertools.product(range(len(log_probs[0]) if log_probs else 1), repeat=len(log_probs)):
+        log_prob = sum(row[label] for row, label in zip(log_probs, path, strict=True))
+        paths[collapse(path, blank)].append(log_prob)
+    totals = {text: log_add(*log_probs) for text, log_probs in paths.items()}
+    return best_first([Hypothesis(text, p + weight.whole(text), p) for text, p in totals.items()])

@@ -1,0 +1,116 @@
+"""n-gram models as dictionaries: back-off by its definition, ARPA files, random models."""
+
+import math
+from collections import Counter
+
+from hypothesis import strategies as st
+
+LN10 = math.log(10)
+
+
+class BackOffModel:
+    """ngrams: (log10 of the probability, log10 of the back-off weight) of tuples of words."""
+
+    def __init__(self, order, ngrams):
+        self.order = order
+        self.ngrams = ngrams
+
+    def __repr__(self):
+        return self.arpa()
+
+    def log10_prob(self, word, context):
+        context = context[max(0, len(context) - self.order + 1) :]
+        ngram = (*context, word)
+        if ngram in self.ngrams:
+            return self.ngrams[ngram][0]
+        if not context:
+            return self.ngrams[("<unk>",)][0] if ("<unk>",) in self.ngrams else -100.0
+        _, back_off = self.ngrams.get(context, (None, 0.0))
+        return back_off + self.log10_prob(word, context[1:])
+
+    def score(self, words, bos=True, eos=True):
+        """In nats."""
+        history = ("<s>",) if bos else ()
+        total = 0.0
+        for word in [*words, *["</s>"] * eos]:
+            if (word,) not in self.ngrams:
+                word = "<unk>"
+            total += self.log10_prob(word, history)
+            history = (*history, word)
+        return total * LN10
+
+    def arpa(self):
+        """The text of the file."""
+        by_order = [
+            {ngram: weights for ngram, weights in self.ngrams.items() if len(ngram) == order}
+            for order in range(1, self.order + 1)
+        ]
+        lines = ["\\data\\", *(f"ngram {order}={len(part)}" for order, part in enumerate(by_order, 1)), ""]
+        for order, part in enumerate(by_order, 1):
+            lines.append(f"\\{order}-grams:")
+            for ngram, (log_prob, back_off) in part.items():
+                weight = f"\t{back_off}" if order < self.order and back_off else ""
+                lines.append(f"{log_prob}\t{' '.join(ngram)}{weight}")
+            lines.append("")
+        return "\n".join([*lines, "\\end\\", ""])
+
+
+@st.composite
+def back_off_models(draw, for_kenlm=False):
+    """Models over letters, pruned at random: they may lack n-grams that longer ones begin or end with.
+
+    KenLM reads no unigram models, and none that lack n-grams that longer ones begin with. It has room for few
+    that lack those which longer ones end with, so that there are n-grams of other words too; and such n-grams
+    must not get a probability above 1 by back-off.
+    """
+    order = draw(st.integers(2 if for_kenlm else 1, 5))
+    letters = "abcd"[: draw(st.integers(1, 4))]
+    words = [*letters, *["<unk>"] * draw(st.booleans())]
+    random = draw(st.randoms(use_true_random=False))
+
+    def weights(length, word):
+        log_prob = -99.0 if word == "<s>" else random.choice([0.0, -3.0, *[-4 * random.random()] * 8])
+        back_off = random.choice([0.0, 0.0, -1.0, 0.0 if for_kenlm else 0.5, -2 * random.random()])
+        return log_prob, back_off if length < order else 0.0
+
+    ngrams = {(word,): weights(1, word) for word in [*words, "<s>", "</s>"]}
+    for length in range(2, order + 1):
+        for _ in range(draw(st.integers(0, 12))):
+            inner = [random.choice(words) for _ in range(length - 2)]
+            ngram = (random.choice([*words, "<s>"]), *inner, random.choice([*words, "</s>"]))
+            if not for_kenlm or ngram[:-1] in ngrams:
+                ngrams[ngram] = weights(length, ngram[-1])
+    if for_kenlm:
+        others = (f"{number}" for number in range(40))
+        ngrams.update(((word,) * length, (-1.0, 0.0)) for word in others for length in range(1, order + 1))
+    return BackOffModel(order, ngrams)
+
+
+def estimated(order, sentences, discount=0.5):
+    """A model with absolute discounting of these sequences of words."""
+    counts = Counter()
+    for sentence in sentences:
+        words = ("<s>", *sentence, "</s>")
+        for end in range(2, len(words) + 1):
+            counts.update(
+                words[max(0, end - length) : end] for length in range(1, order + 1) if length <= end
+            )
+    totals = Counter()
+    followers = {}
+    for ngram, count in counts.items():
+        totals[ngram[:-1]] += count
+        followers.setdefault(ngram[:-1], []).append(ngram[-1])
+
+    ngrams = {
+        ("<s>",): [-99.0, 0.0],
+        ("<unk>",): [math.log10(discount * len(followers[()]) / totals[()]), 0.0],
+    }
+    model = BackOffModel(order, ngrams)
+    for ngram in sorted(counts, key=len):
+        ngrams[ngram] = [math.log10((counts[ngram] - discount) / totals[ngram[:-1]]), 0.0]
+    for context in sorted(followers, key=len):
+        if context:
+            left = discount * len(followers[context]) / totals[context]
+            lower = sum(10 ** model.log10_prob(word, context[1:]) for word in followers[context])
+            ngrams[context][1] = math.log10(left / (1 - lower))
+    return model

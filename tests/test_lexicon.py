@@ -1,0 +1,241 @@
+"""Lexicons: which texts they allow, what they add, how they are made, what is refused."""
+
+import math
+import pickle
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from reference.automaton import assert_valid_edges, lexicon_score
+
+from crnn_ext import _text
+from crnn_ext.text import Charset, Lexicon
+
+CHARSET = Charset("abc -", blank=2)
+words_of_letters = st.lists(st.text("abc", min_size=1, max_size=4), max_size=8)
+
+
+def raises(error, message):
+    return pytest.raises(error, match=f"^{re.escape(message)}$")
+
+
+def encoded(text):
+    return CHARSET.encode(text)[0].tolist()
+
+
+def assert_valid(lexicon):
+    trie = lexicon.trie
+    assert_valid_edges(trie, lexicon.num_classes)
+    assert trie.word_of_state.dtype == torch.int32
+    assert len(trie.word_of_state) == len(trie.first_edge) - 1
+    assert trie.word_of_state[0] == -1
+    assert ((trie.word_of_state >= -1) & (trie.word_of_state < len(lexicon))).all()
+    # Nothing leads to the root but its separators.
+    source = torch.arange(len(trie.word_of_state)).repeat_interleave(trie.first_edge.diff())
+    to_root = trie.edge_state == 0
+    assert (source[to_root] == 0).all()
+    assert trie.edge_symbol[to_root].tolist() == [*lexicon.separators]
+
+
+@given(
+    words=words_of_letters, text=st.text("abc -", max_size=12), separators=st.sampled_from([" ", " -", ""])
+)
+def test_a_text_is_allowed_if_its_words_are(words, text, separators):
+    words = [word for word in words if not set(word) & set(separators)]
+    free = 0.25
+    strict = Lexicon.from_words(words, CHARSET, separators=separators)
+    lenient = Lexicon.from_words(words, CHARSET, separators=separators, unknown_score=free)
+    assert_valid(strict)
+    found = (
+        [word for word in re.split(f"[{separators}]", text) if word] if separators else [text] * bool(text)
+    )
+    known = [word in words for word in found]
+
+    score, numbers = lexicon_score(strict, encoded(text), word_score=2.0)
+    assert score == (2.0 * len(found) if all(known) else -math.inf)
+    score, numbers = lexicon_score(lenient, encoded(text), word_score=2.0)
+    assert score == 2.0 * sum(known) + free * (len(found) - sum(known))
+    assert numbers == [lenient.number(word) for word in found]
+    assert [number < len(lenient) for number in numbers] == known
+
+
+@given(words=words_of_letters)
+def test_a_lexicon_holds_its_words(words):
+    lexicon = Lexicon.from_words(words, CHARSET)
+    distinct = list(dict.fromkeys(words))
+    assert lexicon.words == tuple(distinct)
+    assert len(lexicon) == len(distinct)
+    assert all(word in lexicon for word in words)
+    assert [lexicon.number(word) for word in distinct] == list(range(len(distinct)))
+    assert "abcabc" not in lexicon
+    assert lexicon.number("abcabc") == len(lexicon)
+    assert None not in lexicon
+    # A state for each prefix, and the root.
+    assert len(lexicon.trie.word_of_state) == len(
+        {word[:n] for word in words for n in range(len(word) + 1)} | {""}
+    )
+
+
+def test_words_are_composed():
+    lexicon = Lexicon.from_words(["e\u0301", "é", "a"], Charset("éa"))
+    assert lexicon.words == ("é", "a")
+    assert "e\u0301" in lexicon
+    assert lexicon.number("e\u0301") == 0
+
+
+def test_properties():
+    lexicon = Lexicon.from_words(["ab"], CHARSET, separators="- ", unknown_score=-2)
+    assert (lexicon.num_classes, lexicon.separators, lexicon.unknown_score) == (6, (4, 5), -2.0)
+    assert Lexicon.from_words(["ab"], CHARSET).unknown_score is None
+    assert repr(lexicon) == "Lexicon(1 words, num_classes=6, unknown_score=-2.0)"
+    # A charset without the separators makes every text one word.
+    assert Lexicon.from_words(["ab"], Charset("ab")).separators == ()
+    assert lexicon_score(Lexicon.from_words([], CHARSET), []) == (0.0, [])
+
+
+def test_characters_that_the_charset_lacks():
+    message = (
+        "from_words: words must hold characters of the charset only, and 2 of 3 do not, such as 'naïve'; the "
+        "charset lacks 'x' (U+0078), 'n' (U+006E), 'ï' (U+00EF), 'v' (U+0076), 'e' (U+0065)"
+    )
+    with raises(ValueError, message):
+        Lexicon.from_words(["naïve", "ab", "xxa"], CHARSET)
+    with pytest.raises(ValueError, match=r"'i' \(U\+0069\) and others$"):
+        Lexicon.from_words(["abcdefghijklmnop"], Charset("a"), unknown_characters="error")
+    lexicon = Lexicon.from_words(["naïve", "ab", "xxa", "c"], CHARSET, unknown_characters="skip")
+    assert lexicon.words == ("ab", "c")
+    assert lexicon_score(lexicon, encoded("c ab")) == (0.0, [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "error", "message"),
+    [
+        ("abc", {}, TypeError, "words must be an iterable of str, and it is str"),
+        (7, {}, TypeError, "words must be an iterable of str, and it is int"),
+        (["a", b"b"], {}, TypeError, "words[1] must be a str, and it is bytes"),
+        (["a", ""], {}, ValueError, "words must not be empty, and words[1] is"),
+        (["a", "a b"], {}, ValueError, "words must hold no separators (' '), and 'a b' does"),
+        (
+            ["c", "ab-"],
+            {"separators": " -"},
+            ValueError,
+            "words must hold no separators (' -'), and 'ab-' does",
+        ),
+        (["a"], {"separators": None}, TypeError, "separators must be a str, and it is NoneType"),
+        (
+            ["a"],
+            {"unknown_characters": "count"},
+            ValueError,
+            "unknown_characters must be 'error' or 'skip', and it is 'count'",
+        ),
+        (["a"], {"unknown_score": "1"}, TypeError, "unknown_score must be a float or None, and it is str"),
+        (["a"], {"unknown_score": True}, TypeError, "unknown_score must be a float or None, and it is bool"),
+        (["a"], {"unknown_score": math.nan}, ValueError, "unknown_score must be finite, and it is nan"),
+        (["a"], {"unknown_score": -math.inf}, ValueError, "unknown_score must be finite, and it is -inf"),
+    ],
+)
+def test_words_that_are_refused(words, options, error, message):
+    with raises(error, f"from_words: {message}"):
+        Lexicon.from_words(words, CHARSET, **options)
+
+
+def test_the_charset_must_be_one():
+    with raises(TypeError, "from_words: charset must be a Charset, and it is str"):
+        Lexicon.from_words(["a"], "abc")
+
+
+TOKENS = ["<blank>", "T", "UW", "AO", "|", "<sil>"]
+
+
+def test_explicit_spellings():
+    """Phonemes: two spellings of one word, words that are spelt alike, separators at the end."""
+    lexicon = Lexicon.from_spellings(
+        {"two": [["T", "UW"]], "too": [["T", "UW", "|"]], "to": [("T", "AO"), ["T"]]},
+        TOKENS,
+        separators=["|", "<sil>"],
+        unknown_score=-1.0,
+    )
+    assert_valid(lexicon)
+    assert lexicon.words == ("two", "too", "to")
+    assert (lexicon.num_classes, lexicon.separators) == (6, (4, 5))
+    assert lexicon_score(lexicon, [1, 2, 4, 1, 3, 5, 4, 1]) == (0.0, [0, 2, 2])
+    assert lexicon_score(lexicon, [2, 4]) == (-1.0, [3])
+
+
+@pytest.mark.parametrize(
+    ("spellings", "tokens", "separators", "error", "message"),
+    [
+        ([("a", ["T"])], TOKENS, [], TypeError, "spellings must be a mapping, and it is list"),
+        ({}, ["a", "b", "a"], [], ValueError, "tokens must be distinct, and 'a' stands there twice"),
+        ({}, TOKENS, [" "], ValueError, "separators must be among tokens, and ' ' is not"),
+        (
+            {"a": ["T"]},
+            TOKENS,
+            [],
+            TypeError,
+            "spellings must be sequences of tokens, and one of 'a' is str",
+        ),
+        ({"a": [["X"]]}, TOKENS, [], ValueError, "spellings must be of tokens, and that of 'a' has 'X'"),
+        (
+            {"a": [["T", "|", "UW"]]},
+            TOKENS,
+            ["|"],
+            ValueError,
+            "spellings must hold no separators before the end, and that of 'a' has '|'",
+        ),
+        ({"a": [["T"], ["|"]]}, TOKENS, ["|"], ValueError, "spellings must not be empty, and one of 'a' is"),
+        (
+            {"é": [["T"]], "e\u0301": [["UW"]]},
+            TOKENS,
+            [],
+            ValueError,
+            "words must be distinct in NFC, and 'e\u0301' is there twice",
+        ),
+    ],
+)
+def test_spellings_that_are_refused(spellings, tokens, separators, error, message):
+    with raises(error, f"from_spellings: {message}"):
+        Lexicon.from_spellings(spellings, tokens, separators=separators)
+
+
+def test_many_words():
+    generator = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    words = ["".join(word) for word in letters[generator.integers(26, size=(500_000, 9))]]
+    charset = Charset.from_labels("abcdefghijklmnopqrstuvwxyz ")
+    lexicon = Lexicon.from_words(words, charset)
+    assert_valid(lexicon)
+    assert len(lexicon) == len(set(words))
+    for word in (*words[:20], "a"):
+        score, numbers = lexicon_score(lexicon, charset.encode(word)[0].tolist())
+        assert (score == 0.0) == (word in lexicon)
+        assert numbers == [lexicon.number(word)]
+
+
+def test_copies():
+    lexicon = Lexicon.from_words(["ab", "c"], CHARSET, unknown_score=-3.0)
+    again = pickle.loads(pickle.dumps(lexicon))
+    assert (again.words, again.separators, again.unknown_score) == (("ab", "c"), (4,), -3.0)
+    assert lexicon_score(again, encoded("c ab")) == lexicon_score(lexicon, encoded("c ab"))
+
+
+@given(words=words_of_letters, spelt=st.text("abc -", max_size=5))
+def test_the_word_of_a_spelling(words, spelt):
+    lexicon = Lexicon.from_words(words, CHARSET)
+    assert lexicon.word_spelt(encoded(spelt)) == (spelt if spelt in words else None)
+    for word in words:
+        assert lexicon.word_spelt(encoded(word)) == word
+
+
+def test_native_arguments_are_checked():
+    def word_trie(tokens, lengths, words):
+        return _text.word_trie(*(np.array(part, np.int64) for part in (tokens, lengths, words)), [])
+
+    for tokens, lengths, words in (([1], [2], [0]), ([1], [-1], [0]), ([-1], [1], [0]), ([2**40], [1], [0])):
+        with pytest.raises(IndexError):
+            word_trie(tokens, lengths, words)
+    with raises(IndexError, "words and lengths differ in size"):
+        word_trie([1], [1], [0, 1])
