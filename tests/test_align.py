@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference.align import best_path, brute_force, expected
+from reference.align import align_operator, best_path, brute_force, check_alignment, label_lists
 from reference.ctc import LAYOUTS, batches, no_synchronisation, strided
 
 from crnn_ext.ctc import Alignment, align
@@ -16,41 +16,6 @@ from crnn_ext.ctc import Alignment, align
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 INF, NAN = math.inf, math.nan
 SPANS = ("starts", "ends", "peaks", "token_logp")
-
-
-def check(result, logits, targets, lengths, blank=0, normalize=True, columns=None, find=best_path):
-    """Every field of an Alignment; targets: a list of labels for each sample."""
-    frames, samples, _ = logits.shape
-    columns = max(map(len, targets), default=0) if columns is None else columns
-    real = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    shapes = {
-        "tokens": (torch.int64, (samples, frames)),
-        "scores": (real, (samples,)),
-        "starts": (torch.int64, (samples, columns)),
-        "ends": (torch.int64, (samples, columns)),
-        "peaks": (torch.int64, (samples, columns)),
-        "token_logp": (real, (samples, columns)),
-    }
-    for name, (dtype, shape) in shapes.items():
-        field = getattr(result, name)
-        assert (field.dtype, tuple(field.shape), field.device) == (dtype, shape, logits.device), name
-
-    close = {"rel": 1e-12, "abs": 1e-12} if real == torch.float64 else {"rel": 2e-6, "abs": 1e-5}
-    for n, (labels, length) in enumerate(zip(targets, lengths, strict=True)):
-        score, tokens, spans = expected(logits[:length, n].cpu(), labels, blank, normalize, find)
-        assert result.tokens[n].tolist() == tokens + [-1] * (frames - len(tokens))
-        assert result.scores[n].item() == pytest.approx(score, nan_ok=True, **close)
-        padding = [-1] * (columns - len(spans))
-        assert result.starts[n].tolist() == [start for start, _, _ in spans] + padding
-        assert result.ends[n].tolist() == [end for _, end, _ in spans] + padding
-        token_logp = result.token_logp[n].tolist()
-        assert token_logp[: len(spans)] == pytest.approx([np.mean(logp) for *_, logp in spans], **close)
-        assert token_logp[len(spans) :] == [0] * len(padding)
-        peaks = result.peaks[n].tolist()
-        assert peaks[len(spans) :] == padding
-        for peak, (start, end, logp) in zip(peaks, spans, strict=False):
-            assert start <= peak < end
-            assert logp[peak - start] == pytest.approx(max(logp), **close)
 
 
 @st.composite
@@ -67,10 +32,6 @@ def problems(draw, **sizes):
     return logits.to(draw(st.sampled_from(DTYPES))), targets, input_lengths, target_lengths, blank
 
 
-def lists(targets, target_lengths):
-    return [row[:length] for row, length in zip(targets.tolist(), target_lengths.tolist(), strict=True)]
-
-
 @settings(deadline=None, max_examples=150)
 @given(problems(), st.sampled_from(LAYOUTS), st.sampled_from(["logits", "log_probs"]))
 def test_equals_a_plain_recursion(device, problem, layout, input_type):
@@ -80,8 +41,8 @@ def test_equals_a_plain_recursion(device, problem, layout, input_type):
     with no_synchronisation(device):
         result = align(there, *indices, blank=blank, input_type=input_type)
     targets, input_lengths, target_lengths = indices
-    labels = lists(targets, target_lengths)
-    check(
+    labels = label_lists(targets, target_lengths)
+    check_alignment(
         result,
         there,
         labels,
@@ -99,9 +60,9 @@ def test_equals_the_best_of_all_paths(device, problem):
     logits = logits.to(device)
     targets, input_lengths, target_lengths = (tensor.to(device) for tensor in indices)
     result = align(logits, targets, input_lengths, target_lengths, blank=blank)
-    labels = lists(targets, target_lengths)
+    labels = label_lists(targets, target_lengths)
     columns = targets.shape[1]
-    check(result, logits, labels, input_lengths.tolist(), blank, columns=columns, find=brute_force)
+    check_alignment(result, logits, labels, input_lengths.tolist(), blank, columns=columns, find=brute_force)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +107,7 @@ def test_lengths_of_targets(device, length):
     targets[0] = torch.arange(length) % 6 + 1  # no label twice in a row: the fewest frames are enough
     lengths = [length + 40, length + 7]
     result = align(logits, targets.to(device), lengths, [length, length // 2])
-    check(result, logits, [targets[0].tolist(), targets[1, : length // 2].tolist()], lengths)
+    check_alignment(result, logits, [targets[0].tolist(), targets[1, : length // 2].tolist()], lengths)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -156,7 +117,9 @@ def test_many_classes(device, classes, dtype):
     logits = (torch.randn(9, 3, classes, generator=generator) * 3).to(device, dtype)
     targets = torch.randint(0, classes - 1, (3, 4), generator=generator)
     result = align(logits, targets.to(device), [9, 8, 9], [4, 2, 0], blank=classes - 1)
-    check(result, logits, lists(targets, torch.tensor([4, 2, 0])), [9, 8, 9], classes - 1, columns=4)
+    check_alignment(
+        result, logits, label_lists(targets, torch.tensor([4, 2, 0])), [9, 8, 9], classes - 1, columns=4
+    )
 
 
 def test_no_rounding_decides_over_many_frames(device):
@@ -166,7 +129,7 @@ def test_no_rounding_decides_over_many_frames(device):
     labels = torch.randint(1, 6, (90,), generator=generator).tolist()
     in_double, in_float = (best_path(logits[:, 0], labels, 0, dtype) for dtype in (np.float64, np.float32))
     assert in_double != in_float
-    check(align(logits.to(device), [labels], [3000], [90]), logits.to(device), [labels], [3000])
+    check_alignment(align(logits.to(device), [labels], [3000], [90]), logits.to(device), [labels], [3000])
 
 
 def test_a_large_offset_costs_no_digits(device):
@@ -218,13 +181,6 @@ def test_what_is_no_number(device, bad, input_type):
         assert ((result.tokens[n, :4] == -1).all() and (result.starts[n] == -1).all()) == nan[n]
 
 
-def operator(logits, targets, input_lengths, target_lengths, blank=0, normalize=True):
-    """The operator itself, which takes K targets a sample."""
-    return Alignment(
-        *torch.ops.crnn_ext.align.default(logits, targets, input_lengths, target_lengths, blank, normalize)
-    )
-
-
 @pytest.mark.parametrize("concatenated", [False, True])
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("samples", [1, 5])
@@ -237,14 +193,14 @@ def test_several_texts_a_sample(device, samples, normalize, concatenated):
     target_lengths = torch.randint(0, 9, (samples, 3), generator=generator).to(device)
     rows = targets.flatten(0, 1), target_lengths.flatten()
     if concatenated:
-        labels = torch.tensor(list(chain(*lists(*rows))), device=device)
-        together = operator(logits, labels, input_lengths, rows[1], normalize=normalize)
+        labels = torch.tensor(list(chain(*label_lists(*rows))), device=device)
+        together = align_operator(logits, labels, input_lengths, rows[1], normalize=normalize)
         assert together.starts.shape == (3 * samples, min(30, len(labels)))
         assert (together.starts[:, 8:] == -1).all()
     else:
-        together = operator(logits, rows[0], input_lengths, rows[1], normalize=normalize)
+        together = align_operator(logits, rows[0], input_lengths, rows[1], normalize=normalize)
     for k in range(3):
-        alone = operator(
+        alone = align_operator(
             logits, targets[:, k], input_lengths, target_lengths[:, k].contiguous(), normalize=normalize
         )
         for name, a, b in zip(Alignment._fields, together, alone, strict=True):
@@ -291,9 +247,9 @@ def test_concatenated_targets(device):
     labels = [[1, 2, 2, 5], [], [8], [3, 4]]
     flat = torch.tensor(list(chain(*labels)), device=device)
     result = align(logits, flat, [12, 12, 9, 12], [4, 0, 1, 2])
-    check(result, logits, labels, [12, 12, 9, 12], columns=7)
+    check_alignment(result, logits, labels, [12, 12, 9, 12], columns=7)
     few = align(logits[:3], flat, [3, 3, 3, 3], [4, 0, 1, 2])  # no text that fits has more labels than frames
-    check(few, logits[:3], labels, [3] * 4, columns=3)
+    check_alignment(few, logits[:3], labels, [3] * 4, columns=3)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 5), (4, 0, 5), (0, 0, 5)])
@@ -303,7 +259,7 @@ def test_empty(device, shape, columns):
     targets = torch.ones(samples, columns, dtype=torch.long, device=device)
     for length in (0, columns):
         result = align(torch.zeros(shape, device=device), targets, [frames] * samples, [length] * samples)
-        check(
+        check_alignment(
             result,
             torch.zeros(shape, device=device),
             [[1] * length] * samples,
@@ -312,45 +268,11 @@ def test_empty(device, shape, columns):
         )
 
 
-def test_unbatched(device):
-    logits = torch.tensor([[0.0, 2, 0], [0.0, 2, 0], [2.0, 0, 0], [0.0, 0, 2]], device=device)
-    for lengths in [(4, 2), ([4], [2]), (torch.tensor(4), torch.tensor([2]))]:
-        result = align(logits, torch.tensor([1, 2], device=device), *lengths)
-        assert result.tokens.tolist() == [1, 1, 0, 2]
-        assert result.scores.dim() == 0
-        assert (result.starts.tolist(), result.ends.tolist()) == ([0, 3], [2, 4])
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
-def test_integers(device, dtype):
-    logits = torch.randn(6, 3, 4, device=device)
-    targets, input_lengths, target_lengths = [[1, 2], [3, 1], [2, 2]], [6, 2, 3], [2, 1, 0]
-    check(
-        align(logits, *(torch.tensor(x, dtype=dtype) for x in (targets, input_lengths, target_lengths))),
-        logits,
-        [[1, 2], [3], []],
-        input_lengths,
-        columns=2,
-    )
-    there = [
-        torch.stack([torch.tensor(x, dtype=dtype)] * 2, -1).to(device)[..., 0]
-        for x in (targets, input_lengths, target_lengths)
-    ]
-    check(align(logits, *there), logits, [[1, 2], [3], []], input_lengths, columns=2)
-
-
 def test_offsets_beyond_32_bits(device):
     """The frames lie 2^31 elements apart; of the memory between them nothing is ever touched."""
     logits = torch.empty(2**31 + 8, dtype=torch.float16, device=device).as_strided((2, 1, 8), (2**31, 8, 1))
     logits.copy_(torch.randn(2, 1, 8))
-    check(align(logits, [[3, 7]], [2], [2]), logits, [[3, 7]], [2])
-
-
-def test_requires_grad(device):
-    logits = torch.randn(5, 2, 4, device=device, requires_grad=True)
-    result = align(logits, [[1, 2], [3, 3]], [5, 5], [2, 2])
-    assert not any(field.requires_grad for field in result)
-    check(result, logits.detach(), [[1, 2], [3, 3]], [5, 5])
+    check_alignment(align(logits, [[3, 7]], [2], [2]), logits, [[3, 7]], [2])
 
 
 @pytest.mark.parametrize("samples", [1, 7])
@@ -362,146 +284,10 @@ def test_same_bits_from_any_number_of_threads(device, samples):
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        one = operator(logits, targets, *lengths)
+        one = align_operator(logits, targets, *lengths)
         torch.set_num_threads(4)
-        four = operator(logits, targets, *lengths)
+        four = align_operator(logits, targets, *lengths)
     finally:
         torch.set_num_threads(threads)
     for a, b in zip(one, four, strict=True):
-        assert torch.equal(a, b)
-
-
-LOGITS = torch.zeros(4, 2, 3)
-TARGETS = [[1, 2], [2, 1]]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "options", "error", "message"),
-    [
-        (([1.0], TARGETS, [4, 4], [2, 2]), {}, TypeError, "logits must be a tensor, and it is list"),
-        (
-            (LOGITS, TARGETS, [4, 4], [2, 2]),
-            {"blank": 3},
-            ValueError,
-            "blank must be in [0, C=3), and it is 3",
-        ),
-        (
-            (LOGITS, TARGETS, [4, 4], [2, 2]),
-            {"input_type": "probs"},
-            ValueError,
-            "input_type must be one of 'logits', 'log_probs', and it is 'probs'",
-        ),
-        (
-            (LOGITS, [[1, 2]], [4, 4], [2, 2]),
-            {},
-            ValueError,
-            "targets must be (N=2, S) or concatenated in one dimension, and its shape is (1, 2)",
-        ),
-        (
-            (LOGITS[:, 0], TARGETS, 4, 2),
-            {},
-            ValueError,
-            "targets must be (S,) for unbatched logits, and its shape is (2, 2)",
-        ),
-        (
-            (LOGITS, TARGETS, [4, 4, 4], [2, 2]),
-            {},
-            ValueError,
-            "input_lengths must have shape (N=2,), and its shape is (3,)",
-        ),
-        (
-            (LOGITS, TARGETS, [4, 4], [2.0, 2.0]),
-            {},
-            TypeError,
-            "target_lengths must have an integer dtype, and it has torch.float32",
-        ),
-        (
-            (LOGITS, TARGETS, [4, 5], [2, 2]),
-            {},
-            ValueError,
-            "align: input_lengths[1] is 5, but logits has T=4 frames",
-        ),
-        (
-            (LOGITS, TARGETS, [4, 4], [2, 3]),
-            {},
-            ValueError,
-            "align: target_lengths[1] is 3, but targets has S=2 columns",
-        ),
-        (
-            (LOGITS, TARGETS, [4, 4], [2, -1]),
-            {},
-            ValueError,
-            "align: target_lengths[1] is -1, but a length cannot be negative",
-        ),
-        (
-            (LOGITS, [1, 2, 1], [4, 4], [1, 1]),
-            {},
-            ValueError,
-            "align: target_lengths adds up to 2, but concatenated targets has 3 labels",
-        ),
-        (
-            (LOGITS, [[1, 2], [2, 3]], [4, 4], [2, 2]),
-            {},
-            ValueError,
-            "align: targets[1, 1] is 3, but logits has C=3 classes",
-        ),
-        (
-            (LOGITS, [[1, 2], [2, 0]], [4, 4], [2, 2]),
-            {},
-            ValueError,
-            "align: targets[1, 1] is 0, which is the blank",
-        ),
-    ],
-)
-def test_errors(arguments, options, error, message):
-    with pytest.raises(error) as caught:
-        align(*arguments, **options)
-    assert str(caught.value) == message
-
-
-def test_errors_of_several_texts_name_the_text():
-    targets = torch.tensor([[1], [2], [1], [5]])
-    with pytest.raises(RuntimeError, match=r"align: targets\[1, 1, 0\] is 5, but logits has C=3 classes"):
-        operator(LOGITS, targets, torch.tensor([4, 4]), torch.tensor([1, 1, 1, 1]))
-    with pytest.raises(RuntimeError, match="target_lengths must have N=2 elements, or a multiple of it"):
-        operator(LOGITS, targets[:3], torch.tensor([4, 4]), torch.tensor([1, 1, 1]))
-
-
-@pytest.mark.parametrize("device", ["cuda_on_host", "cuda"], indirect=True)
-@pytest.mark.parametrize("concatenated", [False, True])
-def test_unchecked_on_a_gpu(device, concatenated):
-    """What breaks the rules makes the score NaN, of concatenated targets also those behind a wrong length."""
-    logits = torch.randn(4, 6, 5, device=device)
-    targets = [[1, 2], [5, 1], [1, 0], [1, 2], [2, 3], [1, 2]]
-    input_lengths, target_lengths = [4, 4, 4, 5, 4, 4], [2, 2, 2, 2, 3, 2]
-    indices = [torch.tensor(x, device=device) for x in (targets, input_lengths, target_lengths)]
-    if concatenated:
-        indices[0] = indices[0].flatten()
-        indices[2][4] = -1
-    result = align(logits, *indices)
-    wrong = [False, True, True, True, True, concatenated]
-    assert result.scores.isnan().tolist() == wrong
-    for field in (result.tokens, result.starts, result.ends, result.peaks):
-        assert (field[wrong] == -1).all()
-        assert not (field[0] == -1).all()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_opcheck(device, dtype):
-    logits = torch.randn(5, 2, 4, device=device, dtype=dtype)
-    lengths = torch.tensor([5, 3], device=device), torch.tensor([3, 1], device=device)
-    padded = torch.tensor([[1, 2, 2], [3, 1, 1]], device=device)
-    for targets in (padded, torch.tensor([1, 2, 2, 3], device=device)):
-        for normalize in (True, False):
-            torch.library.opcheck(torch.ops.crnn_ext.align.default, (logits, targets, *lengths, 0, normalize))
-
-
-@pytest.mark.parametrize("targets", [[[1, 2], [3, 1]], [1, 2, 3, 1]])
-def test_compile(device, targets):
-    compiled = torch.compile(align, fullgraph=True, backend="aot_eager")
-    logits = torch.randn(5, 2, 4, device=device)
-    indices = [torch.tensor(x, device=device) for x in (targets, [5, 3], [2, 2])]
-    result = compiled(logits, *indices, blank=0)
-    assert isinstance(result, Alignment)
-    for a, b in zip(result, align(logits, *indices), strict=True):
         assert torch.equal(a, b)

@@ -102,9 +102,9 @@ class Alignments {
     std::fill(to + text.length, to + text.pitch, Real(kImpossible));
     if (normalize_) return log_share_[n * shape_.frames + t] == log_share_[n * shape_.frames + t];
     constexpr Real kInfinity = std::numeric_limits<Real>::infinity();
-    bool sound = blank < kInfinity;
-    for (int64_t i = 0; i < text.length; ++i) sound &= to[i] < kInfinity;
-    return sound;
+    int unsound = !(blank < kInfinity);
+    for (int64_t i = 0; i < text.length; ++i) unsound |= !(to[i] < kInfinity);
+    return unsound == 0;
   }
 
   void pick(const Storage* row, const int32_t* labels, int64_t count, Storage* to) const {

@@ -16,7 +16,7 @@ constexpr int threads_for(int64_t most_pairs) {
 // The state in which the best path ends, or -1 if there is none. The block's threads call it together, and
 // see all moves afterwards.
 template <class Lattice>
-__device__ __forceinline__ int64_t walk_to_the_end(Lattice lattice, int64_t length) {
+__device__ __forceinline__ int32_t walk_to_the_end(Lattice lattice, int64_t length) {
   GPU_SHARED(last_blank, double);
   GPU_SHARED(last_label, double);
   if (threadIdx.x == 0) last_label = kImpossible;  // stays, of a text without labels
@@ -33,11 +33,12 @@ __device__ __forceinline__ int64_t walk_to_the_end(Lattice lattice, int64_t leng
 //
 // path: (T_n)
 template <class Real>
-__device__ inline void trace(const Strip<Real>& strip, int64_t state, int32_t* path) {
+__device__ inline void trace(const Strip<Real>& strip, int32_t state, int32_t* path) {
   constexpr int kFrames = kFramesPerWord<Word>, kWords = gpu::kWarp / kFrames;
   const int lane = threadIdx.x;
   for (int64_t chunk = (strip.frames - 1) / gpu::kWarp; chunk >= 0; --chunk) {
-    const int64_t begin = chunk * gpu::kWarp, first_pair = state / 2;
+    const int64_t begin = chunk * gpu::kWarp;
+    const int32_t first_pair = state / 2;
     Word words[kWords];
     for (int w = 0; w < kWords; ++w) {
       const int64_t t = begin + w * kFrames;
@@ -48,21 +49,21 @@ __device__ inline void trace(const Strip<Real>& strip, int64_t state, int32_t* p
 #pragma unroll
     for (int u = gpu::kWarp - 1; u >= 0; --u) {
       if (begin + u >= strip.frames) continue;
-      if (lane == u) mine = int32_t(state);
-      const Word word = __shfl_sync(gpu::kAllLanes, words[u / kFrames], int(first_pair - state / 2));
+      if (lane == u) mine = state;
+      const Word word = __shfl_sync(gpu::kAllLanes, words[u / kFrames], first_pair - state / 2);
       state -= move_into(state, u, word);
     }
     if (begin + lane < strip.frames) path[begin + lane] = mine;
   }
 }
 
-// What is told of text m, which is one of sample n, and has a path.
+// What is told of text m, which is one of sample n and has a path.
 //
 // path: (T_n)
 template <int kThreads, class Real>
-__device__ inline void tell(const DeviceBatch& batch, int64_t m, int64_t n, const DeviceText& text,
-                            const Strip<Real>& strip, const Memory<Real>& memory, const int32_t* path,
-                            const Aligned<Real>& aligned) {
+__device__ inline void put_path(const DeviceBatch& batch, int64_t m, int64_t n, const DeviceText& text,
+                                const Strip<Real>& strip, const Memory<Real>& memory, const int32_t* path,
+                                const Aligned<Real>& aligned) {
   const Real* peak = memory.peak + n * batch.shape.frames;
   const Real* log_share = memory.log_share + n * batch.shape.frames;
   const auto logp_at = [&](int64_t t, int64_t state) {
@@ -113,7 +114,7 @@ __global__ void __launch_bounds__(threads_for(kMostPairs))
   };
 
   const bool sound = is_sound(batch, m, text, strip);
-  int64_t last = -1;
+  int32_t last = -1;
   // No path is shorter than its text, and no class of sizes holds a longer one.
   if (sound && text.length <= text.frames) {
     last = by_size<kMostPairs>(
@@ -131,7 +132,7 @@ __global__ void __launch_bounds__(threads_for(kMostPairs))
     int32_t* path = memory.path + m * shape.frames;
     if (threadIdx.x < gpu::kWarp) trace(strip, last, path);
     __syncthreads();
-    tell<kThreads>(batch, m, n, text, strip, memory, path, aligned);
+    put_path<kThreads>(batch, m, n, text, strip, memory, path, aligned);
   } else if (threadIdx.x == 0) {
     aligned.scores[m] = sound ? Real(kImpossible) : std::numeric_limits<Real>::quiet_NaN();
   }

@@ -56,15 +56,15 @@ CRNN_INLINE Moves advance(Pair<Value>& pair, Value label_below, Mask may_skip, V
 
 // The move into a state of the pair at a frame. word: the one of its pair that holds the frame.
 template <class Word>
-CRNN_INLINE int move_into(int64_t state, int64_t frame, Word word) {
-  const int shift = int(frame % kFramesPerWord<Word>) * kBitsPerFrame + int(state % 2) * kBitsPerMove;
+CRNN_INLINE int move_into(int32_t state, int64_t frame, Word word) {
+  const int shift = int(frame % kFramesPerWord<Word>) * kBitsPerFrame + state % 2 * kBitsPerMove;
   return int(word >> shift) & ((1 << kBitsPerMove) - 1);
 }
 
 // The state in which the path ends: the last blank or the label before it. From both a path may go on to the
 // end, by a step and by a skip, so of equal sums the blank's wins. last_label: kImpossible if there is none.
-CRNN_INLINE int64_t last_state(int64_t length, double last_blank, double last_label) {
-  return last_label > last_blank ? 2 * length - 1 : 2 * length;
+CRNN_INLINE int32_t last_state(int64_t length, double last_blank, double last_label) {
+  return int32_t(last_label > last_blank ? 2 * length - 1 : 2 * length);
 }
 
 // The frames of a label, one by one.
@@ -83,7 +83,7 @@ struct Span {
   }
 };
 
-// The results, all contiguous.
+// The results for M texts, all contiguous.
 template <class Real>
 struct Aligned {
   int64_t* tokens;   // (M, T)

@@ -65,11 +65,11 @@ struct BestPath {
     for (int64_t t = 0; t < text.frames; ++t) advance_all<Vector<double, kBytes>>(text, work, t);
     const int64_t length = text.length;
     const double last_label = length == 0 ? kImpossible : work.label[length - 1];
-    int64_t state = last_state(length, work.blank[length], last_label);
+    int32_t state = last_state(length, work.blank[length], last_label);
     *found = larger(work.blank[length], last_label) > kImpossible;
     if (!*found) return;
     for (int64_t t = text.frames - 1; t >= 0; --t) {
-      work.path[t] = int32_t(state);
+      work.path[t] = state;
       const int64_t row = t / kFramesPerWord<Word> * text.pitch;
       state -= move_into(state, t, work.moves[row + state / 2]);
     }

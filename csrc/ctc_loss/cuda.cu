@@ -1,9 +1,32 @@
 // ctc_loss on a GPU: torch's side of the launches.
-#include "ctc_loss/ctc_loss.h"
+#include "ctc_loss/forward.h"
 #include "ctc_loss/kernels.cuh"
 #include "targets/located_batch.h"
 
 namespace crnn::ctc_loss {
+
+void run_forward(const Tensor& logits, const DeviceBatch& batch, bool normalize, const LossOptions& options,
+                 const Tensor& losses, const Tensor& saved, gpu::Stream stream) {
+  const BatchShape& shape = batch.shape;
+  const bool reduced = options.reduction != Reduction::kNone;
+  const ScalarType type = compute_type(logits.scalar_type());
+  const Tensor statistics =
+      options.with_grad ? saved : new_tensor(logits, {2 * shape.frames * shape.texts()}, type);
+  const Tensor terms = new_tensor(logits, {reduced ? shape.texts() : 0}, ScalarType::Double);
+  dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
+    using Storage = decltype(storage);
+    using Real = typename ComputeType<Storage>::Real;
+    using State = StoredState<Real>;
+    const Tensor emissions = scratch<State>(logits, emission_elements(shape));
+    const Tensor stored = scratch<State>(logits, stored_elements(shape, options.with_grad));
+    const Tensor states = scratch<State>(logits, state_elements(shape));
+    const RecursionMemory<Real> memory{data<State>(emissions), data<State>(stored), data<State>(states),
+                                       Saved<Real>(data<Real>(statistics), shape)};
+    launch_ctc_loss<Storage, Real>(Rows<const Storage>(logits.const_data_ptr(), logits), batch, normalize,
+                                   memory, options, data<Real>(losses), data<double>(terms), stream);
+  });
+}
+
 namespace {
 
 std::tuple<Tensor, Tensor> ctc_loss_cuda(const Tensor& logits, const Tensor& targets,
@@ -22,21 +45,8 @@ std::tuple<Tensor, Tensor> ctc_loss_cuda(const Tensor& logits, const Tensor& tar
   const LocatedBatch batch(shape, blank, targets, input_lengths, target_lengths, device.stream());
   const Tensor loss = reduced ? new_tensor(logits, {}, type) : new_tensor(logits, {shape.samples}, type);
   const Tensor saved = new_tensor(logits, {with_grad ? saved_elements(shape) : 0}, type);
-  const Tensor statistics = with_grad ? saved : new_tensor(logits, {2 * shape.frames * shape.samples}, type);
-  const Tensor terms = new_tensor(logits, {reduced ? shape.samples : 0}, ScalarType::Double);
-  dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
-    using Storage = decltype(storage);
-    using Real = typename ComputeType<Storage>::Real;
-    using State = StoredState<Real>;
-    const Tensor emissions = scratch<State>(logits, emission_elements(shape));
-    const Tensor stored = scratch<State>(logits, stored_elements(shape, with_grad));
-    const Tensor states = scratch<State>(logits, state_elements(shape));
-    const RecursionMemory<Real> memory{data<State>(emissions), data<State>(stored), data<State>(states),
-                                       Saved<Real>(data<Real>(statistics), shape)};
-    launch_ctc_loss<Storage, Real>(Rows<const Storage>(logits.const_data_ptr(), logits), *batch, normalize,
-                                   memory, LossOptions{reduction, zero_infinity, with_grad}, data<Real>(loss),
-                                   data<double>(terms), device.stream());
-  });
+  run_forward(logits, *batch, normalize, LossOptions{reduction, zero_infinity, with_grad}, loss, saved,
+              device.stream());
   return {loss, saved};
 }
 

@@ -24,13 +24,6 @@ struct RecursionMemory {
   Saved<Real> saved;             // without a gradient its statistics alone
 };
 
-struct LossOptions {
-  Reduction reduction;
-  bool zero_infinity;
-  bool with_grad;
-  bool negated = false;  // log-probabilities, for Reduction::kNone
-};
-
 // Negative log-likelihood of the target, +inf if it is impossible. With `with_grad`, strip.occupancy is
 // written unless it is. The block's threads call it together, and all get the loss.
 template <int kThreads, class Real, class Side>

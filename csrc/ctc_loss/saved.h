@@ -1,4 +1,5 @@
-// The layout of what the forward pass keeps, and the weights of a reduction; for host and device.
+// What the loss is to be, the layout of what the forward pass keeps, and the weights of a reduction; for host
+// and device.
 #pragma once
 
 #include "targets/batch_shape.h"
@@ -6,6 +7,13 @@
 namespace crnn::ctc_loss {
 
 enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };
+
+struct LossOptions {
+  Reduction reduction;
+  bool zero_infinity;
+  bool with_grad;
+  bool negated = false;  // log-probabilities, for Reduction::kNone
+};
 
 // What the forward pass keeps for the backward pass, one tensor of the computing type:
 //   peak (N, T), inverse_sum (N, T): the statistics of each row, see common/rows.h (on a GPU, where a sample

@@ -4,7 +4,10 @@ import itertools
 import math
 
 import numpy as np
+import pytest
 import torch
+
+from crnn_ext.ctc import Alignment
 
 IMPOSSIBLE = -math.inf
 
@@ -87,4 +90,50 @@ def expected(logits, labels, blank, normalize=True, find=best_path):
         math.fsum(logp),
         tokens,
         [(span[0], span[-1] + 1, logp[span[0] : span[-1] + 1]) for span in spans],
+    )
+
+
+def check_alignment(result, logits, targets, lengths, blank=0, normalize=True, columns=None, find=best_path):
+    """Every field of an Alignment; targets: a list of labels for each sample."""
+    frames, samples, _ = logits.shape
+    columns = max(map(len, targets), default=0) if columns is None else columns
+    real = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    shapes = {
+        "tokens": (torch.int64, (samples, frames)),
+        "scores": (real, (samples,)),
+        "starts": (torch.int64, (samples, columns)),
+        "ends": (torch.int64, (samples, columns)),
+        "peaks": (torch.int64, (samples, columns)),
+        "token_logp": (real, (samples, columns)),
+    }
+    for name, (dtype, shape) in shapes.items():
+        field = getattr(result, name)
+        assert (field.dtype, tuple(field.shape), field.device) == (dtype, shape, logits.device), name
+
+    close = {"rel": 1e-12, "abs": 1e-12} if real == torch.float64 else {"rel": 2e-6, "abs": 1e-5}
+    for n, (labels, length) in enumerate(zip(targets, lengths, strict=True)):
+        score, tokens, spans = expected(logits[:length, n].cpu(), labels, blank, normalize, find)
+        assert result.tokens[n].tolist() == tokens + [-1] * (frames - len(tokens))
+        assert result.scores[n].item() == pytest.approx(score, nan_ok=True, **close)
+        padding = [-1] * (columns - len(spans))
+        assert result.starts[n].tolist() == [start for start, _, _ in spans] + padding
+        assert result.ends[n].tolist() == [end for _, end, _ in spans] + padding
+        token_logp = result.token_logp[n].tolist()
+        assert token_logp[: len(spans)] == pytest.approx([np.mean(logp) for *_, logp in spans], **close)
+        assert token_logp[len(spans) :] == [0] * len(padding)
+        peaks = result.peaks[n].tolist()
+        assert peaks[len(spans) :] == padding
+        for peak, (start, end, logp) in zip(peaks, spans, strict=False):
+            assert start <= peak < end
+            assert logp[peak - start] == pytest.approx(max(logp), **close)
+
+
+def label_lists(targets, target_lengths):
+    return [row[:length] for row, length in zip(targets.tolist(), target_lengths.tolist(), strict=True)]
+
+
+def align_operator(logits, targets, input_lengths, target_lengths, blank=0, normalize=True):
+    """The operator itself, which takes K targets a sample."""
+    return Alignment(
+        *torch.ops.crnn_ext.align.default(logits, targets, input_lengths, target_lengths, blank, normalize)
     )

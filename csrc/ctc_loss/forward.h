@@ -1,0 +1,15 @@
+// The forward pass on a GPU, compiled once for all operators that need it: in ctc_loss/cuda.cu.
+#pragma once
+
+#include "common/cuda_stream.h"
+#include "ctc_loss/ctc_loss.h"
+#include "targets/device_batch.h"
+
+namespace crnn::ctc_loss {
+
+// logits: (T, N, C); losses: (texts), or () with a reduction. saved: what the forward pass keeps, with
+// options.with_grad.
+void run_forward(const Tensor& logits, const DeviceBatch& batch, bool normalize, const LossOptions& options,
+                 const Tensor& losses, const Tensor& saved, gpu::Stream stream);
+
+}  // namespace crnn::ctc_loss
