@@ -57,6 +57,7 @@ class Evaluation:
         unreadable: the others.
         unknown: how often the truth of lines read has each character that the charset does not have. They
             cannot be read.
+        unit: what counts as a character in `metrics`.
         metrics: of the lines read.
         calibration: of their confidences; a line is right if it has no error.
         seconds: what opening, preprocessing and reading the images took.
@@ -65,6 +66,7 @@ class Evaluation:
     lines: list[EvaluatedLine]
     unreadable: list[Unreadable]
     unknown: Counter[str]
+    unit: Unit
     metrics: Metrics
     calibration: Calibration
     seconds: float
@@ -120,6 +122,7 @@ def evaluate(
         ],
         unreadable,
         recognizer.charset.count_unknown(truths),
+        unit,
         counts.metrics(),
         calibration([reading.confidence for reading in readings], counts.errors == 0),
         seconds,

@@ -56,7 +56,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A character of the truth and what was read for it; "" for nothing, where one was inserted or deleted."""
+    """A character, what was read for it, and how often; "" where it was inserted or deleted."""
 
     truth: str
     read: str
@@ -127,7 +127,10 @@ class ErrorCounts:
 
     @classmethod
     def merge(cls, parts: Sequence["ErrorCounts"]) -> "ErrorCounts":
-        """The counts of the lines of all parts. Their metrics do not depend on the order of the parts."""
+        """The counts of the lines of all parts, of which there must be one.
+
+        Their metrics do not depend on the order of the parts.
+        """
         return cls(
             np.concatenate([part.characters for part in parts]),
             np.concatenate([part.words for part in parts]),
@@ -138,7 +141,8 @@ class ErrorCounts:
     @property
     def errors(self) -> npt.NDArray[np.int64]:
         """Errors in the characters of each line, `(L,)`; a line is right if it has none."""
-        return self.characters[:, _ERRORS].sum(axis=1)
+        errors: npt.NDArray[np.int64] = self.characters[:, _ERRORS].sum(axis=1)
+        return errors
 
     def metrics(self) -> Metrics:
         """All metrics of the lines."""
@@ -168,8 +172,11 @@ def _characters(text: str, unit: Unit) -> Sequence[str]:
 def _edits(truth: Sequence[str], read: Sequence[str]) -> list[tuple[str, str]]:
     """The fewest edits that make the truth what was read: (unit of the truth or "", unit read or "")."""
     return [
-        ("" if operation == "insert" else truth[position], "" if operation == "delete" else read[read_position])
-        for operation, position, read_position in Levenshtein.editops(truth, read).as_list()
+        (
+            "" if edit.tag == "insert" else truth[edit.src_pos],
+            "" if edit.tag == "delete" else read[edit.dest_pos],
+        )
+        for edit in Levenshtein.editops(truth, read)
     ]
 
 
