@@ -7,34 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from lines import ListOfLines
 from random_network import random_checkpoint
 from test_recognizer import recognizer, stripes
 
 from crnn_ext.commands import evaluate as command
 from crnn_ext.ocr import ErrorCounts, ImageError, Recognizer, evaluate, save_checkpoint
-
-
-class ListOfLines:
-    """(name, image, label) of each line; an image may be an exception."""
-
-    def __init__(self, lines):
-        self.lines = lines
-
-    def __len__(self):
-        return len(self.lines)
-
-    def name(self, index):
-        return self.lines[index][0]
-
-    def image(self, index):
-        image = self.lines[index][1]
-        if isinstance(image, Exception):
-            raise image
-        return image
-
-    def label(self, index):
-        return self.lines[index][2]
-
 
 LINES = ListOfLines(
     [

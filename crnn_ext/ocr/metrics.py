@@ -19,7 +19,7 @@ from .intervals import Rate, error_rate, share_of_lines
 Unit = Literal["graphemes", "code points"]
 
 # The shortest truth of each class of lengths, in characters. Fixed, so that sets of lines can be compared.
-LENGTHS = (0, 1, 5, 10, 20, 40, 80)
+LENGTHS = (0, 1, 5, 10, 20, 40, 60, 80)
 
 # Confusions that `ErrorCounts.metrics` names.
 CONFUSIONS = 20
