@@ -99,6 +99,14 @@ def test_rgb_keeps_its_channels(tmp_path):
     assert pixels(path)[0][1] == 76
 
 
+@pytest.mark.parametrize(
+    ("mode", "kept"),
+    [("1", "L"), ("L", "L"), ("LA", "L"), ("I;16", "L"), ("P", "RGB"), ("RGB", "RGB"), ("CMYK", "RGB")],
+)
+def test_its_own_mode(mode, kept):
+    assert read_image(Image.new(mode, (2, 1)), None).mode == kept
+
+
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_every_format(tmp_path, file_format):
     path = tmp_path / "image"

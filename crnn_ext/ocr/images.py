@@ -27,7 +27,7 @@ class ImageError(ValueError):
     """An image that cannot be read. The message says why; who knows the image's name puts it in front."""
 
 
-def read_image(source: ImageSource, mode: Mode) -> Image.Image:
+def read_image(source: ImageSource, mode: Mode | None) -> Image.Image:
     """An image as 8-bit grey ("L") or "RGB", in its own size.
 
     It is turned upright as its EXIF orientation asks; of an animation it is the first frame; what is
@@ -36,7 +36,7 @@ def read_image(source: ImageSource, mode: Mode) -> Image.Image:
     Args:
         source: a PIL image, the path of an image file, its bytes in an `io.BytesIO`, or a
             uint8 array: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)` RGBA.
-        mode: what becomes of it.
+        mode: what becomes of it; None keeps grey images grey and makes all others RGB.
 
     Raises:
         ImageError: there is no such file, it is no image, incomplete, damaged, of more pixels than
@@ -104,8 +104,9 @@ def _check_has_pixels(image: Image.Image) -> None:
         raise ImageError(f"it has no pixels: its size is {image.width} x {image.height}")
 
 
-def _flatten(image: Image.Image, mode: Mode) -> Image.Image:
+def _flatten(image: Image.Image, mode: Mode | None) -> Image.Image:
     _check_has_pixels(image)
+    kept = mode or Image.getmodebase(image.mode)
     if image.mode.startswith("I"):
         # Mode "I" has room for 32 bits, but holds 16 where it comes from a PNG file.
         values = np.asarray(image)
@@ -116,7 +117,7 @@ def _flatten(image: Image.Image, mode: Mode) -> Image.Image:
     if image.mode.endswith(("A", "a")) or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
+    return image.convert(kept)
 
 
 def _reason(error: Exception) -> str:
