@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from crnn_ext import __version__
-from crnn_ext.commands import read
+from crnn_ext.commands import check, pack, read
 
-_COMMANDS = (read,)
+_COMMANDS = (read, pack, check)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
