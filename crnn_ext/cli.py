@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from crnn_ext import __version__
-from crnn_ext.commands import check, pack, read
+from crnn_ext.commands import check, evaluate, pack, read
 
-_COMMANDS = (read, pack, check)
+_COMMANDS = (read, evaluate, pack, check)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,22 +2,15 @@
 
 
 class ListOfLines:
-    """(name, image, label) of each line; an image may be an exception."""
+    """Of (name, image, label) for each line; an image may be an exception."""
 
     def __init__(self, lines):
-        self.lines = lines
+        self.names = [name for name, _, _ in lines]
+        self.images = [image for _, image, _ in lines]
+        self.labels = [label for _, _, label in lines]
 
-    def __len__(self):
-        return len(self.lines)
-
-    def name(self, index):
-        return self.lines[index][0]
-
-    def image(self, index):
-        image = self.lines[index][1]
-        if isinstance(image, Exception):
-            raise image
-        return image
-
-    def label(self, index):
-        return self.lines[index][2]
+    def image(self, index, mode):
+        assert mode == "L"
+        if isinstance(self.images[index], Exception):
+            raise self.images[index]
+        return self.images[index]

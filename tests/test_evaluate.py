@@ -1,32 +1,26 @@
 """evaluate and `crnn-ext evaluate`: what was read beside what is true."""
 
-import argparse
 import json
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from lines import ListOfLines
+from PIL import Image
 from random_network import random_checkpoint
 from test_recognizer import recognizer, stripes
 
-from crnn_ext.commands import evaluate as command
+from crnn_ext.cli import main
 from crnn_ext.ocr import ErrorCounts, ImageError, Recognizer, evaluate, save_checkpoint
 
-LINES = ListOfLines(
-    [
-        ("one", stripes("-a-b-c"), "abc"),
-        ("two", stripes("aa-a"), "aa"),
-        ("three", stripes("-c-c"), "b"),
-        ("missing", ImageError("No such file"), "abcabc"),
-        ("empty", stripes("---"), "axbyyz"),
-        ("five", stripes("ab-c"), "aba"),
-    ]
-)
-
-
-READABLE = ListOfLines([line for line in LINES.lines if line[0] != "missing"])
+LINES = [
+    ("one", stripes("-a-b-c"), "abc"),
+    ("two", stripes("aa-a"), "aa"),
+    ("three", stripes("-c-c"), "b"),
+    ("empty", stripes("---"), "axbyyz"),
+    ("five", stripes("ab-c"), "aba"),
+]
+READABLE = ListOfLines(LINES)
 
 
 def test_what_was_read_beside_what_is_true():
@@ -49,14 +43,15 @@ def test_what_was_read_beside_what_is_true():
     assert evaluation.metrics == ErrorCounts.of(pairs).metrics()
     assert evaluation.metrics.overall.cer.rate.value == 9 / 15
     confidences = [line.confidence for line in evaluation.lines]
-    assert confidences == [reading.confidence for reading in recognizer()(line[1] for line in READABLE.lines)]
+    assert confidences == [reading.confidence for reading in recognizer()(READABLE.images)]
     assert evaluation.calibration.mean_confidence == pytest.approx(np.mean(confidences))
     assert evaluation.calibration.bins[9].lines == 5
     assert evaluation.calibration.bins[9].accuracy == 2 / 5
 
 
 def test_images_that_cannot_be_read_are_named_and_in_no_number():
-    evaluation = evaluate(recognizer(), LINES)
+    missing = ("missing", ImageError("No such file"), "abcabc")
+    evaluation = evaluate(recognizer(), ListOfLines([*LINES[:3], missing, *LINES[3:]]))
     assert evaluation.unreadable == [("missing", "No such file")]
     assert evaluation.metrics == evaluate(recognizer(), READABLE).metrics
     assert [line.name for line in evaluation.lines] == ["one", "two", "three", "empty", "five"]
@@ -103,25 +98,22 @@ def lines(checkpoint):
     noise = np.random.default_rng(0)
     images = [noise.integers(0, 256, (32, width), np.uint8) for width in (40, 64, 33, 200, 64, 120)]
     readings = Recognizer.load(checkpoint)(images)
-    labels = [
-        reading.text + ending
-        for reading, ending in zip(readings, ["", "", "x", "", " yx", "\t"], strict=True)
-    ]
-    return ListOfLines(list(zip([f"{index}\n.png" for index in range(6)], images, labels, strict=True)))
+    endings = ["", "", "x", "", " yx", "\u0364"]
+    labels = [reading.text + ending for reading, ending in zip(readings, endings, strict=True)]
+    return list(zip([f"{index}.png" for index in range(6)], images, labels, strict=True))
 
 
 @pytest.fixture
-def run(checkpoint, monkeypatch):
-    """Runs the command on lines."""
+def run(checkpoint, tmp_path):
+    """Runs the command on lines, written to a folder; those without an image are listed there, too."""
 
     def run_on(lines, *options, checkpoint=checkpoint):
-        monkeypatch.setitem(
-            sys.modules, "crnn_ext.ocr.data", SimpleNamespace(open_lines=lambda path: {"DATA": lines}[path])
-        )
-        parser = argparse.ArgumentParser()
-        command.add_parser(parser.add_subparsers())
-        arguments = parser.parse_args(["evaluate", checkpoint, "DATA", *options])
-        return arguments.run(arguments)
+        for name, image, _ in lines:
+            if image is not None:
+                Image.fromarray(image).save(tmp_path / name)
+        labels = "".join(f"{name}\t{label}\n" for name, _, label in lines)
+        (tmp_path / "labels.txt").write_text(labels, encoding="utf-8")
+        return main(["evaluate", checkpoint, str(tmp_path), *options])
 
     return run_on
 
@@ -131,7 +123,7 @@ def test_json(run, checkpoint, lines, capsys):
     output, errors = capsys.readouterr()
     assert errors == ""
     report = json.loads(output)
-    evaluation = evaluate(Recognizer.load(checkpoint), lines)
+    evaluation = evaluate(Recognizer.load(checkpoint), ListOfLines(lines))
     overall, scores = report["overall"], evaluation.metrics.overall
     assert report["lines"] == overall["lines"] == 6
     assert overall["cer"]["rate"] == {
@@ -140,12 +132,13 @@ def test_json(run, checkpoint, lines, capsys):
         "high": scores.cer.rate.high,
     }
     assert overall["cer"]["insertions"] == 0
-    assert overall["cer"]["deletions"] == 5
+    assert overall["cer"]["deletions"] == 4
+    assert overall["cer"]["substitutions"] == 1
     assert overall["accuracy"]["value"] == 3 / 6
     assert report["unit"] == "graphemes"
-    assert report["unknown"] == {"x": 2, " ": 1, "y": 1, "\t": 1}
+    assert report["unknown"] == {"x": 2, " ": 1, "y": 1, "\u0364": 1}
     assert report["unreadable"] == []
-    assert [(line["name"], line["errors"]) for line in report["worst"]] == [("4\n.png", 3), ("2\n.png", 1)]
+    assert [(line["name"], line["errors"]) for line in report["worst"]] == [("4.png", 3), ("2.png", 1)]
     assert sum(bin_["lines"] for bin_ in report["calibration"]["bins"]) == 6
     assert report["confusions"][0] == {"truth": "x", "read": "", "count": 2}
     assert report["seconds"] > 0
@@ -155,7 +148,7 @@ def test_text(run, checkpoint, lines, capsys):
     assert run(lines) == 0
     output, errors = capsys.readouterr()
     assert errors == ""
-    metrics = evaluate(Recognizer.load(checkpoint), lines).metrics
+    metrics = evaluate(Recognizer.load(checkpoint), ListOfLines(lines)).metrics
     cer = metrics.overall.cer
     assert output.startswith("6 lines in ")
     rows = [line.split() for line in output.splitlines()]
@@ -165,44 +158,48 @@ def test_text(run, checkpoint, lines, capsys):
         f"{100 * cer.rate.value:.2f}",
         f"[{100 * cer.rate.low:.2f},",
     ]
-    assert ["characters", f"{cer.units}", "5", "0", "0", "5"] in rows
-    assert "in the truth, but not in the charset: 'x' 2, ' ' 1, 'y' 1, '\\t' 1" in output
+    assert ["characters", f"{cer.units}", "5", "1", "0", "4"] in rows
+    assert "in the truth, but not in the charset: 'x' 2, ' ' 1, 'y' 1, '\u0364' 1" in output
     assert ["'x'", "''", "2"] in rows
     for length in metrics.by_length:
         assert ["length", length] in [row[:2] for row in rows]
-    first = output.index("4\\n.png: 3 errors, confidence 0.")
-    assert first < output.index("2\\n.png: 1 errors, ")
-    assert "0\\n.png" not in output
+    first = output.index("4.png: 3 errors, confidence 0.")
+    assert first < output.index("2.png: 1 errors, ")
+    assert "0.png" not in output
     assert "x\n  read   " in output[first:]
 
 
 def test_all_right(run, lines, capsys):
-    assert run(ListOfLines(lines.lines[:2])) == 0
+    assert run(lines[:2]) == 0
     output = capsys.readouterr().out
     for heading in ("not in the charset", "times", ".png"):
         assert heading not in output
 
 
 def test_options(run, lines, capsys):
-    marked = ListOfLines([("mark", lines.lines[0][1], lines.lines[0][2] + "\u0364")])
-    assert run(marked, "--json", "--code-points", "--beam", "4", "--worst", "0") == 0
+    assert run(lines[5:], "--json", "--code-points", "--beam", "4", "--worst", "0") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["unit"] == "code points"
     assert report["worst"] == []
-    assert report["overall"]["cer"]["units"] == len(marked.label(0))
+    assert report["overall"]["cer"]["units"] == len(lines[5][2])
 
 
-def test_unreadable_images(run, lines, capsys):
-    missing = [("gone\n.png", ImageError("No such file"), "abc")]
-    assert run(ListOfLines(lines.lines + missing), "--json") == 1
+def test_what_cannot_be_read_is_named(run, lines, tmp_path, capsys):
+    (tmp_path / "damaged.png").write_text("text")
+    unusable = [("gone.png", None, "abc"), ("damaged.png", None, "abc")]
+    assert run([*lines, *unusable], "--json") == 1
     output, errors = capsys.readouterr()
-    assert errors == "crnn-ext: gone\\n.png: No such file\n"
-    assert json.loads(output)["unreadable"] == [{"name": "gone\n.png", "reason": "No such file"}]
+    report = json.loads(output)
+    assert report["lines"] == 6
+    assert [line["name"] for line in report["unreadable"]] == ["damaged.png"]
+    skipped, unreadable = errors.splitlines()
+    assert skipped.startswith(f"crnn-ext: {tmp_path}: gone.png: missing image")
+    assert unreadable.startswith(f"crnn-ext: {tmp_path}: damaged.png: it is no image in a known format")
 
-    assert run(ListOfLines(missing)) == 2
+    assert run(unusable[1:]) == 2
     output, errors = capsys.readouterr()
     assert output == ""
-    assert errors.splitlines()[1] == "crnn-ext: DATA: none of its 1 lines could be read"
+    assert errors.splitlines()[-1] == f"crnn-ext: {tmp_path}: none of its 1 lines could be read"
 
 
 def test_what_cannot_be_done(run, checkpoint, lines, capsys):
@@ -213,6 +210,8 @@ def test_what_cannot_be_done(run, checkpoint, lines, capsys):
     ]:
         assert run(lines, *options) == 2
         assert message in capsys.readouterr().err
+    assert main(["evaluate", checkpoint, "nowhere"]) == 2
+    assert capsys.readouterr().err == "crnn-ext: nowhere: no such file or folder\n"
     assert run(lines, checkpoint="missing.safetensors") == 2
     assert capsys.readouterr().err == "crnn-ext: missing.safetensors: No such file or directory\n"
 

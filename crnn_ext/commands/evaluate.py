@@ -11,15 +11,16 @@ def add_parser(commands: Any) -> None:
     """Adds the parser of the command to those of `crnn-ext`."""
     parser = commands.add_parser(
         "evaluate",
+        allow_abbrev=False,
         help="measure how well lines are read whose text is known",
         description="Reads the lines of a data set and compares what was read with their texts: error rates "
-        "of characters (CER) and words (WER) and the share of right lines, with 95 % intervals, by "
-        "length and by doubled letters; frequent confusions; how far confidences can be believed; the worst "
-        "lines. Images that cannot be read are named on standard error and are in no number, and the exit "
-        "status is then 1; it is 2 if nothing could be read.",
+        "of characters (CER) and words (WER) and the share of right lines, with 95 % intervals, by length "
+        "and by doubled letters; frequent confusions; how far confidences can be believed; the worst lines. "
+        "Items of the data set that are no lines or have no image that can be read are named on standard error "
+        "and are in no number, and the exit status is then 1; it is 2 if nothing could be read.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
-    parser.add_argument("data", metavar="DATA", help="a data set: images of lines with their texts")
+    parser.add_argument("data", metavar="DATA", help="a data set, as for crnn-ext check")
     parser.add_argument("--json", action="store_true", help="print all numbers as one JSON object")
     parser.add_argument(
         "--worst", type=int, default=10, metavar="N", help="name at most N lines with the most errors (10)"
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from crnn_ext.ocr import CheckpointError, Recognizer
         from crnn_ext.ocr import evaluate as evaluate_lines
-        from crnn_ext.ocr.data import open_lines  # type: ignore[import-not-found]
+        from crnn_ext.ocr.data import open_lines
     except ImportError as error:
         return failure(str(error))
     if arguments.worst < 0:
@@ -47,8 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
         recognizer = Recognizer.load(arguments.checkpoint)
         recognizer.decoding = decoding.chosen(arguments, recognizer.charset)
         lines = open_lines(arguments.data)
-    except (CheckpointError, ValueError, OSError) as error:
+    except (CheckpointError, ImportError, ValueError, OSError) as error:
         return failure(str(error))
+    for problem in lines.skipped:
+        complain(f"{arguments.data}: {problem}")
     try:
         evaluation = evaluate_lines(
             recognizer, lines, unit="code points" if arguments.code_points else "graphemes", progress=True
@@ -57,9 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
         return failure(f"{arguments.checkpoint}: {error}")
 
     for line in evaluation.unreadable:
-        complain(f"{line.name}: {line.reason}")
+        complain(f"{arguments.data}: {line.name}: {line.reason}")
     if not evaluation.lines:
         return failure(f"{arguments.data}: none of its {len(lines)} lines could be read")
     as_report = evaluation_report.as_json if arguments.json else evaluation_report.as_text
     print(as_report(evaluation, arguments.worst))
-    return 1 if evaluation.unreadable else 0
+    return 1 if lines.skipped or evaluation.unreadable else 0

@@ -2,13 +2,14 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from tqdm import tqdm
 
 from .calibration import Calibration, calibration
-from .images import ImageError, ImageSource
+from .images import ImageError, ImageSource, Mode
 from .metrics import ErrorCounts, Metrics, Unit
 from .recognizer import Recognizer
 
@@ -17,18 +18,22 @@ _IMAGES_AT_A_TIME = 256
 
 
 class Lines(Protocol):
-    """Images of lines with their texts, numbered from 0."""
+    """Images of lines with their texts, such as `crnn_ext.ocr.data.open_lines` gives.
 
-    def __len__(self) -> int: ...
+    Attributes:
+        names: what messages call the lines, such as the paths of their images.
+        labels: their texts.
+    """
 
-    def name(self, index: int) -> str:
-        """What messages call the line, such as the path of its image."""
+    names: Sequence[str]
+    labels: Sequence[str]
 
-    def label(self, index: int) -> str:
-        """Its text."""
+    def image(self, index: int, mode: Mode) -> ImageSource:
+        """The image of a line, as `read_image` gives or takes it.
 
-    def image(self, index: int) -> ImageSource:
-        """Its image; raises ImageError if there is none that can be read."""
+        Raises:
+            ImageError: there is none that can be read.
+        """
 
 
 class EvaluatedLine(NamedTuple):
@@ -94,28 +99,29 @@ def evaluate(
     """
     ErrorCounts.of([], unit)  # A unit that breaks its rule shows before any image is read.
     started = time.perf_counter()
+    mode = recognizer.preprocessing.mode
     indices: list[int] = []
     readings = []
     unreadable = []
-    with tqdm(total=len(lines), unit="line", disable=None if progress else True) as bar:
-        for first in range(0, len(lines), _IMAGES_AT_A_TIME):
+    with tqdm(total=len(lines.names), unit="line", disable=None if progress else True) as bar:
+        for first in range(0, len(lines.names), _IMAGES_AT_A_TIME):
             prepared = []
-            batch = range(first, min(first + _IMAGES_AT_A_TIME, len(lines)))
+            batch = range(first, min(first + _IMAGES_AT_A_TIME, len(lines.names)))
             for index in batch:
                 try:
-                    prepared.append(recognizer.prepare(lines.image(index)))
+                    prepared.append(recognizer.prepare(lines.image(index, mode)))
                     indices.append(index)
                 except ImageError as error:
-                    unreadable.append(Unreadable(lines.name(index), str(error)))
+                    unreadable.append(Unreadable(lines.names[index], str(error)))
             readings.extend(recognizer.read(prepared))
             bar.update(len(batch))
     seconds = time.perf_counter() - started
 
-    truths = [lines.label(index) for index in indices]
+    truths = [lines.labels[index] for index in indices]
     counts = ErrorCounts.of(zip(truths, (reading.text for reading in readings), strict=True), unit)
     return Evaluation(
         [
-            EvaluatedLine(lines.name(index), truth, reading.text, reading.confidence, errors)
+            EvaluatedLine(lines.names[index], truth, reading.text, reading.confidence, errors)
             for index, truth, reading, errors in zip(
                 indices, truths, readings, counts.errors.tolist(), strict=True
             )

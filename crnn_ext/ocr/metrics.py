@@ -11,9 +11,9 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import regex
 from rapidfuzz.distance import Levenshtein
 
+from .graphemes import graphemes
 from .intervals import Rate, error_rate, share_of_lines
 
 Unit = Literal["graphemes", "code points"]
@@ -23,8 +23,6 @@ LENGTHS = (0, 1, 5, 10, 20, 40, 60, 80)
 
 # Confusions that `ErrorCounts.metrics` names.
 CONFUSIONS = 20
-
-_GRAPHEMES = regex.compile(r"\X")
 
 # Columns of the counts of lines.
 _UNITS, _ERRORS = 0, slice(1, 4)
@@ -166,7 +164,7 @@ class ErrorCounts:
 
 
 def _characters(text: str, unit: Unit) -> Sequence[str]:
-    return _GRAPHEMES.findall(text) if unit == "graphemes" else text
+    return graphemes(text) if unit == "graphemes" else text
 
 
 def _edits(truth: Sequence[str], read: Sequence[str]) -> list[tuple[str, str]]:
