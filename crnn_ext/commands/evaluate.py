@@ -16,8 +16,8 @@ def add_parser(commands: Any) -> None:
         description="Reads the lines of a data set and compares what was read with their texts: error rates "
         "of characters (CER) and words (WER) and the share of right lines, with 95 % intervals, by length "
         "and by doubled letters; frequent confusions; how far confidences can be believed; the worst lines. "
-        "Items of the data set that are no lines or have no image that can be read are named on standard error "
-        "and are in no number, and the exit status is then 1; it is 2 if nothing could be read.",
+        "Items of the data set that are no lines or have no image that can be read are named on standard "
+        "error and are in no number, and the exit status is then 1; it is 2 if nothing could be read.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
     parser.add_argument("data", metavar="DATA", help="a data set, as for crnn-ext check")
