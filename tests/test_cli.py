@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from random_network import random_checkpoint
 
+import crnn_ext
 from crnn_ext.cli import main
 from crnn_ext.ocr import BeamSearch, Recognizer, save_checkpoint
 from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
@@ -216,7 +217,7 @@ def test_images_that_cannot_be_read_are_named_and_the_others_read(checkpoint, im
 
 
 def test_more_images_than_are_held_at_a_time(checkpoint, images, readings, capsys, monkeypatch):
-    monkeypatch.setattr("crnn_ext.cli._IMAGES_AT_A_TIME", 4)
+    monkeypatch.setattr("crnn_ext.commands.read._IMAGES_AT_A_TIME", 4)
     assert main(["read", checkpoint, *images]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("\t")[1] for line in lines] == [reading.text for reading in readings]
@@ -296,6 +297,19 @@ def test_help(capsys):
             main(arguments)
         assert caught.value.code == 0
     assert "CHECKPOINT IMAGE [IMAGE ...]" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"crnn_ext {crnn_ext.__version__}\n"
+
+
+def test_as_a_module():
+    result = subprocess.run([sys.executable, "-m", "crnn_ext", "--help"], capture_output=True, text=True)
+    assert result.returncode == 0
+    assert result.stdout.startswith("usage: crnn-ext ")
 
 
 MAIN = "from crnn_ext.cli import main; raise SystemExit(main())"

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from lines import ListOfLines
+from random_network import random_checkpoint
 from reference.ngram import estimated
 
+from crnn_ext.ocr import ErrorCounts, Recognizer
 from crnn_ext.text import Charset
 
 ROOT = Path(__file__).parent.parent
@@ -17,7 +20,9 @@ PAGES = [
     "README.md",
     "docs/alignment.md",
     "docs/beam_search.md",
+    "docs/confidence.md",
     "docs/language_models.md",
+    "docs/metrics.md",
     "docs/migrating.md",
 ]
 TEXT = "the cat sat"
@@ -59,6 +64,15 @@ def files(tmp_path, monkeypatch):
     Path("characters.arpa.gz").write_bytes(gzip.compress(characters.encode()))
 
 
+@pytest.fixture
+def group():
+    """Of one process."""
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
 def given(page):
     """The names that its blocks take for granted."""
     charset = Charset(" " + LETTERS)
@@ -83,6 +97,15 @@ def given(page):
             "frames": lengths,
             "lengths": text_lengths,
         }
+    if page in ("docs/confidence.md", "docs/metrics.md"):
+        network, _, network_charset, preprocessing = random_checkpoint()
+        image = torch.randint(256, (32, 64), generator=torch.Generator().manual_seed(0)).byte().numpy()
+        return {
+            "recognizer": Recognizer(network, network_charset, preprocessing),
+            "image": image,
+            "lines": ListOfLines([("name", image, "abc")]),
+            "counts": ErrorCounts.of([("abc", "ab")]),
+        }
     if page == "docs/migrating.md":
         labels = [" ", *LETTERS, ""]
         return {
@@ -104,7 +127,7 @@ def given(page):
 @pytest.mark.parametrize(
     ("page", "number"), [(page, number) for page in PAGES for number in range(len(blocks(page)))]
 )
-def test_a_block(page, number, files):
+def test_a_block(page, number, files, group):
     """Behind those before it. What a block calls `text` is what the network saw."""
     names = given(page)
     *before, last = blocks(page)[: number + 1]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crnn_ext.ocr import ImageError
-from crnn_ext.ocr.images import FORMATS, read_image
+from crnn_ext.ocr.images import FORMATS, image_size, read_image
 
 
 def pixels(source, mode="L"):
@@ -99,6 +99,14 @@ def test_rgb_keeps_its_channels(tmp_path):
     assert pixels(path)[0][1] == 76
 
 
+@pytest.mark.parametrize(
+    ("mode", "kept"),
+    [("1", "L"), ("L", "L"), ("LA", "L"), ("I;16", "L"), ("P", "RGB"), ("RGB", "RGB"), ("CMYK", "RGB")],
+)
+def test_its_own_mode(mode, kept):
+    assert read_image(Image.new(mode, (2, 1)), None).mode == kept
+
+
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_every_format(tmp_path, file_format):
     path = tmp_path / "image"
@@ -130,6 +138,29 @@ def test_exif_orientation(tmp_path, orientation, upright):
     assert pixels(once) == upright, "an image that was turned is not turned again"
 
 
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_size_from_the_header(file_format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {} if file_format in ("BMP", "GIF") else {"exif": exif}
+    file = encoded(Image.effect_noise((24, 9), 80), file_format, **options)
+    size = image_size(io.BytesIO(file))
+    assert size == read_image(io.BytesIO(file), "L").size
+    assert size == ((9, 24) if options and orientation > 4 else (24, 9))
+
+
+def test_size_without_the_pixels():
+    whole = encoded(Image.effect_noise((64, 48), 80), "PNG")
+    assert image_size(io.BytesIO(whole[:100])) == (64, 48)
+    with pytest.raises(ImageError, match="no image in a known format"):
+        image_size(io.BytesIO(whole[:9]))
+    with pytest.raises(ImageError, match="more pixels than the limit of 89478485"):
+        image_size(io.BytesIO(png(20_000, 20_000, 1, GREY, [b""])))
+    with pytest.raises(ImageError, match=r"^No such file or directory$"):
+        image_size("missing.png")
+
+
 def test_first_frame_of_an_animation(tmp_path):
     frames = [Image.new("L", (2, 1), level) for level in (0, 255)]
     frames[0].save(tmp_path / "image.gif", save_all=True, append_images=frames[1:])
@@ -145,7 +176,9 @@ def test_arrays():
     for shape in [(4,), (0, 4), (2, 2, 2), (1, 2, 2, 3)]:
         with pytest.raises(ValueError, match=r"must be .* its shape is"):
             read_image(np.zeros(shape, np.uint8), "L")
-    with pytest.raises(TypeError, match="must be a PIL image, an array or a path, and it is bytes"):
+    with pytest.raises(
+        TypeError, match="must be a PIL image, an array, a path or a BytesIO, and it is bytes"
+    ):
         read_image(b"image.png", "L")
 
 

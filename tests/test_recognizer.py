@@ -183,5 +183,7 @@ def test_errors_name_the_image(tmp_path):
         recognizer()([stripes("-a"), tmp_path / "text.png"])
     with pytest.raises(ImageError, match=r"^images\[1\]: it has no pixels"):
         recognizer()([stripes("-a"), Image.new("L", (0, 4))])
-    with pytest.raises(TypeError, match="must be a PIL image, an array or a path, and it is NoneType"):
+    with pytest.raises(
+        TypeError, match="must be a PIL image, an array, a path or a BytesIO, and it is NoneType"
+    ):
         recognizer()([None])

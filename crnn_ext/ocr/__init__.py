@@ -5,7 +5,10 @@ Needs the optional dependencies of `crnn_ext[ocr]`.
 
 try:
     import PIL  # noqa: F401 (only to say at once, and in one place, what is missing)
+    import rapidfuzz  # noqa: F401
+    import regex  # noqa: F401
     import safetensors  # noqa: F401
+    import tqdm  # noqa: F401
 except ImportError as error:
     raise ImportError(
         f"crnn_ext.ocr needs {error.name}, which is not installed: install crnn_ext with its extra [ocr]",
@@ -13,9 +16,12 @@ except ImportError as error:
     ) from error
 
 from .architecture import Architecture
+from .calibration import Calibration
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from .decoding import BeamSearch, Decoded, Decoding, greedy
+from .evaluation import EvaluatedLine, Evaluation, Lines, evaluate
 from .images import ImageError
+from .metrics import ErrorCounts, Metrics
 from .preprocessing import Preprocessing
 from .recognizer import Alternative, Character, Reading, Recognizer
 
@@ -23,15 +29,22 @@ __all__ = [
     "Alternative",
     "Architecture",
     "BeamSearch",
+    "Calibration",
     "Character",
     "Checkpoint",
     "CheckpointError",
     "Decoded",
     "Decoding",
+    "ErrorCounts",
+    "EvaluatedLine",
+    "Evaluation",
     "ImageError",
+    "Lines",
+    "Metrics",
     "Preprocessing",
     "Reading",
     "Recognizer",
+    "evaluate",
     "greedy",
     "load_checkpoint",
     "save_checkpoint",

@@ -1,55 +1,86 @@
 """Images of every kind, from files and arrays, brought to 8-bit grey or RGB on white paper."""
 
+import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 Mode = Literal["L", "RGB"]
-ImageSource = Image.Image | npt.NDArray[np.uint8] | str | Path
+ImageFile = str | Path | io.BytesIO
+ImageSource = Image.Image | npt.NDArray[np.uint8] | ImageFile
 
 # Pillow knows many more, among them PostScript, for which it starts another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+
+# EXIF orientations in which rows of the file are columns of the upright image.
+_ON_ITS_SIDE = (5, 6, 7, 8)
+_WIDTH_TAG, _HEIGHT_TAG = ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength
 
 
 class ImageError(ValueError):
     """An image that cannot be read. The message says why; who knows the image's name puts it in front."""
 
 
-def read_image(source: ImageSource, mode: Mode) -> Image.Image:
+def read_image(source: ImageSource, mode: Mode | None) -> Image.Image:
     """An image as 8-bit grey ("L") or "RGB", in its own size.
 
     It is turned upright as its EXIF orientation asks; of an animation it is the first frame; what is
     transparent becomes white; 16-bit grey is scaled to 8 bits.
 
     Args:
-        source: a PIL image, the path of an image file, or a uint8 array: `(H, W)` grey, `(H, W, 3)` RGB or
-            `(H, W, 4)` RGBA.
-        mode: what becomes of it.
+        source: a PIL image, the path of an image file, its bytes in an `io.BytesIO`, or a
+            uint8 array: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)` RGBA.
+        mode: what becomes of it; None keeps grey images grey and makes all others RGB.
 
     Raises:
         ImageError: there is no such file, it is no image, incomplete, damaged, of more pixels than
             `PIL.Image.MAX_IMAGE_PIXELS` (89 million), or its pixels are floating-point numbers.
         TypeError, ValueError: the source is nothing of the above.
     """
-    if isinstance(source, np.ndarray):
-        source = _from_array(source)
-    if not isinstance(source, Image.Image | str | Path):
+    with _opened(_from_array(source) if isinstance(source, np.ndarray) else source) as image:
+        return _flatten(ImageOps.exif_transpose(image), mode)
+
+
+def image_size(source: ImageFile) -> tuple[int, int]:
+    """Width and height of what `read_image` makes of a file, from its header: no pixel is decoded.
+
+    Raises:
+        ImageError, TypeError: as `read_image`, but for damage behind the header.
+    """
+    with _opened(source) as image:
+        _check_has_pixels(image)
+        width, height = image.size
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            # Some versions of Pillow give the upright size of these, and of no other format.
+            width, height = (image.tag_v2[tag] for tag in (_WIDTH_TAG, _HEIGHT_TAG))
+        # The method of PNG images would decode them, for what may stand behind the pixels.
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+        return (height, width) if orientation in _ON_ITS_SIDE else (width, height)
+
+
+@contextmanager
+def _opened(source: Image.Image | ImageFile) -> Iterator[Image.Image]:
+    """The image, until whose end every error is an ImageError."""
+    if not isinstance(source, Image.Image | str | Path | io.BytesIO):
         raise TypeError(
-            f"an image must be a PIL image, an array or a path, and it is {type(source).__name__}"
+            f"an image must be a PIL image, an array, a path or a BytesIO, and it is {type(source).__name__}"
         )
     try:
         if isinstance(source, Image.Image):
-            return _flatten(ImageOps.exif_transpose(source), mode)
+            yield source
+            return
         with warnings.catch_warnings():
             # Pillow warns of damage that leaves the pixels whole, but merely warns, too, of twice the limit.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source, formats=FORMATS) as image:
-                return _flatten(ImageOps.exif_transpose(image), mode)
+                yield image
     except ImageError:
         raise
     except Exception as error:
@@ -68,9 +99,14 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _flatten(image: Image.Image, mode: Mode) -> Image.Image:
+def _check_has_pixels(image: Image.Image) -> None:
     if 0 in image.size:
         raise ImageError(f"it has no pixels: its size is {image.width} x {image.height}")
+
+
+def _flatten(image: Image.Image, mode: Mode | None) -> Image.Image:
+    _check_has_pixels(image)
+    kept = mode or Image.getmodebase(image.mode)
     if image.mode.startswith("I"):
         # Mode "I" has room for 32 bits, but holds 16 where it comes from a PNG file.
         values = np.asarray(image)
@@ -81,7 +117,7 @@ def _flatten(image: Image.Image, mode: Mode) -> Image.Image:
     if image.mode.endswith(("A", "a")) or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
+    return image.convert(kept)
 
 
 def _reason(error: Exception) -> str:

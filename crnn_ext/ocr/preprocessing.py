@@ -68,6 +68,10 @@ class Preprocessing:
         """Pillow's name for the pixels that the network reads."""
         return "L" if self.channels == 1 else "RGB"
 
+    def columns(self, width: int, height: int) -> int:
+        """How many columns W an image of this size, in pixels, has afterwards."""
+        return min(max(round(width * self.height / height), MIN_COLUMNS), MAX_COLUMNS)
+
     def __call__(self, image: ImageSource) -> Tensor:
         """The image as the network reads it: float32 `(channels, height, W)`.
 
@@ -75,8 +79,7 @@ class Preprocessing:
             ImageError, TypeError, ValueError: as `read_image`.
         """
         opened = read_image(image, self.mode)
-        columns = round(opened.width * self.height / opened.height)
-        columns = min(max(columns, MIN_COLUMNS), MAX_COLUMNS)
+        columns = self.columns(opened.width, opened.height)
         resized = opened.resize((columns, self.height), Image.Resampling.BILINEAR)
         values = np.asarray(resized, np.float32).reshape(self.height, columns, self.channels)
         return torch.from_numpy((values / 255 - self.mean) / self.std).permute(2, 0, 1)

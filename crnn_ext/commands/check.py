@@ -1,0 +1,135 @@
+"""`crnn-ext check`: what stands in the way of training on a data set."""
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from .messages import failure, printable
+
+if TYPE_CHECKING:
+    from crnn_ext.ocr.data.check import Report
+    from crnn_ext.text import Charset
+
+# Names of lines that are shown for each kind of problem.
+_NAMES = 10
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the parser of the command to those of `crnn-ext`."""
+    parser = commands.add_parser(
+        "check",
+        allow_abbrev=False,
+        help="check a data set before training",
+        description="Tells what a data set is like and which of its lines cannot be trained on: labels that "
+        "are no line of text, images that are missing or cannot be read, more characters than the network "
+        "has frames, characters outside the charset. The exit status is 1 if there are any, 2 if there is "
+        "nothing to check.",
+    )
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="LMDB, a folder with labels.txt or gt.txt (or the file), pairs x.png and x.gt.txt, or docTR's "
+        "labels.json beside images/",
+    )
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="check for this network, its charset and its preprocessing"
+    )
+    parser.add_argument(
+        "--charset", metavar="FILE", help="the characters, in a UTF-8 file; line breaks in it do not count"
+    )
+    parser.add_argument(
+        "--network", choices=["CRNN", "CRNN_v2", "CRNN_res"], help="the network that counts frames (CRNN)"
+    )
+    parser.add_argument(
+        "--images",
+        action="store_true",
+        help="decode every image, which finds damaged ones and those that are there twice; otherwise only "
+        "their headers are read",
+    )
+    parser.add_argument(
+        "--all", action="store_true", help=f"name all lines with a problem, not only {_NAMES}"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that read images (all cores)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command and returns the exit status."""
+    if arguments.checkpoint and (arguments.charset or arguments.network):
+        return failure("--checkpoint has a charset and a network, so --charset and --network are for others")
+    try:
+        import torch
+
+        from crnn_ext.ocr import Architecture, CheckpointError, Preprocessing, load_checkpoint
+        from crnn_ext.ocr.data import DataError, open_lines
+        from crnn_ext.ocr.data.check import check_lines
+    except ImportError as error:
+        return failure(str(error))
+    try:
+        charset: Charset | None
+        if arguments.checkpoint:
+            network, _, charset, preprocessing = load_checkpoint(arguments.checkpoint)
+        else:
+            charset = None if arguments.charset is None else _charset(arguments.charset)
+            preprocessing = Preprocessing()
+            with torch.device("meta"):  # it has no weights
+                network = Architecture(arguments.network or "CRNN", nclass=2).build()
+        report = check_lines(
+            *(open_lines(arguments.data), preprocessing, network.output_lengths, charset),
+            decode=arguments.images,
+            workers=arguments.workers,
+        )
+    except (CheckpointError, DataError, ImportError, ValueError, OSError) as error:
+        return failure(str(error))
+    for line in _lines(report, type(network).__name__, None if arguments.all else _NAMES):
+        print(printable(line))
+    return 1 if report.problems else 0
+
+
+def _charset(path: str) -> "Charset":
+    from crnn_ext.text import Charset
+
+    with open(path, encoding="utf-8-sig") as file:
+        try:
+            return Charset.from_labels(file.read().splitlines())
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: a charset must be in UTF-8, and this file is not") from None
+
+
+def _lines(report: "Report", network: str, most_names: int | None) -> Iterator[str]:
+    """The report, line by line."""
+    from crnn_ext.ocr.data.check import named
+
+    yield f"{report.lines} lines"
+    yield f"{'':24}{'min':>8}{'median':>8}{'95 %':>8}{'max':>8}"
+    for name, spread in report.spreads.items():
+        unit = f" of {network}" if name == "frames" else ""
+        yield f"{name + unit:24}" + "".join(f"{value:8}" for value in spread)
+    yield (
+        f"{report.characters.total()} characters, {len(report.characters)} different ones; "
+        f"{report.clusters.total()} grapheme clusters, {len(report.clusters)} different ones"
+    )
+    composed = [cluster for cluster, _ in report.clusters.most_common() if len(cluster) > 1]
+    if composed:
+        most_frequent = " ".join(composed[:_NAMES])
+        yield f"{len(composed)} of them are of several characters, the most frequent: {most_frequent}"
+    if report.recomposed:
+        yield f"{len(report.recomposed)} labels not in NFC, to which they are brought"
+        yield from _some(report.recomposed, most_names)
+    if report.unknown:
+        yield f"{len(report.unknown)} different characters outside the charset"
+        yield from _some(
+            [f"{named(character)}: {count}, first in {name}" for character, count, name in report.unknown],
+            most_names,
+        )
+    for kind, problems in report.problems.items():
+        yield f"{kind}: {len(problems)}"
+        yield from _some([": ".join(filter(None, (p.name, p.detail))) for p in problems], most_names)
+    if not report.problems:
+        yield "no problems"
+
+
+def _some(lines: list[str], most: int | None) -> Iterator[str]:
+    yield from (f"    {line}" for line in lines[:most])
+    if most is not None and len(lines) > most:
+        yield f"    and {len(lines) - most} more, which --all names"

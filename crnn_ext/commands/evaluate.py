@@ -1,0 +1,68 @@
+"""`crnn-ext evaluate`: how well a checkpoint reads lines whose text is known."""
+
+import argparse
+from typing import Any
+
+from . import decoding, evaluation_report
+from .messages import complain, failure
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the parser of the command to those of `crnn-ext`."""
+    parser = commands.add_parser(
+        "evaluate",
+        allow_abbrev=False,
+        help="measure how well lines are read whose text is known",
+        description="Reads the lines of a data set and compares what was read with their texts: error rates "
+        "of characters (CER) and words (WER) and the share of right lines, with 95 % intervals, by length "
+        "and by doubled letters; frequent confusions; how far confidences can be believed; the worst lines. "
+        "Items of the data set that are no lines or have no image that can be read are named on standard "
+        "error and are in no number, and the exit status is then 1; it is 2 if nothing could be read.",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
+    parser.add_argument("data", metavar="DATA", help="a data set, as for crnn-ext check")
+    parser.add_argument("--json", action="store_true", help="print all numbers as one JSON object")
+    parser.add_argument(
+        "--worst", type=int, default=10, metavar="N", help="name at most N lines with the most errors (10)"
+    )
+    parser.add_argument(
+        "--code-points",
+        action="store_true",
+        help="count code points as characters, as most other tools do, and not grapheme clusters",
+    )
+    decoding.add_options(parser)
+    parser.set_defaults(run=run, nbest=None)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command and returns the exit status."""
+    try:
+        from crnn_ext.ocr import CheckpointError, Recognizer
+        from crnn_ext.ocr import evaluate as evaluate_lines
+        from crnn_ext.ocr.data import open_lines
+    except ImportError as error:
+        return failure(str(error))
+    if arguments.worst < 0:
+        return failure(f"--worst must be at least 0, and it is {arguments.worst}")
+    try:
+        recognizer = Recognizer.load(arguments.checkpoint)
+        recognizer.decoding = decoding.chosen(arguments, recognizer.charset)
+        lines = open_lines(arguments.data)
+    except (CheckpointError, ImportError, ValueError, OSError) as error:
+        return failure(str(error))
+    for problem in lines.skipped:
+        complain(f"{arguments.data}: {problem}")
+    try:
+        evaluation = evaluate_lines(
+            recognizer, lines, unit="code points" if arguments.code_points else "graphemes", progress=True
+        )
+    except ValueError as error:
+        return failure(f"{arguments.checkpoint}: {error}")
+
+    for line in evaluation.unreadable:
+        complain(f"{arguments.data}: {line.name}: {line.reason}")
+    if not evaluation.lines:
+        return failure(f"{arguments.data}: none of its {len(lines)} lines could be read")
+    as_report = evaluation_report.as_json if arguments.json else evaluation_report.as_text
+    print(as_report(evaluation, arguments.worst))
+    return 1 if lines.skipped or evaluation.unreadable else 0

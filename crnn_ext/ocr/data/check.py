@@ -1,0 +1,213 @@
+"""What stands in the way of training on a data set, found without running a network."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from crnn_ext.ocr.preprocessing import MAX_COLUMNS, Preprocessing
+from crnn_ext.text import Charset
+
+from .lines import LineSource, Problem
+from .measure import Measured, measure_lines
+
+try:
+    import regex
+except ImportError as error:
+    raise ImportError(
+        f"checking data needs {error.name}, which is not installed: install crnn_ext with its extra [train]",
+        name=error.name,
+    ) from error
+
+_GRAPHEME_CLUSTER = regex.compile(r"\X")
+
+
+class Spread(NamedTuple):
+    """The smallest of some numbers, the median, the 95th percentile and the largest."""
+
+    least: float
+    median: float
+    percentile_95: float
+    most: float
+
+
+class UnknownCharacter(NamedTuple):
+    """A character outside the charset, how often it occurs, and the name of the first line that has it."""
+
+    character: str
+    occurrences: int
+    first: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check_lines` finds.
+
+    Attributes:
+        lines: how many there are, those with problems among them.
+        problems: of each kind, the items that have it. A line may have several.
+        unknown: characters outside the charset, the most frequent first; empty without a charset.
+        recomposed: the names of lines whose labels are not in NFC. Readers bring them there, so it is no
+            problem.
+        characters: how often each code point occurs.
+        clusters: how often each grapheme cluster occurs: what people see as one character.
+        spreads: of widths, heights, columns, frames and label lengths, by name; of readable images alone.
+    """
+
+    lines: int
+    problems: dict[str, list[Problem]]
+    unknown: list[UnknownCharacter]
+    recomposed: list[str]
+    characters: Counter[str]
+    clusters: Counter[str]
+    spreads: dict[str, Spread]
+
+
+def frames_needed(label: str) -> int:
+    """The fewest frames from which a label can be read: one a character, and a blank in each doubled one."""
+    return len(label) + doubled(label)
+
+
+def doubled(label: str) -> int:
+    """How many characters of a label equal the one before."""
+    return sum(map(str.__eq__, label, label[1:]))
+
+
+def check_lines(
+    source: LineSource,
+    preprocessing: Preprocessing,
+    output_lengths: Callable[[Sequence[int]], Tensor],
+    charset: Charset | None = None,
+    *,
+    decode: bool = False,
+    workers: int | None = None,
+) -> Report:
+    """Finds lines that cannot be trained on, and tells what the data is like.
+
+    Args:
+        source: the lines.
+        preprocessing: what is done to their images.
+        output_lengths: of the network: from columns to frames.
+        charset: of the network, if it is known.
+        decode: decodes each image, which finds damaged ones and those that are there twice. Otherwise only
+            headers are read.
+        workers: processes that read images; 1 for this one alone. By default as many as cores.
+
+    Raises:
+        DataError: a process was killed.
+    """
+    measured = measure_lines(source, decode=decode, workers=workers)
+    sizes = {index: size for index, size in enumerate(measured) if isinstance(size, Measured)}
+    widths, heights = (np.array([size[axis] for size in sizes.values()], np.int64) for axis in (0, 1))
+    columns = [preprocessing.columns(width, height) for width, height, _ in sizes.values()]
+    frames = output_lengths(columns).numpy()
+    needed = np.array([frames_needed(source.labels[index]) for index in sizes], np.int64)
+    problems: dict[str, list[Problem]] = {}
+    for problem in chain(
+        source.skipped,
+        (problem for problem in measured if isinstance(problem, Problem)),
+        _too_few_frames(source, sizes, frames, needed),
+        _squashed(source, sizes, preprocessing.height),
+        _duplicate_images(source, sizes),
+        _outside_charset(source, charset),
+    ):
+        problems.setdefault(problem.kind, []).append(problem)
+    return Report(
+        lines=len(source),
+        problems=problems,
+        unknown=_unknown_characters(source, charset),
+        recomposed=[source.names[index] for index in source.recomposed],
+        characters=Counter(chain.from_iterable(source.labels)),
+        clusters=Counter(chain.from_iterable(map(_GRAPHEME_CLUSTER.findall, source.labels))),
+        spreads={
+            name: spread(values)
+            for name, values in (
+                ("image width", widths),
+                ("image height", heights),
+                ("columns", np.array(columns, np.int64)),
+                ("frames", frames),
+                ("frames needed", needed),
+                ("frames to spare", frames - needed),
+                ("label length", np.array(list(map(len, source.labels)), np.int64)),
+            )
+            if len(values)
+        },
+    )
+
+
+def spread(values: npt.NDArray[np.int64]) -> Spread:
+    """Of one or more numbers."""
+    return Spread(*np.percentile(values, [0, 50, 95, 100], method="nearest").tolist())
+
+
+def named(character: str) -> str:
+    """A character with its code point and its Unicode name, if it has one."""
+    name = unicodedata.name(character, "")
+    return f"{character!r} U+{ord(character):04X} {name}".rstrip()
+
+
+def _too_few_frames(
+    source: LineSource,
+    sizes: Iterable[int],
+    frames: npt.NDArray[np.int64],
+    needed: npt.NDArray[np.int64],
+) -> Iterator[Problem]:
+    indices = list(sizes)
+    for position in np.flatnonzero(frames < needed):
+        name, label = source.names[indices[position]], source.labels[indices[position]]
+        yield Problem(
+            name,
+            "too few frames",
+            f"{frames[position]}, and the label needs {needed[position]}: {len(label)} characters and "
+            f"{doubled(label)} blanks between equal ones",
+        )
+
+
+def _squashed(source: LineSource, sizes: Mapping[int, Measured], rows: int) -> Iterator[Problem]:
+    for index, (width, height, _) in sizes.items():
+        if width * rows > MAX_COLUMNS * height:
+            yield Problem(
+                source.names[index],
+                "squashed",
+                f"{width} x {height} pixels are {width * rows // height} columns, and the limit is "
+                f"{MAX_COLUMNS}",
+            )
+
+
+def _duplicate_images(source: LineSource, sizes: Mapping[int, Measured]) -> Iterator[Problem]:
+    first: dict[bytes, int] = {}
+    for index, (_, _, digest) in sizes.items():
+        if digest is not None and first.setdefault(digest, index) != index:
+            earlier = first[digest]
+            label = "the same" if source.labels[earlier] == source.labels[index] else "another"
+            yield Problem(
+                source.names[index],
+                "duplicate image",
+                f"the same file as {source.names[earlier]}, with {label} label",
+            )
+
+
+def _outside_charset(source: LineSource, charset: Charset | None) -> Iterator[Problem]:
+    if charset is None:
+        return
+    known = set(charset.characters)
+    for name, label in zip(source.names, source.labels, strict=True):
+        if unknown := sorted(set(label) - known):
+            yield Problem(name, "characters outside the charset", ", ".join(map(named, unknown)))
+
+
+def _unknown_characters(source: LineSource, charset: Charset | None) -> list[UnknownCharacter]:
+    if charset is None:
+        return []
+    counts = charset.count_unknown(source.labels)
+    first: dict[str, str] = {}
+    for name, label in zip(source.names, source.labels, strict=True):
+        for character in counts.keys() & set(label):
+            first.setdefault(character, name)
+    return [UnknownCharacter(character, count, first[character]) for character, count in counts.most_common()]

@@ -1,0 +1,46 @@
+"""The sizes of the images of lines."""
+
+import hashlib
+import io
+from functools import partial
+from typing import NamedTuple
+
+from crnn_ext.ocr.images import ImageError, read_image
+
+from .lines import LineSource, Problem
+from .parallel import map_lines
+
+
+class Measured(NamedTuple):
+    """Width and height of an image in pixels; if it was decoded, a digest of its file."""
+
+    width: int
+    height: int
+    digest: bytes | None = None
+
+
+def measure_lines(
+    source: LineSource, *, decode: bool = False, workers: int | None = None
+) -> list[Measured | Problem]:
+    """The size of the image of each line, or why it cannot be read.
+
+    Args:
+        source: the lines.
+        decode: decodes each image, which finds damage behind its header too.
+        workers: processes; 1 for this one alone. By default as many as cores.
+
+    Raises:
+        DataError: as `map_lines`.
+    """
+    return list(map_lines(partial(_measure, decode), source, f"checking {source.path}", workers))
+
+
+def _measure(decode: bool, source: LineSource, index: int) -> Measured | Problem:
+    try:
+        if not decode:
+            return Measured(*source.size(index))
+        encoded = source.encoded(index)
+        size = read_image(io.BytesIO(encoded), None).size
+    except ImageError as error:
+        return Problem(source.names[index], "unreadable image", str(error))
+    return Measured(*size, hashlib.blake2b(encoded, digest_size=16).digest())

@@ -1,0 +1,102 @@
+"""Puts data sets of any layout into one LMDB database."""
+
+import io
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from crnn_ext.ocr.images import ImageError, read_image
+
+from .database import DatabaseWriter
+from .lines import DataError, LineSource, Problem
+from .parallel import map_lines
+
+Encoding = Literal["png", "jpeg"]
+
+# Lines that are written at a time, and again if the map has to grow.
+_LINES_AT_A_TIME = 64
+
+_JPEG_QUALITY = 90
+
+
+class Packed(NamedTuple):
+    """How many lines were written, and what was skipped: the source and the problem of each item."""
+
+    lines: int
+    skipped: list[tuple[LineSource, Problem]]
+
+
+def pack_lines(
+    sources: Sequence[LineSource],
+    folder: str | os.PathLike[str],
+    encoding: Encoding | None = None,
+    workers: int | None = None,
+) -> Packed:
+    """Writes the lines of the sources, one after the other, to a new LMDB database.
+
+    Every image is decoded first; those that cannot be are skipped. The folder appears when it is complete,
+    not before, and not at all if no line can be used.
+
+    Args:
+        sources: what `open_lines` gives.
+        folder: to make; its parent exists.
+        encoding: None for image files as they are. Otherwise they are encoded anew, upright, on white and in
+            8-bit grey or RGB: "png" keeps these pixels, "jpeg" is smaller (quality 90).
+        workers: processes that decode, 1 for this one alone. By default as many as cores.
+
+    Raises:
+        DataError: the folder exists or cannot be made, the disk is full, or a process was killed.
+    """
+    folder = Path(folder)
+    if os.path.lexists(folder):
+        raise DataError(f"{folder}: it exists, and nothing is overwritten")
+    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    skipped: list[tuple[LineSource, Problem]] = []
+    try:
+        unfinished.mkdir()
+        with DatabaseWriter(unfinished) as writer:
+            for source in sources:
+                skipped += [(source, problem) for problem in source.skipped]
+                lines = _readable(source, encoding, workers, skipped)
+                while some := list(islice(lines, _LINES_AT_A_TIME)):
+                    writer.append(some)
+            writer.close()
+        if writer.count:
+            unfinished.rename(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Packed(writer.count, skipped)
+
+
+def _readable(
+    source: LineSource,
+    encoding: Encoding | None,
+    workers: int | None,
+    skipped: list[tuple[LineSource, Problem]],
+) -> Iterator[tuple[str, str, bytes]]:
+    """Name, label and image of the lines that can be read; the others are added to those skipped."""
+    images = map_lines(partial(_image, encoding), source, f"packing {source.path}", workers)
+    for name, label, image in zip(source.names, source.labels, images, strict=True):
+        if isinstance(image, Problem):
+            skipped.append((source, image))
+        else:
+            yield name, label, image
+
+
+def _image(encoding: Encoding | None, source: LineSource, index: int) -> bytes | Problem:
+    try:
+        encoded = source.encoded(index)
+        image = read_image(io.BytesIO(encoded), None)
+    except ImageError as error:
+        return Problem(source.names[index], "unreadable image", str(error))
+    if encoding is None:
+        return encoded
+    file = io.BytesIO()
+    image.save(file, encoding, quality=_JPEG_QUALITY)
+    return file.getvalue()
