@@ -15,7 +15,7 @@ _COMMANDS = (read, pack, check)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `crnn-ext` with the arguments, or those of the process, and returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="crnn-ext", description="Text recognition with CTC and CRNN networks."
+        prog="crnn-ext", description="Text recognition with CTC and CRNN networks.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"crnn_ext {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

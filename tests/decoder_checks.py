@@ -25,7 +25,13 @@ def read(decoder, text, tokens=TOKENS):
 def summary(hypotheses):
     """What can be compared of them."""
     return [
-        [(h.tokens.tolist(), h.words, h.text, h.score, h.timesteps.tolist()) for h in sample]
+        [
+            (
+                *(h.tokens.tolist(), h.words, h.text, h.score),
+                *(h.timesteps.tolist(), h.log_prob, h.token_logp.tolist()),
+            )
+            for h in sample
+        ]
         for sample in hypotheses
     ]
 
@@ -40,9 +46,12 @@ def expected(emissions, lengths=None, **options):
             if length < 0:
                 continue
             tokens = result.tokens[n, k, :length].tolist()
-            text = "".join(" abc"[token - 1] for token in tokens).strip()
-            timesteps = result.timesteps[n, k, :length].tolist()
-            sample.append((tokens, text.split(), text, result.scores[n, k].item(), timesteps))
+            text = "".join(" abc"[token - 1] for token in tokens)
+            score, log_prob = result.scores[n, k].item(), result.log_probs[n, k].item()
+            timesteps, token_logp = (
+                part[n, k, :length].tolist() for part in (result.timesteps, result.token_logp)
+            )
+            sample.append((tokens, text.split(), text, score, timesteps, log_prob, token_logp))
         found.append(sample)
     return found
 

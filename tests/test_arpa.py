@@ -250,8 +250,18 @@ def test_files_that_cannot_be_read(tmp_path):
         NGramModel.from_arpa(tmp_path, ["a"])
 
 
+def test_a_binary_file_of_kenlm(tmp_path):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - all of the message is compared
+        read(tmp_path, b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(1000), "model.bin")
+    path = tmp_path / "model.bin"
+    assert (
+        str(caught.value)
+        == f"from_arpa: path must be that of an ARPA file, and {path} is a binary file of KenLM"
+    )
+
+
 def test_damaged_gzip(tmp_path):
-    lines = "".join(f"-1\t{word}\n" for word in ["a", *range(2000)])
+    lines = "".join(f"-1\t{word}\n" for word in ["a", *map(chr, range(0x4E00, 0x4E00 + 2000))])
     text = f"\\data\\\nngram 1=2001\n\\1-grams:\n{lines}\\end\\\n"
     whole = gzip.compress(text.encode())
     assert read(tmp_path, whole, "model.gz").order == 1

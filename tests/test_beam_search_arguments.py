@@ -272,7 +272,7 @@ def test_errors(arguments, options, error, message):
 
 def test_options_may_be_infinite_where_that_means_none(device):
     logits = logits_of(device, 5, 2, 4)
-    result = beam_search(logits, token_min_logp=-INF, beam_threshold=INF, token_top_k=2**20)
+    result = beam_search(logits, token_min_logp=-INF, beam_threshold=INF, token_top_k=2**70)
     for field, expected in zip(result, beam_search(logits), strict=True):
         assert torch.equal(field, expected)
 
@@ -293,6 +293,8 @@ NUMBERS = ["lm_weight", "token_score", "word_score", "hotword_weight"]
         ({"token_top_k": 0}, ValueError, "it is 0"),
         ({"token_top_k": 2.0}, TypeError, "it is float"),
         ({"token_min_logp": NAN}, ValueError, "it is nan"),
+        ({"token_min_logp": 0.5}, ValueError, "it is 0.5"),
+        ({"token_min_logp": INF}, ValueError, "it is inf"),
         ({"token_min_logp": "-5"}, TypeError, "it is str"),
         ({"beam_threshold": -0.5}, ValueError, "it is -0.5"),
         ({"beam_threshold": NAN}, ValueError, "it is nan"),
@@ -307,6 +309,7 @@ NUMBERS = ["lm_weight", "token_score", "word_score", "hotword_weight"]
         ({"lexicon": "words.txt"}, TypeError, "it is str"),
         ({"lexicon": [None]}, ValueError, "it has 1"),  # N is 2
         ({"lexicon": [None, 3]}, TypeError, "it is int"),
+        ({"lexicon": ["ab", "c", "d"]}, TypeError, "it is str"),
         ({"hotwords": {1: 2}}, TypeError, "it is dict"),
         ({"hotwords": [None] * 3}, ValueError, "it has 3"),
     ],

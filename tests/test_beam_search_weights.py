@@ -68,7 +68,9 @@ def constraints(draw, blank):
         model = draw(back_off_models())
         if "lexicon" in options and draw(st.booleans()):
             # Some of the model's words are in the lexicon, some are not; and the other way round.
-            model = renamed(model, dict(zip("abcd", words, strict=False)))
+            # Those of one letter come last: alone they would be taken for a model over characters.
+            names = sorted(words, key=len, reverse=True)
+            model = renamed(model, dict(zip("abcd", names, strict=False)))
             options["lm"] = from_model(model, options["lexicon"])
             weight = weights.WordModel(model, spellings, classes)
         else:
@@ -301,8 +303,31 @@ def test_what_is_for_other_classes_or_words_is_refused():
             beam_search(logits, **options)
     over_words = small_model(lexicon)
     for others in (None, [lexicon, None], Lexicon.from_words(["a", "ab"], CHARSET)):
-        with pytest.raises(ValueError, match=r"^lm .*lexicon"):
+        with pytest.raises(ValueError, match=r"^lexicon must be that of lm"):
             beam_search(logits[..., :5], lm=over_words, lexicon=others)
+
+
+@pytest.mark.parametrize("blank", [1, 4])
+def test_what_is_for_another_blank_is_refused(blank):
+    logits = torch.zeros(4, 2, 5)
+    charset = Charset(" abc", blank)
+    lexicon = Lexicon.from_words(["a", "ab"], charset)
+    for options in (
+        {"lm": small_model(charset, space="<unk>")},
+        {"lm": small_model(lexicon)},
+        {"lexicon": lexicon},
+        {"lexicon": [None, lexicon]},
+        {"hotwords": HotWords.from_words(["a"], charset)},
+    ):
+        (name,) = options
+        with pytest.raises(ValueError, match=f"^{name} is for a charset with blank {blank}, and blank is 0$"):
+            beam_search(logits, **options)
+        if name != "lm" or options["lm"].lexicon is None:
+            beam_search(logits, blank=blank, **options)
+    # Of spellings in the names of tokens it is not known.
+    spelt = Lexicon.from_spellings({"a": [["a"]]}, ["a", "b", "c", "d", "<blank>"])
+    assert spelt.blank is None
+    beam_search(logits, blank=blank, lexicon=spelt)
 
 
 def test_an_empty_batch_has_any_model(device):

@@ -123,20 +123,82 @@ def test_read_with_a_model_over_words(checkpoint, images, word_list, arpa, capsy
     [
         (["--beam", "0"], "beam_size must be in [1, 1024], and it is 0"),
         (["--nbest", "17"], "nbest must be in [1, 16], and it is 17"),
-        (["--lm", "nothing.arpa"], "No such file"),
+        (["--lm", "nothing.arpa"], "nothing.arpa: No such file or directory"),
+        (["--lexicon", "/proc/self/mem"], "[Errno 5] Input/output error"),
         (["--lm", "ARPA", "--lm-units", "words"], "--lm-units words needs --lexicon"),
-        (["--lexicon", "IMAGE"], "a lexicon must be in UTF-8"),
-        (["--hotword", "xyz"], "the charset lacks"),
+        (["--lexicon", "IMAGE"], "IMAGE: a lexicon must be in UTF-8, and this file is not"),
+        (
+            ["--lexicon", "/dev/null"],
+            "--lexicon /dev/null: from_words: words must be one or more, and there are none",
+        ),
+        (
+            ["--hotword", "xyz"],
+            "--hotword: from_words: words must hold characters of the charset only, and 1 of 1 do not, such "
+            "as 'xyz'; the charset lacks 'x' (U+0078), 'y' (U+0079), 'z' (U+007A)",
+        ),
+        (
+            ["--lm", "ARPA", "--lm-space", "|"],
+            "from_arpa: space must be None if no token is the separator ' ', and it is '|'",
+        ),
+        (["--lm-units", "words", "--lexicon", "/dev/null"], "--lm-units needs --lm"),
+        (["--lm-space", "|"], "--lm-space needs --lm"),
+        (["--lm-weight", "0.5"], "--lm-weight needs --lm"),
+        (["--unknown-score", "0", "--beam", "4"], "--unknown-score needs --lexicon"),
+        (["--hotword-weight", "0"], "--hotword-weight needs --hotword"),
         (["--hotword", "a", "--hotword-weight", "nan"], "hotword_weight must be finite, and it is nan"),
     ],
 )
 def test_options_of_the_search_that_break_their_rule(checkpoint, images, arpa, capsys, options, message):
     files = {"ARPA": arpa, "IMAGE": images[0]}
     assert main(["read", checkpoint, images[0], *(files.get(option, option) for option in options)]) == 2
+    assert capsys.readouterr() == ("", f"crnn-ext: {message.replace('IMAGE', images[0])}\n")
+
+
+def test_what_a_model_calls_the_space(images, tmp_path, capsys):
+    parts = random_checkpoint()._replace(charset=Charset("a b"))
+    save_checkpoint(tmp_path / "model", parts)
+    units = {"<unk>": -9, "<s>": -99, "</s>": -1, "a": -1, "b": -1, "|": -0.1, "_": -9}
+    lines = [f"{log10_prob}\t{unit}" for unit, log10_prob in units.items()]
+    arpa = tmp_path / "model.arpa"
+    arpa.write_text("\n".join(["\\data\\", "ngram 1=7", "", "\\1-grams:", *lines, "", "\\end\\", ""]))
+    read = ["read", str(tmp_path / "model"), *images, "--lm", str(arpa), "--lm-weight", "2"]
+    assert main(read) == 2
+    assert "space must say which unit" in capsys.readouterr().err
+    recognizer = Recognizer.load(tmp_path / "model")
+    printed = []
+    for space in ("|", "_", "<unk>"):
+        lm = NGramModel.from_arpa(arpa, parts.charset, space=space)
+        recognizer.decoding = BeamSearch(lm=lm, lm_weight=2.0)
+        assert main([*read, "--lm-space", space]) == 0
+        printed.append([line.split("\t")[1] for line in capsys.readouterr().out.splitlines()])
+        assert printed[-1] == [reading.text for reading in recognizer(images)]
+    assert printed[0] != printed[1]
+
+
+def test_a_search_that_finds_no_text(checkpoint, images, tmp_path, capsys):
+    """A beam of one prefix follows the only word of the lexicon, and the frames end before it does."""
+    recognizer = Recognizer.load(checkpoint)
+    lexicon = tmp_path / "words.txt"
+    lexicon.write_text("abc" * 30)
+    recognizer.decoding = BeamSearch(
+        beam_size=1, lexicon=Lexicon.from_words(["abc" * 30], recognizer.charset)
+    )
+    nothing = [reading == ("", 0.0, [], []) for reading in recognizer(images)]
+    assert any(nothing)
+    options = ["--beam", "1", "--lexicon", str(lexicon)]
+    assert main(["read", checkpoint, *images, *options]) == 1
     output, errors = capsys.readouterr()
-    assert output == ""
-    assert errors.startswith("crnn-ext: ")
-    assert message in errors
+    assert [
+        line.split("\t") == [path, "", "0.0000"]
+        for path, line in zip(images, output.splitlines(), strict=True)
+    ] == nothing
+    assert errors == "".join(
+        f"crnn-ext: {path}: the search has found no text of the lexicon; a larger --beam may\n"
+        for path, is_nothing in zip(images, nothing, strict=True)
+        if is_nothing
+    )
+    assert main(["read", checkpoint, *images, *options, "--unknown-score", "0"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_images_that_cannot_be_read_are_named_and_the_others_read(checkpoint, images, tmp_path, capsys):
@@ -214,7 +276,13 @@ def test_odd_names_take_one_line(checkpoint, images, readings, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["read"], ["read", "model"], ["write"], ["read", "--fast", "a", "b"]]
+    "arguments",
+    [
+        *([], ["read"], ["read", "model"], ["write"], ["read", "--fast", "a", "b"]),
+        ["read", "--js", "a", "b"],  # there are no abbreviations
+        ["read", "a", "b", "--lm-w", "2"],
+        ["--he"],
+    ],
 )
 def test_wrong_usage(arguments, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from reference.ctc import no_synchronisation, our_loss, torch_loss
 
-from crnn_ext.ctc import CTCLoss, align, ctc_loss, greedy_decode, log_probability
+from crnn_ext.ctc import CTCLoss, align, beam_search, ctc_loss, greedy_decode, log_probability
+from crnn_ext.text import Charset, HotWords, Lexicon
 
 pytestmark = pytest.mark.parametrize("device", ["cuda"], indirect=True)
 
@@ -68,6 +69,27 @@ def test_greedy_decoding_in_a_graph(device):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("constrained", [False, True])
+def test_beam_search_in_a_graph(device, constrained):
+    options = {"beam_size": 20, "nbest": 20}
+    if constrained:
+        charset = Charset("abcdefghijklmnopqrstuvwxyz 012345678")
+        words = [a + b for a in "abcdef" for b in "ghijkl"]
+        options["lexicon"] = Lexicon.from_words(words, charset, unknown_score=-2.0)
+        options["hotwords"] = HotWords.from_words(["agahai"], charset)
+    logits, _, lengths, _ = batch(device)
+    beam_search(logits, lengths, **options)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = beam_search(logits, lengths, **options)
+    fresh, _, fresh_lengths, _ = batch(device, seed=1)
+    logits.copy_(fresh)
+    lengths.copy_(fresh_lengths)
+    graph.replay()
+    for a, b in zip(captured, beam_search(fresh, fresh_lengths, **options), strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("concatenated", [False, True])
 def test_alignment_in_a_graph(device, concatenated):
     def inputs(seed):
@@ -117,6 +139,8 @@ def test_a_graph_takes_nothing_from_the_memory_of_the_cpu(device):
         with pytest.raises(ValueError, match="in a CUDA graph targets and lengths must be on the GPU"):
             greedy_decode(logits, input_lengths.tolist())
         with pytest.raises(ValueError, match="in a CUDA graph targets and lengths must be on the GPU"):
+            beam_search(logits, input_lengths.tolist())
+        with pytest.raises(ValueError, match="in a CUDA graph targets and lengths must be on the GPU"):
             align(logits, targets, input_lengths.tolist(), target_lengths)
 
 
@@ -131,6 +155,7 @@ def test_the_loss_waits_for_nothing(device, on_cpu, validate):
     with no_synchronisation(device):
         loss(*arguments).backward()
         greedy_decode(logits, arguments[2])
+        beam_search(logits, arguments[2], nbest=3)
         align(*arguments)
         log_probability(logits, arguments[1][:, None], arguments[2], arguments[3][:, None], validate=validate)
 
@@ -144,6 +169,10 @@ def test_values_in_the_memory_of_the_cpu_are_checked(device):
         ctc_loss(logits, targets + 37, input_lengths, target_lengths.clamp(min=1))
     with pytest.raises(ValueError, match=r"input_lengths\[0\] is 31, but logits has T=30 frames"):
         greedy_decode(logits, input_lengths.clamp(min=31))
+    with pytest.raises(ValueError, match=r"input_lengths\[0\] is 31, but logits has T=30 frames"):
+        beam_search(logits, input_lengths.clamp(min=31))
+    too_long = input_lengths.to(device).clamp(min=31)
+    assert beam_search(logits, too_long).scores.isnan().all()
     with pytest.raises(ValueError, match=r"align: targets\[0, 0\] is 37, but logits has C=37 classes"):
         align(logits, targets + 37, input_lengths, target_lengths.clamp(min=1))
     texts, lengths = targets[:, None], torch.tensor([[8], [9], [-1], [0]])
@@ -159,22 +188,29 @@ def test_a_stream_of_its_own(device):
     """The work is in the order of the stream that is current, behind what fills the logits."""
     logits, *arguments = batch(device, frames=200, samples=16, classes=4000)
     expected, expected_gradient = our_loss(logits, *arguments)
+    expected_texts = beam_search(logits, arguments[1])
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         late = torch.full_like(logits, float("nan"))
         torch.cuda._sleep(50_000_000)
         late.copy_(logits)
+        texts = beam_search(late, arguments[1])
         losses, gradient = our_loss(late, *arguments)
     assert torch.equal(losses, expected)
     assert torch.equal(gradient, expected_gradient)
+    for a, b in zip(texts, expected_texts, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_another_device_than_the_current_one(device):
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
-    expected = our_loss(*batch(device))
-    for a, b in zip(our_loss(*batch(torch.device("cuda:1"))), expected, strict=True):
+    other = torch.device("cuda:1")
+    for a, b in zip(our_loss(*batch(other)), our_loss(*batch(device)), strict=True):
         torch.testing.assert_close(a, b)
+    for a, b in zip(beam_search(batch(other)[0]), beam_search(batch(device)[0]), strict=True):
+        assert a.device == other
+        torch.testing.assert_close(a.cpu(), b.cpu())
     assert torch.cuda.current_device() == 0
 
 

@@ -23,8 +23,9 @@ def word_arpa():
     return estimated(3, [sentence.split() for sentence in SENTENCES]).arpa()
 
 
-def token_arpa():
-    return estimated(3, [sentence.replace(" ", "|") for sentence in SENTENCES]).arpa()
+def token_arpa(space="|"):
+    sentences = [[space if token == " " else token for token in sentence] for sentence in SENTENCES]
+    return estimated(3, sentences).arpa()
 
 
 def test_it_is_beam_search(device):
@@ -37,6 +38,7 @@ def test_it_is_beam_search(device):
     for hypothesis in (hypothesis for sample in found for hypothesis in sample):
         for part in (hypothesis.tokens, hypothesis.timesteps):
             assert (part.dtype, part.device.type) == (torch.int64, "cpu")
+        assert (hypothesis.token_logp.dtype, hypothesis.token_logp.device.type) == (torch.float32, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,17 @@ def test_what_scores_texts(file):
         assert found not in seen
         seen.append(found)
         assert summary(BeamSearchDecoder(TOKENS, **{**options, **same})(emissions)) == found
+
+
+@pytest.mark.parametrize("unit", ["|", "<space>", "\u2581", "_"])
+@pytest.mark.parametrize("sil_token", ["|", " ", "<sil>"])
+def test_the_separator_in_a_model_over_tokens(unit, sil_token, file):
+    tokens = ["-", sil_token, "a", "b", "c"]
+    decoder = BeamSearchDecoder(tokens, sil_token=sil_token, lm=file(token_arpa(unit)), nbest=3)
+    emissions = emissions_of()
+    same = NGramModel.from_arpa(file(token_arpa()), TOKENS)
+    assert summary(decoder(emissions)) == expected(emissions, lm=same, nbest=3)
+    assert summary(decoder(emissions)) != expected(emissions, nbest=3)
 
 
 def test_words_that_the_lexicon_does_not_have(file):
@@ -138,14 +151,22 @@ def test_texts():
     decoder = BeamSearchDecoder(TOKENS)
     for tokens, words, text in [
         ("a|b", ["a", "b"], "a b"),
-        ("|a||b|", ["a", "b"], "a  b"),
-        ("||", [], ""),
+        ("|a||b|", ["a", "b"], " a  b "),
+        ("|", [], " "),
         ("", [], ""),
     ]:
         hypothesis = read(decoder, tokens) if tokens else decoder(torch.empty(1, 0, 5))[0][0]
         assert (hypothesis.words, hypothesis.text) == (words, text)
         assert decoder.idxs_to_tokens(hypothesis.tokens) == list(tokens)
         assert hypothesis.timesteps.tolist() == list(range(0, 2 * len(tokens), 2))
+
+
+def test_texts_of_a_sample_are_distinct():
+    found = BeamSearchDecoder(TOKENS, beam_size=100, nbest=50)(emissions_of(frames=6))
+    for sample in found:
+        texts = [hypothesis.text for hypothesis in sample]
+        assert len(set(texts)) == len(texts) == 50
+        assert len({text.strip() for text in texts}) < 50
 
 
 def test_no_separator():
@@ -159,7 +180,7 @@ def test_the_separator_in_longer_tokens():
     tokens = ["-", "\u2581", "\u2581the", "\u2581ca", "t"]
     decoder = BeamSearchDecoder(tokens, sil_token="\u2581")
     hypothesis = read(decoder, ["\u2581the", "\u2581ca", "t", "\u2581"], tokens=tokens)
-    assert (hypothesis.words, hypothesis.text) == (["the", "cat"], "the cat")
+    assert (hypothesis.words, hypothesis.text) == (["the", "cat"], " the cat ")
 
 
 def test_words_are_those_of_the_lexicon(file):
@@ -230,7 +251,7 @@ def test_sizes_of_nothing():
     decoder = BeamSearchDecoder(TOKENS, nbest=2)
     assert decoder(torch.empty(0, 7, 5)) == []
     (sample,) = decoder(torch.empty(1, 0, 5))
-    assert summary([sample]) == [[([], [], "", 0.0, [])]]
+    assert summary([sample]) == [[([], [], "", 0.0, [], 0.0, [])]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

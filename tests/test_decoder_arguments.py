@@ -17,28 +17,28 @@ INF, NAN = math.inf, math.nan
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (b"ab a b |\n\ncab\n", "line 3: from_spellings: spellings must not be empty, and one of 'cab' is"),
-        (b"ab |\n", "line 1: from_spellings: spellings must not be empty, and one of 'ab' is"),
         (
-            b"ab a b\r\n\r\nad a d",
-            "line 3: from_spellings: spellings must be of tokens, and that of 'ad' has 'd'",
+            b"ab a b |\n\ncab\n",
+            ", line 3: a line must be a word and its spelling, and it is 'cab' alone",
         ),
+        (b"ab |\n", ", line 1: spellings must not be empty, and one of 'ab' is"),
+        (b"ab a b\r\n\r\nad a d", ", line 3: spellings must be of tokens, and that of 'ad' has 'd'"),
         # The blank is none of them.
-        (b"a-b a - b", "line 1: from_spellings: spellings must be of tokens, and that of 'a-b' has '-'"),
+        (b"a-b a - b", ", line 1: spellings must be of tokens, and that of 'a-b' has '-'"),
         (
             b"ab a b\nab a | b |",
-            "line 2: from_spellings: spellings must hold no separators before the end, and that of 'ab' has "
-            "'|'",
+            ", line 2: spellings must hold no separators before the end, and that of 'ab' has '|'",
         ),
+        (b" \n\n", ": a lexicon must have words, and this file has none"),
         (
             b"ab a b\na\xff a",
-            "line 2: not UTF-8 ('utf-8' codec can't decode byte 0xff in position 1: invalid start byte)",
+            ", line 2: not UTF-8 ('utf-8' codec can't decode byte 0xff in position 1: invalid start byte)",
         ),
     ],
 )
 def test_lexicon_files_that_are_refused(lines, message, file):
     path = file(lines)
-    with raises(ValueError, f"{path}, {message}"):
+    with raises(ValueError, f"{path}{message}"):
         BeamSearchDecoder(TOKENS, lexicon=path)
 
 
@@ -84,6 +84,12 @@ def test_token_files_that_are_refused(lines, message, file):
         (["-", "a", ""], {}, ValueError, "tokens must not be empty, but for the blank, and tokens[2] is"),
         (["a", "b"], {}, ValueError, "blank_token must be one of the tokens, and it is '-'"),
         (
+            Charset("-a"),
+            {"blank_token": "-"},
+            ValueError,
+            "blank_token must be None beside a Charset, and it is '-'",
+        ),
+        (
             TOKENS,
             {"sil_token": "x"},
             ValueError,
@@ -101,7 +107,7 @@ def test_token_files_that_are_refused(lines, message, file):
             TOKENS,
             {"beam_size_token": 0},
             ValueError,
-            "beam_size_token must be in [1, 1048576], and it is 0",
+            "beam_size_token must be at least 1, and it is 0",
         ),
         (
             [str(number) for number in range(3000)],
@@ -130,6 +136,12 @@ def test_token_files_that_are_refused(lines, message, file):
             {"lexicon": Lexicon.from_words(["ab"], Charset("abc"))},
             ValueError,
             "lexicon is for 4 classes, and logits has C=5",
+        ),
+        (
+            TOKENS,
+            {"lexicon": Lexicon.from_words(["ab"], Charset(" abc", blank=4))},
+            ValueError,
+            "lexicon is for a charset with blank 4, and blank is 0",
         ),
         (TOKENS, {"lm": 3}, TypeError, "lm must be an NGramModel or None, and it is int"),
         (

@@ -125,6 +125,7 @@ def test_many_words():
     ("words", "separators", "error", "message"),
     [
         ("abc", " ", TypeError, "words must be an iterable of str, and it is str"),
+        ({"a": ["a"]}, " ", TypeError, "words must be an iterable of str, and it is dict"),
         (["a", 1], " ", TypeError, "words[1] must be a str, and it is int"),
         ([""], " ", ValueError, "words must not be empty, and words[0] is"),
         (["a"], 0, TypeError, "separators must be a str, and it is int"),
@@ -155,7 +156,7 @@ def test_words_that_are_refused(words, separators, error, message):
 def test_copies():
     hotwords = HotWords.from_words(["ab", "c ab"], CHARSET)
     again = pickle.loads(pickle.dumps(hotwords))
-    assert again.words == ("ab", "c ab")
+    assert (again.words, again.blank) == (("ab", "c ab"), CHARSET.blank)
     text = CHARSET.encode("c ab c")[0].tolist()
     assert prefix_weights(again.automaton, text) == prefix_weights(hotwords.automaton, text)
     assert repr(again) == "HotWords(2 words, num_classes=6)"

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from reference.automaton import assert_valid_edges, lexicon_score
 
@@ -15,7 +15,7 @@ from crnn_ext import _text
 from crnn_ext.text import Charset, Lexicon
 
 CHARSET = Charset("abc -", blank=2)
-words_of_letters = st.lists(st.text("abc", min_size=1, max_size=4), max_size=8)
+words_of_letters = st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=8)
 
 
 def raises(error, message):
@@ -44,7 +44,6 @@ def assert_valid(lexicon):
     words=words_of_letters, text=st.text("abc -", max_size=12), separators=st.sampled_from([" ", " -", ""])
 )
 def test_a_text_is_allowed_if_its_words_are(words, text, separators):
-    words = [word for word in words if not set(word) & set(separators)]
     free = 0.25
     strict = Lexicon.from_words(words, CHARSET, separators=separators)
     lenient = Lexicon.from_words(words, CHARSET, separators=separators, unknown_score=free)
@@ -89,11 +88,12 @@ def test_words_are_composed():
 def test_properties():
     lexicon = Lexicon.from_words(["ab"], CHARSET, separators="- ", unknown_score=-2)
     assert (lexicon.num_classes, lexicon.separators, lexicon.unknown_score) == (6, (4, 5), -2.0)
+    assert lexicon.blank == 2
     assert Lexicon.from_words(["ab"], CHARSET).unknown_score is None
     assert repr(lexicon) == "Lexicon(1 words, num_classes=6, unknown_score=-2.0)"
     # A charset without the separators makes every text one word.
     assert Lexicon.from_words(["ab"], Charset("ab")).separators == ()
-    assert lexicon_score(Lexicon.from_words([], CHARSET), []) == (0.0, [])
+    assert lexicon_score(lexicon, []) == (0.0, [])
 
 
 def test_characters_that_the_charset_lacks():
@@ -108,6 +108,8 @@ def test_characters_that_the_charset_lacks():
     lexicon = Lexicon.from_words(["naïve", "ab", "xxa", "c"], CHARSET, unknown_characters="skip")
     assert lexicon.words == ("ab", "c")
     assert lexicon_score(lexicon, encoded("c ab")) == (0.0, [1, 0])
+    with raises(ValueError, message.replace("2 of 3", "2 of 2")):
+        Lexicon.from_words(["naïve", "xxa"], CHARSET, unknown_characters="skip")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,9 @@ def test_characters_that_the_charset_lacks():
     [
         ("abc", {}, TypeError, "words must be an iterable of str, and it is str"),
         (7, {}, TypeError, "words must be an iterable of str, and it is int"),
+        ({"a": ["a"]}, {}, TypeError, "words must be an iterable of str, and it is dict"),
+        ([], {}, ValueError, "words must be one or more, and there are none"),
+        (iter([]), {"unknown_score": 0}, ValueError, "words must be one or more, and there are none"),
         (["a", b"b"], {}, TypeError, "words[1] must be a str, and it is bytes"),
         (["a", ""], {}, ValueError, "words must not be empty, and words[1] is"),
         (["a", "a b"], {}, ValueError, "words must hold no separators (' '), and 'a b' does"),
@@ -160,7 +165,7 @@ def test_explicit_spellings():
     )
     assert_valid(lexicon)
     assert lexicon.words == ("two", "too", "to")
-    assert (lexicon.num_classes, lexicon.separators) == (6, (4, 5))
+    assert (lexicon.num_classes, lexicon.separators, lexicon.blank) == (6, (4, 5), None)
     assert lexicon_score(lexicon, [1, 2, 4, 1, 3, 5, 4, 1]) == (0.0, [0, 2, 2])
     assert lexicon_score(lexicon, [2, 4]) == (-1.0, [3])
 
@@ -170,6 +175,14 @@ def test_explicit_spellings():
     [
         ([("a", ["T"])], TOKENS, [], TypeError, "spellings must be a mapping, and it is list"),
         ({}, ["a", "b", "a"], [], ValueError, "tokens must be distinct, and 'a' stands there twice"),
+        ({}, TOKENS, [], ValueError, "spellings must be of one or more words, and there are none"),
+        (
+            {"b": [["T"]], "a": []},
+            TOKENS,
+            [],
+            ValueError,
+            "spellings must have one or more for each word, and 'a' has none",
+        ),
         ({}, TOKENS, [" "], ValueError, "separators must be among tokens, and ' ' is not"),
         (
             {"a": ["T"]},
@@ -219,10 +232,12 @@ def test_copies():
     lexicon = Lexicon.from_words(["ab", "c"], CHARSET, unknown_score=-3.0)
     again = pickle.loads(pickle.dumps(lexicon))
     assert (again.words, again.separators, again.unknown_score) == (("ab", "c"), (4,), -3.0)
+    assert again.blank == 2
     assert lexicon_score(again, encoded("c ab")) == lexicon_score(lexicon, encoded("c ab"))
 
 
 @given(words=words_of_letters, spelt=st.text("abc -", max_size=5))
+@example(words=["a"], spelt=" a")
 def test_the_word_of_a_spelling(words, spelt):
     lexicon = Lexicon.from_words(words, CHARSET)
     assert lexicon.word_spelt(encoded(spelt)) == (spelt if spelt in words else None)

@@ -165,6 +165,9 @@ def test_the_space(name):
     assert from_text(model, charset).score(SENTENCES[0]) == expected
     assert from_text(model, charset, space=name).score(SENTENCES[0]) == expected
     assert from_text(model, [*charset.characters]).score([*SENTENCES[0]]) == expected
+    for separator in ("|", "<sil>"):
+        ours = from_text(model, units(charset.characters, separator), separator=separator)
+        assert ours.score(units(SENTENCES[0], separator)) == expected
     # As the name of a class it stands for itself.
     assert from_text(model, units(charset.characters, name)).score(units(SENTENCES[0], name)) == expected
 
@@ -175,9 +178,7 @@ def test_the_space_must_be_told_where_it_is_not_clear():
             from_text(text, *arguments, **options)
         return re.sub(r"/\S*/", "", str(caught.value))
 
-    asks = (
-        "from_arpa: space must say which unit of model.arpa a token ' ' stands for ('<unk>' if none does): "
-    )
+    asks = "from_arpa: space must say which unit of model.arpa the token ' ' stands for ('<unk>' if none): "
     without = character_model(space="e").arpa()
     both = character_model().arpa().replace("\ty\t", "\t_\t").replace(" y", " _").replace("y ", "_ ")
     charset = Charset("abc ")
@@ -195,7 +196,14 @@ def test_the_space_must_be_told_where_it_is_not_clear():
         ask(both, charset, space="|")
         == "from_arpa: space must be a unit of the model, and model.arpa has no '|'"
     )
-    assert ask(both, Charset("abc"), space="_") == "from_arpa: space is for tokens with a ' ', and it is '_'"
+    assert (
+        ask(both, Charset("abc"), space="_")
+        == "from_arpa: space must be None if no token is the separator ' ', and it is '_'"
+    )
+    # A unit of the separator's own name comes before the others.
+    ours = from_text(both, ["a", "_"], separator="_")
+    assert ours.score(["_"]) == from_text(both, ["a", " "], space="_").score([" "])
+    assert ours.score(["_"]) != from_text(both, ["a", " "], space="<space>").score([" "])
 
 
 def test_units_are_matched_in_nfc():
@@ -260,12 +268,67 @@ def test_what_cannot_be_scored():
             "tokens must be units of the model, and model.arpa has none of them; its units "
             "are '<unk>', '<s>', 't', 'h', 'e', '<space>', 'f', 'a' and others",
         ),
+        (
+            Lexicon.from_words(["a", "the", "family"], Charset("aefhilmty ")),
+            ValueError,
+            "tokens must be characters for a model over characters, and most of them are longer and no units "
+            "of model.arpa: 'a', 'the', 'family'",
+        ),
+        (
+            ["<s>", "e", "th", "he", "in", " "],
+            ValueError,
+            "tokens must be characters for a model over characters, and most of them are longer and no units "
+            "of model.arpa: 'e', 'th', 'he', 'in', ' '",
+        ),
     ],
 )
 def test_tokens_that_are_refused(tokens, error, message):
     with pytest.raises(error) as caught:
         from_text(character_model().arpa(), tokens)
     assert re.sub(r"/\S*/", "", str(caught.value)) == f"from_arpa: {message}"
+
+
+def word_model():
+    return estimated(2, [re.findall(r"\w+", text) for text in SENTENCES])
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [Charset("abc "), Charset("a"), ["a", "th", "he", " "], [*Charset.from_labels(SENTENCES).characters]],
+)
+def test_a_model_over_words_needs_a_lexicon(tokens):
+    """That "a" is a word does not make it one over characters."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - all of the message is compared
+        from_text(word_model().arpa(), tokens)
+    assert re.sub(r"/\S*/", "", str(caught.value)) == (
+        "from_arpa: tokens must be a Lexicon for a model over words, and most units of model.arpa are longer "
+        "than a character and no tokens: 'the', 'fake', 'friend', 'of', 'family', 'like', 'a', 'beam' and "
+        "others"
+    )
+
+
+def test_kinds_that_only_seem_to_differ():
+    # Words of one character are words.
+    lexicon = Lexicon.from_words(["a"], Charset("a "))
+    assert from_text(word_model().arpa(), lexicon).score("a") == close(word_model().score(["a"]))
+    # Most words of this lexicon are unknown to the model.
+    lexicon = Lexicon.from_words(["unheard", "of", "unseen"], Charset("adefhnorsu "))
+    assert from_text(word_model().arpa(), lexicon).score("of") == close(word_model().score(["of"]))
+    # Most pieces of this vocabulary are characters, but the model knows fewer of them.
+    pieces = estimated(2, [["th", "e", "re"], ["th", "a"], ["re"], ["he"]])
+    tokens = ["a", "e", "i", "o", "u", "th", "re", "he"]
+    assert from_text(pieces.arpa(), tokens).score(["th", "e"]) == close(pieces.score(["th", "e"]))
+    # And the other way round: most pieces are longer, but the model has more characters.
+    pieces = estimated(2, [["a", "e", "i", "o"], ["th", "re", "he"]])
+    tokens = ["a", "e", "th", "re", "he"]
+    assert from_text(pieces.arpa(), tokens).score(["th", "e"]) == close(pieces.score(["th", "e"]))
+
+
+def test_the_blank_that_a_model_is_for():
+    charset = Charset("th", blank=2)
+    assert from_text(character_model().arpa(), charset).blank == 2
+    assert from_text(character_model().arpa(), ["t", "h"]).blank is None
+    assert from_text(word_model().arpa(), Lexicon.from_words(["a"], Charset("a", blank=1))).blank == 1
 
 
 def score_in_another_process(model, text, results):

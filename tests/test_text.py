@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import pickle
 import re
 import unicodedata
@@ -12,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crnn_ext.ctc import greedy_decode
+from crnn_ext.ctc import beam_search, greedy_decode
 from crnn_ext.text import Charset
 
 INTEGER_DTYPES = (
@@ -167,6 +168,19 @@ def test_decoding_takes_what_greedy_decode_returns():
     assert charset.decode(single.tokens, single.lengths) == "bba"
 
 
+def test_decoding_takes_what_beam_search_returns():
+    """All n-best lists at once, in which texts may be missing."""
+    charset = Charset("ab", blank=1)
+    logits = torch.full((3, 2, 3), -math.inf)
+    logits[:, 0, [0, 1]] = 0.0
+    logits[:, 1, 1] = 0.0
+    found = beam_search(logits, blank=charset.blank, nbest=3)
+    assert found.lengths.tolist() == [[1, 0, 2], [0, -1, -1]]
+    assert charset.decode(found.tokens, found.lengths) == [["a", "", "aa"], ["", "", ""]]
+    single = beam_search(logits[:, 0], blank=charset.blank, nbest=3)
+    assert charset.decode(single.tokens, single.lengths) == ["a", "", "aa"]
+
+
 def test_lengths_decide_what_is_decoded():
     charset = Charset("abc")
     rows = [[1, 2, 0], [3, -1, 3]]
@@ -178,6 +192,14 @@ def test_lengths_decide_what_is_decoded():
     assert charset.decode([]) == ""
     assert charset.decode([], []) == []
     assert charset.decode(torch.zeros(2, 0, dtype=torch.int64)) == ["", ""]
+    lists = [[[1, 2], [3, -1]], [[2, 0], [0, 0]]]
+    assert charset.decode(lists, [[2, 2], [1, -1]]) == [["ab", "c"], ["b", ""]]
+    assert charset.decode([[[1, 2], [3, -1]]]) == [["ab", "c"]]
+    assert charset.decode(rows, [-1, 1]) == ["", "c"]
+    assert charset.decode([0, 0], -1) == ""
+    for shape in [(0, 2, 3), (2, 0, 3), (2, 3, 0)]:
+        texts = charset.decode(torch.zeros(shape, dtype=torch.int64))
+        assert texts == [[""] * shape[1]] * shape[0]
     assert charset.decode(torch.zeros(0, 4, dtype=torch.int64), []) == []
 
 
@@ -204,7 +226,7 @@ def test_decoding_takes_any_strides():
 
 @given(
     tokens=st.lists(st.lists(st.integers(-3, 6), min_size=4, max_size=4)),
-    lengths=st.lists(st.integers(-2, 6)),
+    lengths=st.lists(st.integers(-2, 5)),
     data=st.data(),
 )
 def test_decoding_reads_the_array_or_raises(tokens, lengths, data):
@@ -212,16 +234,15 @@ def test_decoding_reads_the_array_or_raises(tokens, lengths, data):
     charset = Charset("abc", blank=data.draw(st.integers(0, 3)))
     array = np.array(tokens, np.int64).reshape(-1, 4)
     characters = {label: charset.decode([label]) for label in range(4) if label != charset.blank}
-    fits = len(lengths) == len(tokens) and all(0 <= length <= 4 for length in lengths)
+    fits = len(lengths) == len(tokens) and all(-1 <= length <= 4 for length in lengths)
     live = [
-        token for row, length in zip(tokens, lengths, strict=False) for token in row[:length] if token >= 0
+        [token for token in row[: max(length, 0)] if token >= 0]
+        for row, length in zip(tokens, lengths, strict=False)
     ]
-    if fits and all(token in characters for token in live):
-        expected = [
-            "".join(characters[token] for token in row[:length] if token >= 0)
-            for row, length in zip(tokens, lengths, strict=True)
-        ]
+    if fits and all(token in characters for row in live for token in row):
+        expected = ["".join(characters[token] for token in row) for row in live]
         assert charset.decode(array, lengths) == expected
+        assert charset.decode(array[:, None], np.array(lengths)[:, None]) == [[text] for text in expected]
     else:
         with pytest.raises(ValueError, match=r"^decode: "):
             charset.decode(array, lengths)

@@ -25,11 +25,13 @@ def raises(error, message):
         ([1, 4], None, "tokens[1] must be below num_classes=4, and it is 4"),
         ([2**63 - 1], None, "tokens[0] must be below num_classes=4, and it is 9223372036854775807"),
         ([2**64 - 1], None, "tokens must be below 2^63, and it holds 18446744073709551615"),
-        (1, None, "tokens must have 1 or 2 dimensions, and it has 0"),
-        ([[[1]]], None, "tokens must have 1 or 2 dimensions, and it has 3"),
-        ([[1, 2]], [3], "lengths[0] must be in [0, 2], and it is 3"),
-        ([[1, 2], [1, 2]], [2, -1], "lengths[1] must be in [0, 2], and it is -1"),
-        ([1, 2], 3, "lengths must be in [0, 2], and it is 3"),
+        (1, None, "tokens must have 1 to 3 dimensions, and it has 0"),
+        ([[[[1]]]], None, "tokens must have 1 to 3 dimensions, and it has 4"),
+        ([[[1], [9]]], None, "tokens[0, 1, 0] must be below num_classes=4, and it is 9"),
+        ([[1, 2]], [3], "lengths[0] must be in [-1, 2], and it is 3"),
+        ([[1, 2], [1, 2]], [-1, -2], "lengths[1] must be in [-1, 2], and it is -2"),
+        ([[[1, 2], [1, 2]]], [[2, 3]], "lengths[0, 1] must be in [-1, 2], and it is 3"),
+        ([1, 2], 3, "lengths must be in [-1, 2], and it is 3"),
         ([1, 2], [-1, 3], "lengths[0] must be in [0, 2], and it is -1"),
         ([1, 2], [1, 2], "lengths must add up to the 2 of tokens, and their sum is 3"),
         ([1, 2], [1], "lengths must add up to the 2 of tokens, and their sum is 1"),
@@ -40,14 +42,23 @@ def test_tokens_and_lengths_that_are_refused(tokens, lengths, message):
         Charset("abc").decode(tokens, lengths)
 
 
-@pytest.mark.parametrize(("lengths", "shape"), [(1, "()"), ([1, 1], "(2,)"), ([[1]], "(1, 1)")])
-def test_shapes_that_do_not_match(lengths, shape):
+@pytest.mark.parametrize(
+    ("tokens", "lengths", "shapes"),
+    [
+        ([[1, 2]], 1, "() and (1, 2)"),
+        ([[1, 2]], [1, 1], "(2,) and (1, 2)"),
+        ([[1, 2]], [[1]], "(1, 1) and (1, 2)"),
+        ([[[1, 2]]], [1], "(1,) and (1, 1, 2)"),
+        ([[[1, 2]]], [[1, 1]], "(1, 2) and (1, 1, 2)"),
+    ],
+)
+def test_shapes_that_do_not_match(tokens, lengths, shapes):
     with raises(
         ValueError,
-        "decode: lengths must be (N,) for tokens (N, T), and (N,) or () for tokens in one dimension, "
-        f"and the shapes are {shape} and (1, 2)",
+        "decode: lengths must be (N,) for tokens (N, T), (N, K) for tokens (N, K, T), and (N,) or () for "
+        f"tokens in one dimension, and the shapes are {shapes}",
     ):
-        Charset("abc").decode([[1, 2]], lengths)
+        Charset("abc").decode(tokens, lengths)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,16 @@
 import argparse
 import json
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .messages import complain, failure, printable
 
 if TYPE_CHECKING:
     from crnn_ext.ocr import BeamSearch, Reading
     from crnn_ext.text import Charset
+
+Made = TypeVar("Made")
 
 # Images that `read` holds in memory at a time: enough to find some of equal width, which are read together.
 _IMAGES_AT_A_TIME = 256
@@ -19,12 +22,13 @@ def add_parser(commands: Any) -> None:
     """Adds the parser of the command to those of `crnn-ext`."""
     parser = commands.add_parser(
         "read",
+        allow_abbrev=False,
         help="read the text in images",
         description="Reads the text in images that show one line of it, upright, as the network learnt to: "
         "for most, dark on light. Prints a line for each, in the order given: path, text and confidence, "
         "which is P(text | image), separated by tabs; control characters are written as in Python, a line "
-        "break as \\n. Images that cannot be read are named on standard error, and the exit status is then "
-        "1; it is 2 if the checkpoint cannot be used.",
+        "break as \\n. Images that cannot be read, or in which the search finds no text of the lexicon, are "
+        "named on standard error, and the exit status is then 1; it is 2 if the checkpoint cannot be used.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
     parser.add_argument(
@@ -55,10 +59,14 @@ def add_parser(commands: Any) -> None:
     beam.add_argument(
         "--lm-units",
         choices=["characters", "words"],
-        default="characters",
         help="what the model is over (characters); words have to be in the lexicon",
     )
-    beam.add_argument("--lm-weight", type=float, default=0.5, metavar="W", help="weight of the model (0.5)")
+    beam.add_argument(
+        "--lm-space",
+        metavar="UNIT",
+        help="what a model over characters calls the space, if that is not clear; <unk> if it has none",
+    )
+    beam.add_argument("--lm-weight", type=float, metavar="W", help="weight of the model (0.5)")
     beam.add_argument(
         "--lexicon",
         metavar="FILE",
@@ -77,7 +85,6 @@ def add_parser(commands: Any) -> None:
     beam.add_argument(
         "--hotword-weight",
         type=float,
-        default=1.0,
         metavar="W",
         help="added for each character of a hot word (1); nats",
     )
@@ -98,7 +105,9 @@ def run(arguments: argparse.Namespace) -> int:
             recognizer.decoding = _beam_search(arguments, recognizer.charset)
             # Options that break their rules show before any image is read.
             recognizer.decoding(torch.zeros(0, 1, recognizer.charset.num_classes), recognizer.charset)
-    except (CheckpointError, ValueError, OSError) as error:
+    except OSError as error:
+        return failure(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (CheckpointError, ValueError) as error:
         return failure(str(error))
 
     status = 0
@@ -116,6 +125,9 @@ def run(arguments: argparse.Namespace) -> int:
         except ValueError as error:
             return failure(f"{arguments.checkpoint}: {error}")
         for path, reading in zip(paths, readings, strict=True):
+            if arguments.lexicon is not None and not reading.text and reading.confidence == 0:
+                complain(f"{path}: the search has found no text of the lexicon; a larger --beam may")
+                status = 1
             print(_json_line(path, reading) if arguments.json else _line(path, reading), flush=True)
     return status
 
@@ -134,7 +146,20 @@ def _json_line(path: str, reading: "Reading") -> str:
     return json.dumps({"path": path, **reading._asdict(), **lists})
 
 
+# Options of the search that say something of another one.
+_PARTNERS = {
+    "lm_units": "lm",
+    "lm_space": "lm",
+    "lm_weight": "lm",
+    "unknown_score": "lexicon",
+    "hotword_weight": "hotword",
+}
+
+
 def _wants_beam_search(arguments: argparse.Namespace) -> bool:
+    for option, partner in _PARTNERS.items():
+        if getattr(arguments, option) is not None and not getattr(arguments, partner):
+            raise ValueError(f"--{option.replace('_', '-')} needs --{partner}")
     given = (arguments.beam, arguments.nbest, arguments.lm, arguments.lexicon)
     return bool(arguments.hotword) or any(option is not None for option in given)
 
@@ -145,9 +170,11 @@ def _beam_search(arguments: argparse.Namespace, charset: "Charset") -> "BeamSear
 
     words = [] if arguments.lexicon is None else _words(arguments.lexicon)
     separators = " " + "".join(_punctuation(charset.characters) - set().union(*words, *arguments.hotword))
-    lexicon, lm, hotwords = None, None, None
+    options: dict[str, Any] = {}
     if arguments.lexicon is not None:
-        lexicon = Lexicon.from_words(
+        lexicon = options["lexicon"] = _named(
+            f"--lexicon {arguments.lexicon}",
+            Lexicon.from_words,
             words,
             charset,
             separators=separators,
@@ -160,22 +187,33 @@ def _beam_search(arguments: argparse.Namespace, charset: "Charset") -> "BeamSear
                 "the network reads; the others are left out"
             )
     if arguments.lm is not None:
-        if arguments.lm_units == "words" and lexicon is None:
+        over_words = arguments.lm_units == "words"
+        if over_words and arguments.lexicon is None:
             raise ValueError("--lm-units words needs --lexicon")
-        lm = NGramModel.from_arpa(
-            arguments.lm, lexicon if lexicon is not None and arguments.lm_units == "words" else charset
+        options["lm"] = NGramModel.from_arpa(
+            arguments.lm, options["lexicon"] if over_words else charset, space=arguments.lm_space
         )
     if arguments.hotword:
-        hotwords = HotWords.from_words(arguments.hotword, charset, separators=separators)
-    return BeamSearch(
-        beam_size=16 if arguments.beam is None else arguments.beam,
-        nbest=1 if arguments.nbest is None else arguments.nbest,
-        lm=lm,
-        lm_weight=arguments.lm_weight,
-        lexicon=lexicon,
-        hotwords=hotwords,
-        hotword_weight=arguments.hotword_weight,
-    )
+        options["hotwords"] = _named(
+            "--hotword", HotWords.from_words, arguments.hotword, charset, separators=separators
+        )
+    for name, value in (
+        ("beam_size", arguments.beam),
+        ("nbest", arguments.nbest),
+        ("lm_weight", arguments.lm_weight),
+        ("hotword_weight", arguments.hotword_weight),
+    ):
+        if value is not None:
+            options[name] = value
+    return BeamSearch(**options)
+
+
+def _named(option: str, make: Callable[..., Made], *arguments: Any, **keywords: Any) -> Made:
+    """What is made of an option's value; errors name the option."""
+    try:
+        return make(*arguments, **keywords)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
 
 
 def _words(path: str) -> list[str]:

@@ -41,20 +41,26 @@ def check_logits(logits: Tensor, blank: int) -> None:
         raise ValueError(f"blank must be in [0, C={classes}), and it is {blank}")
 
 
-def check_count(name: str, value: int, least: int, most: int) -> None:
+def check_count(name: str, value: int, least: int, most: int | None = None) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, and it is {type(value).__name__}")
-    if not least <= value <= most:
+    if most is None and value < least:
+        raise ValueError(f"{name} must be at least {least}, and it is {value}")
+    if most is not None and not least <= value <= most:
         raise ValueError(f"{name} must be in [{least}, {most}], and it is {value}")
 
 
-def check_number(name: str, value: float, *, least: float = -math.inf, finite: bool = True) -> None:
+def check_number(
+    name: str, value: float, *, least: float = -math.inf, most: float = math.inf, finite: bool = True
+) -> None:
     if not isinstance(value, float | int) or isinstance(value, bool):
         raise TypeError(f"{name} must be a float, and it is {type(value).__name__}")
     if math.isnan(value) or (finite and math.isinf(value)):
         raise ValueError(f"{name} must be {'finite' if finite else 'a number'}, and it is {value}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, and it is {value}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, and it is {value}")
 
 
 def raise_value_error(error: RuntimeError, operator: str) -> NoReturn:

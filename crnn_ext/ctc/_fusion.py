@@ -40,6 +40,7 @@ def fusion_arguments(
     *,
     samples: int,
     classes: int,
+    blank: int,
     device: torch.device,
 ) -> tuple[Any, ...]:
     """The operator's arguments from `lm` to `largest_step`.
@@ -50,9 +51,9 @@ def fusion_arguments(
     check_number("token_score", token_score)
     check_number("word_score", word_score)
     check_number("hotword_weight", hotword_weight, least=0)
-    lexicons = _batch("lexicon", lexicon, Lexicon, samples, classes)
-    hot = _batch("hotwords", hotwords, HotWords, samples, classes)
-    over_words = _check_model(lm, lexicons, classes)
+    lexicons = _batch("lexicon", lexicon, Lexicon, samples, classes, blank)
+    hot = _batch("hotwords", hotwords, HotWords, samples, classes, blank)
+    over_words = _check_model(lm, lexicons, classes, blank)
     if lm_weight == 0:  # and what the model forbids, with a weight of -inf, is as good as the rest
         lm = None
     steps = [token_score]
@@ -91,10 +92,15 @@ def fusion_arguments(
     )
 
 
-def _batch(name: str, value: Any, kind: type[_Constraint], samples: int, classes: int) -> _Batch:
+def _batch(name: str, value: Any, kind: type[_Constraint], samples: int, classes: int, blank: int) -> _Batch:
     if isinstance(value, kind) or value is None:
         values = [value] * samples
     elif isinstance(value, Sequence) and not isinstance(value, str):
+        for index, one in enumerate(value):
+            if one is not None and not isinstance(one, kind):
+                raise TypeError(
+                    f"{name}[{index}] must be a {kind.__name__} or None, and it is {type(one).__name__}"
+                )
         if len(value) != samples:
             raise ValueError(
                 f"{name} must be one for each of the N={samples} samples, and it has {len(value)}"
@@ -106,36 +112,36 @@ def _batch(name: str, value: Any, kind: type[_Constraint], samples: int, classes
         )
     number_of: dict[int, int] = {}
     distinct: list[_Constraint] = []
-    for index, one in enumerate(values):
+    for one in values:
         if one is None or id(one) in number_of:
             continue
-        if not isinstance(one, kind):
-            raise TypeError(
-                f"{name}[{index}] must be a {kind.__name__} or None, and it is {type(one).__name__}"
-            )
-        _check_classes(name, one.num_classes, classes)
+        _check_classes(name, one, classes, blank)
         number_of[id(one)] = len(distinct)
         distinct.append(one)
     return _Batch(distinct, [-1 if one is None else number_of[id(one)] for one in values])
 
 
-def _check_model(lm: NGramModel | None, lexicons: _Batch, classes: int) -> bool:
+def _check_model(lm: NGramModel | None, lexicons: _Batch, classes: int, blank: int) -> bool:
     """Whether it is over words."""
     if lm is None:
         return False
     if not isinstance(lm, NGramModel):
         raise TypeError(f"lm must be an NGramModel or None, and it is {type(lm).__name__}")
-    _check_classes("lm", lm.num_classes, classes)
+    _check_classes("lm", lm, classes, blank)
     if lm.lexicon is None:
         return False
     if -1 in lexicons.of_sample or any(lexicon is not lm.lexicon for lexicon in lexicons.distinct):
-        raise ValueError("lm reads the words of a lexicon, and that one must be the lexicon of all samples")
+        raise ValueError(
+            "lexicon must be that of lm, which reads its words, for all samples: the very object, lm.lexicon"
+        )
     return True
 
 
-def _check_classes(name: str, its_classes: int, classes: int) -> None:
-    if its_classes != classes:
-        raise ValueError(f"{name} is for {its_classes} classes, and logits has C={classes}")
+def _check_classes(name: str, one: NGramModel | Lexicon | HotWords, classes: int, blank: int) -> None:
+    if one.num_classes != classes:
+        raise ValueError(f"{name} is for {one.num_classes} classes, and logits has C={classes}")
+    if one.blank is not None and one.blank != blank:
+        raise ValueError(f"{name} is for a charset with blank {one.blank}, and blank is {blank}")
 
 
 def _tensors(tables: Automaton | WordTrie) -> list[Tensor]:

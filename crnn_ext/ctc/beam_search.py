@@ -87,7 +87,8 @@ def beam_search(
         nbest: texts that are returned, 1 to beam_size.
         token_top_k: only so many of a frame's tokens, the most probable ones, may begin there; at most 1024,
             or C - 1 and more for all. None: all.
-        token_min_logp: only tokens with at least this log-probability may begin at a frame; nats. None: all.
+        token_min_logp: only tokens with at least this log-probability may begin at a frame; nats, at most 0.
+            None: all.
         beam_threshold: prefixes whose score is lower than the best one's by more than this are dropped; nats.
             None: none are. No option ever hinders a blank, or a token that was begun to go on.
         lm: an n-gram model over tokens, or over the words of `lexicon`.
@@ -125,6 +126,7 @@ def beam_search(
         *(lm, lm_weight, token_score, lexicon, word_score, hotwords, hotword_weight),
         samples=samples,
         classes=classes,
+        blank=blank,
         device=logits.device,
     )
     try:
@@ -147,7 +149,7 @@ def beam_search(
 
 def check_top_k(name: str, count: int, classes: int) -> None:
     """Checks how many of a frame's tokens may begin there."""
-    check_count(name, count, 1, 1 << 20)
+    check_count(name, count, 1)
     if _MOST_TOKENS < count < classes - 1:
         raise ValueError(
             f"{name} must be at most {_MOST_TOKENS}, or take all of the C={classes} classes, and it is "
@@ -170,12 +172,12 @@ def _pruning(
     check_top_k("token_top_k", token_top_k, classes)
     least, threshold = -math.inf, math.inf
     if token_min_logp is not None:
-        check_number("token_min_logp", token_min_logp, finite=False)
+        check_number("token_min_logp", token_min_logp, most=0, finite=False)
         least = float(token_min_logp)
     if beam_threshold is not None:
         check_number("beam_threshold", beam_threshold, least=0, finite=False)
         threshold = float(beam_threshold)
-    return beam_size, nbest, token_top_k, least, threshold
+    return beam_size, nbest, min(token_top_k, classes), least, threshold
 
 
 def _ranked_anew(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from crnn_ext.ctc._arguments import check_number
-from crnn_ext.ctc._indices import Lengths, lengths_tensor
+from crnn_ext.ctc._indices import lengths_tensor
 from crnn_ext.ctc.beam_search import BeamResult, beam_search, check_top_k
 from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
 from crnn_ext.text._files import Path, spellings, token_names
@@ -26,11 +26,15 @@ class Hypothesis(NamedTuple):
     words: list[str]
     """What stands between separators; with a lexicon its words, where it has the spelling."""
     text: str
-    """The tokens' names one after the other, spaces for the separator of words, none at the ends."""
+    """The tokens' names one after the other, spaces for the separator of words."""
     score: float
     """What texts are ranked by: log-probability and what the options add to it, in nats."""
     timesteps: Tensor
     """(length,) int64, on the CPU: the frame at which each token is most probable."""
+    log_prob: float
+    """Log-probability of the text alone, in nats; see `log_probs` of :class:`BeamResult`."""
+    token_logp: Tensor
+    """(length,), on the CPU: mean log-probability of each token over the frames it was read from."""
 
 
 class BeamSearchDecoder:
@@ -42,12 +46,13 @@ class BeamSearchDecoder:
     Args:
         tokens: the names of the C classes in their order: a Charset, which also knows the blank, a sequence
             of str, or a file of them, one a line.
-        blank_token: the name of the blank; of a Charset's tokens none needs to be given.
+        blank_token: the name of the blank, "-" if None; a Charset has its own.
         sil_token: the token that separates words, which texts show as a space. None: " " of a Charset, "|" of
             other tokens, or " " if they have no "|". Where there is none, a text is one word.
         lexicon: the only words that may be read: a Lexicon, or a file of lines "word token token ...".
         lm: an NGramModel, or an ARPA file, plain or compressed by gzip: over the words of the lexicon if
-            there is one, otherwise over tokens.
+            there is one, otherwise over tokens, of which `sil_token` may have another name there: that is
+            the `separator` of :meth:`NGramModel.from_arpa`.
         nbest: texts that are returned.
         beam_size: prefixes that are kept.
         beam_size_token: only so many of a frame's tokens, the most probable ones, may begin there; the blank
@@ -73,7 +78,7 @@ class BeamSearchDecoder:
         self,
         tokens: Charset | Sequence[str] | Path,
         *,
-        blank_token: str = "-",
+        blank_token: str | None = None,
         sil_token: str | None = None,
         lexicon: Lexicon | Path | None = None,
         lm: NGramModel | Path | None = None,
@@ -101,8 +106,11 @@ class BeamSearchDecoder:
         separators = [] if sil_token is None else [sil_token]
         self._lexicon = _lexicon(lexicon, units, separators, unk_score)
         if isinstance(lm, str | os.PathLike):
-            over = tokens if isinstance(tokens, Charset) else self._names
-            lm = NGramModel.from_arpa(lm, over if self._lexicon is None else self._lexicon)
+            if self._lexicon is None:
+                over = tokens if isinstance(tokens, Charset) else self._names
+                lm = NGramModel.from_arpa(lm, over, separator=sil_token or " ")
+            else:
+                lm = NGramModel.from_arpa(lm, self._lexicon)
         if hotwords is not None and not isinstance(hotwords, HotWords):
             composed = isinstance(tokens, Charset)
             spelt = _spelt_by_characters(hotwords, units, sil_token or " ", composed=composed)
@@ -126,7 +134,9 @@ class BeamSearchDecoder:
         # No frames, but all the checks of the options.
         self._search(torch.empty(0, 1, len(self._names), device="cpu"))
 
-    def __call__(self, emissions: Tensor, lengths: Lengths | None = None) -> list[list[Hypothesis]]:
+    def __call__(
+        self, emissions: Tensor, lengths: Tensor | Sequence[int] | None = None
+    ) -> list[list[Hypothesis]]:
         """The best texts of each sample, best first.
 
         They are fewer than `nbest` where no more are possible, and none for a sample with NaN or +inf.
@@ -149,8 +159,14 @@ class BeamSearchDecoder:
             lengths = lengths_tensor("lengths", lengths, len(emissions), batched=True)
         return self._hypotheses(self._search(emissions.transpose(0, 1), lengths))
 
-    def stream(self, batches: Iterable[tuple[Tensor, Lengths | None]]) -> Iterator[list[Hypothesis]]:
-        """The texts of each sample of many batches, in order, each batch decoded when it is reached."""
+    def stream(
+        self, batches: Iterable[tuple[Tensor, Tensor | Sequence[int] | None]]
+    ) -> Iterator[list[Hypothesis]]:
+        """The texts of each sample of many batches, in order, each batch decoded when it is reached.
+
+        Args:
+            batches: pairs of emissions and lengths, as a call takes them.
+        """
         for emissions, lengths in batches:
             yield from self(emissions, lengths)
 
@@ -159,26 +175,30 @@ class BeamSearchDecoder:
         return [self._names[index] for index in idxs.tolist()]
 
     def _hypotheses(self, result: BeamResult) -> list[list[Hypothesis]]:
-        tokens, timesteps = result.tokens.cpu(), result.timesteps.cpu()
-        samples = zip(result.lengths.tolist(), result.scores.tolist(), strict=True)
+        parts = [part.cpu() for part in (result.tokens, result.timesteps, result.token_logp)]
+        numbers = (part.tolist() for part in (result.lengths, result.scores, result.log_probs))
         return [
             [
-                self._hypothesis(tokens[n, k, :length], score, timesteps[n, k, :length])
-                for k, (length, score) in enumerate(zip(lengths, scores, strict=True))
+                self._hypothesis(score, log_prob, *(part[n, k, :length] for part in parts))
+                for k, (length, score, log_prob) in enumerate(zip(*of_sample, strict=True))
                 if length >= 0
             ]
-            for n, (lengths, scores) in enumerate(samples)
+            for n, of_sample in enumerate(zip(*numbers, strict=True))
         ]
 
-    def _hypothesis(self, tokens: Tensor, score: float, timesteps: Tensor) -> Hypothesis:
+    def _hypothesis(
+        self, score: float, log_prob: float, tokens: Tensor, timesteps: Tensor, token_logp: Tensor
+    ) -> Hypothesis:
         numbers = tokens.tolist()
         text = self._text(numbers)
+        words = self._words(numbers, text)
         # Copies, since a part pickles with all of the tensor that it is of.
-        return Hypothesis(tokens.clone(), self._words(numbers, text), text, score, timesteps.clone())
+        tokens, timesteps, token_logp = tokens.clone(), timesteps.clone(), token_logp.clone()
+        return Hypothesis(tokens, words, text, score, timesteps, log_prob, token_logp)
 
     def _text(self, numbers: list[int]) -> str:
         text = "".join(self._names[number] for number in numbers)
-        return text if self._separator is None else text.replace(self._separator, " ").strip(" ")
+        return text if self._separator is None else text.replace(self._separator, " ")
 
     def _words(self, numbers: list[int], text: str) -> list[str]:
         if self._lexicon is None:
@@ -189,10 +209,13 @@ class BeamSearchDecoder:
         return [self._lexicon.word_spelt(word) or self._text(word) for word in words]
 
 
-def _vocabulary(tokens: Charset | Sequence[str] | Path, blank_token: str) -> tuple[list[str], int]:
+def _vocabulary(tokens: Charset | Sequence[str] | Path, blank_token: str | None) -> tuple[list[str], int]:
     """The names of the classes, and which one is the blank."""
     if isinstance(tokens, Charset):
+        if blank_token is not None:
+            raise ValueError(f"blank_token must be None beside a Charset, and it is {blank_token!r}")
         return [*tokens.characters[: tokens.blank], "", *tokens.characters[tokens.blank :]], tokens.blank
+    blank_token = "-" if blank_token is None else blank_token
     names = token_names(tokens) if isinstance(tokens, str | os.PathLike) else list(tokens)
     for index, name in enumerate(names):
         if not isinstance(name, str):

@@ -53,7 +53,7 @@ class BeamSearch:
     hotword_weight: float = 1.0
 
     def __call__(self, logits: Tensor, charset: Charset) -> list[list[Decoded]]:
-        """The texts of each sample, best first; none where the lexicon allows none."""
+        """The texts of each sample, best first; none where the search finds none that the lexicon allows."""
         result = beam_search(
             logits,
             blank=charset.blank,
@@ -66,20 +66,16 @@ class BeamSearch:
             hotword_weight=self.hotword_weight,
             rescore=True,
         )
+        texts = charset.decode(result.tokens, result.lengths)
         probabilities = _probabilities(result.log_probs)
-        fields = (result.tokens, result.lengths.clamp(min=0), result.starts, result.ends)
-        tokens, counts, starts, ends = (field.flatten(0, 1) for field in fields)
-        texts = charset.decode(tokens, counts)
-        spans = list(zip(texts, starts.tolist(), ends.tolist(), strict=True))
+        numbers = (part.tolist() for part in (result.lengths, result.starts, result.ends))
         return [
             [
-                Decoded(text, probability, begin, end)
-                for length, probability, (text, begin, end) in zip(
-                    *(lengths, probabilities[n], spans[n * self.nbest : (n + 1) * self.nbest]), strict=True
-                )
+                Decoded(text, probability, starts, ends)
+                for text, probability, length, starts, ends in zip(*of_sample, strict=True)
                 if length >= 0
             ]
-            for n, lengths in enumerate(result.lengths.tolist())
+            for of_sample in zip(texts, probabilities, *numbers, strict=True)
         ]
 
 

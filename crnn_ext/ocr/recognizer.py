@@ -39,7 +39,7 @@ class Alternative(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """The text in an image; empty, with confidence 0, if the lexicon allows none.
+    """The text in an image; empty, with confidence 0, if the search found none that the lexicon allows.
 
     `confidence` is P(text | image), in [0, 1]: the probability of the text under the network, all its
     alignments added up. `alternatives` are further texts, if the decoding gives any, best first.

@@ -23,7 +23,8 @@ def token_names(path: Path) -> list[str]:
 def spellings(path: Path, tokens: Sequence[str], separators: Sequence[str]) -> dict[str, list[list[str]]]:
     """The words, in NFC, of a file with lines "word token token ..."; a word may have several lines.
 
-    Between them is ASCII white space, so that tokens may be other spaces. Empty lines are left out.
+    Between them is ASCII white space, so that tokens may be other spaces. Empty lines are left out, but there
+    must be a word.
     """
     classes = numbered(tokens, separators)
     found: dict[str, list[list[str]]] = {}
@@ -31,11 +32,13 @@ def spellings(path: Path, tokens: Sequence[str], separators: Sequence[str]) -> d
         word, *spelling = [part.decode() for part in line.encode().split()] or [""]
         if not word:
             continue
-        try:
-            classes_of_spelling(word, spelling, classes, separators)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
+        where = f"{path}, line {number}"
+        if not spelling:
+            raise ValueError(f"{where}: a line must be a word and its spelling, and it is {word!r} alone")
+        classes_of_spelling(where, word, spelling, classes, separators)
         found.setdefault(normalize("NFC", word), []).append(spelling)
+    if not found:
+        raise ValueError(f"{path}: a lexicon must have words, and this file has none")
     return found
 
 

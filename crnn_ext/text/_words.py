@@ -38,11 +38,11 @@ def spell(
 ) -> Spellings:
     """The spellings of words by their characters; of equal ones, one.
 
-    With "skip" those with characters that the charset lacks are left out.
+    With "skip" those with characters that the charset lacks are left out, unless that leaves none.
     """
     if not isinstance(charset, Charset):
         raise TypeError(f"{operation}: charset must be a Charset, and it is {type(charset).__name__}")
-    if isinstance(words, str) or not isinstance(words, Iterable):
+    if isinstance(words, str | Mapping) or not isinstance(words, Iterable):
         raise TypeError(f"{operation}: words must be an iterable of str, and it is {type(words).__name__}")
     distinct: dict[str, None] = {}
     for index, word in enumerate(words):
@@ -55,7 +55,7 @@ def spell(
     tokens, lengths = (part.numpy() for part in charset.encode(composed, unknown="skip", padded=False))
     is_spelt = lengths == np.fromiter(map(len, composed), np.int64, len(composed))
     if not is_spelt.all():
-        if unknown_characters == "error":
+        if unknown_characters == "error" or not is_spelt.any():
             raise _unknown_characters(operation, composed, is_spelt, charset)
         tokens = tokens[np.repeat(is_spelt, lengths)]
         lengths = lengths[is_spelt]
@@ -91,32 +91,30 @@ def check_names(word: str, names: Sequence[str]) -> None:
         )
 
 
-def classes_of_names(word: str, names: Sequence[str], classes: Mapping[str, int]) -> list[int]:
-    """The classes of the tokens that spell a word."""
+def classes_of_names(where: str, word: str, names: Sequence[str], classes: Mapping[str, int]) -> list[int]:
+    """The classes of the tokens that spell a word; errors begin with `where` it stands."""
     for name in names:
         if name not in classes:
-            raise ValueError(
-                f"from_spellings: spellings must be of tokens, and that of {word!r} has {name!r}"
-            )
+            raise ValueError(f"{where}: spellings must be of tokens, and that of {word!r} has {name!r}")
     if not names:
-        raise ValueError(f"from_spellings: spellings must not be empty, and one of {word!r} is")
+        raise ValueError(f"{where}: spellings must not be empty, and one of {word!r} is")
     return [classes[name] for name in names]
 
 
 def classes_of_spelling(
-    word: str, names: Sequence[str], classes: Mapping[str, int], separators: Sequence[str]
+    where: str, word: str, names: Sequence[str], classes: Mapping[str, int], separators: Sequence[str]
 ) -> list[int]:
-    """The classes of the tokens that spell a word, without separators at the end."""
+    """As `classes_of_names`, without separators at the end."""
     end = len(names)
     while end and names[end - 1] in separators:
         end -= 1
     for name in names[:end]:
         if name in separators:
             raise ValueError(
-                "from_spellings: spellings must hold no separators before the end, and that of "
+                f"{where}: spellings must hold no separators before the end, and that of "
                 f"{word!r} has {name!r}"
             )
-    return classes_of_names(word, names[:end], classes)
+    return classes_of_names(where, word, names[:end], classes)
 
 
 def _unknown_characters(

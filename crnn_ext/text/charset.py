@@ -141,41 +141,43 @@ class Charset:
         composed = _composed_texts("count_unknown", texts)
         return Counter(character for text in composed for character in text if character not in self._known)
 
-    def decode(
-        self, tokens: Tensor | npt.ArrayLike, lengths: Tensor | npt.ArrayLike | None = None
-    ) -> list[str] | Any:
+    def decode(self, tokens: Tensor | npt.ArrayLike, lengths: Tensor | npt.ArrayLike | None = None) -> Any:
         """The texts of collapsed tokens (repetitions and blanks removed), as the decoders return them.
 
         Tokens and lengths have any integer type; tensors may be on any device. Negative tokens are padding
         and are left out. The texts are not brought to NFC: they hold what was read.
 
         Args:
-            tokens: `(N, T)` padded, `(sum of lengths,)` one text after the other, or `(T,)` of a single text.
-            lengths: the number of tokens of each text, `(N,)`, or `()` for a single text. Texts one after the
-                other need it; otherwise it may be left to the padding.
+            tokens: `(N, T)` padded, `(N, K, T)` of K texts a sample, `(sum of lengths,)` one text after the
+                other, or `(T,)` of a single text.
+            lengths: the number of tokens of each text, `(N,)` or `(N, K)`, or `()` for a single text. Texts
+                one after the other need it; otherwise it may be left to the padding, and -1 is the length of
+                a missing text, as a beam search may return it, which is read as "".
 
         Returns:
-            The N texts; a str for a single text.
+            The N texts; lists of K texts for K a sample; a str for a single text.
 
         Raises:
             ValueError: if a token is the blank or not below `num_classes`, or if the lengths do not fit.
             TypeError: if tokens or lengths are not an array of integers.
         """
         array = _integers("tokens", tokens)
-        if array.ndim not in (1, 2):
-            raise ValueError(f"decode: tokens must have 1 or 2 dimensions, and it has {array.ndim}")
+        if array.ndim not in (1, 2, 3):
+            raise ValueError(f"decode: tokens must have 1 to 3 dimensions, and it has {array.ndim}")
         width = array.shape[-1]
         counts = np.full(array.shape[:-1], width) if lengths is None else _integers("lengths", lengths)
         concatenated = array.ndim == counts.ndim == 1
         if not concatenated and counts.shape != array.shape[:-1]:
             raise ValueError(
-                "decode: lengths must be (N,) for tokens (N, T), and (N,) or () for tokens in one dimension, "
-                f"and the shapes are {counts.shape} and {array.shape}"
+                "decode: lengths must be (N,) for tokens (N, T), (N, K) for tokens (N, K, T), and (N,) or () "
+                f"for tokens in one dimension, and the shapes are {counts.shape} and {array.shape}"
             )
-        misfits = np.flatnonzero((counts < 0) | (counts > width))
+        least = 0 if concatenated else -1
+        misfits = np.flatnonzero((counts < least) | (counts > width))
         if misfits.size:
             name, value = _element("lengths", counts, misfits[0])
-            raise ValueError(f"decode: {name} must be in [0, {width}], and it is {value}")
+            raise ValueError(f"decode: {name} must be in [{least}, {width}], and it is {value}")
+        counts = np.maximum(counts, 0)
         if concatenated and counts.sum() != width:
             raise ValueError(
                 f"decode: lengths must add up to the {width} of tokens, and their sum is {counts.sum()}"
@@ -193,6 +195,9 @@ class Charset:
             raise ValueError(
                 f"decode: {name} must be below num_classes={self.num_classes}, and it is {value}"
             )
+        if counts.ndim == 2:
+            samples, each = counts.shape
+            return [texts[n * each : (n + 1) * each] for n in range(samples)]
         return texts if counts.ndim else texts[0]
 
     def __eq__(self, other: object) -> bool:

@@ -27,8 +27,11 @@ class HotWords:
     Hot words never change, and they pickle.
     """
 
-    def __init__(self, words: Iterable[str], automaton: Automaton, num_classes: int) -> None:
+    def __init__(
+        self, words: Iterable[str], automaton: Automaton, num_classes: int, blank: int | None = None
+    ) -> None:
         self._words = tuple(words)
+        self._blank = blank
         self._automaton = automaton
         self._num_classes = num_classes
 
@@ -52,7 +55,7 @@ class HotWords:
         spellings = spell("from_words", words, charset)
         classes = separator_classes("from_words", separators, charset)
         _check_separators("from_words", spellings, classes, separators)
-        return cls._of(spellings, classes, charset.num_classes)
+        return cls._of(spellings, classes, charset.num_classes, charset.blank)
 
     @classmethod
     def from_spellings(
@@ -82,7 +85,7 @@ class HotWords:
         spelt = []
         for word, names in spellings.items():
             check_names(word, names)
-            spelt.append(classes_of_names(word, names, classes))
+            spelt.append(classes_of_names("from_spellings", word, names, classes))
         flat = np.array([token for spelling in spelt for token in spelling], np.int64)
         lengths = np.array([len(spelling) for spelling in spelt], np.int64)
         separating = sorted({classes[name] for name in separators})
@@ -91,9 +94,11 @@ class HotWords:
         return cls._of(spelt_words, separating, len(tokens))
 
     @classmethod
-    def _of(cls, spellings: Spellings, separators: list[int], num_classes: int) -> "HotWords":
+    def _of(
+        cls, spellings: Spellings, separators: list[int], num_classes: int, blank: int | None = None
+    ) -> "HotWords":
         tables = _text.hotword_automaton(spellings.tokens, spellings.lengths, separators)
-        return cls(spellings.words, Automaton.from_native(tables), num_classes)
+        return cls(spellings.words, Automaton.from_native(tables), num_classes, blank)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -109,6 +114,11 @@ class HotWords:
     def num_classes(self) -> int:
         """C of the logits that the hot words are for."""
         return self._num_classes
+
+    @property
+    def blank(self) -> int | None:
+        """The blank of the charset that the words are spelt in; None where that is not known."""
+        return self._blank
 
     def __len__(self) -> int:
         return len(self._words)

@@ -35,6 +35,7 @@ class Lexicon:
         num_classes: int,
         separators: Sequence[int],
         unknown_score: float | None,
+        blank: int | None = None,
     ) -> None:
         self._words = tuple(words)
         self._numbers = {word: number for number, word in enumerate(self._words)}
@@ -42,6 +43,7 @@ class Lexicon:
         self._num_classes = num_classes
         self._separators = tuple(separators)
         self._unknown_score = unknown_score
+        self._blank = blank
 
     @classmethod
     def from_words(
@@ -56,17 +58,17 @@ class Lexicon:
         """The lexicon of words that are spelt by their characters.
 
         Args:
-            words: any number of them. They are brought to NFC; one that comes twice is one word.
+            words: one or more. They are brought to NFC; one that comes twice is one word.
             charset: the characters of the network's classes.
             separators: the characters that stand between words. Those that the charset lacks separate
                 nothing: if it has none of them, a text is one word.
             unknown_characters: what becomes of a word with a character that the charset lacks: "error"
-                raises, "skip" leaves the word out.
+                raises, "skip" leaves the word out, unless that leaves none.
             unknown_score: added, in nats, for each word that is not in the lexicon; None forbids them.
 
         Raises:
-            ValueError: a word is empty, has a separator in it or an unknown character; an option or
-                unknown_score breaks its rule.
+            ValueError: there are no words; one is empty, has a separator in it or an unknown character; an
+                option or unknown_score breaks its rule.
             TypeError: an argument has the wrong type.
         """
         if unknown_characters not in ("error", "skip"):
@@ -75,6 +77,8 @@ class Lexicon:
             )
         score = _checked_score("from_words", unknown_score)
         spellings = spell("from_words", words, charset, unknown_characters)
+        if not spellings.words:
+            raise ValueError("from_words: words must be one or more, and there are none")
         classes = separator_classes("from_words", separators, charset)
         separated = np.flatnonzero(np.isin(spellings.tokens, classes))
         if separated.size:
@@ -84,7 +88,7 @@ class Lexicon:
             )
         numbers = np.arange(len(spellings.words))
         trie = WordTrie.from_native(_text.word_trie(spellings.tokens, spellings.lengths, numbers, classes))
-        return cls(spellings.words, trie, charset.num_classes, classes, score)
+        return cls(spellings.words, trie, charset.num_classes, classes, score, charset.blank)
 
     @classmethod
     def from_spellings(
@@ -98,17 +102,18 @@ class Lexicon:
         """The lexicon of words with spellings of their own, as in files of lines "word token token ...".
 
         Args:
-            spellings: for each word, one or several sequences of tokens. Separators at the end of one, as
-                files for flashlight and torchaudio have them, are left out. Of words that are spelt alike,
-                as "two" and "too" may be in phonemes, a text is read as the first: it does not tell them
-                apart.
+            spellings: for each of one or more words, one or several sequences of tokens. Separators at the
+                end of one, as files for flashlight and torchaudio have them, are left out. Of words that are
+                spelt alike, as "two" and "too" may be in phonemes, a text is read as the first: it does not
+                tell them apart.
             tokens: the names of the network's classes.
             separators: those among the tokens that stand between words.
             unknown_score: added, in nats, for each word that is not in the lexicon; None forbids them.
 
         Raises:
-            ValueError: tokens are not distinct; a separator or a token of a spelling is not among them; a
-                spelling is empty or has a separator before its end; two words are equal in NFC.
+            ValueError: there are no words, or no spellings of one; tokens are not distinct; a separator or a
+                token of a spelling is not among them; a spelling is empty or has a separator before its end;
+                two words are equal in NFC.
             TypeError: an argument has the wrong type.
         """
         score = _checked_score("from_spellings", unknown_score)
@@ -117,6 +122,8 @@ class Lexicon:
                 f"from_spellings: spellings must be a mapping, and it is {type(spellings).__name__}"
             )
         classes = numbered(tokens, separators)
+        if not spellings:
+            raise ValueError("from_spellings: spellings must be of one or more words, and there are none")
         words: dict[str, None] = {}
         flat: list[int] = []
         lengths: list[int] = []
@@ -127,12 +134,17 @@ class Lexicon:
                 raise ValueError(
                     f"from_spellings: words must be distinct in NFC, and {word!r} is there twice"
                 )
+            before = len(lengths)
             for alternative in alternatives:
                 check_names(word, alternative)
-                spelling = classes_of_spelling(word, alternative, classes, separators)
+                spelling = classes_of_spelling("from_spellings", word, alternative, classes, separators)
                 flat += spelling
                 lengths.append(len(spelling))
                 numbers.append(len(words))
+            if len(lengths) == before:
+                raise ValueError(
+                    f"from_spellings: spellings must have one or more for each word, and {word!r} has none"
+                )
             words[composed] = None
         separating = sorted({classes[name] for name in separators})
         arrays = [np.array(part, np.int64) for part in (flat, lengths, numbers)]
@@ -153,6 +165,11 @@ class Lexicon:
     def num_classes(self) -> int:
         """C of the logits that the lexicon is for."""
         return self._num_classes
+
+    @property
+    def blank(self) -> int | None:
+        """The blank of the charset that the words are spelt in; None where that is not known."""
+        return self._blank
 
     @property
     def separators(self) -> tuple[int, ...]:
@@ -177,7 +194,7 @@ class Lexicon:
         for token in tokens:
             edges = slice(first_edge[state], first_edge[state + 1])
             edge = edges.start + np.searchsorted(edge_symbol[edges], token)
-            if edge == edges.stop or edge_symbol[edge] != token:
+            if edge == edges.stop or edge_symbol[edge] != token or token in self._separators:
                 return None
             state = edge_state[edge]
         number = int(trie.word_of_state[state])

@@ -21,6 +21,8 @@ _SPACES = ("<space>", "\u2581", "|", "_")
 # The beginning and the end of a text, which no token is.
 _MARKERS = ("<s>", "</s>")
 _CHUNK_BYTES = 1 << 22
+# How KenLM's binary files begin.
+_KENLM_BINARY = b"mmap lm http://kheafield.com/code"
 
 
 class NGramModel:
@@ -42,6 +44,7 @@ class NGramModel:
         path: _Path,
         tokens: Charset | Sequence[str] | Lexicon,
         *,
+        separator: str = " ",
         space: str | None = None,
     ) -> "NGramModel":
         """The model in an ARPA file, plain or compressed by gzip, in UTF-8.
@@ -51,24 +54,28 @@ class NGramModel:
         model without <unk> gives it the probability 10^-100, as KenLM does. So does a token that is called
         <s> or </s>: these stand for the beginning and the end of a text, which no token is.
 
-        Units cannot hold a space. A token " " therefore stands for the unit `space`; if that is None, for the
-        one of `<space>`, `▁` (U+2581), `|` and `_` that is a unit of the model, but not itself a token.
+        Units cannot hold a space, and models call it by several names. The token `separator` therefore stands
+        for the unit `space`; if that is None, for the unit of its own name; if there is none, for the one of
+        `<space>`, `▁` (U+2581), `|` and `_` that is a unit of the model, but not itself a token.
 
         Args:
             path: the file. n-grams of any order; those whose context the file lacks get it by back-off.
             tokens: what the model is over: the characters of a Charset, the names of the C classes in their
                 order, or the words of a Lexicon.
-            space: the unit that a token " " stands for; "<unk>" if the model has no spaces.
+            separator: the token that separates words, if there is one.
+            space: the unit that it stands for; "<unk>" if the model has none.
 
         Raises:
             ValueError: the file is not of this format, with its name and the number of the line; no symbol is
-                a unit of the model; `space` is no unit, or is needed to tell which unit is the space.
+                a unit of the model, or the model is over words and the tokens are not, or the other way
+                round; `space` is no unit, or is needed to tell which unit is the space.
             TypeError: tokens has the wrong type.
             OSError: the file cannot be read.
         """
         names = _names(tokens)
         ngrams = _read(path)
-        units = _units(path, names, ngrams.words, space)
+        _check_kind(path, tokens, names, ngrams.words)
+        units = _units(path, names, ngrams.words, separator, space)
         return cls(Automaton.from_native(ngrams.automaton(units)), ngrams.order, tokens)
 
     @property
@@ -90,6 +97,11 @@ class NGramModel:
     def num_symbols(self) -> int:
         """How many symbols the model reads: the C classes, or the words of the lexicon and one for others."""
         return self._num_symbols
+
+    @property
+    def blank(self) -> int | None:
+        """The blank of the charset that the model is over; None where that is not known."""
+        return None if isinstance(self._tokens, tuple) else self._tokens.blank
 
     @property
     def num_classes(self) -> int:
@@ -173,50 +185,93 @@ def _names(tokens: Charset | Sequence[str] | Lexicon) -> list[str | None]:
 
 def _read(path: _Path) -> _text.NGrams:
     reader = _text.ArpaReader()
-    try:
-        with open(path, "rb") as file:
-            is_compressed = file.peek(2)[:2] == b"\x1f\x8b"
-            stream = gzip.GzipFile(fileobj=file) if is_compressed else file
+    with open(path, "rb") as file:
+        start = file.peek(len(_KENLM_BINARY))
+        if start.startswith(_KENLM_BINARY):
+            raise ValueError(
+                f"from_arpa: path must be that of an ARPA file, and {path} is a binary file of KenLM"
+            )
+        stream = gzip.GzipFile(fileobj=file) if start.startswith(b"\x1f\x8b") else file
+        try:
             while chunk := stream.read(_CHUNK_BYTES):
                 reader.read(chunk)
             return reader.finish()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"from_arpa: {path}, behind line {reader.lines}: {error}") from None
-    except ValueError as error:
-        raise ValueError(f"from_arpa: {path}, {error}") from None
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"from_arpa: {path}, behind line {reader.lines}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"from_arpa: {path}, {error}") from None
 
 
-def _units(path: _Path, names: list[str | None], words: list[str], space: str | None) -> list[int]:
+def _units(
+    path: _Path, names: list[str | None], words: list[str], separator: str, space: str | None
+) -> list[int]:
     """The number of the unit that each symbol stands for."""
     numbers = {normalize("NFC", word): number for number, word in enumerate(words)}
     # A unit that is written in NFC comes before one that only becomes the same.
     numbers.update((word, number) for number, word in enumerate(words))
     for marker in _MARKERS:
         numbers.pop(marker, None)
-    if " " in names:
-        numbers[" "] = numbers[_space(path, names, numbers, space)]
+    if separator in names:
+        numbers[separator] = numbers[_space(path, names, numbers, separator, space)]
     elif space is not None:
-        raise ValueError(f"from_arpa: space is for tokens with a ' ', and it is {space!r}")
+        raise ValueError(
+            f"from_arpa: space must be None if no token is the separator {separator!r}, and it is {space!r}"
+        )
     unknown = numbers["<unk>"]
     units = [unknown if name is None else numbers.get(name, unknown) for name in names]
     if any(names) and all(unit == unknown for unit in units):
         raise ValueError(
             f"from_arpa: tokens must be units of the model, and {path} has none of them; its units are "
-            f"{', '.join(map(repr, words[:8]))}{' and others' if len(words) > 8 else ''}"
+            f"{_listed(words)}"
         )
     return units
 
 
-def _space(path: _Path, names: list[str | None], numbers: dict[str, int], space: str | None) -> str:
-    """The unit that a token " " stands for."""
+def _check_kind(
+    path: _Path, tokens: Charset | Sequence[str] | Lexicon, names: list[str | None], words: list[str]
+) -> None:
+    """Checks that symbols and units are of one kind.
+
+    That some of them are the same does not say so: a model over words has units like "a" too.
+    """
+    units = [normalize("NFC", word) for word in words if word not in (*_SPACES, *_MARKERS, "<unk>")]
+    symbols = [name for name in names if name and name not in _MARKERS]
+    if not isinstance(tokens, Lexicon) and _are_words(units, symbols):
+        raise ValueError(
+            f"from_arpa: tokens must be a Lexicon for a model over words, and most units of {path} are "
+            f"longer than a character and no tokens: {_listed(units)}"
+        )
+    if _are_words(symbols, units) and not _are_words(units, ()):
+        raise ValueError(
+            "from_arpa: tokens must be characters for a model over characters, and most of them are longer "
+            f"and no units of {path}: {_listed(symbols)}"
+        )
+
+
+def _are_words(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether most of the names have several characters, and are not among the others."""
+    known = set(others)
+    return 2 * sum(len(name) > 1 and name not in known for name in names) > len(names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(map(repr, names[:8]))}{' and others' if len(names) > 8 else ''}"
+
+
+def _space(
+    path: _Path, names: list[str | None], numbers: dict[str, int], separator: str, space: str | None
+) -> str:
+    """The unit that the separator stands for."""
     if space is not None:
         if space not in numbers:
             raise ValueError(f"from_arpa: space must be a unit of the model, and {path} has no {space!r}")
         return space
+    if separator in numbers:
+        return separator
     found = [unit for unit in _SPACES if unit in numbers and unit not in names]
     if len(found) != 1:
         raise ValueError(
-            f"from_arpa: space must say which unit of {path} a token ' ' stands for ('<unk>' if none does): "
-            f"of {', '.join(_SPACES)} it has {' and '.join(found) or 'none'} that is no token itself"
+            f"from_arpa: space must say which unit of {path} the token {separator!r} stands for ('<unk>' if "
+            f"none): of {', '.join(_SPACES)} it has {' and '.join(found) or 'none'} that is no token itself"
         )
     return found[0]

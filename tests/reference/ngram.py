@@ -81,7 +81,7 @@ def back_off_models(draw, for_kenlm=False):
             if not for_kenlm or ngram[:-1] in ngrams:
                 ngrams[ngram] = weights(length, ngram[-1])
     if for_kenlm:
-        others = (f"{number}" for number in range(40))
+        others = map(chr, range(0x4E00, 0x4E00 + 40))
         ngrams.update(((word,) * length, (-1.0, 0.0)) for word in others for length in range(1, order + 1))
     return BackOffModel(order, ngrams)
 

@@ -34,7 +34,8 @@ struct Problem {
   int64_t frames;
   int classes;
   std::vector<int64_t> lengths;  // (N,)
-  int64_t beam, nbest = 1;
+  int64_t beam;
+  int64_t nbest = beam;
   int blank = 0;
   bool normalize = true;
   int64_t most_tokens = std::numeric_limits<int64_t>::max();
@@ -254,6 +255,58 @@ std::function<void()> run_of(const Problem& problem) {
 
 // ---- Cases ----
 
+// One sample with these probabilities, which need not add up to 1, by frame and class.
+Problem of_rows(const std::vector<std::vector<double>>& rows, int64_t beam) {
+  const auto frames = int64_t(rows.size()), classes = int64_t(rows[0].size());
+  Problem problem{.frames = frames, .classes = int(classes), .lengths = {frames}, .beam = beam};
+  for (int64_t t = 0; t < frames; ++t)
+    for (int64_t c = 0; c < classes; ++c) problem.changes.push_back({t, 0, c, std::log(rows[t][c])});
+  return problem;
+}
+
+// Some classes equally probable, and the others not at all.
+std::vector<double> even_row(int classes, int first, int count) {
+  std::vector<double> row(classes);
+  std::fill_n(row.begin() + first, count, 1);
+  return row;
+}
+
+// So many prefixes, equally probable, end in class 1, half in the label and half in a blank: class 1 then
+// continues them with half their probability alone. They are extended by all of so many other tokens, equally
+// probable, which fills the beam; no extension that enters comes later in the search than the last of these.
+Problem of_last_to_enter(int prefixes, int tokens) {
+  const int classes = 2 + tokens + prefixes;
+  return of_rows({even_row(classes, 2 + tokens, prefixes), even_row(classes, 1, 1), even_row(classes, 0, 2),
+                  even_row(classes, 1, 1 + tokens)},
+                 prefixes * tokens);
+}
+
+// 20 times 15 prefixes, of which none stays: each is extended by one more token.
+Problem of_all_extended() {
+  constexpr int kClasses = 37;
+  return of_rows({even_row(kClasses, 1, 20), even_row(kClasses, 21, 15), even_row(kClasses, 36, 1)}, 300);
+}
+
+// In the second frame, class 2 extends the prefix to a probability of 0.2546, a little more than the 0.245
+// with which it stays; but the orders of its factors, 0.7071 and 0.36, add up to less than that of 0.245.
+Problem of_orders_that_add_up_to_less() {
+  return of_rows({{0.2, 0.7071, 0.05, 0.0429}, {0.3, 0.0465, 0.36, 0.2935}}, 1);
+}
+
+// 256 tokens a time are offered, and dropped when one more than 512 are held: here 256, 256, 2, 256.
+Problem with_a_gap() {
+  Problem problem{.frames = 1,
+                  .classes = 1024,
+                  .lengths = {1},
+                  .beam = 256,
+                  .nbest = 5,
+                  .blank = 600,
+                  .rows = RowKind::kAscending};
+  for (int c = 514; c < 768; ++c)
+    if (c != problem.blank) problem.changes.push_back({0, 0, c, -kInfinity});
+  return problem;
+}
+
 Problem random_problem(unsigned seed) {
   driver::Random random(seed);
   const auto flip = [&] { return random.up_to(1) == 1; };
@@ -261,11 +314,11 @@ Problem random_problem(unsigned seed) {
   for (int left = 1 + random.up_to(2); left > 0; --left)
     problem.lengths.push_back(random.up_to(int(problem.frames)));
   problem.beam = 1 + random.up_to(flip() ? 5 : 40);
-  problem.nbest = 1 + random.up_to(int(std::min<int64_t>(problem.beam, 4)) - 1);
+  problem.nbest = 1 + random.up_to(int(problem.beam) - 1);
   problem.blank = random.up_to(problem.classes - 1);
   problem.normalize = flip();
   if (flip()) problem.most_tokens = 1 + random.up_to(20);
-  if (flip()) problem.token_min_logp = random.weight(-8, -3);
+  if (flip()) problem.token_min_logp = random.weight(-6, -1);
   if (flip()) problem.beam_threshold = random.weight(1, 9);
   if (flip()) {
     problem.fused.lm = LanguageModel(random.up_to(2));
@@ -288,51 +341,51 @@ std::vector<driver::Case> cases() {
   using enum RowKind;
   const std::vector<int64_t> two = {5, 4};
 
-  add("1 class", run_of<float>({.frames = 3, .classes = 1, .lengths = {3, 0}, .beam = 3, .nbest = 3}));
-  add("2 classes",
-      run_of<double>({.frames = 6, .classes = 2, .lengths = {6, 0, 4}, .beam = 4, .nbest = 4, .blank = 1}));
-  add("9 classes", run_of<Half>({.frames = 5, .classes = 9, .lengths = two, .beam = 5, .nbest = 5}));
+  add("1 class", run_of<float>({.frames = 3, .classes = 1, .lengths = {3, 0}, .beam = 3}));
+  add("2 classes", run_of<double>({.frames = 6, .classes = 2, .lengths = {6, 0, 4}, .beam = 4, .blank = 1}));
+  add("9 classes", run_of<Half>({.frames = 5, .classes = 9, .lengths = two, .beam = 5}));
   add("40 classes", run_of<BFloat16>({.frames = 5, .classes = 40, .lengths = two, .beam = 5, .blank = 39}));
   add("no frames", run_of<float>({.frames = 0, .classes = 4, .lengths = {0, 0}, .beam = 3, .nbest = 2}));
   add("no samples", run_of<float>({.frames = 3, .classes = 4, .lengths = {}, .beam = 3}));
-  add("impossible lengths",
-      run_of<float>({.frames = 4, .classes = 5, .lengths = {5, -1, 4}, .beam = 3, .nbest = 3}));
+  add("impossible lengths", run_of<float>({.frames = 4, .classes = 5, .lengths = {5, -1, 4}, .beam = 3}));
   add("fewer texts than are wanted",
-      run_of<double>({.frames = 2, .classes = 3, .lengths = {2, 1}, .beam = 20, .nbest = 20}));
+      run_of<double>({.frames = 2, .classes = 3, .lengths = {2, 1}, .beam = 20}));
 
   add("a beam of 1", run_of<float>({.frames = 9, .classes = 7, .lengths = {9, 8}, .beam = 1}));
-  add("a beam of 2", run_of<float>({.frames = 9, .classes = 7, .lengths = {9, 8}, .beam = 2, .nbest = 2}));
+  add("a beam of 2", run_of<float>({.frames = 9, .classes = 7, .lengths = {9, 8}, .beam = 2}));
   add("prefixes that come back",
-      run_of<double>({.frames = 24, .classes = 3, .lengths = {24}, .beam = 6, .nbest = 6, .scale = 1}));
-  add("a beam of 16",
-      run_of<float>({.frames = 9, .classes = 30, .lengths = {9, 0, 7}, .beam = 16, .nbest = 5}));
-  add("a beam of 64",
-      run_of<double>({.frames = 5, .classes = 70, .lengths = two, .beam = 64, .nbest = 64, .blank = 7}));
+      run_of<double>({.frames = 24, .classes = 3, .lengths = {24}, .beam = 6, .scale = 1}));
+  add("a beam of 16", run_of<float>({.frames = 9, .classes = 30, .lengths = {9, 0, 7}, .beam = 16}));
+  add("a beam of 64", run_of<double>({.frames = 5, .classes = 70, .lengths = two, .beam = 64, .blank = 7}));
   add("a beam of 65", run_of<float>({.frames = 5, .classes = 20, .lengths = two, .beam = 65}));
   add("a beam of 200",
       run_of<float>({.frames = 3, .classes = 300, .lengths = {3}, .beam = 200, .layout = kPart}));
   // One token more is listed: as many as a block has threads, and one more than that.
-  add("a beam of 255", run_of<Half>({.frames = 2, .classes = 300, .lengths = {2}, .beam = 255}));
+  add("a beam of 255", run_of<Half>({.frames = 2, .classes = 300, .lengths = {2}, .beam = 255, .nbest = 3}));
   add("a beam of 256", run_of<float>({.frames = 2, .classes = 300, .lengths = {2}, .beam = 256}));
   add("a beam of 512", run_of<float>({.frames = 3, .classes = 60, .lengths = {3}, .beam = 512}));
-  add("a beam of 1024",
-      run_of<double>({.frames = 3, .classes = 40, .lengths = {3}, .beam = 1024, .nbest = 1024}));
+  add("a beam of 1024", run_of<double>({.frames = 2, .classes = 40, .lengths = {2}, .beam = 1024}));
+
+  add("all prefixes are extended", run_of<float>(of_all_extended()));
+  add("orders that add up to less", run_of<float>(of_orders_that_add_up_to_less()));
+  add("the last extension that may enter", run_of<float>(of_last_to_enter(1, 2)));
+  add("the last extension that may enter in a later round", run_of<float>(of_last_to_enter(20, 16)));
 
   add("batch first",
       run_of<float>({.frames = 5, .classes = 70, .lengths = two, .beam = 10, .layout = kBatchFirst}));
   add("class stride",
       run_of<Half>({.frames = 5, .classes = 30, .lengths = two, .beam = 6, .layout = kClassStride}));
-  add("part", run_of<BFloat16>({.frames = 5, .classes = 30, .lengths = two, .beam = 6, .layout = kPart}));
+  add("part",
+      run_of<BFloat16>({.frames = 5, .classes = 30, .lengths = two, .beam = 6, .nbest = 2, .layout = kPart}));
   add("log_probs",
       run_of<float>({.frames = 6,
                      .classes = 20,
                      .lengths = {6, 5, 6},
                      .beam = 10,
-                     .nbest = 4,
                      .normalize = false,
                      .changes = {{kAll, 0, 2, 3.5}, {2, 1, 3, 40}, {2, 2, 4, double(1 << 26) / 6}}}));
   add("probabilities beyond those of numbers",
-      run_of<float>({.frames = 6, .classes = 20, .lengths = {6, 5}, .beam = 10, .nbest = 4, .scale = 300}));
+      run_of<float>({.frames = 6, .classes = 20, .lengths = {6, 5}, .beam = 10, .scale = 300}));
 
   // Where the best come last, what is offered is sorted again and again.
   add("ascending rows",
@@ -341,26 +394,25 @@ std::vector<driver::Case> cases() {
   // As many tokens as a block can ever hold.
   add("ascending rows and a beam of 1024",
       run_of<double>({.frames = 1, .classes = 2100, .lengths = {1}, .beam = 1024, .rows = kAscending}));
-  add("descending rows",
-      run_of<Half>(
-          {.frames = 2, .classes = 700, .lengths = {2}, .beam = 100, .blank = 699, .rows = kDescending}));
-  add("even rows",
-      run_of<float>({.frames = 6, .classes = 9, .lengths = {6, 5}, .beam = 20, .nbest = 20, .rows = kEven}));
-  add("even rows of 2048 classes", run_of<float>({.frames = 3,
-                                                  .classes = 2048,
-                                                  .lengths = {3, 2},
-                                                  .beam = 70,
-                                                  .nbest = 70,
-                                                  .blank = 1000,
-                                                  .rows = kEven}));
+  add("ascending rows with a gap", run_of<float>(with_a_gap()));
+  add("descending rows", run_of<Half>({.frames = 2,
+                                       .classes = 700,
+                                       .lengths = {2},
+                                       .beam = 100,
+                                       .nbest = 3,
+                                       .blank = 699,
+                                       .rows = kDescending}));
+  add("even rows", run_of<float>({.frames = 6, .classes = 9, .lengths = {6, 5}, .beam = 20, .rows = kEven}));
+  add("even rows of 2048 classes",
+      run_of<float>(
+          {.frames = 3, .classes = 2048, .lengths = {3, 2}, .beam = 70, .blank = 1000, .rows = kEven}));
   add("even rows and a beam of 300",
-      run_of<Half>({.frames = 3, .classes = 40, .lengths = {3}, .beam = 300, .nbest = 300, .rows = kEven}));
+      run_of<Half>({.frames = 3, .classes = 40, .lengths = {3}, .beam = 300, .rows = kEven}));
 
   add("masked classes", run_of<float>({.frames = 5,
                                        .classes = 8,
                                        .lengths = {5, 5, 5, 5, 4, 5},
                                        .beam = 12,
-                                       .nbest = 6,
                                        .changes = {{kAll, kAll, 5, -kInfinity},
                                                    {3, 1, 0, -kInfinity},
                                                    {kAll, 2, 0, -kInfinity},
@@ -376,53 +428,39 @@ std::vector<driver::Case> cases() {
                      .nbest = 2,
                      .changes = {{4, 0, 6, kNaN}, {0, 1, 4, kInfinity}, {2, 2, 0, kNaN}}}));
   add("the best token alone",
-      run_of<float>(
-          {.frames = 6, .classes = 30, .lengths = {6, 5}, .beam = 10, .nbest = 3, .most_tokens = 1}));
-  add("the best 3 tokens", run_of<Half>({.frames = 6,
-                                         .classes = 12,
-                                         .lengths = {6, 5},
-                                         .beam = 10,
-                                         .nbest = 3,
-                                         .most_tokens = 3,
-                                         .rows = kEven}));
+      run_of<float>({.frames = 6, .classes = 30, .lengths = {6, 5}, .beam = 10, .most_tokens = 1}));
+  add("the best 3 tokens",
+      run_of<Half>(
+          {.frames = 6, .classes = 12, .lengths = {6, 5}, .beam = 10, .most_tokens = 3, .rows = kEven}));
   add("probable tokens",
-      run_of<float>(
-          {.frames = 6, .classes = 30, .lengths = {6, 5}, .beam = 30, .nbest = 3, .token_min_logp = -2.5}));
+      run_of<float>({.frames = 6, .classes = 30, .lengths = {6, 5}, .beam = 30, .token_min_logp = -2}));
   for (const double threshold : {0.0, 0.5, 4.0})
     add("a threshold of " + std::to_string(threshold).substr(0, 3),
-        run_of<float>({.frames = 6,
-                       .classes = 30,
-                       .lengths = {6, 5, 6},
-                       .beam = 30,
-                       .nbest = 5,
-                       .beam_threshold = threshold}));
+        run_of<float>(
+            {.frames = 6, .classes = 30, .lengths = {6, 5, 6}, .beam = 30, .beam_threshold = threshold}));
 
   add("language model", run_of<float>({.frames = 6,
                                        .classes = 40,
                                        .lengths = {6, 0, 5},
                                        .beam = 20,
-                                       .nbest = 5,
                                        .fused = {.lm = LanguageModel::kOverTokens}}));
   add("language model over listed tokens",
       run_of<double>({.frames = 5,
                       .classes = 300,
                       .lengths = {5},
                       .beam = 64,
-                      .nbest = 10,
                       .most_tokens = 7,
                       .fused = {.lm = LanguageModel::kOverTokens, .hotwords = true}}));
   add("strict lexicon", run_of<float>({.frames = 9,
                                        .classes = 10,
                                        .lengths = {9, 8},
                                        .beam = 20,
-                                       .nbest = 5,
                                        .fused = {.lexicons = {-kInfinity, -kInfinity}},
                                        .scale = 1}));
   add("lexicons and none", run_of<double>({.frames = 7,
                                            .classes = 10,
                                            .lengths = {7, 6, 7, 5},
                                            .beam = 20,
-                                           .nbest = 20,
                                            .blank = 9,
                                            .fused = {.lexicons = {-kInfinity, -1, std::nullopt, 0.5}},
                                            .scale = 1}));
@@ -431,21 +469,16 @@ std::vector<driver::Case> cases() {
                      .classes = 8,
                      .lengths = {9, 8, 7},
                      .beam = 20,
-                     .nbest = 5,
                      .fused = {.lm = LanguageModel::kOverWords, .lexicons = {-kInfinity, -1, std::nullopt}},
                      .scale = 1}));
-  add("hot words", run_of<float>({.frames = 7,
-                                  .classes = 10,
-                                  .lengths = {7, 6},
-                                  .beam = 20,
-                                  .nbest = 5,
-                                  .fused = {.hotwords = true}}));
+  add("hot words",
+      run_of<float>(
+          {.frames = 7, .classes = 10, .lengths = {7, 6}, .beam = 20, .fused = {.hotwords = true}}));
   add("everything at once and a beam of 257",
       run_of<double>({.frames = 3,
                       .classes = 30,
                       .lengths = {3, 3, 2},
                       .beam = 257,
-                      .nbest = 20,
                       .beam_threshold = 9,
                       .fused = {.lm = LanguageModel::kOverTokens,
                                 .lexicons = {-kInfinity, -1, std::nullopt},
@@ -455,14 +488,12 @@ std::vector<driver::Case> cases() {
                                                        .classes = 600,
                                                        .lengths = {4, 3},
                                                        .beam = 40,
-                                                       .nbest = 40,
                                                        .fused = {.lm = LanguageModel::kOverTokens},
                                                        .rows = kEven}));
   add("ascending rows and hot words", run_of<double>({.frames = 2,
                                                       .classes = 600,
                                                       .lengths = {2},
                                                       .beam = 70,
-                                                      .nbest = 5,
                                                       .fused = {.hotwords = true},
                                                       .rows = kAscending}));
 

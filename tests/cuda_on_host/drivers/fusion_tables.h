@@ -84,7 +84,7 @@ class FusionTables {
       : fused_(fused), classes_(classes), separator_((blank + 1) % classes), random_(seed) {
     lm_symbols_ = fused.lm == LanguageModel::kOverWords ? kWords + 1 : classes;
     lm_ = random_automaton(&random_, lm_symbols_, 0);
-    hotwords_ = random_automaton(&random_, classes, 1);
+    hotwords_ = random_automaton(&random_, classes, 3);
     lm_start_ = random_.up_to(int(lm_.states.size()) - 1);
     for (int64_t n = 0; n < samples; ++n) starts_.push_back(random_.up_to(int(hotwords_.states.size()) - 1));
     const std::vector<plain::Text> words = random_words(blank);
