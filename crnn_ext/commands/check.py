@@ -79,7 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
             decode=arguments.images,
             workers=arguments.workers,
         )
-    except (CheckpointError, DataError, ImportError, ValueError, OSError) as error:
+    except OSError as error:
+        return failure(f"{error.filename}: {error.strerror}")
+    except (CheckpointError, DataError, ImportError, ValueError) as error:
         return failure(str(error))
     for line in _lines(report, type(network).__name__, None if arguments.all else _NAMES):
         print(printable(line))
@@ -117,7 +119,7 @@ def _lines(report: "Report", network: str, most_names: int | None) -> Iterator[s
         yield f"{len(report.recomposed)} labels not in NFC, to which they are brought"
         yield from _some(report.recomposed, most_names)
     if report.unknown:
-        yield f"{len(report.unknown)} different characters outside the charset"
+        yield f"{len(report.unknown)} different characters are outside the charset"
         yield from _some(
             [f"{named(character)}: {count}, first in {name}" for character, count, name in report.unknown],
             most_names,

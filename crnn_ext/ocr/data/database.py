@@ -23,6 +23,8 @@ except ImportError as error:
         name=error.name,
     ) from error
 
+DatabaseError = lmdb.Error
+
 _COUNT = b"num-samples"
 
 # A database of this many bytes may be written at first. It doubles whenever it is full.
@@ -45,7 +47,7 @@ class DatabaseLines(LineSource):
         for folder in folders:
             try:
                 _add_lines(items, folder, os.path.relpath(folder, path))
-            except lmdb.Error as error:
+            except DatabaseError as error:
                 raise DataError(f"{folder}: {error}") from error
         super().__init__(path, items)
         self._databases: dict[Path, lmdb.Environment] = {}
@@ -62,7 +64,7 @@ class DatabaseLines(LineSource):
                 self._databases[folder] = _opened(folder)
             with self._databases[folder].begin() as transaction:
                 value = transaction.get(key)
-        except (DataError, lmdb.Error) as error:
+        except (DataError, DatabaseError) as error:
             raise ImageError(f"it cannot be read from the database: {error}") from error
         if value is None:
             raise ImageError("it is no longer in the database")
@@ -118,7 +120,7 @@ def _opened(folder: Path) -> lmdb.Environment:
 
     Raises:
         DataError: it is cut short, which LMDB itself would find out by a crash.
-        lmdb.Error: it cannot be opened.
+        DatabaseError: it cannot be opened.
     """
     try:
         file = os.stat(folder / "data.mdb")
@@ -137,7 +139,8 @@ def _opened(folder: Path) -> lmdb.Environment:
 class DatabaseWriter:
     """Writes a new database into an existing folder, in a map of memory that grows with it.
 
-    A context manager; `close` makes it a database that `DatabaseLines` and other toolkits can read.
+    A context manager; `close` makes it a database that `DatabaseLines` and other toolkits can read. Its
+    methods raise DatabaseError if the disk is full or refuses otherwise.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -146,11 +149,7 @@ class DatabaseWriter:
         self._environment = lmdb.open(str(folder), map_size=_FIRST_MAP_SIZE, lock=False, sync=False)
 
     def append(self, lines: Iterable[tuple[str, str, bytes]]) -> None:
-        """Adds lines: the name, the label and the bytes of the image of each.
-
-        Raises:
-            DataError: the disk is full or refuses otherwise.
-        """
+        """Adds lines: the name, the label and the bytes of the image of each."""
         values = {}
         for name, label, image in lines:
             self.count += 1
@@ -160,11 +159,7 @@ class DatabaseWriter:
         self._write(values)
 
     def close(self) -> None:
-        """Completes the database on the disk.
-
-        Raises:
-            DataError: as `append`.
-        """
+        """Completes the database on the disk."""
         self._write({_COUNT: str(self.count).encode()})
         self._environment.sync(True)
 
@@ -175,11 +170,8 @@ class DatabaseWriter:
         self._environment.close()
 
     def _write(self, values: dict[bytes, bytes]) -> None:
-        try:
-            while not self._written(values):
-                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
-        except lmdb.Error as error:
-            raise DataError(f"{self._environment.path()}: {error}") from error
+        while not self._written(values):
+            self._environment.set_mapsize(2 * self._environment.info()["map_size"])
 
     def _written(self, values: dict[bytes, bytes]) -> bool:
         """Writes all of the values; if they do not fit into the map, none, and False is returned."""

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from crnn_ext.ocr.images import ImageError, read_image
 
-from .database import DatabaseWriter
+from .database import DatabaseError, DatabaseWriter
 from .lines import DataError, LineSource, Problem
 from .parallel import map_lines
 
@@ -69,6 +69,8 @@ def pack_lines(
             unfinished.rename(folder)
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}") from error
+    except DatabaseError as error:
+        raise DataError(f"{folder}: it cannot be written; the disk may be full: {error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return Packed(writer.count, skipped)
@@ -98,5 +100,9 @@ def _image(encoding: Encoding | None, source: LineSource, index: int) -> bytes |
     if encoding is None:
         return encoded
     file = io.BytesIO()
-    image.save(file, encoding, quality=_JPEG_QUALITY)
+    try:
+        image.save(file, encoding, quality=_JPEG_QUALITY)
+    except OSError:  # Pillow does not say why
+        size = f"{image.width} x {image.height}"
+        return Problem(source.names[index], "image not encoded", f"{encoding} cannot hold {size} pixels")
     return file.getvalue()

@@ -55,8 +55,7 @@ class FileLines(LineSource):
 
     def file(self, index: int) -> Path:
         """The image file of a line."""
-        image: Path = self._images[index]
-        return image
+        return Path(self._images[index])
 
 
 def _open_file(path: Path) -> LineSource:
@@ -159,11 +158,11 @@ def _listed(path: Path, folder: Path, entries: Iterable[tuple[str, str | bytes]]
     labels: dict[str, str | bytes] = {}
     for listed, label in entries:
         name = os.path.normpath(listed)
-        image = folder / name
+        image = os.path.join(folder, name)
         if name in labels:
             other = "the same" if labels[name] == label else "another"
             items.skip(name, "duplicate path", f"listed before with {other} label")
-        elif image.name in files_of(image.parent):
+        elif os.path.basename(image) in files_of(os.path.dirname(image)):
             items.add(name, label, image)
         else:
             items.skip(name, "missing image", f"no file {image}")
@@ -171,7 +170,7 @@ def _listed(path: Path, folder: Path, entries: Iterable[tuple[str, str | bytes]]
     return _lines(path, items)
 
 
-def _files_of(folder: Path) -> frozenset[str]:
+def _files_of(folder: str) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if not entry.is_dir())
@@ -219,7 +218,7 @@ def _add_pair(items: Items, root: Path, label: Path, images: list[Path]) -> None
             items.skip(name, "unreadable label", str(error.strerror))
             return
         text = text.removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").removesuffix(b"\r")
-        items.add(os.path.relpath(images[0], root), text, images[0])
+        items.add(os.path.relpath(images[0], root), text, str(images[0]))
 
 
 def _lines(path: Path, items: Items) -> LineSource:
