@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lines_on_disk import labels_folder
 from reference.ngram import estimated
 
 from crnn_ext.text import Charset
@@ -17,6 +18,7 @@ PAGES = [
     "README.md",
     "docs/alignment.md",
     "docs/beam_search.md",
+    "docs/data.md",
     "docs/language_models.md",
     "docs/migrating.md",
 ]
@@ -52,6 +54,7 @@ def logits_of(classes):
 def files(tmp_path, monkeypatch):
     """What the blocks open, in the current folder."""
     monkeypatch.chdir(tmp_path)
+    labels_folder(Path("lines"), {f"{number}.png": text for number, text in enumerate(TEXTS)})
     Path("tokens.txt").write_text("".join(f"{token}\n" for token in ["-", "|", *LETTERS]))
     Path("lexicon.txt").write_text("".join(f"{word} {' '.join(word)} |\n" for word in WORDS))
     Path("words.arpa").write_text(estimated(2, [text.split() for text in TEXTS]).arpa())
