@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from lines import ListOfLines
+from lines_on_disk import labels_folder
 from random_network import random_checkpoint
 from reference.ngram import estimated
 
@@ -21,6 +22,7 @@ PAGES = [
     "docs/alignment.md",
     "docs/beam_search.md",
     "docs/confidence.md",
+    "docs/data.md",
     "docs/language_models.md",
     "docs/metrics.md",
     "docs/migrating.md",
@@ -57,6 +59,7 @@ def logits_of(classes):
 def files(tmp_path, monkeypatch):
     """What the blocks open, in the current folder."""
     monkeypatch.chdir(tmp_path)
+    labels_folder(Path("lines"), {f"{number}.png": text for number, text in enumerate(TEXTS)})
     Path("tokens.txt").write_text("".join(f"{token}\n" for token in ["-", "|", *LETTERS]))
     Path("lexicon.txt").write_text("".join(f"{word} {' '.join(word)} |\n" for word in WORDS))
     Path("words.arpa").write_text(estimated(2, [text.split() for text in TEXTS]).arpa())

@@ -106,8 +106,7 @@ def _check_has_pixels(image: Image.Image) -> None:
 
 def _flatten(image: Image.Image, mode: Mode | None) -> Image.Image:
     _check_has_pixels(image)
-    is_grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
-    kept = mode or ("L" if is_grey else "RGB")
+    kept = mode or ("L" if Image.getmodebase(image.mode) == "L" else "RGB")
     if image.mode.startswith("I"):
         # Mode "I" has room for 32 bits, but holds 16 where it comes from a PNG file.
         values = np.asarray(image)

@@ -1,7 +1,6 @@
 """Data sets of text lines: reading them from every layout in use, checking them, batches of them.
 
-Needs the optional dependencies of `crnn_ext[ocr]`; LMDB, `check_lines` and `pack_lines` those of
-`crnn_ext[train]`.
+Needs the optional dependencies of `crnn_ext[ocr]`; LMDB, and with it `pack`, those of `crnn_ext[train]`.
 """
 
 from .batches import Batch, LineDataset, Sample, WidthBuckets, collate

@@ -21,7 +21,7 @@ try:
     import regex
 except ImportError as error:
     raise ImportError(
-        f"checking data needs {error.name}, which is not installed: install crnn_ext with its extra [train]",
+        f"checking data needs {error.name}, which is not installed: install crnn_ext with its extra [ocr]",
         name=error.name,
     ) from error
 

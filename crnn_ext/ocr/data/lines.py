@@ -85,7 +85,7 @@ class LineSource(ABC):
 
     Attributes:
         path: of the data set.
-        names: of the lines, distinct.
+        names: of the lines, as the data set calls them.
         labels: of the lines, in NFC, never empty, without tabs, line breaks and other control characters.
         recomposed: indices of the lines whose labels were not in NFC before.
         skipped: the items of the data set that are no lines, with the reason for each.
