@@ -237,7 +237,7 @@ def test_without_the_extra(tmp_path):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
-        "crnn-ext: checking data needs regex, which is not installed: install crnn_ext with its extra [ocr]\n"
+        "crnn-ext: crnn_ext.ocr needs regex, which is not installed: install crnn_ext with its extra [ocr]\n"
     )
 
 

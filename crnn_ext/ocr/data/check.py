@@ -11,21 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from crnn_ext.ocr.graphemes import graphemes
 from crnn_ext.ocr.preprocessing import MAX_COLUMNS, Preprocessing
 from crnn_ext.text import Charset
 
 from .lines import LineSource, Problem
 from .measure import Measured, measure_lines
-
-try:
-    import regex
-except ImportError as error:
-    raise ImportError(
-        f"checking data needs {error.name}, which is not installed: install crnn_ext with its extra [ocr]",
-        name=error.name,
-    ) from error
-
-_GRAPHEME_CLUSTER = regex.compile(r"\X")
 
 
 class Spread(NamedTuple):
@@ -124,7 +115,7 @@ def check_lines(
         unknown=_unknown_characters(source, charset),
         recomposed=[source.names[index] for index in source.recomposed],
         characters=Counter(chain.from_iterable(source.labels)),
-        clusters=Counter(chain.from_iterable(map(_GRAPHEME_CLUSTER.findall, source.labels))),
+        clusters=Counter(chain.from_iterable(map(graphemes, source.labels))),
         spreads={
             name: spread(values)
             for name, values in (
