@@ -68,7 +68,7 @@ class Touch:
 
 
 def test_a_process_that_is_killed():
-    with pytest.raises(DataError, match="numbers: a process was killed while it read lines, after line 32;"):
+    with pytest.raises(DataError, match=r"numbers: a process was killed .* from line (0|16|32) on; memory"):
         list(map_lines(killed, Numbers(200), "", 2))
 
 

@@ -3,8 +3,10 @@
 import io
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import lmdb
@@ -195,12 +197,21 @@ def test_a_full_disk(tmp_path, output):
     assert os.listdir(output.parent) == []
 
 
-def test_an_interruption_leaves_nothing(folder, output, monkeypatch):
-    monkeypatch.setattr(
-        "crnn_ext.ocr.data.pack.read_image", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+def test_an_interruption_leaves_nothing(folder, output):
+    """Ctrl-C reaches all processes of a group."""
+    for number in range(5, 400):
+        write(folder / f"{number}.png", picture(1000, 100, seed=number))
+    write(folder / "labels.txt", "".join(f"{number}.png\ttext\n" for number in range(400)))
+    arguments = [*("pack", folder, "-o", output), *("--workers", "2", "--encode", "png")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crnn_ext", *arguments], stderr=subprocess.PIPE, start_new_session=True
     )
-    with pytest.raises(KeyboardInterrupt):
-        pack_lines([open_lines(folder)], output, workers=1)
+    while not any(path.stat().st_size > 1 << 20 for path in output.parent.glob("packed.*.tmp/data.mdb")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, b"")
     assert os.listdir(output.parent) == []
 
 

@@ -1,6 +1,7 @@
 """Does something for each line of a data set, in several processes, with a progress bar."""
 
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -58,28 +59,25 @@ def map_lines(
 def _in_processes(
     function: Callable[[range], list[Result]], source: LineSource, workers: int
 ) -> Iterator[Result]:
-    waiting: deque[tuple[range, Future[list[Result]]]] = deque()
+    waiting: deque[Future[list[Result]]] = deque()
+    done = 0
     executor = ProcessPoolExecutor(workers, initializer=_remember, initargs=(source,))
     try:
         for first in range(0, len(source), _CHUNK):
-            chunk = range(first, min(first + _CHUNK, len(source)))
-            waiting.append((chunk, executor.submit(function, chunk)))
+            waiting.append(executor.submit(function, range(first, min(first + _CHUNK, len(source)))))
             if len(waiting) == 2 * workers:
-                yield from _result(source, *waiting.popleft())
+                yield from waiting.popleft().result()
+                done += _CHUNK
         while waiting:
-            yield from _result(source, *waiting.popleft())
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _result(source: LineSource, chunk: range, future: "Future[list[Result]]") -> list[Result]:
-    try:
-        return future.result()
+            yield from waiting.popleft().result()
+            done += _CHUNK
     except BrokenProcessPool as error:
         raise DataError(
-            f"{source.path}: a process was killed while it read lines, after {source.names[chunk.start]}; "
+            f"{source.path}: a process was killed while it read the lines from {source.names[done]} on; "
             "memory may be short"
         ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 # The source that the lines of a process are of.
@@ -89,6 +87,8 @@ _source: LineSource
 def _remember(source: LineSource) -> None:
     global _source
     _source = source
+    # Ctrl-C reaches all processes of a terminal; the one that started these ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _chunk(function: Callable[[LineSource, int], Result], chunk: range) -> list[Result]:
