@@ -110,10 +110,10 @@ class _RecognitionNetwork(nn.Module):
         if live is None:
             logits: Tensor = self.rnn(frames)
             return logits
-        live_frames = live.mask.squeeze(1).permute(2, 0, 1)  # (T, N, 1)
-        for lstm in self.rnn:
-            frames = lstm(frames, live_frames)
-        return frames
+        live_frames = live.mask[:, 0, 0].T.contiguous().unsqueeze(2)  # (T, N, 1)
+        lower, upper = self.rnn
+        logits = upper(lower(frames, live_frames), live_frames)
+        return logits
 
     def output_lengths(self, widths: Tensor | Sequence[int] | int) -> Tensor:
         """How many frames T the network makes of images of these widths.
