@@ -42,29 +42,35 @@ def read(layers: Iterable[nn.Module], maps: Tensor, live: Live | None) -> tuple[
     """Passes maps through layers in order, and says which columns are live behind them.
 
     Without `live`, all are. With it, each layer sees of an image its live columns, padded as if it were
-    alone: padding is 0 in `maps`, and again after every activation, one of which follows each convolution.
-    To a layer that pads, but for max pooling, 0 is its own padding.
+    alone: padding is 0 in `maps`, and again after every pooling and every activation, one of which follows
+    each convolution. 0 is what layers pad with themselves, but for max pooling.
     """
     for layer in layers:
         if live is None:
             maps = layer(maps)
-        elif isinstance(layer, ResidualBlock):
-            maps = layer(maps, live)
-            live = _live_after(layer, maps, live)
-        elif isinstance(layer, nn.BatchNorm2d) and layer.training:
-            maps = live_batch_norm(layer, maps, live)
-        elif isinstance(layer, nn.ReLU | nn.LeakyReLU):
-            # Before the activation, whose result the backward pass reads. In place, as the activation itself.
-            maps = layer(maps.mul_(live.mask))
-        elif isinstance(layer, nn.MaxPool2d):
-            # Its padding is -inf. The lowest value does as well, and stays finite.
-            lowest = maps.detach().amin((1, 2, 3), keepdim=True)
-            maps = layer(maps + (1 - live.mask) * lowest)
-            live = _live_after(layer, maps, live)
-            maps = maps.mul_(live.mask)
         else:
-            maps = layer(maps)
-            live = _live_after(layer, maps, live)
+            maps, live = _read_live(layer, maps, live)
+    return maps, live
+
+
+def _read_live(layer: nn.Module, maps: Tensor, live: Live) -> tuple[Tensor, Live]:
+    """Passes maps through one layer of `read`."""
+    if isinstance(layer, nn.MaxPool2d) and _along_width(layer.padding):
+        # It pads with -inf. The lowest value does as well, and stays finite.
+        lowest = maps.detach().amin((1, 2, 3), keepdim=True)
+        maps = maps + (1 - live.mask) * lowest
+    elif isinstance(layer, nn.ReLU | nn.LeakyReLU):
+        # Before the activation, whose result the backward pass needs. In place, as the activation itself.
+        maps = maps.mul_(live.mask)
+    if isinstance(layer, nn.BatchNorm2d) and layer.training:
+        maps = live_batch_norm(layer, maps, live)
+    elif isinstance(layer, ResidualBlock):
+        maps = layer(maps, live)
+    else:
+        maps = layer(maps)
+    live = _live_after(layer, maps, live)
+    if isinstance(layer, nn.MaxPool2d):
+        maps = maps.mul_(live.mask)  # the first window of padding may have held a live column
     return maps, live
 
 

@@ -33,7 +33,7 @@ def live_batch_norm(layer: nn.BatchNorm2d, maps: Tensor, live: Live) -> Tensor:
     live_columns = live.columns.sum().clamp(min=1)
     mean, variance = _Moments.apply(values, live.mask / live_columns)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        count = live_columns * maps.shape[2]
+        count = (live_columns * maps.shape[2]).to(variance.dtype)
         unbiased = variance * (count / (count - 1).clamp(min=1))
         layer.num_batches_tracked.add_(1)
         layer.running_mean.lerp_(mean, layer.momentum)

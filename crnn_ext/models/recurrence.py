@@ -24,7 +24,7 @@ class BidirectionalLSTM(nn.Module):
     def forward(self, frames: Tensor, live: Tensor | None = None) -> Tensor:
         """Maps `(T, N, nIn)` to `(T, N, nOut)`; `live` `(T, N, 1)` is 1 for frames and 0 for padding."""
         exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
-        with _symbolic_frames() if exporting else nullcontext():
+        with symbolic_frames() if exporting else nullcontext():
             both_directions, _ = self.rnn(frames) if live is None else self.rnn.read_padded(frames, live)
         embedded: Tensor = self.embedding(both_directions)
         return embedded
@@ -78,7 +78,7 @@ class _PaddedLSTM(nn.LSTM):
 
 
 @contextmanager
-def _symbolic_frames() -> Iterator[None]:
+def symbolic_frames() -> Iterator[None]:
     """Lets torch.export trace an LSTM with any number of frames.
 
     The rule by which torch finds the shape of an LSTM's result unrolls its loop, which fixes T to that of the
