@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from crnn_ext.ocr import BeamSearch, Reading
     from crnn_ext.text import Charset
 
-# Images that `read` holds in memory at a time: enough to find some of equal width, which are read together.
+# Images that `read` holds in memory at a time: enough to find some of similar width, which are read together.
 _IMAGES_AT_A_TIME = 256
 
 # What would break a line, steer a terminal or be no character at all, such as a byte of a name not in UTF-8.
@@ -125,7 +125,8 @@ def _read(arguments: argparse.Namespace) -> int:
         if _wants_beam_search(arguments):
             recognizer.decoding = _beam_search(arguments, recognizer.charset)
             # Options that break their rules show before any image is read.
-            recognizer.decoding(torch.zeros(0, 1, recognizer.charset.num_classes), recognizer.charset)
+            no_frames = torch.zeros(0, 1, recognizer.charset.num_classes)
+            recognizer.decoding(no_frames, torch.tensor([0]), recognizer.charset)
     except (CheckpointError, ValueError, OSError) as error:
         return _failure(str(error))
 
