@@ -3,13 +3,21 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from random_network import random_checkpoint
 from torch import nn
 
-from crnn_ext.ocr import Architecture, Character, ImageError, Preprocessing, Recognizer
+from crnn_ext.ocr import (
+    Architecture,
+    BeamSearch,
+    Character,
+    ImageError,
+    Preprocessing,
+    Recognizer,
+    greedy,
+)
 from crnn_ext.ocr.preprocessing import MAX_COLUMNS
 from crnn_ext.ocr.recognizer import MAX_BATCH_SIZE
 from crnn_ext.text import Charset
@@ -29,7 +37,10 @@ class ReadsGreyLevels(nn.Module):
         self.margin = margin
         self.batches = []
 
-    def forward(self, images):
+    def output_lengths(self, widths):
+        return torch.tensor(widths) // 4
+
+    def forward(self, images, widths=None):
         self.batches.append(tuple(images.shape))
         frames = images.mean((1, 2)).unfold(1, 4, 4).mean(2)  # (N, T)
         return -self.margin * (frames.T.unsqueeze(2) - self.levels).abs()
@@ -95,7 +106,10 @@ def test_certainty_is_not_above_one():
     """Where the probabilities of frames and alignments are rounded, their sum can be."""
 
     class IsCertain(ReadsGreyLevels):
-        def forward(self, images):
+        def output_lengths(self, widths):
+            return torch.full((len(widths),), 200)
+
+        def forward(self, images, widths=None):
             logits = torch.randn(200, len(images), 4, generator=torch.Generator().manual_seed(0))
             return logits + 17.2 * nn.functional.one_hot(logits.argmax(-1), 4)
 
@@ -105,7 +119,7 @@ def test_certainty_is_not_above_one():
 
 def test_a_blank_that_is_not_the_first_class():
     class Reversed(ReadsGreyLevels):
-        def forward(self, images):
+        def forward(self, images, widths=None):
             return super().forward(images).flip(-1)
 
     reader = Recognizer(Reversed(), Charset("cba", blank=3), Preprocessing())
@@ -125,24 +139,33 @@ def test_any_mixture_comes_back_in_order(texts):
     assert [reading.text for reading in readings] == [collapsed(text) for text in texts]
 
 
-def test_an_image_does_not_change_with_its_companions():
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(5, 80), max_size=20), st.sampled_from([greedy, BeamSearch(nbest=2)]))
+@example([40, 64, 40, 9, 64, 45, 60, 50], greedy)
+def test_an_image_does_not_change_with_its_companions(widths, decoding):
     network, _, charset, preprocessing = random_checkpoint()
-    reader = Recognizer(network, charset, preprocessing)
+    reader = Recognizer(network, charset, preprocessing, decoding)
     noise = np.random.default_rng(0)
-    images = [noise.integers(0, 256, (32, width), np.uint8) for width in (40, 64, 40, 9, 64, 40)]
+    images = [noise.integers(0, 256, (32, width), np.uint8) for width in widths]
     together, alone = reader(images), [reader([image])[0] for image in images]
-    assert [reading.text for reading in together] == [reading.text for reading in alone]
-    assert [reading.characters for reading in together] == [reading.characters for reading in alone]
-    assert [reading.confidence for reading in together] == pytest.approx(
-        [reading.confidence for reading in alone], rel=1e-3
-    )
-    assert len({reading.text for reading in together}) > 3
+    for reading, expected in zip(together, alone, strict=True):
+        assert (reading.text, reading.characters) == (expected.text, expected.characters)
+        assert reading.confidence == pytest.approx(expected.confidence, rel=1e-3)
 
 
-def test_batches_are_of_one_width_and_limited():
+def test_the_random_network_reads_different_texts():
+    network, _, charset, preprocessing = random_checkpoint()
+    noise = np.random.default_rng(0)
+    images = [noise.integers(0, 256, (32, width), np.uint8) for width in (40, 64, 40, 9, 64, 45, 60, 50)]
+    readings = Recognizer(network, charset, preprocessing)(images)
+    assert len({reading.text for reading in readings}) > 3
+
+
+def test_batches_are_of_similar_width_and_limited():
     reader = recognizer()
-    reader([stripes("--abc")] * 18 + [stripes("-a")] * 2 + [stripes("--abc")])
-    assert [shape[0] for shape in reader.network.batches] == [16, 3, 2]
+    reader([stripes("--abc")] * 18 + [stripes("-a")] * 2 + [stripes("--ab-c")])
+    shapes = [(shape[0], shape[3]) for shape in reader.network.batches]
+    assert shapes == [(2, 8), (16, 20), (3, 24)]
     reader.network.batches.clear()
     wide = Image.new("L", (MAX_COLUMNS // 3, 32), 255)
     reader([wide] * 7)
@@ -162,7 +185,10 @@ def test_colour():
             super().__init__()
             self.scale = nn.Parameter(torch.tensor(9.0))
 
-        def forward(self, images):
+        def output_lengths(self, widths):
+            return torch.ones(len(widths), dtype=torch.int64)
+
+        def forward(self, images, widths=None):
             red, blue = images[:, 0].mean((1, 2)), images[:, 2].mean((1, 2))
             return (torch.stack([red * 0, red, blue], -1) * self.scale)[None]
 

@@ -76,7 +76,7 @@ def chosen(arguments: argparse.Namespace, charset: "Charset") -> "Decoding":
         return greedy
     search = _beam_search(arguments, charset)
     # Options that break their rules show before any image is read.
-    search(torch.zeros(0, 1, charset.num_classes), charset)
+    search(torch.zeros(0, 1, charset.num_classes), torch.tensor([0]), charset)
     return search
 
 

@@ -15,7 +15,9 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from .layers import BidirectionalLSTM, Columns, ResidualBlock, scaled_channels, windows
+from .layers import Columns, ResidualBlock, read, scaled_channels, windows
+from .padding import Live
+from .recurrence import BidirectionalLSTM
 
 IMAGE_HEIGHT = 32
 
@@ -62,19 +64,26 @@ class _RecognitionNetwork(nn.Module):
     def _image_layers(self) -> Iterator[nn.Module]:
         return (layer for name, layer in self.named_children() if name != "rnn")
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, widths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Maps images to one row of class scores per frame.
 
         Args:
             images: `(N, nc, 32, W)`, floating point, of the dtype of the parameters, usually in [-1, 1]; W at
-                least `min_width`. All W columns are read, those that pad a narrower image among them.
+                least `min_width`.
+            widths: `(N,)`, integers on any device: how many columns each image has, from `min_width` to W;
+                the columns behind them are padding and may hold anything, NaN too. In eval mode a sample's
+                logits are then those that it has alone; in training, padding enters no statistic of batch
+                normalisation. None: all W columns belong to the images.
 
         Returns:
-            Logits `(T, N, nclass)`, not normalised; T is `output_lengths([W])`.
+            Logits `(T, N, nclass)`, not normalised; T is `output_lengths([W])`. With `widths`, those of
+            sample n behind its own `output_lengths(widths)[n]` frames are finite, but mean nothing.
 
         Raises:
-            TypeError: `images` is not floating point.
-            ValueError: `images` has another shape, or too few columns for one frame.
+            TypeError: `images` are not floating point, or `widths` not integers.
+            ValueError: `images` has another shape, or too few columns for one frame; `widths` has another
+                shape, or holds a width out of its range. Values on a GPU are not looked at, which would
+                wait for it, nor any under torch.compile and torch.export.
         """
         name = type(self).__name__
         if not images.is_floating_point():
@@ -89,13 +98,21 @@ class _RecognitionNetwork(nn.Module):
                 f"{name}: images must be at least {self.min_width} columns wide to give one frame, "
                 f"but are {images.shape[3]}"
             )
-        maps = images
-        for layer in self._image_layers():
-            maps = layer(maps)
+        live = None
+        if widths is not None:
+            columns = self._own_columns(widths, images)
+            live = Live.of(columns, images.shape[3], images.dtype)
+            images = images.where(live.mask > 0, 0)  # where, because 0 times NaN would be NaN
+        maps, live = read(self._image_layers(), images, live)
         # (N, channels, rows, T) to (T, N, channels * rows). Without contiguous(), torch.export cannot tell
         # for which T the result would be a view.
         frames = maps.permute(3, 0, 1, 2).contiguous().flatten(2)
-        logits: Tensor = self.rnn(frames)
+        if live is None:
+            logits: Tensor = self.rnn(frames)
+            return logits
+        live_frames = live.mask[:, 0, 0].T.contiguous().unsqueeze(2)  # (T, N, 1)
+        lower, upper = self.rnn
+        logits = upper(lower(frames, live_frames), live_frames)
         return logits
 
     def output_lengths(self, widths: Tensor | Sequence[int] | int) -> Tensor:
@@ -112,13 +129,34 @@ class _RecognitionNetwork(nn.Module):
         Raises:
             TypeError: `widths` are not integers.
         """
+        return self._frames(self._integers(widths))
+
+    def _integers(self, widths: Tensor | Sequence[int] | int) -> Tensor:
         if not isinstance(widths, Tensor):
             widths = torch.tensor(widths)
             if widths.numel() == 0:  # no elements to take an integer dtype from
                 widths = widths.long()
         if widths.is_floating_point() or widths.is_complex() or widths.dtype == torch.bool:
             raise TypeError(f"{type(self).__name__}: widths must be integers, but are {widths.dtype}")
-        return self._frames(widths.long())
+        return widths.long()
+
+    def _own_columns(self, widths: Tensor | Sequence[int], images: Tensor) -> Tensor:
+        """The widths of `forward`, checked, on the device of the images."""
+        name = type(self).__name__
+        columns = self._integers(widths)
+        batch, total = images.shape[0], images.shape[3]
+        if columns.shape != (batch,):
+            raise ValueError(
+                f"{name}: widths must have shape (N,) = ({batch},), but have {tuple(columns.shape)}"
+            )
+        if columns.is_cpu and not torch.compiler.is_compiling():
+            for n, width in enumerate(columns.tolist()):
+                if not self.min_width <= width <= total:
+                    raise ValueError(
+                        f"{name}: widths must be from {self.min_width} to {total}, the columns of images, "
+                        f"but widths[{n}] is {width}"
+                    )
+        return columns.to(images.device, non_blocking=True)
 
     def _frames(self, columns: Columns) -> Columns:
         for layer in self._image_layers():

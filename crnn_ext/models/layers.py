@@ -1,54 +1,13 @@
 """What the CRNN networks are made of, and how many columns each layer leaves of an image."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
-import torch
 from torch import Tensor, nn
 
+from .padding import Live, live_batch_norm
+
 Columns = TypeVar("Columns", int, Tensor)
-
-
-class BidirectionalLSTM(nn.Module):
-    """An LSTM read in both directions, then one linear layer on what the two directions say of each frame."""
-
-    def __init__(self, nIn: int, nHidden: int, nOut: int) -> None:  # noqa: N803 (the article's names)
-        super().__init__()
-        self.rnn = nn.LSTM(nIn, nHidden, bidirectional=True)
-        self.embedding = nn.Linear(2 * nHidden, nOut)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Maps `(T, N, nIn)` to `(T, N, nOut)`."""
-        exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
-        with _symbolic_frames() if exporting else nullcontext():
-            both_directions, _ = self.rnn(frames)
-        embedded: Tensor = self.embedding(both_directions)
-        return embedded
-
-
-@contextmanager
-def _symbolic_frames() -> Iterator[None]:
-    """Lets torch.export trace an LSTM with any number of frames.
-
-    The rule by which torch finds the shape of an LSTM's result unrolls its loop, which fixes T to that of the
-    example input. torch ships another rule for this purpose, and uses it itself when it exports to ONNX. With
-    either, the exported graph holds the one operator `aten.lstm`.
-    """
-    try:
-        from torch.export._patches import register_lstm_while_loop_decomposition
-    except ImportError:  # an older torch, where T stays fixed
-        yield
-        return
-    # The operator remembers which rule it has used; without forgetting, the new one would come too late for
-    # an LSTM traced before, and stay for those traced after.
-    remembered = torch.ops.aten.lstm.input._dispatch_cache
-    remembered.clear()
-    try:
-        with register_lstm_while_loop_decomposition():
-            yield
-    finally:
-        remembered.clear()
 
 
 class ResidualBlock(nn.Module):
@@ -72,11 +31,55 @@ class ResidualBlock(nn.Module):
                 nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
             )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, live: Live | None = None) -> Tensor:
         """Maps `(N, inputs, H, W)` to `(N, outputs, H', W')`."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        summed: Tensor = self.relu(self.group1(x) + shortcut)
-        return summed
+        shortcut = x if self.downsample is None else read(self.downsample, x, live)[0]
+        group, live = read(self.group1, x, live)
+        return read([self.relu], group + shortcut, live)[0]
+
+
+def read(layers: Iterable[nn.Module], maps: Tensor, live: Live | None) -> tuple[Tensor, Live | None]:
+    """Passes maps through layers in order, and says which columns are live behind them.
+
+    Without `live`, all are. With it, each layer sees of an image its live columns, padded as if it were
+    alone: padding is 0 in `maps`, and again after every pooling and every activation, one of which follows
+    each convolution. 0 is what layers pad with themselves, but for max pooling.
+    """
+    for layer in layers:
+        if live is None:
+            maps = layer(maps)
+        else:
+            maps, live = _read_live(layer, maps, live)
+    return maps, live
+
+
+def _read_live(layer: nn.Module, maps: Tensor, live: Live) -> tuple[Tensor, Live]:
+    """Passes maps through one layer of `read`."""
+    if isinstance(layer, nn.MaxPool2d) and _along_width(layer.padding):
+        # It pads with -inf. The lowest value does as well, and stays finite.
+        lowest = maps.detach().amin((1, 2, 3), keepdim=True)
+        maps = maps + (1 - live.mask) * lowest
+    elif isinstance(layer, nn.ReLU | nn.LeakyReLU):
+        # Before the activation, whose result the backward pass needs. In place, as the activation itself.
+        maps = maps.mul_(live.mask)
+    if isinstance(layer, nn.BatchNorm2d) and layer.training:
+        maps = live_batch_norm(layer, maps, live)
+    elif isinstance(layer, ResidualBlock):
+        maps = layer(maps, live)
+    else:
+        maps = layer(maps)
+    live = _live_after(layer, maps, live)
+    if isinstance(layer, nn.MaxPool2d):
+        maps = maps.mul_(live.mask)  # the first window of padding may have held a live column
+    return maps, live
+
+
+def _live_after(layer: nn.Module, maps: Tensor, live: Live) -> Live:
+    """Which columns are live in the maps that `layer` has made."""
+    columns = live.columns
+    for window in windows(layer):
+        columns = window.columns(columns)
+    return live if columns is live.columns else Live.of(columns, maps.shape[3], live.mask.dtype)
 
 
 class Window(NamedTuple):
@@ -91,6 +94,10 @@ class Window(NamedTuple):
         enough = columns >= max(1, self.kernel - 2 * self.padding)
         return ((columns + 2 * self.padding - self.kernel) // self.stride + 1) * enough
 
+    def keeps_columns(self) -> bool:
+        """Whether the layer makes as many columns as it reads."""
+        return self.stride == 1 and self.kernel == 2 * self.padding + 1
+
 
 def windows(layer: nn.Module) -> Iterator[Window]:
     """The windows that decide the width of a layer's output, in order; none for a layer that keeps it."""
@@ -98,7 +105,9 @@ def windows(layer: nn.Module) -> Iterator[Window]:
         for part in layer.group1:
             yield from windows(part)
     elif isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-        yield Window(_along_width(layer.kernel_size), _along_width(layer.stride), _along_width(layer.padding))
+        window = Window(*map(_along_width, (layer.kernel_size, layer.stride, layer.padding)))
+        if not window.keeps_columns():
+            yield window
 
 
 def _along_width(extent: object) -> int:

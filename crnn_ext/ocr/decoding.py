@@ -19,17 +19,15 @@ class Decoded(NamedTuple):
     ends: Sequence[int]
 
 
-Decoding = Callable[[Tensor, Charset], list[list[Decoded]]]
-"""From logits (T, N, C) to the texts of each sample, best first, perhaps none."""
+Decoding = Callable[[Tensor, Tensor, Charset], list[list[Decoded]]]
+"""From logits (T, N, C) and frames (N,) of each sample to its texts, best first, perhaps none."""
 
 
-def greedy(logits: Tensor, charset: Charset) -> list[list[Decoded]]:
+def greedy(logits: Tensor, lengths: Tensor, charset: Charset) -> list[list[Decoded]]:
     """The text of the best path of each sample."""
-    frames, samples, _ = logits.shape
-    best = greedy_decode(logits, blank=charset.blank)
+    best = greedy_decode(logits, lengths, blank=charset.blank)
     log_probs = log_probability(
-        *(logits, best.tokens.unsqueeze(1), [frames] * samples, best.lengths.unsqueeze(1)),
-        blank=charset.blank,
+        *(logits, best.tokens.unsqueeze(1), lengths, best.lengths.unsqueeze(1)), blank=charset.blank
     )
     texts = charset.decode(best.tokens, best.lengths)
     parts = zip(texts, _probabilities(log_probs), best.starts.tolist(), best.ends.tolist(), strict=True)
@@ -52,10 +50,11 @@ class BeamSearch:
     hotwords: HotWords | None = None
     hotword_weight: float = 1.0
 
-    def __call__(self, logits: Tensor, charset: Charset) -> list[list[Decoded]]:
+    def __call__(self, logits: Tensor, lengths: Tensor, charset: Charset) -> list[list[Decoded]]:
         """The texts of each sample, best first; none where the search finds none that the lexicon allows."""
         result = beam_search(
             logits,
+            lengths,
             blank=charset.blank,
             beam_size=self.beam_size,
             nbest=self.nbest,

@@ -1,12 +1,12 @@
 """Images in, texts out."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from crnn_ext.text import Charset
 
@@ -18,6 +18,8 @@ from .preprocessing import MAX_COLUMNS, Preprocessing
 
 # Fewer where the images are wide: a batch has at most MAX_COLUMNS in all.
 MAX_BATCH_SIZE = 16
+# How much wider than its narrowest image the widest of a batch may be: padding takes time and tells nothing.
+MAX_STRETCH = 1.25
 
 
 class Character(NamedTuple):
@@ -61,8 +63,8 @@ class Prepared(NamedTuple):
 class Recognizer:
     """Reads the text in images of any size.
 
-    Only images of equal width after preprocessing are read in one batch: none is padded, so the text of an
-    image does not depend on the images that it is read with.
+    Images of similar width after preprocessing are read in one batch, in which the narrower ones are padded.
+    The text of an image does not depend on the images that it is read with.
 
     Args:
         network: maps `(N, channels, height, W)` to logits `(T, N, C)`; it is put into evaluation mode.
@@ -120,37 +122,50 @@ class Recognizer:
         Raises:
             ValueError: the network gave logits that are not finite.
         """
-        by_columns = defaultdict(list)
-        for index, image in enumerate(images):
-            by_columns[image.pixels.shape[-1]].append(index)
         readings: dict[int, Reading] = {}
-        for columns, indices in by_columns.items():
-            batch_size = min(MAX_BATCH_SIZE, MAX_COLUMNS // columns)
-            for first in range(0, len(indices), batch_size):
-                batch = indices[first : first + batch_size]
-                readings.update(zip(batch, self._read_batch([images[index] for index in batch]), strict=True))
+        for batch in _batches([image.pixels.shape[-1] for image in images]):
+            readings.update(zip(batch, self._read_batch([images[index] for index in batch]), strict=True))
         return [readings[index] for index in range(len(images))]
 
     @torch.inference_mode()
-    def logits(self, pixels: Tensor) -> Tensor:
-        """The network's logits `(T, N, C)` for images of equal width `(N, channels, height, W)`.
+    def logits(self, pixels: Tensor, widths: Sequence[int] | None = None) -> Tensor:
+        """The network's logits `(T, N, C)` for images `(N, channels, height, W)` of these widths, or all W.
 
         Raises:
             ValueError: they are not finite.
         """
         device = next(self.network.parameters()).device
-        logits: Tensor = self.network(pixels.to(device))
+        logits: Tensor = self.network(pixels.to(device), widths)
         if not logits.isfinite().all():
             raise ValueError("the network gave logits that are not finite: its weights are unusable")
         return logits
 
     @torch.inference_mode()
     def _read_batch(self, images: Sequence[Prepared]) -> list[Reading]:
-        logits = self.logits(torch.stack([image.pixels for image in images]))
-        texts = self.decoding(logits, self.charset)
+        widths = [image.pixels.shape[-1] for image in images]
+        widest = max(widths)
+        pixels = torch.stack([pad(image.pixels, (0, widest - image.pixels.shape[-1])) for image in images])
+        logits = self.logits(pixels, None if min(widths) == widest else widths)
+        lengths = self.network.output_lengths(widths)
+        texts = self.decoding(logits, lengths, self.charset)
         return [
-            _reading(decoded, len(logits), image.width) for decoded, image in zip(texts, images, strict=True)
+            _reading(decoded, frames, image.width)
+            for decoded, frames, image in zip(texts, lengths.tolist(), images, strict=True)
         ]
+
+
+def _batches(widths: Sequence[int]) -> Iterator[list[int]]:
+    """Which images are read together: their indices, from the narrowest to the widest."""
+    batch: list[int] = []
+    for index in sorted(range(len(widths)), key=widths.__getitem__):
+        width = widths[index]
+        full = len(batch) == MAX_BATCH_SIZE or (len(batch) + 1) * width > MAX_COLUMNS
+        if batch and (full or width > MAX_STRETCH * widths[batch[0]]):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 def _reading(texts: Sequence[Decoded], frames: int, width: int) -> Reading:
