@@ -26,8 +26,9 @@ __device__ inline Token<Real> no_token() {
 
 // One row a block, in one read for its statistics and one more, from the cache, for its tokens.
 //
-// Each thread knows the best token of those it has read. The `listed`-th best of these, if there are as many
-// threads, bounds the tokens to list from below, and hardly more tokens than that are above it.
+// Each thread knows the best token of those it has read. Of a row with more tokens than threads, the
+// `listed`-th best of these, if there are as many, bounds the tokens to list from below, and hardly more
+// tokens than that are above it.
 //
 // logits: (T, N, C); length_of: (N,); frames.*: written at live frames only
 template <class Storage, class Real>
@@ -72,7 +73,7 @@ __global__ void __launch_bounds__(kRowBlock)
   // 2. Tokens.
   if (frames.listed == 0) return;
   Token<Real> bar = no_token<Real>();
-  if (frames.listed <= kRowBlock) {
+  if (frames.listed <= kRowBlock && classes > kRowBlock) {
     items[group.thread] = best;
     if (best.token < 0) items[group.thread].token = -1 - group.thread;  // no two are equal
     Tokens bests(items, &count, kRowBlock, frames.listed, no_token<Real>());

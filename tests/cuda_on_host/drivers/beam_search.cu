@@ -93,7 +93,7 @@ std::vector<Storage> logits_of(const Problem& problem) {
 struct Expected {
   std::vector<int64_t> tokens, lengths;
   std::vector<double> scores, log_probs;
-  long double margin = kInfinity;
+  double margin = kInfinity;
 
   void add(const plain::Text& text, int64_t frames, double score, double log_prob) {
     tokens.insert(tokens.end(), text.begin(), text.end());
@@ -429,6 +429,14 @@ std::vector<driver::Case> cases() {
                      .changes = {{4, 0, 6, kNaN}, {0, 1, 4, kInfinity}, {2, 2, 0, kNaN}}}));
   add("the best token alone",
       run_of<float>({.frames = 6, .classes = 30, .lengths = {6, 5}, .beam = 10, .most_tokens = 1}));
+  // Strided classes go to threads one by one, the best ones to threads of their own.
+  add("the best 3 of 300 tokens behind the blank", run_of<float>({.frames = 3,
+                                                                  .classes = 300,
+                                                                  .lengths = {3},
+                                                                  .beam = 20,
+                                                                  .most_tokens = 3,
+                                                                  .changes = {{kAll, kAll, 0, 9}},
+                                                                  .layout = kClassStride}));
   add("the best 3 tokens",
       run_of<Half>(
           {.frames = 6, .classes = 12, .lengths = {6, 5}, .beam = 10, .most_tokens = 3, .rows = kEven}));
