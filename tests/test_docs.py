@@ -84,7 +84,8 @@ def given(page):
     lengths = torch.tensor([frames] * samples)
     if page == "README.md":
         images = torch.rand(2, 1, 32, 100, generator=torch.Generator().manual_seed(0))
-        return {"loader": [(images, torch.randint(1, 37, (2, 5)), torch.tensor([5, 3]))]}
+        batch = (images, torch.tensor([100, 70]), torch.randint(1, 37, (2, 5)), torch.tensor([5, 3]))
+        return {"loader": [batch]}
     if page == "docs/alignment.md":
         targets, target_lengths = charset.encode([TEXT, TEXT])
         texts, text_lengths = targets.unsqueeze(1), target_lengths.unsqueeze(1)

@@ -1,9 +1,10 @@
 """Which columns of padded maps belong to the images, and batch normalisation that counts only those."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import batch_norm
 
 
@@ -28,46 +29,52 @@ def live_batch_norm(layer: nn.BatchNorm2d, maps: Tensor, live: Live) -> Tensor:
     """What `layer` makes of maps in training, its statistics taken over live columns alone."""
     assert layer.running_mean is not None and layer.running_var is not None  # noqa: PT018
     assert layer.num_batches_tracked is not None and layer.momentum is not None  # noqa: PT018
-    # In float32 under autocast: a mean over thousands of pixels needs the digits.
-    values = maps.to(layer.weight.dtype)
-    live_columns = live.columns.sum().clamp(min=1)
-    mean, variance = _Moments.apply(values, live.mask / live_columns)  # type: ignore[no-untyped-call]
+    columns = live.columns.sum().clamp(min=1)
+    normalised, mean, variance = _LiveBatchNorm.apply(  # type: ignore[no-untyped-call]
+        maps, layer.weight, layer.bias, live.mask / columns, layer.eps
+    )
     with torch.no_grad():
-        count = (live_columns * maps.shape[2]).to(variance.dtype)
-        unbiased = variance * (count / (count - 1).clamp(min=1))
+        pixels = (columns * maps.shape[2]).to(variance.dtype)
         layer.num_batches_tracked.add_(1)
         layer.running_mean.lerp_(mean, layer.momentum)
-        layer.running_var.lerp_(unbiased, layer.momentum)
-    # torch's operator takes mean and variance as constants. Their gradients go through weight and bias, which
-    # are changed by what is 1 and 0.
-    centre, spread = mean.detach(), variance.detach()
-    scale = layer.weight * ((variance + layer.eps).rsqrt() * (spread + layer.eps).sqrt())
-    shift = layer.bias - (mean - centre) * (layer.weight * (spread + layer.eps).rsqrt())
-    return batch_norm(maps, centre, spread, scale, shift, False, 0.0, layer.eps)
+        layer.running_var.lerp_(variance * (pixels / (pixels - 1).clamp(min=1)), layer.momentum)
+    return cast(Tensor, normalised)
 
 
-class _Moments(torch.autograd.Function):
-    """Mean and variance `(C,)` of maps whose columns `(N, 1, 1, W)` have these shares in them.
+class _LiveBatchNorm(torch.autograd.Function):
+    """Batch normalisation by mean and variance `(C,)`, in which each column has a share `(N, 1, 1, W)`.
 
     Written as one function because autograd would keep two more tensors of the size of the maps.
     """
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-        mean = _mean(maps, shares)
-        centred = maps - mean[:, None, None]
-        ctx.save_for_backward(maps, shares, mean)
-        return mean, _mean(centred.square_(), shares)
+    def forward(
+        ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, shares: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # In float32 under autocast: a mean over thousands of pixels needs the digits.
+        pixels = maps.to(weight.dtype)
+        mean = _mean(pixels, shares)
+        variance = _mean((pixels - mean[:, None, None]).square_(), shares)
+        ctx.eps = eps
+        ctx.save_for_backward(maps, weight, shares, mean, variance)
+        ctx.mark_non_differentiable(mean, variance)
+        return batch_norm(maps, mean, variance, weight, bias, False, 0.0, eps), mean, variance
 
     @staticmethod
-    def backward(ctx: Any, grad_mean: Tensor, grad_variance: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        maps, shares, mean = ctx.saved_tensors
-        # (grad_mean + 2 grad_variance (maps - mean)) / how many
-        slope = 2 * grad_variance
-        constant = grad_mean - slope * mean
-        grad = torch.addcmul(constant[:, None, None], maps, slope[:, None, None])
-        return grad.mul_(shares / maps.shape[2]), None
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        maps, weight, shares, mean, variance = ctx.saved_tensors
+        # With mean and variance as constants, then what goes through them.
+        grad_maps, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            *(grad, maps, weight, mean, variance, None, None, False, ctx.eps, [True, True, True])
+        )
+        inverse = (variance + ctx.eps).rsqrt()
+        slope = -weight * inverse.square() * grad_weight
+        constant = -weight * inverse * grad_bias - slope * mean
+        shares = shares / maps.shape[2]
+        grad_maps.addcmul_(maps, shares * slope[:, None, None]).add_(shares * constant[:, None, None])
+        return grad_maps, grad_weight, grad_bias, None, None
 
 
-def _mean(maps: Tensor, shares: Tensor) -> Tensor:
-    return (maps.mean(2) * shares.squeeze(2)).sum((0, 2))
+def _mean(pixels: Tensor, shares: Tensor) -> Tensor:
+    return (pixels.mean(2) * shares.squeeze(2)).sum((0, 2))
