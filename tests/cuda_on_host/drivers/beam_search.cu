@@ -93,7 +93,7 @@ std::vector<Storage> logits_of(const Problem& problem) {
 struct Expected {
   std::vector<int64_t> tokens, lengths;
   std::vector<double> scores, log_probs;
-  long double margin = kInfinity;
+  double margin = kInfinity;
 
   void add(const plain::Text& text, int64_t frames, double score, double log_prob) {
     tokens.insert(tokens.end(), text.begin(), text.end());

@@ -135,7 +135,7 @@ struct Found {
   std::vector<Hypothesis> hypotheses;  // as many of the n-best as there are
   // The smallest difference between two scores that differ and whose order decided something: a search that
   // rounds more may decide otherwise where it is tiny.
-  long double margin = kInfinity;
+  double margin = kInfinity;
 };
 
 class Search {
@@ -259,13 +259,13 @@ class Search {
   }
 
   void narrow(long double score, long double edge) {
-    if (score != edge) margin_ = std::min(margin_, std::abs(score - edge));
+    if (score != edge) margin_ = std::min(margin_, double(std::abs(score - edge)));
   }
 
   const Options options_;
   const Weights weights_;
   std::vector<Prefix> beam_;  // by rank
-  long double margin_ = kInfinity;
+  double margin_ = kInfinity;
 };
 
 }  // namespace plain
