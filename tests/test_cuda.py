@@ -160,6 +160,19 @@ def test_the_loss_waits_for_nothing(device, on_cpu, validate):
         log_probability(logits, arguments[1][:, None], arguments[2], arguments[3][:, None], validate=validate)
 
 
+def test_constraints_of_each_sample_wait_for_nothing(device):
+    charset = Charset("abcdefghijklmnopqrstuvwxyz 012345678")
+    lexicons = [Lexicon.from_words([a + "a", a], charset, unknown_score=-1.0) for a in "bcd"]
+    hotwords = [None, *(HotWords.from_words([word], charset) for word in ("ab", "c", "d"))]
+    logits, _, lengths, _ = batch(device)
+    options = {"lexicon": [*lexicons, None], "hotwords": hotwords}
+    before = beam_search(logits, lengths, **options)  # the tables go to the device
+    with no_synchronisation(device):
+        again = beam_search(logits, lengths, **options)
+    for a, b in zip(again, before, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_values_in_the_memory_of_the_cpu_are_checked(device):
     logits, targets, input_lengths, target_lengths = (tensor.cpu() for tensor in batch(device))
     logits = logits.to(device)

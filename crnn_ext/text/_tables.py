@@ -105,10 +105,8 @@ def concatenated(tables: Sequence[_Tables]) -> tuple[_Tables, list[int]]:
         if name == "start":
             return parts[0]
         if name == "first_edge":
-            ends = parts[-1].new_tensor([first_edge[-1]])
-            return torch.cat(
-                [part[:-1] + first for part, first in zip(parts, first_edge, strict=False)] + [ends]
-            )
+            parts = [part + first for part, first in zip(parts, first_edge, strict=False)]
+            return torch.cat([*(part[:-1] for part in parts[:-1]), parts[-1]])
         if name in ("edge_state", "fail_state"):
             parts = [part + first for part, first in zip(parts, first_state, strict=True)]
         return torch.cat(parts)
