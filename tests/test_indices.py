@@ -70,8 +70,8 @@ def test_another_default_device():
 
 def test_lengths_alone_are_checked():
     with pytest.raises(RuntimeError, match=r"greedy_decode: input_lengths\[1\] is 6, but logits has T=5"):
-        torch.ops.crnn_ext.greedy_decode_check.default(torch.tensor([5, 6]), 5)
-    torch.ops.crnn_ext.greedy_decode_check.default(torch.tensor([5, 0]), 5)
+        torch.ops.crnn_ext.input_lengths_check.default(torch.tensor([5, 6]), 5, "greedy_decode")
+    torch.ops.crnn_ext.input_lengths_check.default(torch.tensor([5, 0]), 5, "greedy_decode")
 
 
 def test_messages_name_the_text_of_several_and_the_operator():

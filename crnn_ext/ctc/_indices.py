@@ -37,6 +37,22 @@ def lengths_tensor(name: str, value: Lengths, samples: int, batched: bool) -> Te
     return lengths
 
 
+def input_lengths_tensor(value: Lengths | None, logits: Tensor, batched: bool) -> Tensor:
+    """(N,) lengths of the samples of logits (T, N, C); all T frames if None."""
+    frames, samples = logits.shape[:2]
+    if value is None:
+        return torch.full((samples,), frames, dtype=torch.int64, device=logits.device)
+    return lengths_tensor("input_lengths", value, samples, batched)
+
+
+def sent_input_lengths(operator: str, lengths: Tensor, logits: Tensor) -> Tensor:
+    """Lengths beside their logits; those in the CPU's memory are checked before they leave it."""
+    elsewhere = logits.device.type != "cpu" and lengths.device.type == "cpu"
+    if elsewhere and not torch.compiler.is_compiling():
+        torch.ops.crnn_ext.input_lengths_check.default(lengths, logits.shape[0], operator)
+    return sent([lengths], logits.device)[0]
+
+
 def targets_tensor(value: Targets, samples: int, batched: bool) -> Tensor:
     """(N, S) targets, or concatenated in one dimension."""
     targets = index_tensor("targets", value)

@@ -16,7 +16,7 @@ from crnn_ext.ctc._arguments import (
     raise_value_error,
 )
 from crnn_ext.ctc._fusion import Lexicons, ManyHotWords, fusion_arguments
-from crnn_ext.ctc._indices import Lengths, lengths_tensor, sent
+from crnn_ext.ctc._indices import Lengths, input_lengths_tensor, sent_input_lengths
 from crnn_ext.ctc.log_probability import log_probability
 from crnn_ext.text import NGramModel
 
@@ -116,11 +116,8 @@ def beam_search(
         raise TypeError(f"rescore must be a bool, and it is {type(rescore).__name__}")
     batched = logits.dim() == 3
     batch = (logits if batched else logits.unsqueeze(1)).detach()
-    frames, samples, classes = batch.shape
-    if input_lengths is None:
-        lengths = torch.full((samples,), frames, dtype=torch.int64, device=logits.device)
-    else:
-        lengths = lengths_tensor("input_lengths", input_lengths, samples, batched)
+    samples, classes = batch.shape[1:]
+    lengths = input_lengths_tensor(input_lengths, batch, batched)
     pruning = _pruning(beam_size, nbest, token_top_k, token_min_logp, beam_threshold, classes)
     fusion = fusion_arguments(
         *(lm, lm_weight, token_score, lexicon, word_score, hotwords, hotword_weight),
@@ -130,9 +127,7 @@ def beam_search(
         device=logits.device,
     )
     try:
-        if logits.device.type != "cpu" and lengths.device.type == "cpu" and not torch.compiler.is_compiling():
-            torch.ops.crnn_ext.beam_search_check.default(lengths, frames)
-        (lengths,) = sent([lengths], logits.device)
+        lengths = sent_input_lengths("beam_search", lengths, batch)
         result = torch.ops.crnn_ext.beam_search.default(batch, lengths, blank, normalize, *pruning, *fusion)
     except RuntimeError as error:
         raise_value_error(error, "beam_search")

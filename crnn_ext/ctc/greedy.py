@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from crnn_ext.ctc._arguments import NORMALIZE, InputType, check_logits, choice, raise_value_error
-from crnn_ext.ctc._indices import Lengths, lengths_tensor, sent
+from crnn_ext.ctc._indices import Lengths, input_lengths_tensor, sent_input_lengths
 
 
 class GreedyResult(NamedTuple):
@@ -55,15 +55,9 @@ def greedy_decode(
     normalize = bool(choice("input_type", input_type, NORMALIZE))
     batched = logits.dim() == 3
     batch = logits if batched else logits.unsqueeze(1)
-    frames, samples, _ = batch.shape
-    if input_lengths is None:
-        lengths = torch.full((samples,), frames, dtype=torch.int64, device=logits.device)
-    else:
-        lengths = lengths_tensor("input_lengths", input_lengths, samples, batched)
+    lengths = input_lengths_tensor(input_lengths, batch, batched)
     try:
-        if logits.device.type != "cpu" and lengths.device.type == "cpu" and not torch.compiler.is_compiling():
-            torch.ops.crnn_ext.greedy_decode_check.default(lengths, frames)
-        (lengths,) = sent([lengths], logits.device)
+        lengths = sent_input_lengths("greedy_decode", lengths, batch)
         result = torch.ops.crnn_ext.greedy_decode.default(batch.detach(), lengths, blank, normalize)
     except RuntimeError as error:
         raise_value_error(error, "greedy_decode")

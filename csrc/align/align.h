@@ -29,14 +29,8 @@ struct Result {
 
   template <class Real>
   Aligned<Real> aligned() const {
-    return {static_cast<int64_t*>(tokens.mutable_data_ptr()),
-            static_cast<Real*>(scores.mutable_data_ptr()),
-            static_cast<int64_t*>(starts.mutable_data_ptr()),
-            static_cast<int64_t*>(ends.mutable_data_ptr()),
-            static_cast<int64_t*>(peaks.mutable_data_ptr()),
-            static_cast<Real*>(token_logp.mutable_data_ptr()),
-            tokens.size(1),
-            starts.size(1)};
+    return {data<int64_t>(tokens), data<Real>(scores),     data<int64_t>(starts), data<int64_t>(ends),
+            data<int64_t>(peaks),  data<Real>(token_logp), tokens.size(1),        starts.size(1)};
   }
 
   std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> tuple() const {

@@ -9,5 +9,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {
       "bool lm_over_words, float lm_weight, Tensor[] lexicon, int words, float word_score, "
       "Tensor[] hotwords, float hotword_weight, float token_score, float largest_step) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
-  m.def("beam_search_check(Tensor input_lengths, int frames) -> ()");
 }

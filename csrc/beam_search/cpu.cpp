@@ -95,10 +95,10 @@ void decode(const Tensor& logits, const IndexView& length_of, const Shape& shape
     std::vector<typename Searching::Hypothesis> hypotheses;
   };
   const Rows<const Storage> rows(logits.const_data_ptr(), logits);
-  auto* tokens = static_cast<int64_t*>(result.tokens.mutable_data_ptr());
-  auto* lengths = static_cast<int64_t*>(result.lengths.mutable_data_ptr());
-  auto* scores = static_cast<Real*>(result.scores.mutable_data_ptr());
-  auto* log_probs = static_cast<Real*>(result.log_probs.mutable_data_ptr());
+  auto* tokens = data<int64_t>(result.tokens);
+  auto* lengths = data<int64_t>(result.lengths);
+  auto* scores = data<Real>(result.scores);
+  auto* log_probs = data<Real>(result.log_probs);
   const int64_t workers = workers_for(shape.samples, 1);
   std::vector<std::unique_ptr<Worker>> all(workers);
 
@@ -155,14 +155,9 @@ auto beam_search_cpu(const Tensor& logits, const Tensor& input_lengths, int64_t 
   return result.tuple();
 }
 
-void beam_search_check_cpu(const Tensor& input_lengths, int64_t frames) {
-  check_input_lengths(input_lengths, frames, kOp);
-}
-
 }  // namespace
 }  // namespace crnn::beam_search
 
 STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CPU, m) {
   m.impl("beam_search", TORCH_BOX(&crnn::beam_search::beam_search_cpu));
-  m.impl("beam_search_check", TORCH_BOX(&crnn::beam_search::beam_search_check_cpu));
 }

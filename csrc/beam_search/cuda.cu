@@ -6,22 +6,6 @@
 namespace crnn::beam_search {
 namespace {
 
-// Memory on the device for as long as this lives; torch keeps it until the kernels have run.
-class Memory {
- public:
-  explicit Memory(const Tensor& like) : like_(like) {}
-
-  template <class Element>
-  Element* of(int64_t elements) {
-    owners_.push_back(new_tensor(like_, {elements * int64_t(sizeof(Element))}, ScalarType::Byte));
-    return static_cast<Element*>(owners_.back().mutable_data_ptr());
-  }
-
- private:
-  const Tensor& like_;
-  std::vector<Tensor> owners_;
-};
-
 template <class Storage, class Fusion>
 void decode(const Tensor& logits, const Tensor& input_lengths, const Shape& shape, const Options& options,
             const Fusion& fusion, const Result& result, gpu::Stream stream) {
@@ -29,17 +13,19 @@ void decode(const Tensor& logits, const Tensor& input_lengths, const Shape& shap
   using State = typename Fusion::State;
   const int64_t samples = shape.samples, rows = samples * shape.frames, beam = options.beam;
   const int64_t listed = listed_tokens<Fusion>(options, shape.classes);
-  Memory memory(logits);
-  const Frames<Real> frames{memory.of<Real>(rows), memory.of<Real>(rows),
-                            memory.of<Token<Real>>(rows * listed), int(listed)};
-  const Scratch<Real, State> scratch{memory.of<Record<State>>(2 * samples * beam),
-                                     memory.of<Mass<Real>>(2 * samples * beam),
-                                     memory.of<Mass<Real>>(samples * beam), memory.of<Node>(rows * beam),
-                                     memory.of<int32_t>(listed == 0 ? samples * shape.classes : 0)};
-  const Hypotheses<Real> hypotheses{static_cast<int64_t*>(result.tokens.mutable_data_ptr()),
-                                    static_cast<int64_t*>(result.lengths.mutable_data_ptr()),
-                                    static_cast<Real*>(result.scores.mutable_data_ptr()),
-                                    static_cast<Real*>(result.log_probs.mutable_data_ptr())};
+  const Tensor peak = scratch<Real>(logits, rows), inverse_sum = scratch<Real>(logits, rows);
+  const Tensor tokens = scratch<Token<Real>>(logits, rows * listed);
+  const Tensor records = scratch<Record<State>>(logits, 2 * samples * beam);
+  const Tensor masses = scratch<Mass<Real>>(logits, 2 * samples * beam);
+  const Tensor later = scratch<Mass<Real>>(logits, samples * beam);
+  const Tensor nodes = scratch<Node>(logits, rows * beam);
+  const Tensor unlisted = scratch<int32_t>(logits, listed == 0 ? samples * shape.classes : 0);
+  const Frames<Real> frames{data<Real>(peak), data<Real>(inverse_sum), data<Token<Real>>(tokens),
+                            int(listed)};
+  const Scratch<Real, State> memory{data<Record<State>>(records), data<Mass<Real>>(masses),
+                                    data<Mass<Real>>(later), data<Node>(nodes), data<int32_t>(unlisted)};
+  const Hypotheses<Real> hypotheses{data<int64_t>(result.tokens), data<int64_t>(result.lengths),
+                                    data<Real>(result.scores), data<Real>(result.log_probs)};
   const Problem<Storage, Real, Fusion> problem{Rows<const Storage>(logits.const_data_ptr(), logits),
                                                IndexView(input_lengths),
                                                shape.frames,
@@ -47,7 +33,7 @@ void decode(const Tensor& logits, const Tensor& input_lengths, const Shape& shap
                                                options,
                                                fusion,
                                                frames,
-                                               scratch,
+                                               memory,
                                                hypotheses};
   launch_beam_search(problem, samples, stream);
 }

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kRowBlock)
   GPU_DYNAMIC_SHARED(Token<Real>, items);  // (Tokens::capacity(listed, kRowBlock))
   GPU_SHARED(count, int);
   const RowGroup<kRowBlock> group(frame_count, samples);
-  const bool live = is_possible_length(length_of(group.n), frame_count) && group.t < length_of(group.n);
+  const bool live = group.t < live_frames(length_of(group.n), frame_count);
   const Storage* row = logits.row(group.t, group.n);
   const int64_t at = group.n * frame_count + group.t;
   const int live_classes = live ? classes : 0;
@@ -64,10 +64,10 @@ __global__ void __launch_bounds__(kRowBlock)
   }
   const bool of_all = !__syncthreads_or(!usable);
   if (live && group.thread == 0) {
-    const bool is_empty = !normalize || softmax.sum == 0;
-    frames.peak[at] = is_empty ? Real(0) : softmax.peak;
-    const Real inverse_sum = is_empty ? Real(1) : 1 / softmax.sum;
-    frames.inverse_sum[at] = normalize || of_all ? inverse_sum : std::numeric_limits<Real>::quiet_NaN();
+    RowStatistics<Real> statistics{0, of_all ? Real(1) : std::numeric_limits<Real>::quiet_NaN()};
+    if (normalize) statistics = statistics_of(softmax);
+    frames.peak[at] = statistics.peak;
+    frames.inverse_sum[at] = statistics.inverse_sum;
   }
 
   // 2. Tokens.

@@ -10,6 +10,11 @@ CRNN_INLINE bool is_possible_length(int64_t length, int64_t available) {
   return length >= 0 && length <= available;
 }
 
+// The frames that a decoder reads: a length outside [0, T] (those on a GPU are not checked) stands for none.
+CRNN_INLINE int64_t live_frames(int64_t length, int64_t frames) {
+  return is_possible_length(length, frames) ? length : 0;
+}
+
 // Is it a class that a target may hold?
 CRNN_INLINE bool is_label(int64_t label, int64_t classes, int64_t blank) {
   return label >= 0 && label < classes && label != blank;

@@ -52,7 +52,14 @@ struct RowStatistics {
   Real peak, inverse_sum;
 };
 
-// Of a row that kRowThreads threads share, in one read; 0 and 1 for no classes, and of nothing but -inf.
+// 0 and 1 for no classes, and for nothing but -inf.
+template <class Real>
+__device__ inline RowStatistics<Real> statistics_of(const SoftmaxSum<Real>& row) {
+  if (row.sum == 0) return {0, 1};
+  return {row.peak == kMinusInfinity<Real> ? Real(0) : row.peak, 1 / row.sum};
+}
+
+// Of a row that kRowThreads threads share, in one read.
 // Every thread of the block calls it.
 //
 // row: (classes) with stride
@@ -63,8 +70,7 @@ __device__ inline auto row_statistics(const Storage* row, int64_t stride, int cl
   read_row<kRowThreads>(row, stride, classes, thread, [&](const auto& values, int) { total.add(values); });
   total =
       gpu::folded_over_group<kRowThreads>(total, [](const auto& a, const auto& b) { return joined(a, b); });
-  if (total.sum == 0) return RowStatistics<Real>{0, 1};
-  return RowStatistics<Real>{total.peak == kMinusInfinity<Real> ? Real(0) : total.peak, 1 / total.sum};
+  return statistics_of(total);
 }
 
 }  // namespace crnn

@@ -23,6 +23,17 @@ inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> size
   return torch::stable::new_empty(like, {sizes.begin(), sizes.size()}, type);
 }
 
+template <class Element>
+Element* data(const Tensor& tensor) {
+  return static_cast<Element*>(tensor.mutable_data_ptr());
+}
+
+// Memory for `count` of Element on the device of `like`.
+template <class Element>
+Tensor scratch(const Tensor& like, int64_t count) {
+  return new_tensor(like, {count * int64_t(sizeof(Element))}, ScalarType::Byte);
+}
+
 // Calls body(Storage{}) with the C++ type that `type` stores its elements in.
 template <class Body>
 void dispatch_floating(ScalarType type, const char* op, const Body& body) {

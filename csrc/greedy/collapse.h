@@ -17,11 +17,6 @@ CRNN_INLINE bool at_edge_of_token(int32_t current, int32_t beside, int32_t blank
   return current != blank && current != beside;
 }
 
-// A length outside [0, T] (those on a GPU are not checked) stands for no frames, and makes the score NaN.
-CRNN_INLINE int64_t live_frames(int64_t length, int64_t frames) {
-  return is_possible_length(length, frames) ? length : 0;
-}
-
 struct Stretch {
   int64_t tokens;     // how many begin in it
   int64_t start;      // the frame at which the last of them begins

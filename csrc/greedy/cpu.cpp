@@ -121,14 +121,9 @@ auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_
   return result.tuple();
 }
 
-void greedy_decode_check_cpu(const Tensor& input_lengths, int64_t frames) {
-  check_input_lengths(input_lengths, frames, kOp);
-}
-
 }  // namespace
 }  // namespace crnn::greedy
 
 STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CPU, m) {
   m.impl("greedy_decode", TORCH_BOX(&crnn::greedy::greedy_decode_cpu));
-  m.impl("greedy_decode_check", TORCH_BOX(&crnn::greedy::greedy_decode_check_cpu));
 }

@@ -16,11 +16,10 @@ auto greedy_decode_cuda(const Tensor& logits, const Tensor& input_lengths, int64
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
     using Real = typename ComputeType<Storage>::Real;
-    launch_greedy_decode<Storage, Real>(
-        Rows<const Storage>(logits.const_data_ptr(), logits), IndexView(input_lengths), shape.frames,
-        shape.samples, shape.classes, int32_t(blank), normalize,
-        static_cast<int32_t*>(best_class.mutable_data_ptr()),
-        static_cast<Real*>(best_logp.mutable_data_ptr()), result.decoded<Real>(), device.stream());
+    launch_greedy_decode<Storage, Real>(Rows<const Storage>(logits.const_data_ptr(), logits),
+                                        IndexView(input_lengths), shape.frames, shape.samples, shape.classes,
+                                        int32_t(blank), normalize, data<int32_t>(best_class),
+                                        data<Real>(best_logp), result.decoded<Real>(), device.stream());
   });
   return result.tuple();
 }

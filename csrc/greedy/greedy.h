@@ -42,13 +42,8 @@ struct Result {
 
   template <class Real>
   Decoded<Real> decoded() const {
-    return {static_cast<int64_t*>(tokens.mutable_data_ptr()),
-            static_cast<int64_t*>(lengths.mutable_data_ptr()),
-            static_cast<Real*>(scores.mutable_data_ptr()),
-            static_cast<int64_t*>(starts.mutable_data_ptr()),
-            static_cast<int64_t*>(ends.mutable_data_ptr()),
-            static_cast<Real*>(token_logp.mutable_data_ptr()),
-            tokens.size(1)};
+    return {data<int64_t>(tokens), data<int64_t>(lengths), data<Real>(scores), data<int64_t>(starts),
+            data<int64_t>(ends),   data<Real>(token_logp), tokens.size(1)};
   }
 
   std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> tuple() const {

@@ -7,17 +7,6 @@
 
 namespace crnn {
 
-template <class Element>
-Element* data(const Tensor& tensor) {
-  return static_cast<Element*>(tensor.mutable_data_ptr());
-}
-
-// Memory for `count` of Element.
-template <class Element>
-Tensor scratch(const Tensor& like, int64_t count) {
-  return new_tensor(like, {count * int64_t(sizeof(Element))}, ScalarType::Byte);
-}
-
 inline Tensor on_host(const Tensor& tensor) {
   return torch::stable::to(tensor, torch::stable::Device(torch::headeronly::DeviceType::CPU));
 }

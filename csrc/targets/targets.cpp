@@ -1,5 +1,8 @@
-// targets_check: refuses targets and lengths in the host's memory that break their rules, for logits of
-// `frames` and `classes` that are elsewhere. The message names the operator `op` that they are meant for.
+// Checks for operators whose logits are elsewhere, of what lies in the host's memory. Messages name the
+// operator `op` that it is meant for.
+//
+//   targets_check        refuses targets and lengths that break their rules
+//   input_lengths_check  the same of input lengths alone
 #include "targets/batch.h"
 
 namespace crnn {
@@ -18,6 +21,10 @@ void targets_check_cpu(const Tensor& targets, const Tensor& input_lengths, const
   read_batch(shape, targets, input_lengths, target_lengths, blank, true, op.c_str());
 }
 
+void input_lengths_check_cpu(const Tensor& input_lengths, int64_t frames, const std::string& op) {
+  check_input_lengths(input_lengths, frames, op.c_str());
+}
+
 }  // namespace
 }  // namespace crnn
 
@@ -25,8 +32,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {
   m.def(
       "targets_check(Tensor targets, Tensor input_lengths, Tensor target_lengths, int frames, int classes, "
       "int blank, str op) -> ()");
+  m.def("input_lengths_check(Tensor input_lengths, int frames, str op) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CPU, m) {
   m.impl("targets_check", TORCH_BOX(&crnn::targets_check_cpu));
+  m.impl("input_lengths_check", TORCH_BOX(&crnn::input_lengths_check_cpu));
 }
