@@ -1,0 +1,46 @@
+"""Processes that torchrun starts meet, share and gather; one that is alone needs none of it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("PIL")
+
+from crnn_ext.ocr.world import World
+
+PROGRAM = """
+import json, sys
+from crnn_ext.ocr.world import World
+world = World.join()
+told = {
+    "share": list(world.share(range(5))),
+    "sums": world.sums([world.rank + 1, 0.5]),
+    "gather": world.gather({"rank": world.rank}),
+}
+with open(f"{sys.argv[1]}/{world.rank}.json", "w") as file:
+    json.dump(told, file)
+world.leave()
+"""
+
+
+def test_one_process_is_a_world():
+    world = World.join()
+    assert world == World(0, 1, 0)
+    assert world.share(range(3)) == range(3)
+    assert world.sums([1, 2.5]) == [1, 2.5]
+    assert world.gather("part") == ["part"]
+    world.leave()
+
+
+def test_two_processes_share_and_gather(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    command = [*["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], program, tmp_path]
+    subprocess.run([sys.executable, *command], check=True)
+    told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert [part["share"] for part in told] == [[0, 2, 4], [1, 3]]
+    for part in told:
+        assert part["sums"] == [3, 1]
+        assert part["gather"] == [{"rank": 0}, {"rank": 1}]
