@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import lmdb
@@ -204,7 +205,11 @@ def test_an_interruption_leaves_nothing(folder, output):
     write(folder / "labels.txt", "".join(f"{number}.png\ttext\n" for number in range(400)))
     arguments = [*("pack", folder, "-o", output), *("--workers", "2", "--encode", "png")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "crnn_ext", *arguments], stderr=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-m", "crnn_ext", *arguments],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        # A shell without job control has its background processes, and what they start, ignore Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     while not any(path.stat().st_size > 1 << 20 for path in output.parent.glob("packed.*.tmp/data.mdb")):
         assert process.poll() is None
