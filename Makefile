@@ -47,7 +47,7 @@ gpu:
 	$(or $(wildcard $(BIN_PYTHON)),$(PYTHON)) benchmarks/gpu $(if $(DRY),--dry-run)
 
 clean:
-	rm -rf build dist *.egg-info crnn_ext/*.so
+	rm -rf build dist *.egg-info crnn_ext/*.so $(VENV)/.ready
 
 $(VENV)/.installed: requirements-dev.txt
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \

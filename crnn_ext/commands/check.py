@@ -4,7 +4,9 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from .messages import failure, printable
+from crnn_ext._printable import printable
+
+from .messages import failure
 
 if TYPE_CHECKING:
     from crnn_ext.ocr.data.check import Report

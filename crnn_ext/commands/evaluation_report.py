@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from .messages import printable
+from crnn_ext._printable import printable
 
 if TYPE_CHECKING:
     from crnn_ext.ocr import Calibration, Evaluation, Metrics

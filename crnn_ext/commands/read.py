@@ -4,8 +4,10 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from crnn_ext._printable import printable
+
 from . import decoding
-from .messages import complain, failure, printable
+from .messages import complain, failure
 
 if TYPE_CHECKING:
     from crnn_ext.ocr import Reading

@@ -8,7 +8,6 @@ Nothing in it is code or becomes code, and no network is made that is larger tha
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from crnn_ext.text import Charset
 
 from .architecture import Architecture, Network
 from .arguments import check_int, check_keys
+from .files import replace_file
 from .preprocessing import Preprocessing
 
 FORMAT = 1
@@ -63,12 +63,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "charset": charset.to_dict(),
         "preprocessing": preprocessing.to_dict(),
     }
-    unfinished = Path(f"{path}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(save(state, {ENTRY: json.dumps(settings)}))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    replace_file(path, save(state, {ENTRY: json.dumps(settings)}))
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

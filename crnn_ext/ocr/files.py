@@ -1,0 +1,24 @@
+"""Files that are there whole or not at all."""
+
+import os
+from pathlib import Path
+
+
+def replace_file(path: str | Path, content: bytes) -> None:
+    """Writes a file. One of the same name is replaced when the new one is on the disk, not before.
+
+    Raises:
+        OSError: it cannot be written; what was there before is as it was.
+    """
+    unfinished = Path(f"{path}.{os.getpid()}.tmp")
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        # The reader of the message knows the file by its own name.
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
