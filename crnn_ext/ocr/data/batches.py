@@ -1,11 +1,12 @@
 """Batches of lines of similar width, bounded by their pixels."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
@@ -14,6 +15,13 @@ from crnn_ext.ocr.images import ImageError
 from crnn_ext.ocr.preprocessing import Preprocessing
 
 from .lines import LineSource, Problem
+
+if TYPE_CHECKING:  # it needs OpenCV, and most data sets are read without
+    from .augment import Augmentation
+
+
+# Scans are augmented at no more than so many times the rows that the network reads: it would not see more.
+_AUGMENTED_ROWS = 2
 
 
 class Sample(NamedTuple):
@@ -46,11 +54,44 @@ class LineDataset(Dataset[Sample | Problem]):
 
     An image that cannot be read gives a Problem, which `collate` hands on: an error in a worker process would
     end the epoch.
+
+    With an augmentation, each epoch draws its distortions of a line from the seed, the epoch and the index of
+    the line alone: it is the same in every process, in any order and after a break.
+
+    Args:
+        source: the lines.
+        preprocessing: what is done to their images.
+        augmentation: what is done to them before.
+        seed, epoch: from 0; what the augmentation draws from.
+
+    Raises:
+        TypeError, ValueError: the seed or the epoch breaks its rule.
     """
 
-    def __init__(self, source: LineSource, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        source: LineSource,
+        preprocessing: Preprocessing,
+        augmentation: "Augmentation | None" = None,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> None:
+        check_int(type(self).__name__, "seed", seed, 0, (1 << 63) - 1)
         self.source = source
         self.preprocessing = preprocessing
+        self.augmentation = augmentation
+        self._seed = seed
+        self.set_epoch(epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch, from 0. A worker process sees it if it starts afterwards.
+
+        Raises:
+            TypeError, ValueError: the epoch is below 0.
+        """
+        check_int("set_epoch", "epoch", epoch, 0, (1 << 63) - 1)
+        self._epoch = epoch
 
     def __len__(self) -> int:
         return len(self.source)
@@ -61,7 +102,18 @@ class LineDataset(Dataset[Sample | Problem]):
             image = self.source.image(index, self.preprocessing.mode)
         except ImageError as error:
             return Problem(name, "unreadable image", str(error))
+        if self.augmentation is not None:
+            random = np.random.default_rng([self._seed, self._epoch, index])
+            pixels = np.asarray(_at_most(image, _AUGMENTED_ROWS * self.preprocessing.height))
+            image = Image.fromarray(self.augmentation(pixels, random))
         return Sample(self.preprocessing(image), self.source.labels[index], name)
+
+
+def _at_most(image: Image.Image, rows: int) -> Image.Image:
+    """Shrunk to so many rows if it has more, to no fewer columns than its aspect ratio has."""
+    if image.height <= rows:
+        return image
+    return image.resize((-(-image.width * rows // image.height), rows), Image.Resampling.BILINEAR)
 
 
 def collate(items: Sequence[Sample | Problem]) -> Batch:
