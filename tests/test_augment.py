@@ -99,7 +99,7 @@ def test_width(height, width, strength, seed):
     before = preprocessing.columns(width, height)
     after = preprocessing.columns(warped.shape[1], warped.shape[0])
     assert augmentation.narrowest(before) <= after
-    assert after <= before * (1 + 0.1 * strength) + (0.2 + 0.3 * strength) * 32 + 32 / height + 1
+    assert after <= before * (1 + 0.1 * strength) + 0.45 * strength * 32 + 32 / height + 1.5
 
 
 def test_width_is_drawn_from_all_that_is_allowed():

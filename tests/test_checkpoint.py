@@ -36,7 +36,7 @@ SETTINGS = {
         "width": 0.125,
     },
     "charset": {"characters": "aé0", "blank": 3},
-    "preprocessing": {"height": 32, "channels": 1, "mean": 0.25, "std": 0.5},
+    "preprocessing": {"height": 32, "channels": 1, "mean": 0.25, "std": 0.5, "width": None},
 }
 
 

@@ -83,6 +83,19 @@ def test_spans_are_in_columns_of_the_image_as_it_was():
     assert reading.characters == [Character("a", 0, 6), Character("c", 5, 11)]
 
 
+def test_spans_of_images_that_are_stretched():
+    reader = Recognizer(ReadsGreyLevels(), CHARSET, Preprocessing(width=48))
+    readings = reader([stripes("-aa-b-", frame) for frame in (2, 4, 30)])
+    assert reader.network.batches == [(3, 1, 32, 48)]
+    for frame, reading in zip((2, 4, 30), readings, strict=True):
+        assert reading.text == "ab"
+        for character, columns in zip(reading.characters, [(1, 3), (4, 5)], strict=True):
+            # Half a frame of the network, which reads 12 of each image.
+            assert (character.start, character.end) == pytest.approx(
+                [column * frame for column in columns], abs=frame / 2
+            )
+
+
 def test_confidence_is_the_probability_of_the_text():
     # With margin 1 many alignments of the text add up; the reference is torch's loss.
     image = stripes("-ab--a")

@@ -235,7 +235,7 @@ def _gaussian(
 ) -> npt.NDArray[np.float32]:
     """Noise of this standard deviation."""
     drawn = np.frombuffer(random.bytes(math.prod(shape)), np.uint8).reshape(shape)
-    return np.asarray((np.float32(deviation) * _DEVIATES)[drawn])
+    return np.asarray(np.take(np.float32(deviation) * _DEVIATES, drawn))
 
 
 def _to_pixels(values: npt.NDArray[np.floating]) -> Pixels:

@@ -104,7 +104,7 @@ def check_lines(
         source.skipped,
         (problem for problem in measured if isinstance(problem, Problem)),
         _too_few_frames(source, sizes, frames, needed),
-        _squashed(source, sizes, preprocessing.height),
+        _squashed(source, sizes, preprocessing),
         _duplicate_images(source, sizes),
         _outside_charset(source, charset),
     ):
@@ -160,8 +160,12 @@ def _too_few_frames(
         )
 
 
-def _squashed(source: LineSource, sizes: Mapping[int, Measured], rows: int) -> Iterator[Problem]:
-    for index, (width, height, _) in sizes.items():
+def _squashed(
+    source: LineSource, sizes: Mapping[int, Measured], preprocessing: Preprocessing
+) -> Iterator[Problem]:
+    """Lines wider than the limit, unless all are made equally wide."""
+    rows = preprocessing.height
+    for index, (width, height, _) in sizes.items() if preprocessing.width is None else ():
         if width * rows > MAX_COLUMNS * height:
             yield Problem(
                 source.names[index],
