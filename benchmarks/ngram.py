@@ -2,13 +2,16 @@
 
     python benchmarks/ngram.py lines/labels_train.txt characters.arpa --order 6
 
-After Ney, Essen and Kneser, On structuring probabilistic dependences in stochastic language modelling, 1994:
+With h' for h without its oldest unit:
 
     P(w | h) = (c(hw) - D) / c(h) + D n(h) / c(h) P(w | h')
 
-c counts n-grams, n(h) is the number of different units behind h, h' is h without its oldest unit, and D is
-n1 / (n1 + 2 n2), of the n-grams of that length that occur once and twice. Below the unigrams all units of the
-vocabulary are equally probable: the characters, </s> and <unk>. The space is the unit <space>.
+c(hw) is how often the n-gram occurs, if it is of the highest order or begins with <s>, and otherwise how many
+different units stand before it; c(h) is the sum of c(hw), n(h) the number of its terms. So Kneser and Ney,
+Improved backing-off for m-gram language modeling, 1995. D is n1 / (n1 + 2 n2), of the n-grams of that length
+with c = 1 and c = 2: Ney, Essen and Kneser, On structuring probabilistic dependences in stochastic language
+modelling, 1994. Below the unigrams all units of the vocabulary are equally probable: the characters, </s> and
+<unk>. The space is the unit <space>.
 """
 
 import argparse
@@ -28,47 +31,50 @@ UNITS = {BEGIN: "<s>", END: "</s>", " ": "<space>"}
 
 def character_arpa(texts: Iterable[str], order: int) -> str:
     """The ARPA file of texts, each a line; to be read with `NGramModel.from_arpa(..., space="<space>")`."""
-    lines = [BEGIN + unicodedata.normalize("NFC", text) + END for text in texts]
-    vocabulary = sorted(set("".join(lines)) - {BEGIN})
-    uniform = 1 / (len(vocabulary) + 1)  # <unk> too
-    probabilities, weights = {"": uniform}, {}
-    by_length = []
-    for length in range(1, order + 1):
-        counts = Counter(
-            line[end - length : end] for line in lines for end in range(max(length, 2), len(line) + 1)
-        )
+    probabilities, weights = estimated(
+        [BEGIN + unicodedata.normalize("NFC", text) + END for text in texts], order
+    )
+
+    def entry(ngram: str, units: str, log10_probability: float) -> str:
+        weight = f"\t{math.log10(weights[ngram]):.7f}" if ngram in weights else ""
+        return f"{log10_probability:.7f}\t{units}{weight}"
+
+    sections: list[list[str]] = [[] for _ in range(order)]
+    for ngram in sorted(probabilities.keys() - {""}):
+        units = " ".join(UNITS.get(unit, unit) for unit in ngram)
+        sections[len(ngram) - 1].append(entry(ngram, units, math.log10(probabilities[ngram])))
+    sections[0].append(entry(END, "<unk>", math.log10(weights[""] * probabilities[""])))
+    sections[0].append(entry(BEGIN, "<s>", -99))
+    head = ["\\data\\", *(f"ngram {length}={len(part)}" for length, part in enumerate(sections, 1))]
+    body = [["", f"\\{length}-grams:", *part] for length, part in enumerate(sections, 1)]
+    return "\n".join([*head, *(line for part in body for line in part), "", "\\end\\", ""])
+
+
+def estimated(lines: list[str], order: int) -> tuple[dict[str, float], dict[str, float]]:
+    """P(w | h) of each n-gram hw that occurs, and of "" for a unit that does not; D n(h) / c(h) of each h."""
+    occurrences = [
+        Counter(line[end - length : end] for line in lines for end in range(max(length, 2), len(line) + 1))
+        for length in range(1, order + 1)
+    ]
+    probabilities, weights = {"": 1 / (len(occurrences[0]) + 1)}, {}
+    for counts, longer in zip(occurrences, [*occurrences[1:], Counter[str]()], strict=True):
+        before = Counter(ngram[1:] for ngram in longer)  # nothing is before <s>
+        counts = Counter({ngram: before.get(ngram, count) for ngram, count in counts.items()})
         totals: Counter[str] = Counter()
         followers: Counter[str] = Counter()
         for ngram, count in counts.items():
             totals[ngram[:-1]] += count
             followers[ngram[:-1]] += 1
         discount = _discount(counts)
-        for context, total in totals.items():
-            weights[context] = discount * followers[context] / total
+        weights.update((context, discount * followers[context] / totals[context]) for context in totals)
         for ngram, count in counts.items():
             share = (count - discount) / totals[ngram[:-1]]
             probabilities[ngram] = share + weights[ngram[:-1]] * probabilities[ngram[1:]]
-        by_length.append(sorted(counts))
-
-    def entry(log10_probability: float, units: str, context: str) -> str:
-        weight = f"\t{math.log10(weights[context]):.7f}" if context in weights else ""
-        return f"{log10_probability:.7f}\t{units}{weight}"
-
-    sections = [
-        [
-            entry(math.log10(probabilities[ngram]), " ".join(UNITS.get(unit, unit) for unit in ngram), ngram)
-            for ngram in ngrams
-        ]
-        for ngrams in by_length
-    ]
-    sections[0] += [entry(math.log10(weights[""] * uniform), "<unk>", END), entry(-99, "<s>", BEGIN)]
-    head = ["\\data\\", *(f"ngram {length}={len(part)}" for length, part in enumerate(sections, 1))]
-    body = [["", f"\\{length}-grams:", *part] for length, part in enumerate(sections, 1)]
-    return "\n".join([*head, *(line for part in body for line in part), "", "\\end\\", ""])
+    return probabilities, weights
 
 
 def _discount(counts: Counter[str]) -> float:
-    """Of n-grams of one length; 0.5 where none occurs once, as the formula would leave nothing for others."""
+    """Of n-grams of one length; 0.5 where no count is 1, as the formula would leave nothing for others."""
     once, twice = (sum(count == times for count in counts.values()) for times in (1, 2))
     return once / (once + 2 * twice) if once else 0.5
 

@@ -45,11 +45,11 @@ def probabilities(model, history, units):
 
 
 def test_by_hand(tmp_path):
-    """a and </s> twice, b once: D = 1 / (1 + 2 * 2); <s>a twice, ab, a</s>, b</s> once: D = 3 / 5."""
+    """<s>a occurs twice, and ab, a</s> and b</s> once. So before a and b is one unit, and before </s> two."""
     model = model_of(tmp_path, ["ab", "a"], 2)
-    rest = 0.2 * 3 / 5 / 4  # of D n / c for each of a, b, </s>, <unk>
-    a, b, end = 1.8 / 5 + rest, 0.8 / 5 + rest, 1.8 / 5 + rest
-    assert probabilities(model, "", "ab?") == pytest.approx(
+    rest = 0.5 * 3 / 4 / 4  # D n / c for each of a, b, </s>, <unk>; D = 2 / (2 + 2 * 1)
+    a, b, end = 0.5 / 4 + rest, 0.5 / 4 + rest, 1.5 / 4 + rest
+    assert probabilities(model, "", "ab?") == pytest.approx(  # D = 3 / (3 + 2 * 1)
         [1.4 / 2 + 0.3 * a, 0.3 * b, 0.3 * rest, 0.3 * end], rel=1e-5
     )
     assert probabilities(model, "a", "ab?") == pytest.approx(
@@ -61,39 +61,41 @@ def test_by_hand(tmp_path):
     assert probabilities(model, "?", "ab?") == pytest.approx([a, b, rest, end], rel=1e-5)
 
 
-def defined(texts, history, unit):
-    """The formula, from lists of n-grams: P(unit | history) of all lengths up to that of the history."""
+def defined(texts, order, context, unit):
+    """P(unit | context) by the formula, from lists of n-grams, in which each stands as often as it counts."""
     lines = [["<s>", *text, "</s>"] for text in texts]
+    length = len(context) + 1
 
-    def occurrences(length):
+    def occurring(length):
         return [tuple(line[i : i + length]) for line in lines for i in range(len(line) - length + 1)]
 
-    if not history:
-        seen = [name for line in lines for name in line[1:]]
-        names, unseen = set(seen), 1 / (len(set(seen)) + 1)
-        all_of_this_length = seen
-    else:
-        all_of_this_length = occurrences(len(history) + 1)
-        seen = [found[-1] for found in all_of_this_length if found[:-1] == history]
-        names, unseen = set(seen), defined(texts, history[1:], unit)
-    if not seen:
-        return unseen
-    times = [all_of_this_length.count(found) for found in set(all_of_this_length)]
+    ngrams = occurring(length)
+    if length < order:
+        at_the_start = [ngram for ngram in ngrams if ngram[0] == "<s>" and length > 1]
+        ngrams = [*at_the_start, *(ngram[1:] for ngram in set(occurring(length + 1)))]
+    ngrams = [ngram for ngram in ngrams if ngram != ("<s>",)]
+    times = [ngrams.count(ngram) for ngram in set(ngrams)]
     once, twice = times.count(1), times.count(2)
     discount = once / (once + 2 * twice) if once else 0.5
-    own = max(seen.count(unit) - discount, 0) / len(seen) if unit in names else 0
-    return own + discount * len(names) / len(seen) * unseen
+
+    vocabulary = {unit for line in lines for unit in line[1:]}
+    shorter = defined(texts, order, context[1:], unit) if context else 1 / (len(vocabulary) + 1)
+    units = [ngram[-1] for ngram in ngrams if ngram[:-1] == context]
+    if not units:
+        return shorter
+    own = max(units.count(unit) - discount, 0)
+    return (own + discount * len(set(units)) * shorter) / len(units)
 
 
 @settings(deadline=None, max_examples=60)
 @given(texts=TEXTS, order=st.integers(1, 5), history=st.text(LETTERS + "?", max_size=7))
-@example(texts=["aa", "aa"], order=3, history="a")  # no n-gram occurs once
+@example(texts=["aa", "aa"], order=3, history="a")  # no count is 1
 def test_by_brute_force(folder, texts, order, history):
     model = model_of(folder, texts, order)
     known = alphabet(texts)
     history = [unit if unit in known else "?" for unit in history]
     context = ("<s>", *history)[1 - order :] if order > 1 else ()
-    expected = [defined(texts, context, unit) for unit in [*known, "?", "</s>"]]
+    expected = [defined(texts, order, context, unit) for unit in [*known, "?", "</s>"]]
     assert probabilities(model, "".join(history), [*known, "?"]) == pytest.approx(expected, rel=1e-5)
 
 
