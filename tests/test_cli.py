@@ -217,7 +217,7 @@ def test_images_that_cannot_be_read_are_named_and_the_others_read(checkpoint, im
 
 
 def test_more_images_than_are_held_at_a_time(checkpoint, images, readings, capsys, monkeypatch):
-    monkeypatch.setattr("crnn_ext.commands.read._IMAGES_AT_A_TIME", 4)
+    monkeypatch.setattr("crnn_ext.ocr.recognizer.IMAGES_AT_A_TIME", 4)
     assert main(["read", checkpoint, *images]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("\t")[1] for line in lines] == [reading.text for reading in readings]

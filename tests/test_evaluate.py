@@ -64,7 +64,7 @@ def test_code_points():
 
 
 def test_more_images_than_are_held_at_a_time(monkeypatch):
-    monkeypatch.setattr("crnn_ext.ocr.evaluation._IMAGES_AT_A_TIME", 2)
+    monkeypatch.setattr("crnn_ext.ocr.recognizer.IMAGES_AT_A_TIME", 2)
     reader = recognizer()
     evaluation = evaluate(reader, READABLE)
     assert [line.read for line in evaluation.lines] == ["abc", "aa", "cc", "", "abc"]
