@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from crnn_ext import __version__
-from crnn_ext.commands import check, evaluate, pack, read
+from crnn_ext.commands import check, evaluate, pack, plot, read
 
-_COMMANDS = (read, evaluate, pack, check)
+_COMMANDS = (read, evaluate, plot, pack, check)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -248,14 +248,21 @@ def _batches(widths: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
+def characters_at(
+    text: str, starts: Sequence[int], ends: Sequence[int], frames: int, width: int
+) -> list[Character]:
+    """The characters of a text at the columns of their frames `[start, end)`, behind which may be padding."""
+    return [
+        # Frames divide the width evenly among them; to the outside, so that no span is empty.
+        Character(character, start * width // frames, -(-end * width // frames))
+        for character, start, end in zip(text, starts, ends, strict=False)
+    ]
+
+
 def _reading(texts: Sequence[Decoded], frames: int, width: int) -> Reading:
     if not texts:
         return Reading("", 0.0, [], [], found=False)
     best, *others = texts
-    characters = [
-        # Frames divide the width evenly among them; to the outside, so that no span is empty.
-        Character(character, start * width // frames, -(-end * width // frames))
-        for character, start, end in zip(best.text, best.starts, best.ends, strict=False)  # spans are padded
-    ]
+    characters = characters_at(best.text, best.starts, best.ends, frames, width)
     alternatives = [Alternative(other.text, other.probability) for other in others]
     return Reading(best.text, best.probability, characters, alternatives)
