@@ -59,19 +59,18 @@ def run(arguments: argparse.Namespace) -> int:
         return failure(f"--text needs one image, and these are {len(found.paths)}")
 
     status = int(bool(found.problems))
-    images = {}
+    titles, images = [], []
     for path in found.paths:
         try:
-            images[path] = read_image(path, recognizer.preprocessing.mode)
+            images.append(read_image(path, recognizer.preprocessing.mode))
+            titles.append(path)
         except ImageError as error:
             complain(f"{path}: {error}")
             status = 1
     if not images:
         return failure("there is nothing to draw")
     try:
-        plot_readings(
-            recognizer, list(images.values()), arguments.output, titles=list(images), text=arguments.text
-        )
+        plot_readings(recognizer, images, arguments.output, titles=titles, text=arguments.text)
     except (OSError, ValueError) as error:
         return failure(explained(error))
     return status

@@ -104,7 +104,7 @@ def plot_readings(
         title = [] if titles is None else [_shortened(printable(titles[index]), inches)]
         read = _shortened(printable("".join(found for found, _, _ in found.characters)), inches)
         above.set_title(
-            "\n".join([*title, f"{read}   P = {found.confidence:.3g}"]),
+            "\n".join([*title, f"{read or 'no text'}   P = {found.confidence:.3g}"]),
             loc="left",
             fontsize="medium",
             parse_math=False,
