@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from lines import ListOfLines
-from lines_on_disk import labels_folder
+from lines_on_disk import labels_folder, picture
 from random_network import random_checkpoint
 from reference.ngram import estimated
 
-from crnn_ext.ocr import ErrorCounts, Recognizer
+from crnn_ext.ocr import ErrorCounts, Recognizer, save_checkpoint
 from crnn_ext.text import Charset
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +26,7 @@ PAGES = [
     "docs/language_models.md",
     "docs/metrics.md",
     "docs/migrating.md",
+    "docs/reading.md",
 ]
 TEXT = "the cat sat"
 TEXTS = [TEXT, "the cat", "a cat sat", "new york"]
@@ -60,6 +61,8 @@ def files(tmp_path, monkeypatch):
     """What the blocks open, in the current folder."""
     monkeypatch.chdir(tmp_path)
     labels_folder(Path("lines"), {f"{number}.png": text for number, text in enumerate(TEXTS)})
+    Path("line.png").write_bytes(picture(64, 32))
+    save_checkpoint("model.safetensors", random_checkpoint())
     Path("tokens.txt").write_text("".join(f"{token}\n" for token in ["-", "|", *LETTERS]))
     Path("lexicon.txt").write_text("".join(f"{word} {' '.join(word)} |\n" for word in WORDS))
     Path("words.arpa").write_text(estimated(2, [text.split() for text in TEXTS]).arpa())
