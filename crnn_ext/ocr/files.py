@@ -33,6 +33,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         unfinished.replace(path)
     except OSError as error:
         # The reader of the message knows the file by its own name.
-        raise type(error)(error.errno, error.strerror, str(path)) from error
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         unfinished.unlink(missing_ok=True)

@@ -182,7 +182,6 @@ def _draw_alignment(axes: Axes, aligned: _Aligned) -> None:
             color=_color(label),
             ha="center",
             va="top",
-            parse_math=False,
         )
     axes.set_ylim(-0.7, 1.02)
     axes.set_yticks([0, 1])
@@ -205,7 +204,7 @@ def _draw_posteriors(axes: Axes, posteriors: npt.NDArray[np.float32], width: int
     axes.set_xlabel("column")
     legend = axes.legend(
         axes.lines,
-        # A name that begins with "_" would hide its line.
+        # Put in below, as some versions of matplotlib leave out a name that begins with "_".
         ["" for _ in axes.lines],
         loc="center left",
         bbox_to_anchor=(1.01, 0.5),
@@ -214,7 +213,6 @@ def _draw_posteriors(axes: Axes, posteriors: npt.NDArray[np.float32], width: int
         ncols=-(-len(axes.lines) // _LEGEND_ROWS),
     )
     for entry, line in zip(legend.get_texts(), axes.lines, strict=True):
-        entry.set_parse_math(False)
         entry.set_text(line.get_label())
 
 
