@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from crnn_ext import __version__
 from crnn_ext.commands import check, evaluate, pack, read
+from crnn_ext.commands.messages import warnings_in_one_line
 
 _COMMANDS = (read, evaluate, pack, check)
 
@@ -27,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A text may have characters that the encoding of the output has not.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status: int = arguments.run(arguments)
+        with warnings_in_one_line():
+            status: int = arguments.run(arguments)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ from random_network import random_checkpoint
 
 import crnn_ext
 from crnn_ext.cli import main
-from crnn_ext.ocr import BeamSearch, Recognizer, save_checkpoint
+from crnn_ext.commands.messages import warnings_in_one_line
+from crnn_ext.ocr import Architecture, BeamSearch, Recognizer, save_checkpoint
 from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
 
 SIZES = [(40, 32), (64, 32), (33, 17), (1, 90), (200, 12), (64, 32)]
@@ -242,6 +245,26 @@ def test_weights_that_overflow(images, tmp_path, capsys):
     save_checkpoint(tmp_path / "model", checkpoint)
     assert main(["read", str(tmp_path / "model"), *images]) == 2
     assert "model: the network gave logits that are not finite" in capsys.readouterr().err
+
+
+def test_warnings_of_a_checkpoint_take_one_line(images, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as context:
+        context.setattr(Architecture, "to_dict", lambda self: {**asdict(self), "drop\nout": 0.1})
+        save_checkpoint(tmp_path / "model", random_checkpoint())
+    for _ in range(2):  # each time
+        assert main(["read", str(tmp_path / "model"), *images]) == 0
+        (error,) = capsys.readouterr().err.splitlines()
+        assert error.startswith(f"crnn-ext: {tmp_path}/model: ")
+        assert error.endswith(r"does not know, and leaves out, 'architecture.drop\nout'")
+
+
+def test_other_warnings_are_shown_as_python_does(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr("warnings.showwarning", lambda *arguments: shown.append(arguments))
+    with warnings_in_one_line():
+        warnings.warn("not ours", UserWarning, stacklevel=1)
+    assert [(str(message), category) for message, category, *_ in shown] == [("not ours", UserWarning)]
+    assert capsys.readouterr().err == ""
 
 
 def test_a_text_takes_one_line(images, tmp_path, capsys):

@@ -102,10 +102,10 @@ def given(page):
             "lengths": text_lengths,
         }
     if page in ("docs/confidence.md", "docs/metrics.md"):
-        network, _, network_charset, preprocessing = random_checkpoint()
+        checkpoint = random_checkpoint()
         image = torch.randint(256, (32, 64), generator=torch.Generator().manual_seed(0)).byte().numpy()
         return {
-            "recognizer": Recognizer(network, network_charset, preprocessing),
+            "recognizer": Recognizer(checkpoint.network, checkpoint.charset, checkpoint.preprocessing),
             "image": image,
             "lines": ListOfLines([("name", image, "abc")]),
             "counts": ErrorCounts.of([("abc", "ab")]),

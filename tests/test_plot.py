@@ -12,8 +12,8 @@ from crnn_ext.ocr.plot import plot_readings
 
 @pytest.fixture(scope="module")
 def recognizer():
-    network, _, charset, preprocessing = random_checkpoint()
-    return Recognizer(network, charset, preprocessing)
+    checkpoint = random_checkpoint()
+    return Recognizer(checkpoint.network, checkpoint.charset, checkpoint.preprocessing)
 
 
 @pytest.fixture(scope="module")

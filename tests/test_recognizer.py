@@ -143,8 +143,8 @@ def test_any_mixture_comes_back_in_order(texts):
 @given(st.lists(st.integers(5, 80), max_size=20), st.sampled_from([greedy, BeamSearch(nbest=2)]))
 @example([40, 64, 40, 9, 64, 45, 60, 50], greedy)
 def test_an_image_does_not_change_with_its_companions(widths, decoding):
-    network, _, charset, preprocessing = random_checkpoint()
-    reader = Recognizer(network, charset, preprocessing, decoding)
+    checkpoint = random_checkpoint()
+    reader = Recognizer(checkpoint.network, checkpoint.charset, checkpoint.preprocessing, decoding)
     noise = np.random.default_rng(0)
     images = [noise.integers(0, 256, (32, width), np.uint8) for width in widths]
     together, alone = reader(images), [reader([image])[0] for image in images]
@@ -154,10 +154,10 @@ def test_an_image_does_not_change_with_its_companions(widths, decoding):
 
 
 def test_the_random_network_reads_different_texts():
-    network, _, charset, preprocessing = random_checkpoint()
+    checkpoint = random_checkpoint()
     noise = np.random.default_rng(0)
     images = [noise.integers(0, 256, (32, width), np.uint8) for width in (40, 64, 40, 9, 64, 45, 60, 50)]
-    readings = Recognizer(network, charset, preprocessing)(images)
+    readings = Recognizer(checkpoint.network, checkpoint.charset, checkpoint.preprocessing)(images)
     assert len({reading.text for reading in readings}) > 3
 
 

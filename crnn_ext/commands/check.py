@@ -70,7 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         charset: Charset | None
         if arguments.checkpoint:
-            network, _, charset, preprocessing = load_checkpoint(arguments.checkpoint)
+            checkpoint = load_checkpoint(arguments.checkpoint)
+            network, charset = checkpoint.network, checkpoint.charset
+            preprocessing = checkpoint.preprocessing
         else:
             charset = None if arguments.charset is None else _charset(arguments.charset)
             preprocessing = Preprocessing()

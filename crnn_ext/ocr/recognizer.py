@@ -88,8 +88,8 @@ class Recognizer:
         Raises:
             CheckpointError: as `load_checkpoint`.
         """
-        network, _, charset, preprocessing = load_checkpoint(checkpoint)
-        return cls(network, charset, preprocessing)
+        loaded = load_checkpoint(checkpoint)
+        return cls(loaded.network, loaded.charset, loaded.preprocessing)
 
     def __call__(self, images: Iterable[ImageSource]) -> list[Reading]:
         """Reads PIL images, uint8 arrays or image files, in any mixture, and returns their texts in order.
