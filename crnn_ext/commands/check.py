@@ -10,7 +10,6 @@ from .messages import failure
 
 if TYPE_CHECKING:
     from crnn_ext.ocr.data.check import Report
-    from crnn_ext.text import Charset
 
 # Names of lines that are shown for each kind of problem.
 _NAMES = 10
@@ -65,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         from crnn_ext.ocr import Architecture, CheckpointError, Preprocessing, load_checkpoint
         from crnn_ext.ocr.data import DataError, open_lines
         from crnn_ext.ocr.data.check import check_lines
+        from crnn_ext.text import Charset
     except ImportError as error:
         return failure(str(error))
     try:
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             network, charset = checkpoint.network, checkpoint.charset
             preprocessing = checkpoint.preprocessing
         else:
-            charset = None if arguments.charset is None else _charset(arguments.charset)
+            charset = None if arguments.charset is None else Charset.from_file(arguments.charset)
             preprocessing = Preprocessing()
             with torch.device("meta"):  # it has no weights
                 network = Architecture(arguments.network or "CRNN", nclass=2).build()
@@ -90,16 +90,6 @@ def run(arguments: argparse.Namespace) -> int:
     for line in _lines(report, type(network).__name__, None if arguments.all else _NAMES):
         print(printable(line))
     return 1 if report.problems else 0
-
-
-def _charset(path: str) -> "Charset":
-    from crnn_ext.text import Charset
-
-    with open(path, encoding="utf-8-sig") as file:
-        try:
-            return Charset.from_labels(file.read().splitlines())
-        except UnicodeDecodeError:
-            raise ValueError(f"{path}: a charset must be in UTF-8, and this file is not") from None
 
 
 def _lines(report: "Report", network: str, most_names: int | None) -> Iterator[str]:
