@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile import WritesAFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
@@ -288,16 +289,6 @@ def test_files_that_are_no_checkpoints(path, state):
         load_checkpoint(path.parent / "missing")
     with pytest.raises(CheckpointError, match="Is a directory"):
         load_checkpoint(path.parent)
-
-
-class WritesAFile:
-    """A pickle of it writes the file when it is loaded."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.write_text, (self.path, "code ran")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -84,7 +83,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     _check_metadata(checkpoint.metadata)
     network = checkpoint.network
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    _check_state(state, _empty_network(checkpoint.architecture))
+    _check_state(state, checkpoint.architecture.build_empty())
     settings = {
         "format": FORMAT,
         "version": __version__,
@@ -121,16 +120,16 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             preprocessing = Preprocessing.from_dict(known["preprocessing"])
         except (TypeError, ValueError) as error:
             raise ValueError(f"{error}{_newer(settings)}") from error
-        _check_parts(architecture, charset, preprocessing)
-        _check_metadata(known["metadata"])
-        network = _empty_network(architecture)
-        _check_state(state, network)
-        network.to_empty(device="cpu").load_state_dict(state)
+        checkpoint = assemble(
+            state, architecture, charset, preprocessing, known["metadata"], known["version"]
+        )
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     except SafetensorError as error:
         if _PICKLE.match(start):
-            raise CheckpointError(f"{path}: a pickle could run code and is not loaded") from error
+            raise CheckpointError(
+                f"{path}: a pickle could run code and is not loaded; crnn-ext import takes weights from one"
+            ) from error
         raise CheckpointError(f"{path}: it is no whole safetensors file: {error}") from error
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -141,9 +140,28 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             CheckpointWarning,
             stacklevel=2,
         )
-    return Checkpoint(
-        network.eval(), architecture, charset, preprocessing, known["metadata"], known["version"]
-    )
+    return checkpoint
+
+
+def assemble(
+    state: Mapping[str, Tensor],
+    architecture: Architecture,
+    charset: Charset,
+    preprocessing: Preprocessing,
+    metadata: Mapping[str, str],
+    version: str = __version__,
+) -> Checkpoint:
+    """The checkpoint whose network has this state dict; it is on the CPU and in evaluation mode.
+
+    Raises:
+        TypeError, ValueError: as `save_checkpoint`.
+    """
+    _check_parts(architecture, charset, preprocessing)
+    _check_metadata(metadata)
+    network = architecture.build_empty()
+    _check_state(state, network)
+    network.to_empty(device="cpu").load_state_dict(state)
+    return Checkpoint(network.eval(), architecture, charset, preprocessing, metadata, version)
 
 
 def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -198,12 +216,6 @@ def _release(version: str) -> list[int]:
 def _listed(names: Iterable[str]) -> str:
     listed = ", ".join(map(repr, names))
     return listed if len(listed) <= 300 else f"{listed[:300]} ..."
-
-
-def _empty_network(architecture: Architecture) -> Network:
-    """The network with weights that have shapes and dtypes, but take no memory."""
-    with torch.device("meta"):
-        return architecture.build()
 
 
 def _check_parts(architecture: Architecture, charset: Charset, preprocessing: Preprocessing) -> None:
