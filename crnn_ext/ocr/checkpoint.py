@@ -84,6 +84,11 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     network = checkpoint.network
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     _check_state(state, checkpoint.architecture.build_empty())
+    replace_file(path, save(state, {ENTRY: settings_of(checkpoint)}))
+
+
+def settings_of(checkpoint: Checkpoint) -> str:
+    """What a checkpoint holds beside the weights, as JSON."""
     settings = {
         "format": FORMAT,
         "version": __version__,
@@ -92,7 +97,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "metadata": dict(checkpoint.metadata),
     }
-    replace_file(path, save(state, {ENTRY: json.dumps(settings)}))
+    return json.dumps(settings)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
