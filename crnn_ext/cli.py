@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from crnn_ext import __version__
-from crnn_ext.commands import check, evaluate, export, import_pth, pack, read
+from crnn_ext.commands import check, evaluate, export, import_pth, info, pack, read
 from crnn_ext.commands.messages import warnings_in_one_line
 
-_COMMANDS = (read, evaluate, pack, check, export, import_pth)
+_COMMANDS = (read, evaluate, pack, check, info, export, import_pth)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
