@@ -13,7 +13,7 @@ from lines_on_disk import labels_folder
 from random_network import random_checkpoint
 from reference.ngram import estimated
 
-from crnn_ext.ocr import ErrorCounts, Recognizer
+from crnn_ext.ocr import ErrorCounts, Recognizer, save_checkpoint
 from crnn_ext.text import Charset
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +21,7 @@ PAGES = [
     "README.md",
     "docs/alignment.md",
     "docs/beam_search.md",
+    "docs/checkpoints.md",
     "docs/confidence.md",
     "docs/data.md",
     "docs/language_models.md",
@@ -65,6 +66,10 @@ def files(tmp_path, monkeypatch):
     Path("words.arpa").write_text(estimated(2, [text.split() for text in TEXTS]).arpa())
     characters = estimated(3, [text.replace(" ", "_") for text in TEXTS]).arpa().replace("_", "<space>")
     Path("characters.arpa.gz").write_bytes(gzip.compress(characters.encode()))
+    checkpoint = random_checkpoint()
+    save_checkpoint("model.safetensors", checkpoint)
+    torch.save(checkpoint.network.state_dict(), "model.pth")
+    Path("characters.txt").write_text("\n".join(checkpoint.charset.characters))
 
 
 @pytest.fixture

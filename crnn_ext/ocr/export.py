@@ -57,7 +57,7 @@ def export_checkpoint(path: str | Path, checkpoint: Checkpoint, form: Format) ->
 
     Args:
         path: the file.
-        checkpoint: what to export, its network on the CPU and in evaluation mode.
+        checkpoint: what to export; its network, on the CPU, is put into evaluation mode.
         form: "onnx", which needs onnxscript, and onnxruntime for the comparison; or "pt2", the archive of
             `torch.export.save`.
 
