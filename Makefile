@@ -21,7 +21,8 @@ export OMP_WAIT_POLICY ?= passive
 .PHONY: demo test bench lint cuda gpu clean
 
 demo: $(READY)
-	$(BIN_PYTHON) examples/handwritten_digits.py
+	rm -rf demo
+	$(BIN_PYTHON) examples/handwritten_digits.py --output demo
 
 test: $(READY)
 	$(BIN_PYTHON) -m pytest

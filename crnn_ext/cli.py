@@ -8,9 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from crnn_ext import __version__
-from crnn_ext.commands import check, evaluate, pack, read
+from crnn_ext.commands import check, evaluate, export, import_pth, info, pack, plot, read, train
+from crnn_ext.commands.messages import warnings_in_one_line
+from crnn_ext.commands.parser import CommandParser
 
-_COMMANDS = (read, evaluate, pack, check)
+_COMMANDS = (train, read, evaluate, plot, check, pack, info, export, import_pth)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="crnn-ext", description="Text recognition with CTC and CRNN networks.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"crnn_ext {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
     for command in _COMMANDS:
         command.add_parser(commands)
     arguments = parser.parse_args(argv)
@@ -27,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A text may have characters that the encoding of the output has not.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status: int = arguments.run(arguments)
+        with warnings_in_one_line():
+            status: int = arguments.run(arguments)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:

@@ -4,38 +4,33 @@ The digits are the 1,797 scans that scikit-learn ships. They are split before an
 in a held-out string occurs in a training string. Takes one to two minutes on two CPU cores and downloads
 nothing.
 
-Into the output folder go `model.safetensors`, the checkpoint; `readings.png`, what the network makes of some
-strings; and `strings/`, held-out strings as image files of several sizes, for the command `crnn-ext read`.
+Into the output folder go `training/` and `held_out/`, image files of strings with `labels.txt`; `run/`, what
+`crnn-ext train` leaves there, above all `best.safetensors`, the checkpoint; `readings.png`, what the network
+makes of some strings; and `strings/`, held-out strings as image files of several sizes, for `crnn-ext read`.
 """
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 from sklearn.datasets import load_digits
-from tqdm import tqdm
 
-from crnn_ext.ctc import CTCLoss
-from crnn_ext.ocr import Architecture, Checkpoint, Preprocessing, Recognizer, save_checkpoint
+from crnn_ext.ocr import Recognizer
 from crnn_ext.ocr.plot import plot_readings
-from crnn_ext.text import Charset
+from crnn_ext.ocr.training import TrainingConfig, train
+from crnn_ext.ocr.training.display import Display
+from crnn_ext.ocr.training.log_file import LogFile
 
 SEED = 0
 TRAINING_SCANS = 1500
+TRAINING_STRINGS = 4000
 HELD_OUT_STRINGS = 1000
-STEPS = 600
-BATCH_SIZE = 32
-LEARNING_RATE = 2e-3
 HEIGHT = 32
-
-CHARSET = Charset("0123456789")
-PREPROCESSING = Preprocessing(height=HEIGHT)
-ARCHITECTURE = Architecture("CRNN", CHARSET.num_classes, nh=96, width=0.25)
 
 
 class Scans(NamedTuple):
@@ -83,70 +78,42 @@ def place(string: np.ndarray, width: int, random: np.random.Generator) -> np.nda
     return np.pad(string, ((0, 0), (left, width - string.shape[1] - left)), constant_values=255)
 
 
-def training_batch(scans: Scans, random: np.random.Generator) -> tuple[torch.Tensor, list[str]]:
-    """Distorted strings of one length on pages of one width, (BATCH_SIZE, 1, HEIGHT, W); their texts."""
-    length = random.integers(3, 6)
-    strings, texts = zip(*(compose(scans, length, 1, random) for _ in range(BATCH_SIZE)), strict=True)
-    width = max(string.shape[1] for string in strings) + 4
-    pages = [PREPROCESSING(place(string, width, random)) for string in strings]
-    return torch.stack(pages), list(texts)
+def training_strings(scans: Scans, random: np.random.Generator) -> list[tuple[np.ndarray, str]]:
+    """Distorted strings of three to five scans, each on a page of its own width, with their texts."""
+    lines = []
+    for _ in range(TRAINING_STRINGS):
+        string, text = compose(scans, random.integers(3, 6), 1, random)
+        lines.append((place(string, string.shape[1] + random.integers(2, 20), random), text))
+    return lines
 
 
-def held_out_strings(scans: Scans, random: np.random.Generator) -> tuple[list[np.ndarray], list[str]]:
-    """Strings of three to five scans as they are, each on a page of its own width; their texts."""
-    pages, texts = [], []
+def held_out_strings(scans: Scans, random: np.random.Generator) -> list[tuple[np.ndarray, str]]:
+    """Strings of three to five scans as they are, each on a page of its own width, with their texts."""
+    lines = []
     for _ in range(HELD_OUT_STRINGS):
         string, text = compose(scans, random.integers(3, 6), 0, random)
-        pages.append(place(string, string.shape[1] + random.integers(2, 20), random))
-        texts.append(text)
-    return pages, texts
+        lines.append((place(string, string.shape[1] + random.integers(2, 20), random), text))
+    return lines
 
 
-def train(
-    scans: Scans, pages: list[np.ndarray], texts: list[str], random: np.random.Generator
-) -> torch.nn.Module:
-    """The trained network. The held-out pages and texts only serve to show how far it is."""
-    network = ARCHITECTURE.build()
-    # CTC first of all teaches a network that most frames are blank, so hard that it may never again tell one
-    # image from another. This one knows from the start.
-    network.rnn[1].embedding.bias.data[CHARSET.blank] += 3
-    criterion = CTCLoss(blank=CHARSET.blank)
-    optimizer = torch.optim.AdamW(network.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, STEPS, pct_start=0.2)
-    accuracy = 0.0
-    bar = tqdm(range(1, STEPS + 1), desc="training", disable=None)  # no bar in a log, but lines
-    for step in bar:
-        images, image_texts = training_batch(scans, random)
-        targets, target_lengths = CHARSET.encode(image_texts)
-        logits = network(images)
-        input_lengths = network.output_lengths([images.shape[-1]] * len(images))
-        loss = criterion(logits, targets, input_lengths, target_lengths)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5)
-        optimizer.step()
-        schedule.step()
-
-        if step % 50 == 0:
-            readings = Recognizer(network, CHARSET, PREPROCESSING)(pages[:100])
-            accuracy = share_right([reading.text for reading in readings], texts[:100])
-            network.train()
-        blanks = (logits.argmax(-1) == CHARSET.blank).float().mean().item()
-        status = (
-            f"loss {loss.item():.3f}, {blanks:.0%} of frames blank, {accuracy:.0%} of held-out strings right"
-        )
-        bar.set_postfix_str(status)
-        if bar.disable and step % 50 == 0:
-            print(f"step {step:3} of {STEPS}: {status}", flush=True)
-    return network
+def write_data_set(lines: list[tuple[np.ndarray, str]], folder: Path) -> Path:
+    """Writes the images and, beside them, `labels.txt` with a path and a text in each line."""
+    folder.mkdir(parents=True)
+    labels = []
+    for number, (page, text) in enumerate(lines):
+        name = f"{number:04}.png"
+        Image.fromarray(page).save(folder / name)
+        labels.append(f"{name}\t{text}\n")
+    (folder / "labels.txt").write_text("".join(labels))
+    return folder
 
 
-def share_right(found: list[str], truth: list[str]) -> float:
+def share_right(found: Sequence[str], truth: Sequence[str]) -> float:
     """The share of whole strings that are right."""
     return sum(map(str.__eq__, found, truth)) / len(truth)
 
 
-def write_image_files(pages: list[np.ndarray], texts: list[str], folder: Path) -> list[Path]:
+def write_image_files(pages: Sequence[np.ndarray], texts: Sequence[str], folder: Path) -> list[Path]:
     """Writes the pages as image files, each larger than the one before, every third a JPEG."""
     folder.mkdir(exist_ok=True)
     paths = []
@@ -160,24 +127,43 @@ def write_image_files(pages: list[np.ndarray], texts: list[str], folder: Path) -
 def main() -> None:
     """Trains, evaluates and writes the files; exits with status 1 if fewer than 90 % are right."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("demo"), metavar="DIR", help="default: demo")
-    output = parser.parse_args().output
-    output.mkdir(parents=True, exist_ok=True)
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    parser.add_argument("--data-only", action="store_true", help="write the strings and train nothing")
+    arguments = parser.parse_args()
+    output = arguments.output
+    if output.exists():
+        parser.error(f"--output must be a new folder, and {output} is there already")
 
-    torch.manual_seed(SEED)
     random = np.random.default_rng(SEED)
     digits = load_digits()
     order = random.permutation(len(digits.target))
-    training, held_out = (
+    training_scans, held_out_scans = (
         Scans(digits.images[part], digits.target[part]) for part in np.split(order, [TRAINING_SCANS])
     )
-    pages, texts = held_out_strings(held_out, random)
+    held_out = held_out_strings(held_out_scans, random)
+    training_set = write_data_set(training_strings(training_scans, random), output / "training")
+    held_out_set = write_data_set(held_out, output / "held_out")
+    if arguments.data_only:
+        print(f"Strings are in {training_set} and {held_out_set}.")
+        return
 
-    network = train(training, pages, texts, random)
-    checkpoint = output / "model.safetensors"
-    save_checkpoint(checkpoint, Checkpoint(network, ARCHITECTURE, CHARSET, PREPROCESSING))
+    config = TrainingConfig(
+        data=str(training_set),
+        val=str(held_out_set),
+        width=0.25,
+        hidden=96,
+        epochs=5,
+        batch_pixels=32 * HEIGHT * 100,  # 32 strings
+        lr=2e-3,
+        warmup=0.2,
+        seed=SEED,
+    )
+    run = output / "run"
+    train(config, run, observers=[Display(sys.stdout), LogFile(run)])
 
+    checkpoint = run / "best.safetensors"
     recognizer = Recognizer.load(checkpoint)
+    pages, texts = zip(*held_out, strict=True)
     readings = recognizer(pages)
     accuracy = share_right([reading.text for reading in readings], texts)
     print("\ntruth   read    confidence")

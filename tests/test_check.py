@@ -110,6 +110,16 @@ def test_all_kinds_of_problems(tmp_path):
     assert report.unknown == [("x", 2, "unknown.png"), ("\u00df", 1, "unknown.png")]
 
 
+def test_a_fixed_width(tmp_path):
+    """Each line has the frames of that width, and no line is too wide for it."""
+    labels_folder(tmp_path, {"fine.png": "a" * 8, "long.png": "a" * 14, "wide.png": "a"})
+    write(tmp_path / "wide.png", picture(20_000, 20))
+    model = small(NETWORKS[0])
+    report = check_lines(open_lines(tmp_path), Preprocessing(width=100), model.output_lengths)
+    assert found(report) == [("too few frames", "long.png")]
+    assert report.spreads["frames"] == (26, 26, 26, 26)
+
+
 def test_statistics(tmp_path):
     labels = ["u\u0308", "\u00fc", "u\u0364\u0364", "abab", "aa"]
     labels_folder(tmp_path, {f"{number}.png": label for number, label in enumerate(labels)})

@@ -4,19 +4,23 @@ import contextlib
 import json
 import pickle
 import struct
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from hostile import WritesAFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import crnn_ext
 from crnn_ext.ocr import (
     Architecture,
     Checkpoint,
     CheckpointError,
+    CheckpointWarning,
     Preprocessing,
     load_checkpoint,
     save_checkpoint,
@@ -26,6 +30,7 @@ from crnn_ext.text import Charset
 CHARSET = Charset("aé0", blank=3)
 SETTINGS = {
     "format": 1,
+    "version": crnn_ext.__version__,
     "architecture": {
         "name": "CRNN",
         "nclass": 4,
@@ -36,7 +41,8 @@ SETTINGS = {
         "width": 0.125,
     },
     "charset": {"characters": "aé0", "blank": 3},
-    "preprocessing": {"height": 32, "channels": 1, "mean": 0.25, "std": 0.5},
+    "preprocessing": {"height": 32, "channels": 1, "mean": 0.25, "std": 0.5, "width": None},
+    "metadata": {"data": "digits, 60,000 Zeilen", "CER": "2.4 %"},
 }
 
 
@@ -44,7 +50,7 @@ def make(name="CRNN", **arguments):
     torch.manual_seed(0)
     architecture = Architecture(name, 4, **{"nh": 3, "width": 0.125, **arguments})
     preprocessing = Preprocessing(channels=architecture.nc, mean=0.25)
-    return Checkpoint(architecture.build(), architecture, CHARSET, preprocessing)
+    return Checkpoint(architecture.build(), architecture, CHARSET, preprocessing, SETTINGS["metadata"])
 
 
 @pytest.fixture
@@ -90,14 +96,71 @@ def test_file_format(path):
 
 def test_a_file_written_by_hand_loads(path, state):
     write(path, state, SETTINGS)
-    assert load_checkpoint(path)[1:] == make()[1:]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_checkpoint(path)[1:] == make()[1:]
+
+
+def test_a_file_of_the_first_version_loads(path, state):
+    write(path, state, without(without(SETTINGS, "version"), "metadata"))
+    loaded = load_checkpoint(path)
+    assert loaded[1:4] == make()[1:4]
+    assert loaded.metadata == {}
+    assert loaded.version == ""
+    save_checkpoint(path, loaded)
+    assert load_checkpoint(path).version == crnn_ext.__version__
+
+
+def test_unknown_settings_are_named_and_left_out(path, state):
+    written = {**with_architecture(dropout=0.1), "version": "9.1.0", "augmentation": [1], "owner": None}
+    written["charset"] = {**written["charset"], "direction": "rtl"}
+    written["preprocessing"] = {**written["preprocessing"], "invert": True}
+    write(path, state, written)
+    with pytest.warns(CheckpointWarning) as caught:
+        loaded = load_checkpoint(path)
+    assert [str(warning.message) for warning in caught] == [
+        f"{path}: crnn_ext {crnn_ext.__version__} does not know, and leaves out, 'augmentation', 'owner', "
+        "'architecture.dropout', 'charset.direction', 'preprocessing.invert'; crnn_ext 9.1.0 wrote the "
+        f"file, and this is {crnn_ext.__version__}: update crnn_ext"
+    ]
+    assert caught[0].filename == __file__
+    assert loaded[1:-1] == make()[1:-1]
+    assert loaded.version == "9.1.0"
+
+
+def test_many_unknown_settings_make_a_message_of_limited_length(path, state):
+    write(path, state, {**SETTINGS, **{f"{index}" * 20: 0 for index in range(10_000)}})
+    with pytest.warns(CheckpointWarning, match=r" \.\.\.$") as caught:
+        load_checkpoint(path)
+    assert len(str(caught[0].message)) < 600 + len(str(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"format": 2, "version": "9.1.0"}, "; crnn_ext 9.1.0 wrote the file, and this is .*: update"),
+        ({"format": 2}, f"; crnn_ext {crnn_ext.__version__} wrote the file, and this is .*: update"),
+        ({"format": 2, "version": 5}, "; a newer crnn_ext wrote the file, and this is .*: update"),
+        ({"name": "CRNN_v9", "version": "9.1.0"}, "; crnn_ext 9.1.0 wrote the file, and this is .*: update"),
+        ({"name": "CRNN_v9", "version": "0.0.9"}, "'CRNN_v9'$"),
+        ({"name": "CRNN_v9"}, "'CRNN_v9'$"),
+    ],
+    ids=str,
+)
+def test_files_that_need_a_newer_version(path, state, change, hint):
+    written = {**SETTINGS, **without(change, "name")}
+    if "name" in change:
+        written["architecture"] = {**SETTINGS["architecture"], "name": change["name"]}
+    write(path, state, written)
+    with pytest.raises(CheckpointError, match=hint):
+        load_checkpoint(path)
 
 
 def test_a_failed_save_leaves_the_old_file(path, monkeypatch):
     save_checkpoint(path, make())
     before = path.read_bytes()
     with monkeypatch.context() as context:
-        context.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+        context.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "no space")))
         with pytest.raises(OSError, match="no space"):
             save_checkpoint(path, make(nh=5))
     assert path.read_bytes() == before
@@ -122,8 +185,10 @@ def test_parts_that_do_not_belong_together_are_not_saved(path):
         (good._replace(network=make("CRNN_v2").network), "tensors are missing, the first is 'bn3.bias'"),
         (good._replace(network=make().network.double()), "must be torch.float32 .* and it is torch.float64"),
         (broken, "conv1.bias must be finite, and it holds NaN or infinity"),
+        (good._replace(metadata={"CER": 2.4}), "metadata must map str to str, and it has 'CER': 2.4"),
+        (good._replace(metadata={"log": "x" * 65534}), "at most 65536 characters, and it has 65537"),
     ]:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((TypeError, ValueError), match=message):
             save_checkpoint(path, bad)
     assert list(path.parent.iterdir()) == []
 
@@ -146,7 +211,10 @@ def with_architecture(**change):
         ([SETTINGS], "checkpoint: it must be a mapping"),
         ({}, "checkpoint: format must be an int, and it is None"),
         ({**SETTINGS, "format": 2, "more": 1}, r"checkpoint: format must be in \[1, 1\], and it is 2"),
-        ({**SETTINGS, "more": 1}, "checkpoint: its keys must be"),
+        ({**SETTINGS, "version": 1}, "checkpoint: version must be a str, and it is 1"),
+        ({**SETTINGS, "metadata": None}, "checkpoint: metadata must be a mapping, and it is None"),
+        ({**SETTINGS, "metadata": {"CER": 2.4}}, "metadata must map str to str, and it has 'CER': 2.4"),
+        ({**SETTINGS, "metadata": {"log": "x" * 65534}}, "at most 65536 characters, and it has 65537"),
         (without(SETTINGS, "charset"), "checkpoint: its keys must be"),
         ({**SETTINGS, "architecture": []}, r"Architecture: it must be a mapping, and it is \[\]"),
         (with_architecture(name="__import__"), "Architecture: name must be one of CRNN,"),
@@ -211,6 +279,9 @@ def test_files_that_are_no_checkpoints(path, state):
         with pytest.raises(CheckpointError, match="it is no whole safetensors file") as caught:
             load_checkpoint(path)
         assert str(caught.value).startswith(f"{path}: ")
+    path.write_bytes(save(state, {"crnn_ext_training": "{}"}))
+    with pytest.raises(CheckpointError, match="it is the state of a training run; the checkpoint is beside"):
+        load_checkpoint(path)
     path.write_bytes(save(state, {"format": "pt"}))
     with pytest.raises(CheckpointError, match="no checkpoint of crnn_ext: its metadata has no entry"):
         load_checkpoint(path)
@@ -218,16 +289,6 @@ def test_files_that_are_no_checkpoints(path, state):
         load_checkpoint(path.parent / "missing")
     with pytest.raises(CheckpointError, match="Is a directory"):
         load_checkpoint(path.parent)
-
-
-class WritesAFile:
-    """A pickle of it writes the file when it is loaded."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.write_text, (self.path, "code ran")
 
 
 @pytest.mark.parametrize(
@@ -287,10 +348,12 @@ def test_damaged_checkpoints(state, tmp_path_factory, data):
     damaged = bytearray(whole)
     for _ in range(data.draw(st.integers(1, 3))):
         # Nearly always in the header: the weights are most of the file.
-        damaged[data.draw(st.integers(0, 8 + length) | st.integers(0, len(whole) - 1))] = data.draw(
-            st.integers(0, 255)
-        )
+        places = st.integers(0, 8 + length - 2) | st.integers(0, len(damaged) - 1)
+        damaged[data.draw(places)] ^= 1 << data.draw(st.integers(0, 7))
+    if data.draw(st.booleans()):
+        del damaged[data.draw(st.integers(0, 8 + length) | st.integers(0, len(whole))) :]
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     path.write_bytes(damaged)
-    with contextlib.suppress(CheckpointError):
+    with contextlib.suppress(CheckpointError), warnings.catch_warnings():
+        warnings.simplefilter("ignore", CheckpointWarning)
         load_checkpoint(path)

@@ -3,20 +3,27 @@
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
+import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from random_network import random_checkpoint
 
 import crnn_ext
 from crnn_ext.cli import main
-from crnn_ext.ocr import BeamSearch, Recognizer, save_checkpoint
+from crnn_ext.commands import device
+from crnn_ext.commands.messages import warnings_in_one_line
+from crnn_ext.ocr import Architecture, BeamSearch, Decoded, Recognizer, save_checkpoint
 from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
 
+MAIN = "from crnn_ext.cli import main; raise SystemExit(main())"
 SIZES = [(40, 32), (64, 32), (33, 17), (1, 90), (200, 12), (64, 32)]
 
 
@@ -41,10 +48,18 @@ def readings(checkpoint, images):
     return Recognizer.load(checkpoint)(images)
 
 
+def complaints(errors):
+    """Standard error without its last line, which tells the throughput."""
+    *lines, last = errors.splitlines(keepends=True)
+    assert re.fullmatch(r"[\d,.]+ images/s, [\d,]+ images? in [\d.]+ s\n", last)
+    return "".join(lines)
+
+
 def test_read_prints_a_line_for_each_image(checkpoint, images, readings, capsys):
     assert main(["read", checkpoint, *images]) == 0
     output, errors = capsys.readouterr()
-    assert errors == ""
+    assert complaints(errors) == ""
+    assert "images/s, 6 images in" in errors
     assert [line.split("\t") for line in output.splitlines()] == [
         [path, reading.text, f"{reading.confidence:.4f}"]
         for path, reading in zip(images, readings, strict=True)
@@ -64,6 +79,7 @@ def test_read_json(checkpoint, images, readings, capsys):
                 for character, start, end in reading.characters
             ],
             "alternatives": [],
+            "found": True,
         }
 
 
@@ -100,7 +116,7 @@ def test_read_with_beam_search(checkpoint, images, word_list, arpa, capsys):
     options += ["--hotword", "ab", "--hotword", "b", "--hotword-weight", "2"]
     assert main(["read", checkpoint, *images, *options]) == 0
     output, errors = capsys.readouterr()
-    assert errors == (
+    assert complaints(errors) == (
         f"crnn-ext: {word_list}: of 5 words, 4 have only characters that the network reads; the others are "
         "left out\n"
     )
@@ -183,7 +199,9 @@ def test_a_search_that_finds_no_text(checkpoint, images, tmp_path, capsys):
     recognizer.decoding = BeamSearch(
         beam_size=1, lexicon=Lexicon.from_words(["abc" * 30], recognizer.charset)
     )
-    nothing = [reading == ("", 0.0, [], []) for reading in recognizer(images)]
+    readings = recognizer(images)
+    nothing = [not reading.found for reading in readings]
+    assert nothing == [reading == ("", 0.0, [], [], False) for reading in readings]
     assert any(nothing)
     options = ["--beam", "1", "--lexicon", str(lexicon)]
     assert main(["read", checkpoint, *images, *options]) == 1
@@ -192,13 +210,29 @@ def test_a_search_that_finds_no_text(checkpoint, images, tmp_path, capsys):
         line.split("\t") == [path, "", "0.0000"]
         for path, line in zip(images, output.splitlines(), strict=True)
     ] == nothing
-    assert errors == "".join(
+    assert complaints(errors) == "".join(
         f"crnn-ext: {path}: the search has found no text of the lexicon; a larger --beam may\n"
         for path, is_nothing in zip(images, nothing, strict=True)
         if is_nothing
     )
+    assert main(["read", "--json", checkpoint, *images, *options]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [not json.loads(line)["found"] for line in lines] == nothing
     assert main(["read", checkpoint, *images, *options, "--unknown-score", "0"]) == 0
-    assert capsys.readouterr().err == ""
+    assert complaints(capsys.readouterr().err) == ""
+
+
+def test_an_empty_text_of_a_lexicon_is_a_text():
+    """Also where its probability is too small for a float: that the search found it is what counts."""
+
+    def empty_or_none(found):
+        return lambda logits, lengths, charset: [[Decoded("", 0.0, [], [])] if found else []] * len(lengths)
+
+    network, _, charset, preprocessing = random_checkpoint()
+    image = np.zeros((32, 40), np.uint8)
+    for found in (True, False):
+        recognizer = Recognizer(network, charset, preprocessing, empty_or_none(found))
+        assert recognizer([image]) == [("", 0.0, [], [], found)]
 
 
 def test_images_that_cannot_be_read_are_named_and_the_others_read(checkpoint, images, tmp_path, capsys):
@@ -206,21 +240,126 @@ def test_images_that_cannot_be_read_are_named_and_the_others_read(checkpoint, im
     text.write_text("text")
     empty.write_bytes(b"")
     cut.write_bytes(Path(images[1]).read_bytes()[:-99])
-    bad = [str(text), str(empty), str(cut), str(tmp_path), str(tmp_path / "missing.png")]
-    assert main(["read", checkpoint, images[0], *bad, images[1]]) == 1
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    nothing, bad = str(folder), [str(text), str(empty), str(cut), str(tmp_path / "missing.png")]
+    assert main(["read", checkpoint, images[0], nothing, *bad, images[1]]) == 1
     output, errors = capsys.readouterr()
     assert [line.split("\t")[0] for line in output.splitlines()] == images[:2]
-    assert len(errors.splitlines()) == len(bad)
-    for path, line in zip(bad, errors.splitlines(), strict=True):
+    for path, line in zip([nothing, *bad], complaints(errors).splitlines(), strict=True):
         assert line.startswith(f"crnn-ext: {path}: ")
     assert main(["read", checkpoint, *bad]) == 1
 
 
 def test_more_images_than_are_held_at_a_time(checkpoint, images, readings, capsys, monkeypatch):
-    monkeypatch.setattr("crnn_ext.commands.read._IMAGES_AT_A_TIME", 4)
+    monkeypatch.setattr("crnn_ext.ocr.recognizer.IMAGES_AT_A_TIME", 4)
     assert main(["read", checkpoint, *images]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("\t")[1] for line in lines] == [reading.text for reading in readings]
+
+
+def test_nothing_to_read(checkpoint, tmp_path, capsys):
+    assert main(["read", checkpoint, str(tmp_path), "nothing/*.png"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        f"crnn-ext: {tmp_path}: no image is in this folder\n"
+        "crnn-ext: nothing/*.png: no such file, and none that matches\n"
+        "crnn-ext: there is nothing to read\n",
+    )
+
+
+def test_lines_go_to_a_file(checkpoint, images, tmp_path, capsys):
+    assert main(["read", checkpoint, *images]) == 0
+    printed = capsys.readouterr().out
+    out = tmp_path / "out.tsv"
+    out.write_text("before")
+    assert main(["read", checkpoint, images[0], str(tmp_path / "missing"), *images[1:], "-o", str(out)]) == 1
+    assert capsys.readouterr().out == ""
+    assert out.read_text() == printed
+    assert os.listdir(tmp_path) == ["out.tsv"]
+
+
+def test_an_interrupted_run_leaves_the_file_and_what_was_read(
+    checkpoint, images, tmp_path, monkeypatch, capsys
+):
+    prepare = Recognizer.prepare
+
+    def interrupted(recognizer, image):
+        if image == images[4]:
+            raise KeyboardInterrupt
+        return prepare(recognizer, image)
+
+    monkeypatch.setattr("crnn_ext.ocr.recognizer.IMAGES_AT_A_TIME", 2)
+    out, part = tmp_path / "out.tsv", tmp_path / "out.0-of-1.tsv"
+    out.write_text("before")
+    with monkeypatch.context() as patch:
+        patch.setattr(Recognizer, "prepare", interrupted)
+        assert main(["read", checkpoint, *images, "-o", str(out)]) == 130
+        assert capsys.readouterr().err == f"crnn-ext: {out}: not written; what was read is in {part}\n"
+        assert out.read_text() == "before"
+        assert [line.split("\t")[0] for line in part.read_text().splitlines()] == images[:4]
+        part.unlink()
+        assert main(["read", checkpoint, images[4], "-o", str(out)]) == 130
+        assert os.listdir(tmp_path) == ["out.tsv"]
+
+
+def test_files_that_cannot_be_written(checkpoint, images, tmp_path, capsys):
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(Path(images[0]).read_bytes())
+    for out, message in [
+        (tmp_path, "-o must name a file, and this is none"),
+        ("/dev/null", "-o must name a file, and this is none"),
+        (tmp_path / "missing" / "out.tsv", "there is no such folder"),
+        (copy, "-o would replace what is read"),
+        (checkpoint, "-o would replace what is read"),
+    ]:
+        assert main(["read", checkpoint, str(copy), "-o", str(out)]) == 2
+        assert capsys.readouterr() == ("", f"crnn-ext: {out}: {message}\n")
+    assert copy.read_bytes() == Path(images[0]).read_bytes()
+    if Path("/dev/full").exists():
+        with open("/dev/full", "w") as full:
+            result = subprocess.run(
+                [sys.executable, "-c", MAIN, "read", checkpoint, copy], stdout=full, stderr=subprocess.PIPE
+            )
+        assert result.stderr == b"crnn-ext: standard output: No space left on device\n"
+        assert result.returncode == 2
+
+
+def test_a_bar_where_the_lines_go_elsewhere(checkpoint, images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert main(["read", checkpoint, *images, "-o", str(tmp_path / "out.tsv")]) == 0
+    assert "6/6" in capsys.readouterr().err
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert main(["read", checkpoint, *images]) == 0
+    assert "6/6" not in capsys.readouterr().err
+
+
+def test_devices(checkpoint, images, monkeypatch, capsys):
+    for name, message in [
+        ("gpu", "--device must be cpu, cuda or cuda:N, and it is 'gpu'"),
+        ("meta", "--device must be cpu, cuda or cuda:N, and it is 'meta'"),
+        ("cuda:1", "--device cuda:1: torch finds no CUDA GPU"),
+    ]:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        assert main(["read", checkpoint, images[0], "--device", name]) == 2
+        assert capsys.readouterr() == ("", f"crnn-ext: {message}\n")
+    assert main(["read", checkpoint, images[0], "--device", "cpu"]) == 0
+
+
+def test_which_device_is_chosen(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("crnn_ext._load.library_path", lambda name: None)
+    assert device.chosen(None) == torch.device("cpu")
+    with pytest.raises(ValueError, match="--device cuda: crnn_ext was built without CUDA"):
+        device.chosen("cuda")
+    monkeypatch.setattr("crnn_ext._load.library_path", Path)
+    assert device.chosen(None) == torch.device("cuda:0")
+    assert device.chosen("cuda", local_rank=1) == torch.device("cuda:1")
+    assert device.chosen("cuda:0", local_rank=1) == torch.device("cuda:0")
+    assert device.chosen("cpu", local_rank=1) == torch.device("cpu")
+    with pytest.raises(ValueError, match="--device cuda: the index must be below 2, the number of GPUs, and"):
+        device.chosen("cuda", local_rank=2)
 
 
 def test_unusable_checkpoints(images, tmp_path, capsys):
@@ -242,6 +381,26 @@ def test_weights_that_overflow(images, tmp_path, capsys):
     save_checkpoint(tmp_path / "model", checkpoint)
     assert main(["read", str(tmp_path / "model"), *images]) == 2
     assert "model: the network gave logits that are not finite" in capsys.readouterr().err
+
+
+def test_warnings_of_a_checkpoint_take_one_line(images, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as context:
+        context.setattr(Architecture, "to_dict", lambda self: {**asdict(self), "drop\nout": 0.1})
+        save_checkpoint(tmp_path / "model", random_checkpoint())
+    for _ in range(2):  # each time
+        assert main(["read", str(tmp_path / "model"), *images]) == 0
+        (error,) = capsys.readouterr().err.splitlines()
+        assert error.startswith(f"crnn-ext: {tmp_path}/model: ")
+        assert error.endswith(r"does not know, and leaves out, 'architecture.drop\nout'")
+
+
+def test_other_warnings_are_shown_as_python_does(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr("warnings.showwarning", lambda *arguments: shown.append(arguments))
+    with warnings_in_one_line():
+        warnings.warn("not ours", UserWarning, stacklevel=1)
+    assert [(str(message), category) for message, category, *_ in shown] == [("not ours", UserWarning)]
+    assert capsys.readouterr().err == ""
 
 
 def test_a_text_takes_one_line(images, tmp_path, capsys):
@@ -271,8 +430,10 @@ def test_odd_names_take_one_line(checkpoint, images, readings, tmp_path, capsys)
     [line] = capsys.readouterr().out.splitlines()
     assert os.fsencode(json.loads(line)["path"]) == odd
 
-    assert main(["read", checkpoint, os.fsdecode(odd + b"2")]) == 1
-    assert capsys.readouterr().err == f"crnn-ext: {tmp_path}/{ODD_NAME_PRINTED}2: No such file or directory\n"
+    Path(os.fsdecode(odd)).write_bytes(b"text")
+    assert main(["read", checkpoint, os.fsdecode(odd)]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"crnn-ext: {tmp_path}/{ODD_NAME_PRINTED}: it is no image")
 
 
 @pytest.mark.parametrize(
@@ -312,9 +473,6 @@ def test_as_a_module():
     assert result.stdout.startswith("usage: crnn-ext ")
 
 
-MAIN = "from crnn_ext.cli import main; raise SystemExit(main())"
-
-
 @pytest.fixture(scope="module")
 def command():
     """How a shell would start the command: by the script that the installation wrote, where there is one."""
@@ -335,7 +493,7 @@ def test_as_a_process(command, checkpoint, images, readings, tmp_path):
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
     )
-    assert (result.returncode, result.stderr) == (0, b"")
+    assert (result.returncode, complaints(result.stderr.decode())) == (0, "")
     assert result.stdout.decode().split("\t")[:2] == [f"{tmp_path}/\\u2603.png", readings[0].text]
 
 

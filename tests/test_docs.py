@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from lines import ListOfLines
-from lines_on_disk import labels_folder
+from lines_on_disk import labels_folder, picture
 from random_network import random_checkpoint
 from reference.ngram import estimated
 
-from crnn_ext.ocr import ErrorCounts, Recognizer
+from crnn_ext.ocr import ErrorCounts, Recognizer, save_checkpoint
 from crnn_ext.text import Charset
 
 ROOT = Path(__file__).parent.parent
@@ -21,11 +21,15 @@ PAGES = [
     "README.md",
     "docs/alignment.md",
     "docs/beam_search.md",
+    "docs/checkpoints.md",
     "docs/confidence.md",
     "docs/data.md",
     "docs/language_models.md",
     "docs/metrics.md",
     "docs/migrating.md",
+    "docs/reading.md",
+    "docs/training.md",
+    "docs/tutorial.md",
 ]
 TEXT = "the cat sat"
 TEXTS = [TEXT, "the cat", "a cat sat", "new york"]
@@ -60,11 +64,21 @@ def files(tmp_path, monkeypatch):
     """What the blocks open, in the current folder."""
     monkeypatch.chdir(tmp_path)
     labels_folder(Path("lines"), {f"{number}.png": text for number, text in enumerate(TEXTS)})
+    Path("line.png").write_bytes(picture(64, 32))
+    save_checkpoint("model.safetensors", random_checkpoint())
+    Path("run").mkdir()
+    save_checkpoint("run/best.safetensors", random_checkpoint())
+    Path("digits/held_out").mkdir(parents=True)
+    Path("digits/held_out/0000.png").write_bytes(picture(64, 32))
     Path("tokens.txt").write_text("".join(f"{token}\n" for token in ["-", "|", *LETTERS]))
     Path("lexicon.txt").write_text("".join(f"{word} {' '.join(word)} |\n" for word in WORDS))
     Path("words.arpa").write_text(estimated(2, [text.split() for text in TEXTS]).arpa())
     characters = estimated(3, [text.replace(" ", "_") for text in TEXTS]).arpa().replace("_", "<space>")
     Path("characters.arpa.gz").write_bytes(gzip.compress(characters.encode()))
+    checkpoint = random_checkpoint()
+    save_checkpoint("model.safetensors", checkpoint)
+    torch.save(checkpoint.network.state_dict(), "model.pth")
+    Path("characters.txt").write_text("\n".join(checkpoint.charset.characters))
 
 
 @pytest.fixture
@@ -102,10 +116,10 @@ def given(page):
             "lengths": text_lengths,
         }
     if page in ("docs/confidence.md", "docs/metrics.md"):
-        network, _, network_charset, preprocessing = random_checkpoint()
+        checkpoint = random_checkpoint()
         image = torch.randint(256, (32, 64), generator=torch.Generator().manual_seed(0)).byte().numpy()
         return {
-            "recognizer": Recognizer(network, network_charset, preprocessing),
+            "recognizer": Recognizer(checkpoint.network, checkpoint.charset, checkpoint.preprocessing),
             "image": image,
             "lines": ListOfLines([("name", image, "abc")]),
             "counts": ErrorCounts.of([("abc", "ab")]),

@@ -1,6 +1,7 @@
 """evaluate and `crnn-ext evaluate`: what was read beside what is true."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_code_points():
 
 
 def test_more_images_than_are_held_at_a_time(monkeypatch):
-    monkeypatch.setattr("crnn_ext.ocr.evaluation._IMAGES_AT_A_TIME", 2)
+    monkeypatch.setattr("crnn_ext.ocr.recognizer.IMAGES_AT_A_TIME", 2)
     reader = recognizer()
     evaluation = evaluate(reader, READABLE)
     assert [line.read for line in evaluation.lines] == ["abc", "aa", "cc", "", "abc"]
@@ -150,7 +151,7 @@ def test_text(run, checkpoint, lines, capsys):
     assert errors == ""
     metrics = evaluate(Recognizer.load(checkpoint), ListOfLines(lines)).metrics
     cer = metrics.overall.cer
-    assert output.startswith("6 lines in ")
+    assert re.match(r"[\d,.]+ lines/s, 6 lines in ", output)
     rows = [line.split() for line in output.splitlines()]
     [row] = [row for row in rows if row[:2] == ["all", "lines"]]
     assert row[2:5] == [
@@ -164,7 +165,7 @@ def test_text(run, checkpoint, lines, capsys):
     for length in metrics.by_length:
         assert ["length", length] in [row[:2] for row in rows]
     first = output.index("4.png: 3 errors, confidence 0.")
-    assert first < output.index("2.png: 1 errors, ")
+    assert first < output.index("2.png: 1 error, ")
     assert "0.png" not in output
     assert "x\n  read   " in output[first:]
 
@@ -199,7 +200,9 @@ def test_what_cannot_be_read_is_named(run, lines, tmp_path, capsys):
     assert run(unusable[1:]) == 2
     output, errors = capsys.readouterr()
     assert output == ""
-    assert errors.splitlines()[-1] == f"crnn-ext: {tmp_path}: none of its 1 lines could be read"
+    assert errors.splitlines()[-1] == f"crnn-ext: {tmp_path}: it has no line that can be read"
+    assert run([("gone.png", None, "abc")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(": it has no line that can be read")
 
 
 def test_what_cannot_be_done(run, checkpoint, lines, capsys):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
 from crnn_ext.ocr import Architecture, Preprocessing
-from crnn_ext.ocr.preprocessing import MIN_COLUMNS
+from crnn_ext.ocr.preprocessing import MAX_COLUMNS, MIN_COLUMNS, parse_resize
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,31 @@ def test_aspect_ratio_is_kept_within_limits(size, columns):
     tensor = Preprocessing()(Image.new("L", size))
     assert tensor.shape == (1, 32, columns)
     assert tensor.dtype == torch.float32
+
+
+@pytest.mark.parametrize("size", [(128, 32), (3, 1), (1, 32), (5, 4000), (60_000, 3)])
+@pytest.mark.parametrize("width", [MIN_COLUMNS, 100, MAX_COLUMNS])
+def test_a_fixed_width(size, width):
+    preprocessing = Preprocessing(width=width)
+    assert preprocessing(Image.new("L", size)).shape == (1, 32, width)
+    assert preprocessing.columns(*size) == width
+
+
+def test_a_fixed_width_stretches_evenly():
+    halves = np.repeat(np.uint8([[0, 255]]), 32, axis=0).repeat(150, axis=1)
+    stretched = Preprocessing(width=60)(halves)[0]
+    assert stretched[:, :28].unique().tolist() == [-1]
+    assert stretched[:, 32:].unique().tolist() == [1]
+
+
+def test_resize_of_the_command_line():
+    assert parse_resize("keep") is None
+    assert parse_resize("fixed:100") == 100
+    for text in ("", "Keep", "fixed", "fixed:", "fixed:-5", "fixed:1e2", "fixed: 100", "fixed:\u0661", "100"):
+        with pytest.raises(ValueError, match=r"^resize must be keep, or fixed: and a number, and it is '"):
+            parse_resize(text)
+    with pytest.raises(ValueError, match=r"width must be in \[8, 16384\], and it is 7"):
+        Preprocessing(width=parse_resize("fixed:7"))
 
 
 def test_values():
@@ -68,6 +93,9 @@ BAD_PREPROCESSING = [
     ({"channels": 4}, "Preprocessing: channels must be in [1, 3], and it is 4"),
     ({"mean": float("nan")}, "Preprocessing: mean must be in [-1000, 1000], and it is nan"),
     ({"mean": "0.5"}, "Preprocessing: mean must be a number, and it is '0.5'"),
+    ({"width": 7}, "Preprocessing: width must be in [8, 16384], and it is 7"),
+    ({"width": 16385}, "Preprocessing: width must be in [8, 16384], and it is 16385"),
+    ({"width": 100.0}, "Preprocessing: width must be an int, and it is 100.0"),
     ({"std": 0}, "Preprocessing: std must be in [0.001, 1000], and it is 0"),
     ({"std": float("inf")}, "Preprocessing: std must be in [0.001, 1000], and it is inf"),
     ({"std": 10**400}, f"Preprocessing: std must be in [0.001, 1000], and it is {10**59}"),
@@ -96,7 +124,12 @@ def test_bad_settings(change, message):
 
 
 @pytest.mark.parametrize(
-    "good", [Preprocessing(height=32, mean=0.1), Architecture("CRNN_v2", 7, nh=8, width=0.2)]
+    "good",
+    [
+        Preprocessing(height=32, mean=0.1),
+        Preprocessing(width=100),
+        Architecture("CRNN_v2", 7, nh=8, width=0.2),
+    ],
 )
 def test_settings_as_json(good):
     written = json.loads(json.dumps(good.to_dict()))
@@ -106,6 +139,12 @@ def test_settings_as_json(good):
             type(good).from_dict(data)
     with pytest.raises(TypeError, match="must be a mapping, and it is None"):
         type(good).from_dict(None)
+
+
+def test_preprocessing_of_earlier_versions():
+    written = Preprocessing(height=48).to_dict()
+    del written["width"]
+    assert Preprocessing.from_dict(written) == Preprocessing(height=48)
 
 
 @settings(deadline=None, max_examples=300)

@@ -1,5 +1,12 @@
 """Recognizer: texts, confidences and spans of images of mixed sizes."""
 
+import gc
+import io
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,17 +16,20 @@ from PIL import Image
 from random_network import random_checkpoint
 from torch import nn
 
+import crnn_ext
 from crnn_ext.ocr import (
     Architecture,
     BeamSearch,
     Character,
+    CheckpointError,
     ImageError,
     Preprocessing,
     Recognizer,
     greedy,
+    save_checkpoint,
 )
 from crnn_ext.ocr.preprocessing import MAX_COLUMNS
-from crnn_ext.ocr.recognizer import MAX_BATCH_SIZE
+from crnn_ext.ocr.recognizer import IMAGES_AT_A_TIME, MAX_BATCH_SIZE, Prepared
 from crnn_ext.text import Charset
 
 CHARSET = Charset("abc")
@@ -83,6 +93,19 @@ def test_spans_are_in_columns_of_the_image_as_it_was():
     assert reading.characters == [Character("a", 0, 6), Character("c", 5, 11)]
 
 
+def test_spans_of_images_that_are_stretched():
+    reader = Recognizer(ReadsGreyLevels(), CHARSET, Preprocessing(width=48))
+    readings = reader([stripes("-aa-b-", frame) for frame in (2, 4, 30)])
+    assert reader.network.batches == [(3, 1, 32, 48)]
+    for frame, reading in zip((2, 4, 30), readings, strict=True):
+        assert reading.text == "ab"
+        for character, columns in zip(reading.characters, [(1, 3), (4, 5)], strict=True):
+            # Half a frame of the network, which reads 12 of each image.
+            assert (character.start, character.end) == pytest.approx(
+                [column * frame for column in columns], abs=frame / 2
+            )
+
+
 def test_confidence_is_the_probability_of_the_text():
     # With margin 1 many alignments of the text add up; the reference is torch's loss.
     image = stripes("-ab--a")
@@ -143,8 +166,8 @@ def test_any_mixture_comes_back_in_order(texts):
 @given(st.lists(st.integers(5, 80), max_size=20), st.sampled_from([greedy, BeamSearch(nbest=2)]))
 @example([40, 64, 40, 9, 64, 45, 60, 50], greedy)
 def test_an_image_does_not_change_with_its_companions(widths, decoding):
-    network, _, charset, preprocessing = random_checkpoint()
-    reader = Recognizer(network, charset, preprocessing, decoding)
+    checkpoint = random_checkpoint()
+    reader = Recognizer(checkpoint.network, checkpoint.charset, checkpoint.preprocessing, decoding)
     noise = np.random.default_rng(0)
     images = [noise.integers(0, 256, (32, width), np.uint8) for width in widths]
     together, alone = reader(images), [reader([image])[0] for image in images]
@@ -154,10 +177,10 @@ def test_an_image_does_not_change_with_its_companions(widths, decoding):
 
 
 def test_the_random_network_reads_different_texts():
-    network, _, charset, preprocessing = random_checkpoint()
+    checkpoint = random_checkpoint()
     noise = np.random.default_rng(0)
     images = [noise.integers(0, 256, (32, width), np.uint8) for width in (40, 64, 40, 9, 64, 45, 60, 50)]
-    readings = Recognizer(network, charset, preprocessing)(images)
+    readings = Recognizer(checkpoint.network, checkpoint.charset, checkpoint.preprocessing)(images)
     assert len({reading.text for reading in readings}) > 3
 
 
@@ -213,3 +236,94 @@ def test_errors_name_the_image(tmp_path):
         TypeError, match="must be a PIL image, an array, a path or a BytesIO, and it is NoneType"
     ):
         recognizer()([None])
+
+
+def test_a_stream_has_readings_and_errors_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr("crnn_ext.ocr.recognizer.IMAGES_AT_A_TIME", 3)
+    images = [stripes(text) for text in ("-a", "-b--c", "ab-")]
+    items = [*images, tmp_path / "missing.png", *images[::-1]]
+    results = list(recognizer().stream(iter(items)))
+    assert all(item is expected for (item, _), expected in zip(results, items, strict=True))
+    *others, failed = (results[index][1] for index in (0, 1, 2, 4, 5, 6, 3))
+    assert [reading.text for reading in others] == ["a", "bc", "ab", "ab", "bc", "a"]
+    assert isinstance(failed, ImageError)
+    assert str(failed) == "No such file or directory"
+
+    opened = recognizer().stream(range(3), lambda index: images[index])
+    assert [(index, reading.text) for index, reading in opened] == [(0, "a"), (1, "bc"), (2, "ab")]
+    assert list(recognizer().stream([])) == []
+
+
+def test_a_stream_holds_few_images_at_a_time(monkeypatch):
+    """Also where some cannot be read, whose errors the caller keeps."""
+    alive, most, taken = weakref.WeakSet(), 0, 0
+
+    class Counted(torch.Tensor):
+        pass
+
+    def prepare(reader, image):
+        nonlocal most
+        if image is None:
+            raise ImageError("none")
+        prepared = Prepared(Preprocessing()(image).as_subclass(Counted), image.shape[1])
+        alive.add(prepared.pixels)
+        most = max(most, len(alive))
+        return prepared
+
+    def images():
+        nonlocal taken
+        for taken in range(1, 2001):
+            yield None if taken % 100 == 0 else stripes("-a")
+
+    monkeypatch.setattr(Recognizer, "prepare", prepare)
+    gc.disable()  # Or it might hide what is held.
+    try:
+        errors = []
+        for read, (_, reading) in enumerate(recognizer().stream(images())):
+            assert taken - read <= IMAGES_AT_A_TIME
+            if isinstance(reading, ImageError):
+                errors.append(reading)
+    finally:
+        gc.enable()
+    assert len(errors) == 20
+    assert IMAGES_AT_A_TIME - 10 < most <= IMAGES_AT_A_TIME
+
+
+@pytest.mark.parametrize(
+    "single",
+    [
+        *("page.png", Path("page.png"), b"png", io.BytesIO(b"png"), Image.new("L", (40, 32)), 7, None),
+        *(np.zeros((32, 40), np.uint8), np.zeros((32, 40, 3), np.uint8), np.zeros((32, 40, 4), np.uint8)),
+    ],
+)
+def test_a_single_image_is_no_list_of_them(single):
+    for read in (recognizer(), recognizer().stream):
+        with pytest.raises(TypeError, match=r"^images must be an iterable of images, and it is one \w+$"):
+            read(single)
+
+
+def test_a_batch_in_one_array():
+    readings = recognizer()(np.stack([stripes("-a-b"), stripes("c---")]))
+    assert [reading.text for reading in readings] == ["ab", "c"]
+
+
+def test_load_gives_a_recognizer_on_a_device(tmp_path):
+    save_checkpoint(tmp_path / "model", random_checkpoint())
+    image = np.random.default_rng(0).integers(0, 256, (32, 64), np.uint8)
+    reader = crnn_ext.load(tmp_path / "model")
+    assert reader.device == torch.device("cpu")
+    assert reader([image]) == Recognizer.load(str(tmp_path / "model"), device="cpu")([image])
+    assert not reader.network.training
+    # A device on which no operator of this package runs, but that is always there.
+    assert crnn_ext.load(tmp_path / "model", device="meta").device == torch.device("meta")
+    assert reader.to("meta") is reader
+    assert reader.device == torch.device("meta")
+    with pytest.raises(CheckpointError, match="missing: No such file"):
+        crnn_ext.load(tmp_path / "missing")
+
+
+def test_importing_the_package_imports_nothing_for_reading():
+    program = (
+        "import sys, crnn_ext; print(sorted({'PIL', 'safetensors', 'crnn_ext.ocr'} & sys.modules.keys()))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"

@@ -115,6 +115,20 @@ def test_characters_that_are_refused(arguments, error, message):
         Charset(*arguments)
 
 
+def test_files_that_are_refused(file, tmp_path):
+    for content, message in [
+        (b"a\xff", "a charset must be in UTF-8, and this file is not"),
+        ("ab".encode("utf-16"), "a charset must be in UTF-8, and this file is not"),
+        ("", "a charset must have characters, and this file has none"),
+        ("\ufeff\r\n\n", "a charset must have characters, and this file has none"),
+    ]:
+        path = file(content)
+        with raises(ValueError, f"{path}: {message}"):
+            Charset.from_file(path)
+    with pytest.raises(FileNotFoundError):
+        Charset.from_file(tmp_path / "missing")
+
+
 @pytest.mark.parametrize("operation", ["encode", "count_unknown", "from_labels"])
 def test_texts_that_are_refused(operation):
     call = getattr(Charset("abc"), operation)

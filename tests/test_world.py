@@ -11,17 +11,32 @@ pytest.importorskip("PIL")
 from crnn_ext.ocr.world import World
 
 PROGRAM = """
-import json, sys
+import glob, json, sys
+import torch
 from crnn_ext.ocr.world import World
 world = World.join()
+# DistributedDataParallel holds on to the group in cycles, and lets torch import what holds on to it too.
+network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+network(torch.zeros(1, 2)).sum().backward()
+network.itself = network
+del network
 told = {
     "share": list(world.share(range(5))),
     "sums": world.sums([world.rank + 1, 0.5]),
     "gather": world.gather({"rank": world.rank}),
+    "first": world.from_first(lambda: world.rank),
 }
+averaged = torch.tensor([1.0 + world.rank])
+world.average_([averaged])
+told["average"] = averaged.item()
+try:
+    world.from_first(lambda: [][world.rank])
+except IndexError as error:
+    told["error"] = str(error)
+world.leave()
+told["threads"] = sum("gloo" in open(name).read() for name in glob.glob("/proc/self/task/*/comm"))
 with open(f"{sys.argv[1]}/{world.rank}.json", "w") as file:
     json.dump(told, file)
-world.leave()
 """
 
 
@@ -31,6 +46,7 @@ def test_one_process_is_a_world():
     assert world.share(range(3)) == range(3)
     assert world.sums([1, 2.5]) == [1, 2.5]
     assert world.gather("part") == ["part"]
+    assert world.from_first(lambda: 3) == 3
     world.leave()
 
 
@@ -44,3 +60,7 @@ def test_two_processes_share_and_gather(tmp_path):
     for part in told:
         assert part["sums"] == [3, 1]
         assert part["gather"] == [{"rank": 0}, {"rank": 1}]
+        assert part["first"] == 0
+        assert part["average"] == 1.5
+        assert part["error"] == "list index out of range"
+        assert part["threads"] == 0

@@ -10,7 +10,6 @@ from .messages import failure
 
 if TYPE_CHECKING:
     from crnn_ext.ocr.data.check import Report
-    from crnn_ext.text import Charset
 
 # Names of lines that are shown for each kind of problem.
 _NAMES = 10
@@ -60,22 +59,22 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.checkpoint and (arguments.charset or arguments.network):
         return failure("--checkpoint has a charset and a network, so --charset and --network are for others")
     try:
-        import torch
-
         from crnn_ext.ocr import Architecture, CheckpointError, Preprocessing, load_checkpoint
         from crnn_ext.ocr.data import DataError, open_lines
         from crnn_ext.ocr.data.check import check_lines
+        from crnn_ext.text import Charset
     except ImportError as error:
         return failure(str(error))
     try:
         charset: Charset | None
         if arguments.checkpoint:
-            network, _, charset, preprocessing = load_checkpoint(arguments.checkpoint)
+            checkpoint = load_checkpoint(arguments.checkpoint)
+            network, charset = checkpoint.network, checkpoint.charset
+            preprocessing = checkpoint.preprocessing
         else:
-            charset = None if arguments.charset is None else _charset(arguments.charset)
+            charset = None if arguments.charset is None else Charset.from_file(arguments.charset)
             preprocessing = Preprocessing()
-            with torch.device("meta"):  # it has no weights
-                network = Architecture(arguments.network or "CRNN", nclass=2).build()
+            network = Architecture(arguments.network or "CRNN", nclass=2).build_empty()
         report = check_lines(
             *(open_lines(arguments.data), preprocessing, network.output_lengths, charset),
             decode=arguments.images,
@@ -88,16 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
     for line in _lines(report, type(network).__name__, None if arguments.all else _NAMES):
         print(printable(line))
     return 1 if report.problems else 0
-
-
-def _charset(path: str) -> "Charset":
-    from crnn_ext.text import Charset
-
-    with open(path, encoding="utf-8-sig") as file:
-        try:
-            return Charset.from_labels(file.read().splitlines())
-        except UnicodeDecodeError:
-            raise ValueError(f"{path}: a charset must be in UTF-8, and this file is not") from None
 
 
 def _lines(report: "Report", network: str, most_names: int | None) -> Iterator[str]:

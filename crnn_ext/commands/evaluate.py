@@ -1,10 +1,14 @@
 """`crnn-ext evaluate`: how well a checkpoint reads lines whose text is known."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import decoding, evaluation_report
-from .messages import complain, failure
+from . import decoding, device, evaluation_report
+from .messages import complain, explained, failure
+
+if TYPE_CHECKING:
+    from crnn_ext.ocr.metrics import Unit
+    from crnn_ext.ocr.world import World
 
 
 def add_parser(commands: Any) -> None:
@@ -17,7 +21,8 @@ def add_parser(commands: Any) -> None:
         "of characters (CER) and words (WER) and the share of right lines, with 95 % intervals, by length "
         "and by doubled letters; frequent confusions; how far confidences can be believed; the worst lines. "
         "Items of the data set that are no lines or have no image that can be read are named on standard "
-        "error and are in no number, and the exit status is then 1; it is 2 if nothing could be read.",
+        "error and are in no number, and the exit status is then 1; it is 2 if nothing could be read. Under "
+        "torchrun each process reads a share, and the first one prints.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
     parser.add_argument("data", metavar="DATA", help="a data set, as for crnn-ext check")
@@ -30,6 +35,7 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="count code points as characters, as most other tools do, and not grapheme clusters",
     )
+    device.add_option(parser)
     decoding.add_options(parser)
     parser.set_defaults(run=run, nbest=None)
 
@@ -37,32 +43,49 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
     try:
-        from crnn_ext.ocr import CheckpointError, Recognizer
-        from crnn_ext.ocr import evaluate as evaluate_lines
-        from crnn_ext.ocr.data import open_lines
+        from crnn_ext.ocr.world import World
     except ImportError as error:
         return failure(str(error))
+    world = World.join()
+    try:
+        return _evaluate(arguments, world)
+    finally:
+        world.leave()
+
+
+def _evaluate(arguments: argparse.Namespace, world: "World") -> int:
+    from crnn_ext.ocr import Recognizer, evaluate
+    from crnn_ext.ocr.data import open_lines
+
     if arguments.worst < 0:
         return failure(f"--worst must be at least 0, and it is {arguments.worst}")
     try:
-        recognizer = Recognizer.load(arguments.checkpoint)
+        recognizer = Recognizer.load(
+            arguments.checkpoint, device=device.chosen(arguments.device, world.local_rank)
+        )
         recognizer.decoding = decoding.chosen(arguments, recognizer.charset)
         lines = open_lines(arguments.data)
-    except (CheckpointError, ImportError, ValueError, OSError) as error:
-        return failure(str(error))
-    for problem in lines.skipped:
-        complain(f"{arguments.data}: {problem}")
+    except (ImportError, ValueError, OSError) as error:
+        return failure(explained(error))
+    if world.rank == 0:
+        for problem in lines.skipped:
+            complain(f"{arguments.data}: {problem}")
+    unit: Unit = "code points" if arguments.code_points else "graphemes"
     try:
-        evaluation = evaluate_lines(
-            recognizer, lines, unit="code points" if arguments.code_points else "graphemes", progress=True
-        )
+        evaluation = evaluate(recognizer, lines, unit=unit, progress=True, world=world)
     except ValueError as error:
         return failure(f"{arguments.checkpoint}: {error}")
 
-    for line in evaluation.unreadable:
-        complain(f"{arguments.data}: {line.name}: {line.reason}")
+    if world.rank == 0:
+        for line in evaluation.unreadable:
+            complain(f"{arguments.data}: {line.name}: {line.reason}")
+        if evaluation.lines:
+            as_report = evaluation_report.as_json if arguments.json else evaluation_report.as_text
+            print(as_report(evaluation, arguments.worst), flush=True)
+        else:
+            complain(f"{arguments.data}: it has no line that can be read")
+    # Nobody leaves before the report is there: torchrun ends all processes after the first that fails.
+    world.gather(None)
     if not evaluation.lines:
-        return failure(f"{arguments.data}: none of its {len(lines)} lines could be read")
-    as_report = evaluation_report.as_json if arguments.json else evaluation_report.as_text
-    print(as_report(evaluation, arguments.worst))
+        return 2
     return 1 if lines.skipped or evaluation.unreadable else 0

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from crnn_ext._printable import printable
 
+from .messages import counted, throughput
+
 if TYPE_CHECKING:
     from crnn_ext.ocr import Calibration, Evaluation, Metrics
     from crnn_ext.ocr.intervals import Rate
@@ -30,9 +32,8 @@ def as_json(evaluation: "Evaluation", worst: int) -> str:
 
 def as_text(evaluation: "Evaluation", worst: int) -> str:
     """Tables, parted by empty lines."""
-    lines, seconds = len(evaluation.lines), evaluation.seconds
     sections = [
-        [f"{lines} lines in {seconds:.1f} s: {lines / seconds:.1f} lines a second"],
+        [throughput(len(evaluation.lines), "line", evaluation.seconds)],
         _scores(evaluation.metrics),
         _errors(evaluation.metrics.overall),
         _unknown(evaluation),
@@ -108,7 +109,7 @@ def _worst(evaluation: "Evaluation", count: int) -> list[str]:
         row
         for line in evaluation.worst(count)
         for row in (
-            f"{printable(line.name)}: {line.errors} errors, confidence {line.confidence:.4f}",
+            f"{printable(line.name)}: {counted(line.errors, 'error')}, confidence {line.confidence:.4f}",
             f"  truth  {printable(line.truth)}",
             f"  read   {printable(line.read)}",
         )

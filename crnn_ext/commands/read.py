@@ -2,18 +2,19 @@
 
 import argparse
 import json
+import sys
+import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from crnn_ext._printable import printable
 
-from . import decoding
-from .messages import complain, failure
+from . import decoding, device, inputs, output
+from .messages import complain, explained, failure, throughput
 
 if TYPE_CHECKING:
     from crnn_ext.ocr import Reading
-
-# Images that `read` holds in memory at a time: enough to find some of equal width, which are read together.
-_IMAGES_AT_A_TIME = 256
+    from crnn_ext.ocr.world import World
 
 
 def add_parser(commands: Any) -> None:
@@ -23,24 +24,30 @@ def add_parser(commands: Any) -> None:
         allow_abbrev=False,
         help="read the text in images",
         description="Reads the text in images that show one line of it, upright, as the network learnt to: "
-        "for most, dark on light. Prints a line for each, in the order given: path, text and confidence, "
+        "for most, dark on light. Gives a line for each, in the order given: path, text and confidence, "
         "which is P(text | image), separated by tabs; control characters are written as in Python, a line "
         "break as \\n. Images that cannot be read, or in which the search finds no text of the lexicon, are "
-        "named on standard error, and the exit status is then 1; it is 2 if the checkpoint cannot be used.",
+        "named on standard error, as is what stands for no image, and the exit status is then 1; it is 2 if "
+        "the checkpoint cannot be used or there is nothing to read. Under torchrun each process reads a "
+        "share.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
+    inputs.add_argument(parser)
     parser.add_argument(
-        "images",
-        metavar="IMAGE",
-        nargs="+",
-        help="a PNG, JPEG, WebP, TIFF, BMP or GIF file of up to 89 million pixels",
+        "-o",
+        "--output",
+        metavar="FILE",
+        help=f"write the lines to this file, and not to standard output; {output.WHOLE}; until then lines "
+        "are in a file beside it, x.0-of-1.tsv for x.tsv, where they stay if the command is interrupted",
     )
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print JSON objects, one a line: path, text, confidence, characters with the pixel columns "
-        "[start, end) at which they were read, and alternatives, with text and confidence",
+        help="write JSON objects, one a line: path, text, confidence, characters with the pixel columns "
+        "[start, end) at which they were read, alternatives, with text and confidence, and found, which is "
+        "false if the search finds no text of the lexicon",
     )
+    device.add_option(parser)
     beam = decoding.add_options(parser)
     beam.add_argument(
         "--nbest",
@@ -54,37 +61,90 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
     try:
-        from crnn_ext.ocr import CheckpointError, ImageError, Recognizer
+        from crnn_ext.ocr.world import World
     except ImportError as error:
         return failure(str(error))
+    world = World.join()
     try:
-        recognizer = Recognizer.load(arguments.checkpoint)
-        recognizer.decoding = decoding.chosen(arguments, recognizer.charset)
-    except OSError as error:
-        return failure(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except (CheckpointError, ValueError) as error:
-        return failure(str(error))
+        return _read(arguments, world)
+    finally:
+        world.leave()
 
-    status = 0
-    for first in range(0, len(arguments.images), _IMAGES_AT_A_TIME):
-        paths, images = [], []
-        for path in arguments.images[first : first + _IMAGES_AT_A_TIME]:
-            try:
-                images.append(recognizer.prepare(path))
-                paths.append(path)
-            except ImageError as error:
-                complain(f"{path}: {error}")
-                status = 1
-        try:
-            readings = recognizer.read(images)
-        except ValueError as error:
-            return failure(f"{arguments.checkpoint}: {error}")
-        for path, reading in zip(paths, readings, strict=True):
-            if arguments.lexicon is not None and not reading.text and reading.confidence == 0:
-                complain(f"{path}: the search has found no text of the lexicon; a larger --beam may")
-                status = 1
-            print(_json_line(path, reading) if arguments.json else _line(path, reading), flush=True)
-    return status
+
+def _read(arguments: argparse.Namespace, world: "World") -> int:
+    from tqdm import tqdm
+
+    from crnn_ext.ocr import ImageError, Recognizer
+
+    if world.ranks > 1 and arguments.output is None:
+        return failure("several processes need -o FILE, in which their lines are joined")
+    try:
+        recognizer = Recognizer.load(
+            arguments.checkpoint, device=device.chosen(arguments.device, world.local_rank)
+        )
+        recognizer.decoding = decoding.chosen(arguments, recognizer.charset)
+        # One process looks, as there is one standard input, and folders may change.
+        [found, *_] = world.gather(inputs.find(arguments.images) if world.rank == 0 else None)
+        assert found is not None
+        if arguments.output is not None:
+            output.check(arguments.output, [arguments.checkpoint, *found.paths])
+    except (OSError, ValueError) as error:
+        return failure(explained(error))
+    if world.rank == 0:
+        for problem in found.problems:
+            complain(problem)
+    if not found.paths:
+        return failure("there is nothing to read") if world.rank == 0 else 2
+
+    status, images = int(bool(found.problems)), 0
+    started = time.perf_counter()
+    share = world.share(range(len(found.paths)))
+    # On a terminal the lines themselves show how far it is.
+    hidden = world.rank > 0 or (arguments.output is None and sys.stdout.isatty())
+    try:
+        with ExitStack() as stack:
+            file = None
+            if arguments.output is not None:
+                file = stack.enter_context(output.SharedFile(arguments.output, world))
+            stream = recognizer.stream(share, found.paths.__getitem__)
+            for index, reading in tqdm(stream, total=len(share), unit="image", disable=hidden or None):
+                path = found.paths[index]
+                if isinstance(reading, ImageError):
+                    status = _complain(f"{path}: {reading}")
+                    continue
+                images += 1
+                if not reading.found:
+                    status = _complain(
+                        f"{path}: the search has found no text of the lexicon; a larger --beam may"
+                    )
+                line = _json_line(path, reading) if arguments.json else _line(path, reading)
+                if file is None:
+                    print(line, flush=True)
+                else:
+                    file.write(index, line)
+            if file is not None:
+                file.join()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return failure(f"{error.filename or arguments.output or 'standard output'}: {error.strerror}")
+    except ValueError as error:
+        return failure(f"{arguments.checkpoint}: {error}")
+    # Nobody leaves before the file is there: torchrun ends all processes after the first that fails.
+    parts = world.gather((status, images))
+    images = sum(images for _, images in parts)
+    if world.rank == 0 and images:
+        print(throughput(images, "image", time.perf_counter() - started), file=sys.stderr)
+    return max(status for status, _ in parts)
+
+
+def _complain(message: str) -> int:
+    """Says above the progress bar what is wrong with an image, and returns the exit status for it."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(sys.stderr):
+        complain(message)
+    return 1
 
 
 def _line(path: str, reading: "Reading") -> str:

@@ -31,7 +31,7 @@ def live_batch_norm(layer: nn.BatchNorm2d, maps: Tensor, live: Live) -> Tensor:
     assert layer.num_batches_tracked is not None and layer.momentum is not None  # noqa: PT018
     columns = live.columns.sum().clamp(min=1)
     normalised, mean, variance = _LiveBatchNorm.apply(  # type: ignore[no-untyped-call]
-        maps, layer.weight, layer.bias, live.mask / columns, layer.eps
+        maps, layer.weight, layer.bias, live.mask.to(layer.weight.dtype) / columns, layer.eps
     )
     with torch.no_grad():
         pixels = (columns * maps.shape[2]).to(variance.dtype)

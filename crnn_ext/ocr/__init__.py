@@ -17,7 +17,7 @@ except ImportError as error:
 
 from .architecture import Architecture
 from .calibration import Calibration
-from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from .checkpoint import Checkpoint, CheckpointError, CheckpointWarning, load_checkpoint, save_checkpoint
 from .decoding import BeamSearch, Decoded, Decoding, greedy
 from .evaluation import EvaluatedLine, Evaluation, Lines, evaluate
 from .images import ImageError
@@ -33,6 +33,7 @@ __all__ = [
     "Character",
     "Checkpoint",
     "CheckpointError",
+    "CheckpointWarning",
     "Decoded",
     "Decoding",
     "ErrorCounts",

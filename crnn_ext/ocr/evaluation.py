@@ -11,22 +11,20 @@ from tqdm import tqdm
 from .calibration import Calibration, calibration
 from .images import ImageError, ImageSource, Mode
 from .metrics import ErrorCounts, Metrics, Unit
-from .recognizer import Recognizer
-
-# Images that are held in memory at a time: enough to find some of equal width, which are read together.
-_IMAGES_AT_A_TIME = 256
+from .recognizer import Reading, Recognizer
+from .world import World
 
 
 class Lines(Protocol):
-    """Images of lines with their texts, such as `crnn_ext.ocr.data.open_lines` gives.
+    """Images of lines with their texts, such as `crnn_ext.ocr.data.open_lines` gives."""
 
-    Attributes:
-        names: what messages call the lines, such as the paths of their images.
-        labels: their texts.
-    """
+    @property
+    def names(self) -> Sequence[str]:
+        """What messages call the lines, such as the paths of their images."""
 
-    names: Sequence[str]
-    labels: Sequence[str]
+    @property
+    def labels(self) -> Sequence[str]:
+        """Their texts."""
 
     def image(self, index: int, mode: Mode) -> ImageSource:
         """The image of a line, as `read_image` gives or takes it.
@@ -83,7 +81,12 @@ class Evaluation:
 
 
 def evaluate(
-    recognizer: Recognizer, lines: Lines, *, unit: Unit = "graphemes", progress: bool = False
+    recognizer: Recognizer,
+    lines: Lines,
+    *,
+    unit: Unit = "graphemes",
+    progress: bool = False,
+    world: World | None = None,
 ) -> Evaluation:
     """Reads lines and compares what was read with their texts.
 
@@ -92,44 +95,49 @@ def evaluate(
         lines: images and texts.
         unit: what counts as a character, as for `ErrorCounts.of`.
         progress: whether to show a progress bar on standard error, if that is a terminal.
+        world: the processes that read a share of the lines each, which all of them have opened. Each gets the
+            evaluation of all lines. By default this one alone.
 
     Raises:
         TypeError, ValueError: an image is of a type that `read_image` does not take, and as
             `Recognizer.read` and `ErrorCounts.of`.
     """
     ErrorCounts.of([], unit)  # A unit that breaks its rule shows before any image is read.
+    world = world or World()
     started = time.perf_counter()
     mode = recognizer.preprocessing.mode
-    indices: list[int] = []
-    readings = []
-    unreadable = []
-    with tqdm(total=len(lines.names), unit="line", disable=None if progress else True) as bar:
-        for first in range(0, len(lines.names), _IMAGES_AT_A_TIME):
-            prepared = []
-            batch = range(first, min(first + _IMAGES_AT_A_TIME, len(lines.names)))
-            for index in batch:
-                try:
-                    prepared.append(recognizer.prepare(lines.image(index, mode)))
-                    indices.append(index)
-                except ImageError as error:
-                    unreadable.append(Unreadable(lines.names[index], str(error)))
-            readings.extend(recognizer.read(prepared))
-            bar.update(len(batch))
+    share = world.share(range(len(lines.names)))
+    bar = tqdm(
+        recognizer.stream(share, lambda index: lines.image(index, mode)),
+        total=len(share),
+        unit="line",
+        disable=None if progress and world.rank == 0 else True,
+    )
+    results: dict[int, Reading | str] = {}
+    for index, reading in bar:
+        results[index] = str(reading) if isinstance(reading, ImageError) else reading
+    for part in world.gather(results):
+        results.update(part)
     seconds = time.perf_counter() - started
 
-    truths = [lines.labels[index] for index in indices]
-    counts = ErrorCounts.of(zip(truths, (reading.text for reading in readings), strict=True), unit)
+    in_order = sorted(results.items())
+    unreadable = [
+        Unreadable(lines.names[index], reason) for index, reason in in_order if isinstance(reason, str)
+    ]
+    readings = {index: reading for index, reading in in_order if isinstance(reading, Reading)}
+    truths = [lines.labels[index] for index in readings]
+    counts = ErrorCounts.of(zip(truths, (reading.text for reading in readings.values()), strict=True), unit)
     return Evaluation(
         [
             EvaluatedLine(lines.names[index], truth, reading.text, reading.confidence, errors)
-            for index, truth, reading, errors in zip(
-                indices, truths, readings, counts.errors.tolist(), strict=True
+            for (index, reading), truth, errors in zip(
+                readings.items(), truths, counts.errors.tolist(), strict=True
             )
         ],
         unreadable,
         recognizer.charset.count_unknown(truths),
         unit,
         counts.metrics(),
-        calibration([reading.confidence for reading in readings], counts.errors == 0),
+        calibration([reading.confidence for reading in readings.values()], counts.errors == 0),
         seconds,
     )

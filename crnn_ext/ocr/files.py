@@ -1,7 +1,10 @@
 """Files that are there whole or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def replace_file(path: str | Path, content: bytes) -> None:
@@ -10,15 +13,27 @@ def replace_file(path: str | Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; what was there before is as it was.
     """
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of one of that name when the block ends without an error.
+
+    Raises:
+        OSError: it cannot be written; what was there before is as it was.
+    """
     unfinished = Path(f"{path}.{os.getpid()}.tmp")
     try:
         with open(unfinished, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
         # The reader of the message knows the file by its own name.
-        raise type(error)(error.errno, error.strerror, str(path)) from error
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         unfinished.unlink(missing_ok=True)

@@ -17,6 +17,8 @@ ImageSource = Image.Image | npt.NDArray[np.uint8] | ImageFile
 
 # Pillow knows many more, among them PostScript, for which it starts another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+# How the names of their files end, in any case.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 # EXIF orientations in which rows of the file are columns of the upright image.
 _ON_ITS_SIDE = (5, 6, 7, 8)

@@ -1,15 +1,23 @@
-"""Pictures of what a network makes of an image: the posteriors of its classes, column by column."""
+"""Pictures of what a network makes of an image: the posteriors of its classes, and the text's alignment."""
 
+import io
+import unicodedata
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
+import numpy.typing as npt
 
+from crnn_ext._printable import printable
+from crnn_ext.ctc import align, log_probability
 from crnn_ext.text import Charset
 
+from .data.check import frames_needed
+from .files import replace_file
 from .images import ImageSource
-from .recognizer import Reading, Recognizer
+from .recognizer import Character, Prepared, Recognizer, characters_at
 
 try:
     from matplotlib.axes import Axes
@@ -21,68 +29,203 @@ except ImportError as error:
         name=error.name,
     ) from error
 
+# By the suffix of the file.
+FORMATS = {".png": "png", ".pdf": "pdf", ".svg": "svg"}
+# More would be higher than matplotlib draws.
+MAX_IMAGES = 100
 # Classes that stay below are left out, so that a large charset stays legible.
 _LEAST_POSTERIOR = 0.02
+# A longer legend is higher than its panel.
+_LEGEND_ROWS = 12
+_LETTERS_AN_INCH = 12
 
 
-def plot_readings(recognizer: Recognizer, images: Sequence[ImageSource], path: str | Path) -> None:
-    """Draws images with what was read in them, as a PNG file.
+@dataclass(frozen=True)
+class _Aligned:
+    """A text and where an image has it.
 
-    For each: the image, in it the characters at the spans of `greedy_decode`; under it the posteriors.
+    `labels` `(S,)` and `probabilities` `(S,)` are those of its characters; `posteriors` are `(T, C)`;
+    `confidence` is P(text | image).
+    """
+
+    characters: list[Character]
+    labels: list[int]
+    probabilities: list[float]
+    posteriors: npt.NDArray[np.float32]
+    confidence: float
+
+
+def plot_readings(
+    recognizer: Recognizer,
+    images: Sequence[ImageSource],
+    path: str | Path,
+    *,
+    titles: Sequence[str] | None = None,
+    text: str | None = None,
+) -> None:
+    """Draws images with what was read in them, as a PNG, PDF or SVG file, as the suffix of the path says.
+
+    For each: the image; under it the characters of the text at the frames of its most probable path, as high
+    as `token_logp` of `align` has it; under these the posteriors. A character that the font lacks is drawn as
+    a box.
 
     Args:
         recognizer: reads the images.
-        images: one or more.
-        path: the file to write.
+        images: 1 to 100.
+        path: the file to write. One of the same name is replaced when the new one is complete.
+        titles: what stands above each image.
+        text: is aligned with each image in place of what was read.
 
     Raises:
-        ImageError, TypeError, ValueError: as `Recognizer`.
+        ImageError, TypeError, ValueError: as `Recognizer`; or the path has another suffix, there are too many
+            images or none, or the text has characters outside the charset or too many for an image.
         OSError: the file cannot be written.
     """
+    file_format = format_of(path)
+    if not 1 <= len(images) <= MAX_IMAGES:
+        raise ValueError(f"images must be 1 to {MAX_IMAGES} for one picture, and they are {len(images)}")
     prepared = [recognizer.prepare(image) for image in images]
-    readings = recognizer.read(prepared)
+    if text is None:
+        aligned = [
+            _aligned(recognizer, image, reading.text, list(reading.text))
+            for image, reading in zip(prepared, recognizer.read(prepared), strict=True)
+        ]
+    else:
+        composed = unicodedata.normalize("NFC", text)
+        aligned = [_aligned(recognizer, image, composed, [composed]) for image in prepared]
     # All images are drawn at one scale, hardly stretched unless the widest is very narrow or very wide.
     widest = max(pixels.shape[-1] for pixels, _ in prepared)
-    inches = min(max(1.1 * widest / recognizer.preprocessing.height, 3), 16)
-    figure = Figure(figsize=(inches + 2.4, 3 * len(images)), layout="constrained")
+    inches = min(max(1.1 * widest / recognizer.preprocessing.height, 4), 20)
+    figure = Figure(figsize=(inches + 2.4, 3.8 * len(images)), layout="constrained")
     panels = figure.subfigures(len(images), 1, squeeze=False)[:, 0]
-    for (pixels, width), reading, panel in zip(prepared, readings, panels, strict=True):
-        posteriors = recognizer.logits(pixels.unsqueeze(0))[:, 0].softmax(-1).cpu()
-        above, below = panel.subplots(2, 1, sharex=True, height_ratios=[1, 1.1])
-        _draw_image(above, pixels, width, reading)
-        _draw_posteriors(below, posteriors, width, recognizer.charset)
-        below.set_xlim(0, width * widest / pixels.shape[-1])
-    figure.savefig(path, format="png", dpi=110)
-
-
-def _draw_image(axes: Axes, pixels: Tensor, width: int, reading: Reading) -> None:
-    """The preprocessed image `(channels, height, W)`, stretched to its width in pixels before."""
-    dark, light = pixels.min(), pixels.max()
-    shown = ((pixels - dark) / (light - dark).clamp(min=1e-6)).permute(1, 2, 0)
-    height = shown.shape[0]
-    axes.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1, aspect="auto", extent=(0, width, height, 0))
-    for character, start, end in reading.characters:
-        axes.axvspan(start, end, color="tab:orange", alpha=0.3, linewidth=0)
-        axes.annotate(
-            character, ((start + end) / 2, 0), (0, 2), textcoords="offset points", ha="center", va="bottom"
+    for index, (image, found, panel) in enumerate(zip(prepared, aligned, panels, strict=True)):
+        above, middle, below = panel.subplots(3, 1, sharex=True, height_ratios=[1, 0.8, 1.2])
+        _draw_image(above, image)
+        title = [] if titles is None else [_shortened(printable(titles[index]), inches)]
+        read = _shortened(printable("".join(found for found, _, _ in found.characters)), inches)
+        above.set_title(
+            "\n".join([*title, f"{read or 'no text'}   P = {found.confidence:.3g}"]),
+            loc="left",
+            fontsize="medium",
+            parse_math=False,
         )
+        _draw_alignment(middle, found)
+        _draw_posteriors(below, found.posteriors, image.width, recognizer.charset)
+        below.set_xlim(0, image.width * widest / image.pixels.shape[-1])
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        # One for each character and size of it that the font lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(content, format=file_format, dpi=110)
+    replace_file(path, content.getvalue())
+
+
+def format_of(path: str | Path) -> str:
+    """The format that the suffix of a picture's path names.
+
+    Raises:
+        ValueError: it names none.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise ValueError(
+            f"{path}: the suffix of a picture must be {', '.join(FORMATS)}, and it is {suffix!r}"
+        )
+    return FORMATS[suffix]
+
+
+def _aligned(recognizer: Recognizer, image: Prepared, text: str, encoded: Sequence[str]) -> _Aligned:
+    """The text in an image; `encoded` is it or its parts, as what was read need not be in NFC as a whole."""
+    charset = recognizer.charset
+    logits = recognizer.logits(image.pixels.unsqueeze(0))[:, 0]
+    frames = len(logits)
+    targets, _ = charset.encode(encoded, padded=False)
+    if frames_needed(text) > frames:
+        raise ValueError(
+            f"text must need no more frames than the image has, which are {frames}, and {text!r:.60} "
+            f"needs {frames_needed(text)}"
+        )
+    found = align(logits, targets, frames, len(targets), blank=charset.blank)
+    log_prob = log_probability(
+        *(logits.unsqueeze(1), targets.view(1, 1, -1), [frames], [[len(targets)]]), blank=charset.blank
+    )
+    return _Aligned(
+        characters_at(text, found.starts.tolist(), found.ends.tolist(), frames, image.width),
+        targets.tolist(),
+        found.token_logp.exp().tolist(),
+        logits.softmax(-1).cpu().numpy(),
+        min(log_prob.exp().item(), 1.0),
+    )
+
+
+def _draw_image(axes: Axes, image: Prepared) -> None:
+    """The preprocessed image `(channels, height, W)`, stretched to its width in pixels before."""
+    dark, light = image.pixels.min(), image.pixels.max()
+    shown = ((image.pixels - dark) / (light - dark).clamp(min=1e-6)).permute(1, 2, 0)
+    extent = (0, image.width, shown.shape[0], 0)
+    axes.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1, aspect="auto", extent=extent)
     axes.set_facecolor("0.9")  # where the image ends
     axes.set_yticks([])
     axes.tick_params(bottom=False)
-    axes.set_ylabel(f"P(text | image)\n{reading.confidence:.3f}", rotation=0, ha="right", va="center")
 
 
-def _draw_posteriors(axes: Axes, posteriors: Tensor, width: int, charset: Charset) -> None:
+def _draw_alignment(axes: Axes, aligned: _Aligned) -> None:
+    """A bar at the frames of each character, as high as its probability there, and the character under it."""
+    for (character, start, end), label, probability in zip(
+        aligned.characters, aligned.labels, aligned.probabilities, strict=True
+    ):
+        axes.bar(start, probability, end - start, align="edge", color=_color(label))
+        axes.text(
+            (start + end) / 2,
+            -0.1,
+            _name(character),
+            color=_color(label),
+            ha="center",
+            va="top",
+        )
+    axes.set_ylim(-0.7, 1.02)
+    axes.set_yticks([0, 1])
+    axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    axes.tick_params(bottom=False)
+    axes.set_ylabel("alignment")
+
+
+def _draw_posteriors(axes: Axes, posteriors: npt.NDArray[np.float32], width: int, charset: Charset) -> None:
     """One line a class of `(T, C)`; the frames divide the width evenly among them."""
     frames, classes = posteriors.shape
     columns = (np.arange(frames) + 0.5) * width / frames
     axes.plot(columns, posteriors[:, charset.blank], color="0.6", linestyle="--", label="blank")
     for label in range(classes):
         if label != charset.blank and posteriors[:, label].max() >= _LEAST_POSTERIOR:
-            # The same colour in every panel.
-            color = f"C{label % 10}"
-            axes.plot(columns, posteriors[:, label], color=color, marker=".", label=charset.decode([label]))
+            name = _name(charset.decode([label]))
+            axes.plot(columns, posteriors[:, label], color=_color(label), marker=".", label=name)
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("posterior")
     axes.set_xlabel("column")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
+    legend = axes.legend(
+        axes.lines,
+        # Put in below, as some versions of matplotlib leave out a name that begins with "_".
+        ["" for _ in axes.lines],
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        fontsize="small",
+        frameon=False,
+        ncols=-(-len(axes.lines) // _LEGEND_ROWS),
+    )
+    for entry, line in zip(legend.get_texts(), axes.lines, strict=True):
+        entry.set_text(line.get_label())
+
+
+def _color(label: int) -> str:
+    """The same in every panel."""
+    return f"C{label % 10}"
+
+
+def _name(character: str) -> str:
+    return "\N{OPEN BOX}" if character == " " else printable(character)
+
+
+def _shortened(text: str, inches: float) -> str:
+    """The end of a text that is too long to stand above an image, for paths differ there."""
+    letters = int(inches * _LETTERS_AN_INCH)
+    return text if len(text) <= letters else f"\N{HORIZONTAL ELLIPSIS}{text[1 - letters :]}"

@@ -1,5 +1,6 @@
 """From images of any size to the tensors that a network reads."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -23,14 +24,15 @@ class Preprocessing:
     """What is done to every image before the network sees it, the same in training and in reading.
 
     The image becomes grey or RGB and is scaled to `height` rows, keeping its aspect ratio unless that gives
-    fewer than 8 columns or more than 16,384. Its values from 0 (black) to 1 (white) become
-    `(value - mean) / std`.
+    fewer than 8 columns or more than 16,384; with a `width`, every image gets that many columns. Values from
+    0 (black) to 1 (white) become `(value - mean) / std`.
 
     Args:
         height: rows of the result.
         channels: 1 for grey, 3 for RGB.
         mean: subtracted from the values.
         std: divides what is left.
+        width: columns of the result, from 8 to 16,384; None to keep the aspect ratio.
 
     Raises:
         TypeError, ValueError: an argument breaks its rule; the message names it and the value.
@@ -40,6 +42,7 @@ class Preprocessing:
     channels: int = 1
     mean: float = 0.5
     std: float = 0.5
+    width: int | None = None
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
@@ -49,6 +52,8 @@ class Preprocessing:
             raise ValueError(f"{owner}: channels must be 1 or 3, and it is 2")
         check_number(owner, "mean", self.mean, -1e3, 1e3)
         check_number(owner, "std", self.std, 1e-3, 1e3)
+        if self.width is not None:
+            check_int(owner, "width", self.width, MIN_COLUMNS, MAX_COLUMNS)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Preprocessing":
@@ -57,6 +62,8 @@ class Preprocessing:
         Raises:
             TypeError, ValueError: the data is not of that form, and as the constructor.
         """
+        if isinstance(data, Mapping):
+            data = {"width": None, **data}  # earlier versions had none
         return cls(**check_keys(cls.__name__, data, {field.name for field in fields(cls)}))
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,6 +77,8 @@ class Preprocessing:
 
     def columns(self, width: int, height: int) -> int:
         """How many columns W an image of this size, in pixels, has afterwards."""
+        if self.width is not None:
+            return self.width
         return min(max(round(width * self.height / height), MIN_COLUMNS), MAX_COLUMNS)
 
     def __call__(self, image: ImageSource) -> Tensor:
@@ -83,3 +92,19 @@ class Preprocessing:
         resized = opened.resize((columns, self.height), Image.Resampling.BILINEAR)
         values = np.asarray(resized, np.float32).reshape(self.height, columns, self.channels)
         return torch.from_numpy((values / 255 - self.mean) / self.std).permute(2, 0, 1)
+
+
+def parse_resize(text: str) -> int | None:
+    """The `width` of a Preprocessing that a command line asks for.
+
+    Args:
+        text: "keep" for the aspect ratio of each image, or "fixed:100" for so many columns.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text == "keep":
+        return None
+    if found := re.fullmatch("fixed:([0-9]{1,9})", text):
+        return int(found[1])
+    raise ValueError(f"resize must be keep, or fixed: and a number, and it is {text!r:.60}")

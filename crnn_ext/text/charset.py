@@ -1,5 +1,6 @@
 """Between texts and the classes of a CTC network."""
 
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,6 +62,27 @@ class Charset:
             ValueError: as the constructor.
         """
         return cls(sorted(set("".join(_composed_texts("from_labels", texts)))), blank)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], blank: int = 0) -> "Charset":
+        """The charset of all characters in a UTF-8 file (after NFC), in the order of their first appearance.
+
+        Line breaks do not count, nor does a byte order mark: one character a line, as other toolkits write
+        them, is the same as all in one line.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is not in UTF-8 or has no character; the message names it. And as the constructor.
+        """
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                lines = file.read().split("\n")
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: a charset must be in UTF-8, and this file is not") from None
+        characters = dict.fromkeys("".join(_composed_texts("from_file", lines)))
+        if not characters:
+            raise ValueError(f"{path}: a charset must have characters, and this file has none")
+        return cls(list(characters), blank)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Charset":

@@ -1,11 +1,12 @@
 """Batches of lines of similar width, bounded by their pixels."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
@@ -14,6 +15,13 @@ from crnn_ext.ocr.images import ImageError
 from crnn_ext.ocr.preprocessing import Preprocessing
 
 from .lines import LineSource, Problem
+
+if TYPE_CHECKING:  # it needs OpenCV, and most data sets are read without
+    from .augment import Augmentation
+
+
+# Scans are augmented at no more than so many times the rows that the network reads: it would not see more.
+_AUGMENTED_ROWS = 2
 
 
 class Sample(NamedTuple):
@@ -46,11 +54,44 @@ class LineDataset(Dataset[Sample | Problem]):
 
     An image that cannot be read gives a Problem, which `collate` hands on: an error in a worker process would
     end the epoch.
+
+    With an augmentation, each epoch draws its distortions of a line from the seed, the epoch and the index of
+    the line alone: it is the same in every process, in any order and after a break.
+
+    Args:
+        source: the lines.
+        preprocessing: what is done to their images.
+        augmentation: what is done to them before.
+        seed, epoch: from 0; what the augmentation draws from.
+
+    Raises:
+        TypeError, ValueError: the seed or the epoch breaks its rule.
     """
 
-    def __init__(self, source: LineSource, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        source: LineSource,
+        preprocessing: Preprocessing,
+        augmentation: "Augmentation | None" = None,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> None:
+        check_int(type(self).__name__, "seed", seed, 0, (1 << 63) - 1)
         self.source = source
         self.preprocessing = preprocessing
+        self.augmentation = augmentation
+        self._seed = seed
+        self.set_epoch(epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch, from 0. A worker process sees it if it starts afterwards.
+
+        Raises:
+            TypeError, ValueError: the epoch is below 0.
+        """
+        check_int("set_epoch", "epoch", epoch, 0, (1 << 63) - 1)
+        self._epoch = epoch
 
     def __len__(self) -> int:
         return len(self.source)
@@ -61,7 +102,18 @@ class LineDataset(Dataset[Sample | Problem]):
             image = self.source.image(index, self.preprocessing.mode)
         except ImageError as error:
             return Problem(name, "unreadable image", str(error))
+        if self.augmentation is not None:
+            random = np.random.default_rng([self._seed, self._epoch, index])
+            pixels = np.asarray(_at_most(image, _AUGMENTED_ROWS * self.preprocessing.height))
+            image = Image.fromarray(self.augmentation(pixels, random))
         return Sample(self.preprocessing(image), self.source.labels[index], name)
+
+
+def _at_most(image: Image.Image, rows: int) -> Image.Image:
+    """Shrunk to so many rows if it has more, to no fewer columns than its aspect ratio has."""
+    if image.height <= rows:
+        return image
+    return image.resize((-(-image.width * rows // image.height), rows), Image.Resampling.BILINEAR)
 
 
 def collate(items: Sequence[Sample | Problem]) -> Batch:
@@ -87,8 +139,8 @@ class WidthBuckets(Sampler[list[int]]):
 
     Lines are sorted into buckets of similar width, and the batches are drawn within each bucket. Their number
     is the same in every epoch and on every rank. Each line is in one batch of one rank. Where the number of
-    batches is no multiple of that of ranks, some are cut in two; only where all lines are alone, some come
-    twice.
+    batches is no multiple of `ranks * accumulate`, some are cut in two; only where all lines are alone, some
+    come twice. The batches of a step, `accumulate` of each rank, are the same however they are spread.
 
     What is drawn depends on the seed and the epoch alone. So a process that was stopped goes on where it was
     with `set_epoch`, and a DataLoader may fetch batches ahead without moving it.
@@ -100,6 +152,7 @@ class WidthBuckets(Sampler[list[int]]):
         height: rows of each line after preprocessing.
         seed: draws lines and batches; None for the same batches in every epoch, from wide to narrow.
         rank, ranks: which of how many processes this is.
+        accumulate: batches of each rank that make one step.
 
     Raises:
         TypeError, ValueError: an argument breaks its rule; the message names it and the value.
@@ -114,6 +167,7 @@ class WidthBuckets(Sampler[list[int]]):
         seed: int | None,
         rank: int = 0,
         ranks: int = 1,
+        accumulate: int = 1,
     ) -> None:
         owner = type(self).__name__
         check_int(owner, "max_pixels", max_pixels, 1, 1 << 50)
@@ -121,13 +175,14 @@ class WidthBuckets(Sampler[list[int]]):
         check_int(owner, "seed", 0 if seed is None else seed, 0, (1 << 63) - 1)
         check_int(owner, "ranks", ranks, 1, 1 << 20)
         check_int(owner, "rank", rank, 0, ranks - 1)
+        check_int(owner, "accumulate", accumulate, 1, 1 << 20)
         columns = np.array(widths, np.int64)
         if columns.ndim != 1 or not (columns > 0).any() or columns.min() < 0:
             raise ValueError(f"{owner}: widths must be numbers from 0 on, and not all of them 0")
         self._seed, self._rank, self._ranks = seed, rank, ranks
         self._buckets = _buckets(columns, max(1, max_pixels // height))
         batches = sum(-(-len(lines) // size) for lines, size in self._buckets)
-        self.batches_per_epoch = -(-batches // ranks)
+        self.batches_per_epoch = -(-batches // (ranks * accumulate)) * accumulate
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, position: int = 0) -> None:

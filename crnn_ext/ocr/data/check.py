@@ -4,6 +4,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -103,8 +104,8 @@ def check_lines(
     for problem in chain(
         source.skipped,
         (problem for problem in measured if isinstance(problem, Problem)),
-        _too_few_frames(source, sizes, frames, needed),
-        _squashed(source, sizes, preprocessing.height),
+        _found(map(too_few_frames, *_lines(source, sizes), frames.tolist())),
+        _squashed(source, sizes, preprocessing),
         _duplicate_images(source, sizes),
         _outside_charset(source, charset),
     ):
@@ -143,25 +144,32 @@ def named(character: str) -> str:
     return f"{character!r} U+{ord(character):04X} {name}".rstrip()
 
 
-def _too_few_frames(
-    source: LineSource,
-    sizes: Iterable[int],
-    frames: npt.NDArray[np.int64],
-    needed: npt.NDArray[np.int64],
+def too_few_frames(name: str, label: str, frames: int) -> Problem | None:
+    """What is wrong with a line of which the network makes too few frames for its label, if it does."""
+    if frames >= frames_needed(label):
+        return None
+    return Problem(
+        name,
+        "too few frames",
+        f"{frames}, and the label needs {frames_needed(label)}: {len(label)} characters and "
+        f"{doubled(label)} blanks between equal ones",
+    )
+
+
+def outside_charset(name: str, label: str, charset: Charset) -> Problem | None:
+    """What is wrong with a line whose label has characters that the charset does not have, if it has."""
+    unknown = sorted(set(label).difference(charset.characters))
+    if not unknown:
+        return None
+    return Problem(name, "characters outside the charset", ", ".join(map(named, unknown)))
+
+
+def _squashed(
+    source: LineSource, sizes: Mapping[int, Measured], preprocessing: Preprocessing
 ) -> Iterator[Problem]:
-    indices = list(sizes)
-    for position in np.flatnonzero(frames < needed):
-        name, label = source.names[indices[position]], source.labels[indices[position]]
-        yield Problem(
-            name,
-            "too few frames",
-            f"{frames[position]}, and the label needs {needed[position]}: {len(label)} characters and "
-            f"{doubled(label)} blanks between equal ones",
-        )
-
-
-def _squashed(source: LineSource, sizes: Mapping[int, Measured], rows: int) -> Iterator[Problem]:
-    for index, (width, height, _) in sizes.items():
+    """Lines wider than the limit, unless all are made equally wide."""
+    rows = preprocessing.height
+    for index, (width, height, _) in sizes.items() if preprocessing.width is None else ():
         if width * rows > MAX_COLUMNS * height:
             yield Problem(
                 source.names[index],
@@ -184,13 +192,20 @@ def _duplicate_images(source: LineSource, sizes: Mapping[int, Measured]) -> Iter
             )
 
 
+def _lines(source: LineSource, indices: Iterable[int]) -> tuple[list[str], list[str]]:
+    """Names and labels of these lines."""
+    chosen = list(indices)
+    return [source.names[index] for index in chosen], [source.labels[index] for index in chosen]
+
+
 def _outside_charset(source: LineSource, charset: Charset | None) -> Iterator[Problem]:
     if charset is None:
-        return
-    known = set(charset.characters)
-    for name, label in zip(source.names, source.labels, strict=True):
-        if unknown := sorted(set(label) - known):
-            yield Problem(name, "characters outside the charset", ", ".join(map(named, unknown)))
+        return iter(())
+    return _found(map(partial(outside_charset, charset=charset), source.names, source.labels))
+
+
+def _found(problems: Iterable[Problem | None]) -> Iterator[Problem]:
+    return (problem for problem in problems if problem is not None)
 
 
 def _unknown_characters(source: LineSource, charset: Charset | None) -> list[UnknownCharacter]:

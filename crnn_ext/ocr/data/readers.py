@@ -5,10 +5,13 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+
+from crnn_ext.ocr.folders import walk
+from crnn_ext.ocr.images import SUFFIXES
 
 from .lines import DataError, Items, LineSource
 
@@ -16,7 +19,6 @@ _LABELS_FILE = re.compile(r"(labels?|gt)([_.-].+)?\.(txt|tsv)")
 _PAIR_SUFFIX = ".gt.txt"
 _DOCTR_LABELS = "labels.json"
 _DATABASE = "data.mdb"
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 # Before the suffix of images that ocropus has made of scans.
 _OCROPUS_STEPS = (".bin", ".nrm")
 
@@ -38,7 +40,10 @@ def open_lines(path: str | os.PathLike[str]) -> LineSource:
         return _open_file(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such file or folder")
-    found = _layouts(root)
+    try:
+        found = _layouts(root)
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}") from error
     if not found:
         raise DataError(
             f"{root}: no data set is there: neither {_DATABASE} nor a file of labels (labels.txt, gt.txt, "
@@ -73,7 +78,7 @@ def _layouts(root: Path) -> dict[str, Callable[[], LineSource]]:
     found: dict[str, Callable[[], LineSource]] = {}
     databases = []
     pairs: list[tuple[Path, list[str]]] = []
-    for folder, names in _walk(root):
+    for folder, names in walk(root):
         if folder == root:
             for name in filter(_LABELS_FILE.fullmatch, names):
                 found[name] = partial(_open_labels, root / name)
@@ -88,23 +93,6 @@ def _layouts(root: Path) -> dict[str, Callable[[], LineSource]]:
     if pairs:
         found[f"*{_PAIR_SUFFIX}"] = partial(_open_pairs, root, pairs)
     return found
-
-
-def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder under the root with the names of its files, sorted; links that lead in circles end."""
-    seen = set()
-    for folder, folders, names in os.walk(root, onerror=_refuse, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        yield Path(folder), sorted(names)
-
-
-def _refuse(error: OSError) -> None:
-    raise DataError(f"{error.filename}: {error.strerror}") from error
 
 
 def _open_databases(root: Path, folders: list[Path]) -> LineSource:
@@ -185,7 +173,7 @@ def _open_pairs(root: Path, folders: list[tuple[Path, list[str]]]) -> LineSource
         labels = [name for name in names if name.endswith(_PAIR_SUFFIX)]
         images = defaultdict(list)
         for name in names:
-            if name.lower().endswith(_IMAGE_SUFFIXES):
+            if name.lower().endswith(SUFFIXES):
                 images[_stem(name)].append(name)
         for name in labels:
             stem = name.removesuffix(_PAIR_SUFFIX)

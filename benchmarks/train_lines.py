@@ -1,0 +1,155 @@
+"""Trains on lines of print and reads others: error rates, time per step, and what a language model adds.
+
+    python benchmarks/train_lines.py TRAIN VAL --output run --json result.json
+    python benchmarks/train_lines.py TRAIN VAL --output run-torch --loss torch
+
+Trains on the data set TRAIN with the settings of RECIPE, made for an hour on two CPU cores, or those that
+--set changes. Then the best network reads VAL: greedily, by beam search, and with a character 6-gram of the
+training labels (benchmarks/ngram.py) at several weights. A weight that is chosen by these lines is a little
+too good on them.
+
+With --loss torch, torch.nn.functional.ctc_loss on log_softmax in float32 is in the place of ours; all else
+stays.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from ngram import character_arpa
+from timing import environment
+from torch.nn import functional
+
+from crnn_ext.ocr import BeamSearch, Recognizer, evaluate, greedy
+from crnn_ext.ocr.data import open_lines
+from crnn_ext.ocr.training import Step, TrainingConfig, Validation, train
+from crnn_ext.ocr.training.display import Display
+from crnn_ext.ocr.training.log_file import LogFile
+from crnn_ext.text import NGramModel
+
+RECIPE = TrainingConfig(
+    width=0.5, hidden=256, epochs=36, lr=2e-3, warmup=0.06, precision="bfloat16", validate_every=438
+)
+BEAM = 16
+ORDER = 6
+WEIGHTS = (0.25, 0.5, 0.75, 1.0)
+
+
+class Course:
+    """Remembers loss, time and error rate along a run."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.validations: list[dict[str, object]] = []
+        self.began = time.perf_counter()
+
+    def started(self, step: int, steps: int) -> None:
+        self.began = time.perf_counter()
+
+    def note(self, text: str) -> None:
+        pass
+
+    def stepped(self, step: Step) -> None:
+        self.steps.append(step)
+
+    def ended_epoch(self, epoch: object) -> None:
+        pass
+
+    def validated(self, validation: Validation) -> None:
+        overall = validation.evaluation.metrics.overall
+        self.validations.append(
+            {
+                "step": validation.step,
+                "minutes": (time.perf_counter() - self.began) / 60,
+                "loss": statistics.mean(step.loss for step in self.steps[-20:]),
+                "cer": overall.cer.rate.value if overall.cer.rate else None,
+            }
+        )
+
+    def ended(self) -> None:
+        pass
+
+
+def torch_losses(logits, targets, frames, lengths):
+    log_probs = logits.float().log_softmax(-1)
+    return functional.ctc_loss(
+        log_probs, targets.clamp(min=0), frames, lengths, reduction="none", zero_infinity=True
+    )
+
+
+def readings(checkpoint: Path, train_labels: list[str], val: str) -> dict[str, object]:
+    """The metrics of each way of decoding."""
+    recognizer = Recognizer.load(checkpoint)
+    lines = open_lines(val)
+    with TemporaryDirectory() as folder:
+        arpa = Path(folder) / "characters.arpa"
+        arpa.write_text(character_arpa(train_labels, ORDER), encoding="utf-8")
+        lm = NGramModel.from_arpa(arpa, recognizer.charset, space="<space>")
+    ways = {"greedy": greedy, f"beam {BEAM}": BeamSearch(beam_size=BEAM)}
+    for weight in WEIGHTS:
+        ways[f"beam {BEAM}, {ORDER}-gram, weight {weight}"] = BeamSearch(
+            beam_size=BEAM, lm=lm, lm_weight=weight
+        )
+    results = {}
+    for name, decoding in ways.items():
+        recognizer.decoding = decoding
+        evaluation = evaluate(recognizer, lines)
+        overall = evaluation.metrics.overall
+        print(f"{name}: CER {overall.cer.rate.value:.2%}, WER {overall.wer.rate.value:.2%}", flush=True)
+        results[name] = {**asdict(overall), "seconds": evaluation.seconds}
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("train")
+    parser.add_argument("val")
+    parser.add_argument("--output", type=Path, required=True, help="the folder of the run")
+    parser.add_argument("--loss", choices=["ours", "torch"], default="ours")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, in JSON")
+    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    changes = {name: json.loads(value) for name, _, value in (text.partition("=") for text in arguments.set)}
+    config = replace(RECIPE, data=arguments.train, val=arguments.val, **changes)
+
+    course = Course()
+    began, cpu_began = time.perf_counter(), time.process_time()
+    outcome = train(
+        config,
+        arguments.output,
+        device=arguments.device,
+        observers=[course, Display(sys.stdout), LogFile(arguments.output)],
+        criterion=torch_losses if arguments.loss == "torch" else None,
+    )
+    minutes, cpu_minutes = (
+        (now - then) / 60 for now, then in ((time.perf_counter(), began), (time.process_time(), cpu_began))
+    )
+    seconds = [step.seconds / config.log_every for step in course.steps]
+    result = {
+        "environment": {**environment(), "threads": torch.get_num_threads(), "device": arguments.device},
+        "loss": arguments.loss,
+        "settings": {name: value for name, value in config.to_dict().items() if name not in ("data", "val")},
+        "steps": outcome.step,
+        "minutes": minutes,
+        "cpu minutes of the training process": cpu_minutes,
+        "median seconds a step": statistics.median(seconds),
+        "course": course.validations,
+        "read by the best network": readings(
+            arguments.output / "best.safetensors", list(open_lines(arguments.train).labels), arguments.val
+        ),
+    }
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

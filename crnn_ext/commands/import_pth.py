@@ -1,0 +1,80 @@
+"""`crnn-ext import`: a checkpoint from weights that torch.save wrote."""
+
+import argparse
+from typing import Any
+
+from crnn_ext._printable import printable
+
+from .messages import failure
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the parser of the command to those of `crnn-ext`."""
+    parser = commands.add_parser(
+        "import",
+        allow_abbrev=False,
+        help="make a checkpoint of the weights in a .pth file",
+        description="Writes a checkpoint with the weights of a file of torch.save: a state dict of CRNN, "
+        'CRNN_v2 or CRNN_res, alone or in a dict as "state_dict", "model_state_dict" or "model". Only '
+        "tensors are read; a file that could run code is refused. What the weights do not tell are the "
+        "options. The exit status is 2 if no checkpoint was written.",
+    )
+    parser.add_argument("weights", metavar="FILE", help="a file of torch.save, such as model.pth")
+    parser.add_argument(
+        "-o", "--output", metavar="CHECKPOINT", required=True, help="the .safetensors file to write"
+    )
+    parser.add_argument(
+        "--charset",
+        metavar="FILE",
+        required=True,
+        help="the characters in the order of the network's classes, without the blank, in a UTF-8 file; line "
+        "breaks in it do not count",
+    )
+    parser.add_argument("--blank", type=int, default=0, metavar="CLASS", help="the class of the blank (0)")
+    parser.add_argument(
+        "--network",
+        choices=["CRNN", "CRNN_v2", "CRNN_res"],
+        help="which network it is (the one whose weights have the same names)",
+    )
+    parser.add_argument(
+        "--leaky-relu", action="store_true", help="it was trained with LeakyReLU(0.2) in place of ReLU"
+    )
+    parser.add_argument(
+        "--mean",
+        type=float,
+        default=0.5,
+        metavar="X",
+        help="subtracted from the values of images, from 0 (black) to 1 (white) (0.5)",
+    )
+    parser.add_argument("--std", type=float, default=0.5, metavar="X", help="divides what is left (0.5)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command and returns the exit status."""
+    try:
+        from crnn_ext.ocr import CheckpointError, save_checkpoint
+        from crnn_ext.ocr.pth import load_pth
+        from crnn_ext.text import Charset
+    except ImportError as error:
+        return failure(str(error))
+    try:
+        checkpoint = load_pth(
+            arguments.weights,
+            Charset.from_file(arguments.charset, arguments.blank),
+            network=arguments.network,
+            leaky_relu=arguments.leaky_relu,
+            mean=arguments.mean,
+            std=arguments.std,
+        )
+        save_checkpoint(arguments.output, checkpoint)
+    except OSError as error:
+        return failure(f"{error.filename}: {error.strerror}")
+    except (CheckpointError, ValueError) as error:
+        return failure(str(error))
+    architecture = checkpoint.architecture
+    print(
+        f"{printable(arguments.output)}: {architecture.name} with {architecture.nclass} classes, "
+        f"nh {architecture.nh}, nc {architecture.nc}, width {architecture.width:g}"
+    )
+    return 0

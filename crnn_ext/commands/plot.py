@@ -1,0 +1,76 @@
+"""`crnn-ext plot`: what a network makes of images, as a picture."""
+
+import argparse
+from typing import Any
+
+from . import decoding, device, inputs, output
+from .messages import complain, explained, failure
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the parser of the command to those of `crnn-ext`."""
+    parser = commands.add_parser(
+        "plot",
+        allow_abbrev=False,
+        help="draw images with their posteriors and alignments",
+        description="Draws for each image: the image; the characters that were read, each at its frames in "
+        "the most probable path of the text, as high as its probability there; and the posteriors. "
+        "Images that cannot be read are named on standard error, and the exit status is then 1; it is 2 if "
+        "nothing was drawn.",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
+    inputs.add_argument(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        required=True,
+        help=f"the picture: .png, .pdf or .svg; {output.WHOLE}",
+    )
+    parser.add_argument(
+        "--text", help="align this text with the image, which must be one, and not what was read"
+    )
+    device.add_option(parser)
+    decoding.add_options(parser)
+    parser.set_defaults(run=run, nbest=None)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command and returns the exit status."""
+    try:
+        from crnn_ext.ocr import ImageError, Recognizer
+        from crnn_ext.ocr.images import read_image
+        from crnn_ext.ocr.plot import MAX_IMAGES, format_of, plot_readings
+    except ImportError as error:
+        return failure(str(error))
+    try:
+        format_of(arguments.output)  # before anything is read
+        recognizer = Recognizer.load(arguments.checkpoint, device=device.chosen(arguments.device))
+        recognizer.decoding = decoding.chosen(arguments, recognizer.charset)
+        found = inputs.find(arguments.images)
+        output.check(arguments.output, [arguments.checkpoint, *found.paths])
+    except (OSError, ValueError) as error:
+        return failure(explained(error))
+    for problem in found.problems:
+        complain(problem)
+    if len(found.paths) > MAX_IMAGES:
+        return failure(f"a picture has room for {MAX_IMAGES} images, and these are {len(found.paths)}")
+    if arguments.text is not None and len(found.paths) != 1:
+        return failure(f"--text needs one image, and these are {len(found.paths)}")
+
+    status = int(bool(found.problems))
+    titles, images = [], []
+    for path in found.paths:
+        try:
+            images.append(read_image(path, recognizer.preprocessing.mode))
+            titles.append(path)
+        except ImageError as error:
+            complain(f"{path}: {error}")
+            status = 1
+    if not images:
+        return failure("there is nothing to draw")
+    try:
+        plot_readings(recognizer, images, arguments.output, titles=titles, text=arguments.text)
+    except (OSError, ValueError) as error:
+        return failure(explained(error))
+    return status

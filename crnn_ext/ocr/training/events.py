@@ -1,0 +1,86 @@
+"""What a run tells while it goes: to log files, TensorBoard and the display."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from crnn_ext.ocr.data import Problem
+from crnn_ext.ocr.evaluation import Evaluation
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step, as all processes have done it together.
+
+    Attributes:
+        step: its number, from 1.
+        epoch: the epoch that it is in, from 1.
+        loss: nats a character of the labels; NaN if no line could be trained on.
+        blank: the share of frames in which the blank is the most probable class.
+        learning_rate: with which it was done.
+        gradient_norm: before clipping.
+        lines: trained on.
+        skipped: whether the gradient was not finite, so that nothing has changed.
+        seconds: since the last such report or the start.
+        lines_a_second: since then.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    blank: float
+    learning_rate: float
+    gradient_norm: float
+    lines: int
+    skipped: bool
+    seconds: float
+    lines_a_second: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The lines of an epoch's batches that could not be trained on.
+
+    Attributes:
+        epoch: its number, from 1.
+        infeasible: names of lines that had too few frames for their labels after distortion.
+        unreadable: lines without an image that can be read.
+        skipped: steps whose gradient was not finite.
+    """
+
+    epoch: int
+    infeasible: Sequence[str]
+    unreadable: Sequence[Problem]
+    skipped: int
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How the network reads the lines for validation after a step, and whether never better before."""
+
+    step: int
+    epoch: int
+    evaluation: Evaluation
+    best: bool
+
+
+class Observer(Protocol):
+    """Is told what a run does. Only the first process has observers."""
+
+    def started(self, step: int, steps: int) -> None:
+        """The run begins behind this step, of so many."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
+    def stepped(self, step: Step) -> None:
+        """A step was done. Not every step is reported."""
+
+    def ended_epoch(self, epoch: Epoch) -> None:
+        """An epoch is over."""
+
+    def validated(self, validation: Validation) -> None:
+        """The lines for validation were read."""
+
+    def ended(self) -> None:
+        """No more will come."""

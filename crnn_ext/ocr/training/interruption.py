@@ -1,0 +1,49 @@
+"""Signals that ask a run to save its state and end."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interruption:
+    """Whether a signal has come, and its number."""
+
+    signal: int | None = None
+
+    def __call__(self) -> bool:
+        """Whether one has come."""
+        return self.signal is not None
+
+
+@contextmanager
+def interruption() -> Iterator[Interruption]:
+    """Waits for SIGINT and SIGTERM; the second of them has its usual effect.
+
+    A signal that this process was started to ignore, as in the background of a shell, stays ignored. What
+    follows within a second is the same request: torchrun hands on a Ctrl-C that has reached all already.
+    """
+    came = Interruption()
+    first = 0.0
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if came.signal is None:
+            came.signal, first = number, time.monotonic()
+        elif time.monotonic() - first > 1:
+            restore()
+            signal.raise_signal(number)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, note)
+    try:
+        yield came
+    finally:
+        restore()

@@ -1,0 +1,97 @@
+"""The lines of a run: which are trained on, which are left out and why, and which tell how far it is."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
+from crnn_ext.ocr.data import DataError, LineSource, Measured, Problem
+from crnn_ext.ocr.data.check import outside_charset, too_few_frames
+from crnn_ext.ocr.images import Mode
+from crnn_ext.ocr.preprocessing import Preprocessing
+from crnn_ext.text import Charset
+
+
+class Part:
+    """Some lines of a source, as `evaluate` takes them."""
+
+    def __init__(self, source: LineSource, indices: Sequence[int]) -> None:
+        self.names = [source.names[index] for index in indices]
+        self.labels = [source.labels[index] for index in indices]
+        self._source, self._indices = source, indices
+
+    def image(self, index: int, mode: Mode) -> Image.Image:
+        """The image of a line; errors as `LineSource.image`."""
+        return self._source.image(self._indices[index], mode)
+
+
+def part_for_validation(source: LineSource, share: float, seed: int) -> list[int]:
+    """The lines of a source, at least one, that are kept from training to tell how far it is.
+
+    Raises:
+        DataError: the source has only one line.
+    """
+    if len(source) < 2:
+        raise DataError(f"{source.path}: one line cannot be parted into some for training and validation")
+    count = max(1, round(share * len(source)))
+    return sorted(np.random.default_rng([seed, len(source)]).permutation(len(source))[:count].tolist())
+
+
+class TrainingLines(NamedTuple):
+    """The columns of each line of a source after preprocessing, 0 for those that are left out, and why."""
+
+    columns: list[int]
+    left_out: list[Problem]
+
+
+def training_lines(
+    source: LineSource,
+    measured: Sequence[Measured | Problem],
+    kept_back: Sequence[int],
+    charset: Charset,
+    preprocessing: Preprocessing,
+    network: CRNN | CRNN_v2 | CRNN_res,
+) -> TrainingLines:
+    """Chooses what can be trained on: an image that can be read, enough frames, known characters.
+
+    Args:
+        source: all lines.
+        measured: the size of the image of each line.
+        kept_back: the lines for validation.
+        charset, preprocessing, network: of the run.
+
+    Raises:
+        DataError: nothing is left.
+    """
+    columns = [
+        0 if isinstance(size, Problem) else preprocessing.columns(size.width, size.height)
+        for size in measured
+    ]
+    for index in kept_back:
+        columns[index] = 0
+    frames = network.output_lengths(columns).tolist()
+    left_out = [*source.skipped, *(size for size in measured if isinstance(size, Problem))]
+    for index, (name, label) in enumerate(zip(source.names, source.labels, strict=True)):
+        if columns[index] == 0:
+            continue
+        problem = too_few_frames(name, label, frames[index]) or outside_charset(name, label, charset)
+        if problem is not None:
+            columns[index] = 0
+            left_out.append(problem)
+    if not any(columns):
+        raise DataError(
+            f"{source.path}: no line can be trained on"
+            + (f"; the first of {len(left_out)} problems is {left_out[0]}" if left_out else "")
+        )
+    return TrainingLines(columns, left_out)
+
+
+def fingerprint(source: LineSource, columns: Sequence[int]) -> str:
+    """Tells lines apart from others: their names, labels and columns, in their order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, label, width in zip(source.names, source.labels, columns, strict=True):
+        digest.update(f"{name}\0{label}\0{width}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()

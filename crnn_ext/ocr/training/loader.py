@@ -1,0 +1,61 @@
+"""The batches of an epoch, loaded in processes of their own."""
+
+import signal
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader
+
+from crnn_ext.ocr.data import Batch, LineDataset, LineSource, WidthBuckets, collate
+from crnn_ext.ocr.data.augment import Augmentation
+from crnn_ext.ocr.preprocessing import Preprocessing
+
+
+class BatchLoader:
+    """Loads what a sampler chooses.
+
+    Args:
+        source: the lines.
+        preprocessing: what is done to their images.
+        sampler: chooses them.
+        augmentation: distorts the images before, if it is there.
+        seed: draws the distortions.
+        workers: processes; 0 for this one.
+        pinned: whether a GPU shall be able to fetch the batches by itself.
+    """
+
+    def __init__(
+        self,
+        source: LineSource,
+        preprocessing: Preprocessing,
+        sampler: WidthBuckets,
+        augmentation: Augmentation | None,
+        *,
+        seed: int,
+        workers: int,
+        pinned: bool,
+    ) -> None:
+        self._lines = LineDataset(source, preprocessing, augmentation, seed=seed)
+        self._sampler = sampler
+        self._loader: DataLoader[Batch] = DataLoader(
+            self._lines,  # type: ignore[arg-type]
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=workers,
+            pin_memory=pinned,
+            worker_init_fn=_leave_signals_alone,
+            # Otherwise it would draw from the generator that the weights of networks come from.
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def epoch(self, epoch: int, position: int) -> Iterator[Batch]:
+        """The batches of an epoch, from 0, that come behind the first `position` of them."""
+        self._sampler.set_epoch(epoch, position)
+        self._lines.set_epoch(epoch)
+        return iter(self._loader)  # starts workers, who see the epoch
+
+
+def _leave_signals_alone(worker: int) -> None:
+    # They reach all processes of a terminal; the one that trains stops these when it has saved its state.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

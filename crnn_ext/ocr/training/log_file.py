@@ -1,0 +1,91 @@
+"""The log of a run: JSON objects, one a line."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from .events import Epoch, Observer, Step, Validation
+
+LOG = "log.jsonl"
+
+
+class LogFile(Observer):
+    """Writes `log.jsonl` in a folder: an object with the key "event" for each event.
+
+    A run that goes on behind a step first takes away what was logged behind it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / LOG
+        self._file: TextIO | None = None
+
+    def started(self, step: int, steps: int) -> None:
+        """Opens the file."""
+        kept = self._before(step) if step and self._path.exists() else []
+        self._path.write_text("".join(kept), encoding="utf-8")
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (`ended` closes it)
+        self._write("resumed" if step else "started", {"step": step, "steps": steps})
+
+    def note(self, text: str) -> None:
+        """Notes come before the run, and are for the user."""
+
+    def stepped(self, step: Step) -> None:
+        """Logs a step; what is not finite is null."""
+        self._write("step", asdict(step))
+
+    def ended_epoch(self, epoch: Epoch) -> None:
+        """Logs the lines of an epoch that could not be trained on."""
+        self._write(
+            "epoch",
+            {
+                "epoch": epoch.epoch,
+                "infeasible": list(epoch.infeasible),
+                "unreadable": [problem._asdict() for problem in epoch.unreadable],
+                "skipped": epoch.skipped,
+            },
+        )
+
+    def validated(self, validation: Validation) -> None:
+        """Logs all metrics."""
+        evaluation = validation.evaluation
+        self._write(
+            "validation",
+            {
+                "step": validation.step,
+                "epoch": validation.epoch,
+                "best": validation.best,
+                "seconds": evaluation.seconds,
+                "unreadable": [line.name for line in evaluation.unreadable],
+                "metrics": asdict(evaluation.metrics),
+            },
+        )
+
+    def ended(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, event: str, content: dict[str, Any]) -> None:
+        assert self._file is not None
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in content.items()
+        }
+        self._file.write(json.dumps({"event": event, **finite}, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def _before(self, step: int) -> list[str]:
+        """The lines of the file up to a step. The last one may be cut short, and the epochs have no steps."""
+        kept = []
+        with open(self._path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    break
+                if not isinstance(entry, dict) or entry.get("step", 0) > step:
+                    break
+                kept.append(line)
+        return kept

@@ -1,0 +1,401 @@
+"""The loop: steps, validations, checkpoints and what it takes to go on after any of them."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from crnn_ext.ocr.architecture import Network
+from crnn_ext.ocr.checkpoint import Checkpoint, save_checkpoint
+from crnn_ext.ocr.data import Batch, DataError, LineSource, Problem, WidthBuckets
+from crnn_ext.ocr.data.augment import Augmentation
+from crnn_ext.ocr.evaluation import Lines, evaluate
+from crnn_ext.ocr.recognizer import Recognizer
+from crnn_ext.ocr.world import World
+
+from .config import TrainingConfig
+from .events import Epoch, Observer, Step, Validation
+from .lines import TrainingLines, fingerprint
+from .loader import BatchLoader
+from .model import Criterion, Encoded, NetworkWithLoss, batch_norms, moving_average, statistics
+from .schedule import one_cycle
+from .state import Progress, load_state, optimizer_tensors, save_state
+
+BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state.safetensors"
+
+# The gradient scaler of float16 starts high, and skips some 20 steps until it has come down far enough.
+_MOST_SKIPPED_IN_A_ROW = 100
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what may help."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained on what, and where.
+
+    Attributes:
+        config: all settings, those that may be left open decided.
+        folder: takes checkpoints and state.
+        checkpoint: the network, on the CPU, with its charset and preprocessing.
+        source: the lines.
+        lines: which of them are trained on.
+        validation: the lines that tell how far the network is.
+        world: the processes that train together.
+        device: of this process.
+        criterion: the loss.
+    """
+
+    config: TrainingConfig
+    folder: Path
+    checkpoint: Checkpoint
+    source: LineSource
+    lines: TrainingLines
+    validation: Lines
+    world: World
+    device: torch.device
+    criterion: Criterion
+
+
+class Outcome(NamedTuple):
+    """How a run ended: behind its last step, for want of progress, or by a signal; and its best CER."""
+
+    why: Literal["finished", "no progress", "stopped"]
+    step: int
+    best: float | None
+
+
+class Run:
+    """A run between two of its steps."""
+
+    def __init__(self, task: Task, observers: Sequence[Observer]) -> None:
+        config, world = task.config, task.world
+        self._task, self._observers = task, observers
+        self._sampler = WidthBuckets(
+            task.lines.columns,
+            config.batch_pixels,
+            height=task.checkpoint.preprocessing.height,
+            seed=config.seed,
+            rank=world.rank,
+            ranks=world.ranks,
+            accumulate=config.accumulate,
+        )
+        self.steps_per_epoch = self._sampler.batches_per_epoch // config.accumulate
+        self.steps = config.epochs * self.steps_per_epoch
+        self._loader = BatchLoader(
+            task.source,
+            task.checkpoint.preprocessing,
+            self._sampler,
+            Augmentation(config.augment) if config.augment else None,
+            seed=config.seed,
+            workers=config.workers or 0,
+            pinned=task.device.type == "cuda",
+        )
+        self._network = task.checkpoint.network.to(task.device)
+        self._set_training()
+        self._average = moving_average(self._network, config.ema) if config.ema else None
+        module = NetworkWithLoss(self._network, task.criterion, task.checkpoint.charset.blank)
+        self._model = _distributed(module) if world.ranks > 1 else module
+        self._optimizer = torch.optim.AdamW(
+            self._network.parameters(), config.lr, weight_decay=config.weight_decay
+        )
+        self._scaler = torch.amp.GradScaler(task.device.type, enabled=config.precision == "float16")
+        self._step = 0
+        self._best: float | None = None
+        self._without_better = 0
+        self._skipped_in_a_row = 0
+        self._fingerprint = fingerprint(task.source, task.lines.columns)
+
+    def resume(self) -> None:
+        """Goes on where the state in the folder stands.
+
+        Raises:
+            DataError: there is none, it is damaged, or it is of other lines or another number of batches a
+                step.
+        """
+        path = self._task.folder / STATE
+        tensors = self._tensors()
+        progress, saved = self._task.world.from_first(lambda: load_state(path, tensors))
+        if progress.lines != self._fingerprint:
+            raise DataError(
+                f"{path}: the lines of {self._task.source.path} are others than when the run began"
+            )
+        if progress.batches_a_step != self._batches_a_step:
+            raise DataError(
+                f"{path}: a step was of {progress.batches_a_step} batches, those of all processes together, "
+                f"and now {self._task.world.ranks} processes with accumulate {self._task.config.accumulate} "
+                f"would make it {self._batches_a_step}"
+            )
+        if progress.step > self.steps:
+            raise DataError(f"{path}: it is at step {progress.step}, and the run has {self.steps}")
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(saved[name])
+        if self._scaler.is_enabled():
+            self._scaler.load_state_dict(
+                {
+                    **self._scaler.state_dict(),
+                    "scale": progress.loss_scale,
+                    "_growth_tracker": progress.steps_at_scale,
+                }
+            )
+        self._step, self._best = progress.step, progress.best
+        self._without_better = progress.without_better
+
+    def train(self, stop: Callable[[], bool] = lambda: False) -> Outcome:
+        """Does all steps that are left, or those until the network learns no more, or `stop` says so.
+
+        Raises:
+            TrainingError: the network has become unusable.
+            OSError: a file cannot be written.
+        """
+        config = self._task.config
+        validate_every = config.validate_every or self.steps_per_epoch
+        self._tell(lambda observer: observer.started(self._step, self.steps))
+        outcome = self._outcome()
+        while outcome is None:
+            epoch, position = divmod(self._step, self.steps_per_epoch)
+            batches = self._loader.epoch(epoch, position * config.accumulate)
+            report = _EpochCounts()
+            stopped = False
+            for _ in range(self.steps_per_epoch - position):
+                stopped = self._do_step([next(batches) for _ in range(config.accumulate)], report, stop)
+                with report.paused():
+                    validated = self._step % validate_every == 0 or self._step == self.steps
+                    if validated:
+                        self._validate()
+                    if validated or stopped or self._step % config.save_every == 0:
+                        self._save()
+                outcome = self._outcome(stopped)
+                if outcome is not None:
+                    break
+            del batches  # ends its processes
+            self._end_epoch(epoch, report)
+        self._tell(lambda observer: observer.ended())
+        return outcome
+
+    def _outcome(self, stopped: bool = False) -> Outcome | None:
+        patience = self._task.config.patience
+        if self._step == self.steps:
+            return Outcome("finished", self._step, self._best)
+        if patience is not None and self._without_better >= patience:
+            return Outcome("no progress", self._step, self._best)
+        return Outcome("stopped", self._step, self._best) if stopped else None
+
+    def _do_step(self, batches: Sequence[Batch], report: "_EpochCounts", stop: Callable[[], bool]) -> bool:
+        """One step; whether a process was asked to stop."""
+        task, config = self._task, self._task.config
+        encoded = [Encoded.of(batch, task.checkpoint.charset, self._network) for batch in batches]
+        characters, lines, stops = task.world.sums(
+            [
+                sum(batch.characters for batch in encoded),
+                sum(len(batch.labels) for batch in batches),
+                float(stop()),
+            ]
+        )
+        before = [tensor.clone() for tensor in statistics(self._network)]
+        losses, blanks, frames = torch.zeros(3, device=task.device, dtype=torch.float64).unbind()
+        for index, batch in enumerate(encoded):
+            last = index == len(encoded) - 1
+            with nullcontext() if last else self._without_exchange(), self._autocast():
+                images = batch.images.to(task.device, non_blocking=True)
+                loss, *counts = self._model(batch, images)
+                # DistributedDataParallel takes the mean over the processes, of what has to be a sum.
+                scaled = loss * (task.world.ranks / max(characters, 1.0))
+            with nullcontext() if last else self._without_exchange():
+                self._scaler.scale(scaled).backward()
+            losses += loss.detach()
+            blanks += counts[0]
+            frames += counts[1].to(frames.device)
+        rate = one_cycle(self._step, self.steps, config.lr, config.warmup)
+        self._optimizer.param_groups[0]["lr"] = rate
+        norm = self._update(before, characters > 0)
+        skipped = not math.isfinite(norm) or characters == 0
+        report.add(batches, encoded, lines, skipped)
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        self._step += 1
+        if self._step % config.log_every == 0 or self._step == self.steps:
+            total, blank, live = task.world.sums([losses.item(), blanks.item(), frames.item()])
+            seconds, rate_of_lines = report.speed()
+            step = Step(
+                self._step,
+                (self._step - 1) // self.steps_per_epoch + 1,
+                total / characters if characters else math.nan,
+                blank / max(live, 1),
+                rate,
+                norm,
+                int(lines),
+                skipped,
+                seconds,
+                rate_of_lines,
+            )
+            self._tell(lambda observer: observer.stepped(step))
+        if self._skipped_in_a_row >= _MOST_SKIPPED_IN_A_ROW:
+            raise TrainingError(
+                f"the last {self._skipped_in_a_row} steps had no finite gradient, the last of them step "
+                f"{self._step}: a lower lr or another precision may help"
+            )
+        return stops > 0
+
+    def _update(self, before: Sequence[Tensor], any_lines: bool) -> float:
+        """Lets the optimizer act on the gradient if it is usable, and returns its norm."""
+        self._scaler.unscale_(self._optimizer)
+        # Reading the norm waits for the GPU, once a step.
+        norm = torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._task.config.clip).item()
+        if any_lines and math.isfinite(norm):
+            self._scaler.step(self._optimizer)
+            if self._average is not None:
+                self._average.update_parameters(self._network)  # type: ignore[no-untyped-call]
+        else:
+            with torch.no_grad():
+                for tensor, value in zip(statistics(self._network), before, strict=True):
+                    tensor.copy_(value)
+        self._scaler.update()
+        self._optimizer.zero_grad()
+        return float(norm)
+
+    def _validate(self) -> None:
+        """Reads the lines for validation and keeps the network if it was never better."""
+        task = self._task
+        self._average_statistics()
+        network = self._shown()
+        recognizer = Recognizer(network, task.checkpoint.charset, task.checkpoint.preprocessing)
+        try:
+            evaluation = evaluate(recognizer, task.validation, world=task.world)
+        except ValueError as error:
+            raise TrainingError(f"step {self._step}: {error}; a lower lr may help") from error
+        self._set_training()
+        rate = evaluation.metrics.overall.cer.rate
+        if rate is None:
+            raise TrainingError("no line for validation could be read")
+        better = self._best is None or rate.value < self._best
+        self._without_better = 0 if better else self._without_better + 1
+        if better:
+            self._best = rate.value
+            self._save_checkpoint(BEST, {"validation_cer": f"{rate.value:.6f}"})
+        epoch = (self._step - 1) // self.steps_per_epoch + 1
+        self._tell(lambda observer: observer.validated(Validation(self._step, epoch, evaluation, better)))
+
+    def _save(self) -> None:
+        """Writes the state, and the network as a checkpoint."""
+        self._average_statistics()
+        self._save_checkpoint(LAST, {})
+        if self._task.world.rank == 0:
+            scale = self._scaler.state_dict()
+            progress = Progress(
+                self._step,
+                self._best,
+                self._without_better,
+                self._batches_a_step,
+                self._fingerprint,
+                scale.get("scale", 1.0),
+                scale.get("_growth_tracker", 0),
+            )
+            save_state(self._task.folder / STATE, progress, self._tensors())
+
+    def _save_checkpoint(self, name: str, more: dict[str, str]) -> None:
+        if self._task.world.rank == 0:
+            metadata = {"training_data": self._task.config.data, "step": str(self._step), **more}
+            shown = self._task.checkpoint._replace(network=self._shown(), metadata=metadata)
+            save_checkpoint(self._task.folder / name, shown)
+
+    def _end_epoch(self, epoch: int, report: "_EpochCounts") -> None:
+        parts = self._task.world.gather((report.infeasible, report.unreadable))
+        infeasible = [name for names, _ in parts for name in names]
+        unreadable = [problem for _, problems in parts for problem in problems]
+        ended = Epoch(epoch + 1, infeasible, unreadable, report.skipped)
+        self._tell(lambda observer: observer.ended_epoch(ended))
+
+    @property
+    def _batches_a_step(self) -> int:
+        return self._task.world.ranks * self._task.config.accumulate
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All that changes from step to step, as it is: who writes to these tensors changes the run."""
+        tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
+        if self._average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in self._average.state_dict().items()}
+        return tensors | optimizer_tensors(self._optimizer, self._network)
+
+    def _shown(self) -> Network:
+        """The network that is validated and saved."""
+        return self._network if self._average is None else cast(Network, self._average.module)
+
+    def _set_training(self) -> None:
+        self._network.train()
+        if self._task.config.freeze_batch_norm:
+            for layer in batch_norms(self._network):
+                layer.eval()
+
+    def _average_statistics(self) -> None:
+        for network in {self._network, self._shown()}:
+            self._task.world.average_(tensor for tensor in statistics(network) if tensor.is_floating_point())
+
+    def _without_exchange(self) -> AbstractContextManager[None]:
+        return self._model.no_sync() if isinstance(self._model, DistributedDataParallel) else nullcontext()
+
+    def _autocast(self) -> torch.autocast:
+        precision = self._task.config.precision
+        assert precision is not None
+        return torch.autocast(
+            self._task.device.type, getattr(torch, precision), enabled=precision != "float32"
+        )
+
+    def _tell(self, event: Callable[[Observer], None]) -> None:
+        for observer in self._observers:
+            event(observer)
+
+
+def _distributed(module: NetworkWithLoss) -> DistributedDataParallel:
+    """The module spread over the processes.
+
+    The statistics of batch normalisation are averaged when somebody is to see them, not at every step.
+    """
+    # What torch calls it since 2.13.
+    renamed = "forward_sync_buffers" in signature(DistributedDataParallel.__init__).parameters
+    return DistributedDataParallel(
+        module,
+        **{"forward_sync_buffers" if renamed else "broadcast_buffers": False},  # type: ignore[arg-type]
+    )
+
+
+class _EpochCounts:
+    """What is counted during an epoch by this process."""
+
+    def __init__(self) -> None:
+        self.infeasible: list[str] = []
+        self.unreadable: list[Problem] = []
+        self.skipped = 0
+        self._lines = 0.0
+        self._since = time.perf_counter()
+
+    def add(self, batches: Sequence[Batch], encoded: Sequence[Encoded], lines: float, skipped: bool) -> None:
+        """A step was done."""
+        for batch, part in zip(batches, encoded, strict=True):
+            self.unreadable += batch.unreadable
+            self.infeasible += part.infeasible
+        self._lines += lines
+        self.skipped += skipped
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done meanwhile is no part of the steps' time."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
+
+    def speed(self) -> tuple[float, float]:
+        """Seconds since the last call, and lines a second since then."""
+        now = time.perf_counter()
+        seconds, lines = now - self._since, self._lines
+        self._since, self._lines = now, 0.0
+        return seconds, lines / max(seconds, 1e-9)

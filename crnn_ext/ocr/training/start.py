@@ -1,0 +1,219 @@
+"""From settings to a run: opens the data, chooses the characters and makes the network."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from crnn_ext.ctc import ctc_loss
+from crnn_ext.ocr.checkpoint import Checkpoint, load_checkpoint
+from crnn_ext.ocr.data import DataError, LineSource, Measured, Problem, measure_lines, open_lines
+from crnn_ext.ocr.data.check import named
+from crnn_ext.ocr.transfer import last_layer, transfer
+from crnn_ext.ocr.world import World
+from crnn_ext.text import Charset
+
+from .config import TrainingConfig
+from .events import Observer
+from .lines import Part, part_for_validation, training_lines
+from .loop import LAST, STATE, Outcome, Run, Task
+from .model import Criterion
+
+CONFIG = "config.json"
+
+# A new network says blank in most frames from the start. CTC would first teach it that, so hard that it may
+# take thousands of steps until it tells one image from another.
+_BLANK_BIAS = 3.0
+
+# Names of lines in a note of what is left out.
+_NAMES = 3
+
+
+def train(
+    config: TrainingConfig,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    device: str | torch.device = "cpu",
+    world: World | None = None,
+    observers: Sequence[Observer] = (),
+    criterion: Criterion | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Trains a network on lines of text.
+
+    Under torchrun every process calls this; the first one writes.
+
+    Args:
+        config: all settings.
+        folder: takes `config.json`; `best.safetensors` and `last.safetensors`, checkpoints; and
+            `state.safetensors`, with which the run can go on.
+        resume: goes on with the run in the folder, whose settings `config` must have.
+        device: to train on; each process needs a GPU of its own.
+        world: the processes that train together; this one alone if not given.
+        observers: are told what happens, in the first process.
+        criterion: the loss; `crnn_ext.ctc.ctc_loss` if not given.
+        stop: asked after every step whether the run shall save its state and end.
+
+    Raises:
+        DataError, ImageError, CheckpointError: files cannot be used; the message names them.
+        TrainingError: the network became unusable.
+        ValueError: the folder has a run, and `resume` is not set.
+        OSError: a file cannot be written.
+    """
+    world = world or World()
+    told = observers if world.rank == 0 else ()
+    folder = Path(folder)
+    here = torch.device(device)
+    if here.type == "cuda":
+        torch.cuda.set_device(here)  # which is what the processes exchange through
+    if not resume and world.from_first((folder / STATE).exists):
+        raise ValueError(f"{folder}: a run is there already; go on with it (resume) or name another folder")
+    config = _decided(config, here, world)
+    lines = _open(config, world)
+    if resume:
+        # The files that the run began with may have changed or gone.
+        last = world.from_first(lambda: load_checkpoint(folder / LAST))
+        start = _Start(last._replace(network=last.network.train()), [])
+    else:
+        start = _network(config, lines)
+    chosen = training_lines(
+        lines.source,
+        lines.measured,
+        lines.kept_back,
+        start.checkpoint.charset,
+        start.checkpoint.preprocessing,
+        start.checkpoint.network,
+    )
+    notes = [*start.notes, *_left_out(lines.source, chosen.left_out)]
+    notes += _unknown(start.checkpoint.charset, lines.validation)
+    if isinstance(lines.validation, LineSource):
+        notes += _left_out(lines.validation, lines.validation.skipped)
+    for observer in told:
+        for note in notes:
+            observer.note(note)
+    run = Run(
+        Task(
+            *(config, folder, start.checkpoint, lines.source, chosen, lines.validation, world, here),
+            criterion or _criterion(start.checkpoint.charset.blank),
+        ),
+        told,
+    )
+    if resume:
+        run.resume()
+    elif world.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        config.save(folder / CONFIG)
+    return run.train(stop)
+
+
+def _decided(config: TrainingConfig, device: torch.device, world: World) -> TrainingConfig:
+    """The settings, with those that were left open as they fit this machine."""
+    precision, workers = config.precision, config.workers
+    if precision is None:
+        precision = "bfloat16" if device.type == "cuda" else "float32"
+    if workers is None:
+        cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        workers = min(8, max(1, cores - 1)) if device.type == "cuda" else 1
+    return replace(config, precision=precision, workers=workers)
+
+
+class _Lines(NamedTuple):
+    source: LineSource
+    measured: list[Measured | Problem]
+    kept_back: list[int]
+    validation: LineSource | Part
+
+
+def _open(config: TrainingConfig, world: World) -> _Lines:
+    source = open_lines(config.data)
+    if len(source) == 0:
+        raise DataError(f"{source.path}: it has no line; the first problem is {source.skipped[0]}")
+    # One process has a look at all images, in several of its own.
+    measured = world.from_first(lambda: measure_lines(source))
+    if config.val is None:
+        kept_back = part_for_validation(source, config.val_fraction, config.seed)
+        return _Lines(source, measured, kept_back, Part(source, kept_back))
+    validation = open_lines(config.val)
+    if len(validation) == 0:
+        raise DataError(f"{validation.path}: it has no line; the first problem is {validation.skipped[0]}")
+    return _Lines(source, measured, [], validation)
+
+
+class _Start(NamedTuple):
+    checkpoint: Checkpoint
+    notes: list[str]
+
+
+def _network(config: TrainingConfig, lines: _Lines) -> _Start:
+    """The network that the run begins with, new or with what another has learnt."""
+    torch.manual_seed(config.seed)
+    charset = None if config.charset is None else Charset.from_file(config.charset)
+    if config.init is None:
+        charset = charset or Charset.from_labels(lines.source.labels)
+        architecture = config.architecture(charset.num_classes)
+        network = architecture.build()
+        with torch.no_grad():
+            last_layer(network).bias[charset.blank] += _BLANK_BIAS
+        return _Start(
+            Checkpoint(network, architecture, charset, config.preprocessing()),
+            [f"{charset.num_classes - 1} characters: {charset.characters}"],
+        )
+    begun = load_checkpoint(config.init)
+    charset = charset or _charset_for(begun.charset, lines.source)
+    if charset == begun.charset:
+        return _Start(begun._replace(network=begun.network.train()), [f"{config.init}: its characters stay"])
+    moved = transfer(begun, charset)
+    notes = [
+        f"{config.init}: {len(moved.kept)} characters are kept, {len(moved.added)} are new"
+        + (f" ({moved.added})" if moved.added else "")
+        + f", {len(moved.dropped)} go"
+        + (f" ({moved.dropped})" if moved.dropped else "")
+    ]
+    return _Start(
+        Checkpoint(moved.network, moved.architecture, charset, begun.preprocessing),
+        notes,
+    )
+
+
+def _charset_for(known: Charset, source: LineSource) -> Charset:
+    """The characters of a network, and behind them those that the labels have beside them."""
+    added = sorted(known.count_unknown(source.labels))
+    return known if not added else Charset([*known.characters, *added], known.blank)
+
+
+def _criterion(blank: int) -> Criterion:
+    def losses(logits: Tensor, targets: Tensor, frames: Tensor, lengths: Tensor) -> Tensor:
+        return ctc_loss(logits, targets, frames, lengths, blank, reduction="none", zero_infinity=True)
+
+    return losses
+
+
+def _left_out(source: LineSource, problems: Sequence[Problem]) -> list[str]:
+    """A note for each kind of problem, with how many lines have it and the first of them."""
+    notes = []
+    for kind, count in Counter(problem.kind for problem in problems).items():
+        of_kind = [problem for problem in problems if problem.kind == kind][:_NAMES]
+        examples = "; ".join(": ".join(filter(None, (problem.name, problem.detail))) for problem in of_kind)
+        more = (
+            f"; and {count - len(of_kind)} more, which crnn-ext check names" if count > len(of_kind) else ""
+        )
+        notes.append(f"{source.path}: left out, {kind}: {count}: {examples}{more}")
+    return notes
+
+
+def _unknown(charset: Charset, validation: LineSource | Part) -> list[str]:
+    unknown = charset.count_unknown(validation.labels)
+    if not unknown:
+        return []
+    counts = ", ".join(f"{named(character)}: {count}" for character, count in unknown.most_common(_NAMES))
+    more = f" and {len(unknown) - _NAMES} more" if len(unknown) > _NAMES else ""
+    return [
+        f"the lines for validation have {unknown.total()} characters that are outside the charset and cannot "
+        f"be read: {counts}{more}"
+    ]

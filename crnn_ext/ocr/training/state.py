@@ -1,0 +1,132 @@
+"""What a run needs, beside its settings, to go on as if it had never stopped.
+
+It is one safetensors file, so that its parts are always of the same step. Its metadata has one entry,
+`crnn_ext_training`, a JSON object. All that is drawn at random while training is drawn from the seed, the
+epoch and the line alone, and so a step says where every generator stands.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from crnn_ext.ocr.arguments import check_int, check_keys, check_number
+from crnn_ext.ocr.checkpoint import TRAINING_ENTRY
+from crnn_ext.ocr.data import DataError
+from crnn_ext.ocr.files import replace_file
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: steps done.
+        best: the lowest character error rate of a validation, None before the first.
+        without_better: validations since then.
+        batches_a_step: of all processes; with another number the steps would be others.
+        lines: the fingerprint of the lines that are trained on.
+        loss_scale, steps_at_scale: of the gradient scaler; 1 and 0 unless the precision is float16.
+    """
+
+    step: int
+    best: float | None
+    without_better: int
+    batches_a_step: int
+    lines: str
+    loss_scale: float = 1.0
+    steps_at_scale: int = 0
+
+    def __post_init__(self) -> None:
+        check_int("", "step", self.step, 0, 1 << 50)
+        if self.best is not None:
+            check_number("", "best", self.best, 0, 1e9)
+        check_int("", "without_better", self.without_better, 0, 1 << 50)
+        check_int("", "batches_a_step", self.batches_a_step, 1, 1 << 50)
+        if not isinstance(self.lines, str):
+            raise TypeError(f"lines must be a str, and it is {self.lines!r:.60}")
+        check_number("", "loss_scale", self.loss_scale, 1e-30, 1e30)
+        check_int("", "steps_at_scale", self.steps_at_scale, 0, 1 << 50)
+
+
+def save_state(path: Path, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
+    """Writes the file; one of the same name is replaced when the new one is on the disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    metadata = {TRAINING_ENTRY: json.dumps({"format": FORMAT, **asdict(progress)})}
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    replace_file(path, save(on_cpu, metadata))
+
+
+def load_state(path: Path, expected: Mapping[str, Tensor]) -> tuple[Progress, dict[str, Tensor]]:
+    """Reads a file that `save_state` wrote. The file need not be trusted.
+
+    Args:
+        path: the file.
+        expected: tensors of the names, shapes and dtypes that it must have.
+
+    Returns:
+        Where the run stands, and the tensors, on the CPU.
+
+    Raises:
+        DataError: it cannot be read, is damaged or foreign; the message names it.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            progress = _progress(file.metadata() or {})
+            names = set(file.keys())
+            if names != set(expected):
+                [example, *_] = sorted(names ^ set(expected))
+                raise ValueError(
+                    f"its tensors are not those of this run: {example:.60} is only in one of them"
+                )
+            tensors = {}
+            for name, tensor in expected.items():
+                found = file.get_slice(name)
+                if list(found.get_shape()) != list(tensor.shape):
+                    raise ValueError(f"{name} must be {tuple(tensor.shape)}, and it is {found.get_shape()}")
+                tensors[name] = file.get_tensor(name)
+                if tensors[name].dtype != tensor.dtype:
+                    raise ValueError(f"{name} must be {tensor.dtype}, and it is {tensors[name].dtype}")
+                if not tensors[name].isfinite().all():
+                    raise ValueError(f"{name} must be finite, and it holds NaN or infinity")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except (SafetensorError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: it is no whole state of a training run: {error}") from error
+    return progress, tensors
+
+
+def _progress(metadata: Mapping[str, str]) -> Progress:
+    if TRAINING_ENTRY not in metadata:
+        raise ValueError(f"its metadata has no entry {TRAINING_ENTRY!r}")
+    try:
+        data: Any = json.loads(metadata[TRAINING_ENTRY])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its metadata {TRAINING_ENTRY!r} is no JSON: {error}") from error
+    if isinstance(data, dict):
+        check_int("", "format", data.pop("format", None), FORMAT, FORMAT)
+    return Progress(**check_keys("", data, {field.name for field in fields(Progress)}))
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
+    """What AdamW remembers of each parameter, zeros before its first step; the tensors are its own."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in network.named_parameters():
+        remembered = optimizer.state[parameter]
+        if not remembered:
+            remembered["step"] = torch.tensor(0.0)
+            remembered["exp_avg"] = torch.zeros_like(parameter)
+            remembered["exp_avg_sq"] = torch.zeros_like(parameter)
+        tensors |= {f"optimizer.{name}.{key}": tensor for key, tensor in remembered.items()}
+    return tensors

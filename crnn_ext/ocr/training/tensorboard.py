@@ -1,0 +1,69 @@
+"""The curves of a run for TensorBoard."""
+
+from pathlib import Path
+
+from crnn_ext.ocr.intervals import Rate
+
+from .events import Epoch, Observer, Step, Validation
+
+try:
+    from torch.utils.tensorboard import SummaryWriter
+except ImportError as error:
+    raise ImportError(
+        "logs for TensorBoard need tensorboard, which is not installed: "
+        "install crnn_ext with its extra [train]",
+        name="tensorboard",
+    ) from error
+
+
+class TensorBoard(Observer):
+    """Writes the event files of TensorBoard into a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
+
+    def started(self, step: int, steps: int) -> None:
+        """Opens the file; TensorBoard leaves out what an earlier one has behind this step."""
+        self._writer = SummaryWriter(  # type: ignore[no-untyped-call]
+            str(self._folder), purge_step=step + 1 if step else None
+        )
+
+    def note(self, text: str) -> None:
+        """Notes are for the user."""
+
+    def stepped(self, step: Step) -> None:
+        """Adds a point to the curves of training."""
+        self._add(
+            step.step,
+            {
+                "train/loss": step.loss,
+                "train/blank_share": step.blank,
+                "train/learning_rate": step.learning_rate,
+                "train/gradient_norm": step.gradient_norm,
+                "train/lines_per_second": step.lines_a_second,
+            },
+        )
+
+    def ended_epoch(self, epoch: Epoch) -> None:
+        """Epochs have no curve."""
+
+    def validated(self, validation: Validation) -> None:
+        """Adds a point to the curves of validation."""
+        overall = validation.evaluation.metrics.overall
+        rates: dict[str, Rate | None] = {
+            "val/cer": overall.cer.rate,
+            "val/wer": overall.wer.rate,
+            "val/line_accuracy": overall.accuracy,
+        }
+        self._add(validation.step, {name: rate.value for name, rate in rates.items() if rate is not None})
+
+    def ended(self) -> None:
+        """Closes the file."""
+        if self._writer is not None:
+            self._writer.close()  # type: ignore[no-untyped-call]
+
+    def _add(self, step: int, values: dict[str, float]) -> None:
+        assert self._writer is not None
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]

@@ -1,0 +1,70 @@
+"""Settings of a training run: checked, saved, given as a file."""
+
+import json
+
+import pytest
+
+pytest.importorskip("PIL")
+
+from crnn_ext.ocr.data import DataError
+from crnn_ext.ocr.training import TrainingConfig
+
+
+def test_a_config_is_what_its_file_holds(tmp_path):
+    config = TrainingConfig(data="lines", val="others", lr=2e-3, precision="bfloat16", resize="fixed:100")
+    config.save(tmp_path / "config.json")
+    assert TrainingConfig.load(tmp_path / "config.json") == config
+    assert json.loads((tmp_path / "config.json").read_text())["lr"] == 2e-3
+
+
+def test_what_a_file_leaves_out_has_its_default(file):
+    assert TrainingConfig.load(file('{"epochs": 3}')) == TrainingConfig(epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("epochs", 0, r"epochs must be in \[1, 1000000\], and it is 0"),
+        ("epochs", 1.5, "epochs must be an int, and it is 1.5"),
+        ("lr", 0, "lr must be in"),
+        ("lr", float("nan"), "lr must be in"),
+        ("ema", 1, r"ema must be in \[0, 0.99999\], and it is 1"),
+        ("warmup", 1, "warmup must be in"),
+        ("precision", "int8", "precision must be one of float32, bfloat16, float16, and it is 'int8'"),
+        ("augment", -1, "augment must be in"),
+        ("patience", 0, "patience must be in"),
+        ("workers", -1, "workers must be in"),
+        ("val_fraction", 0, "val_fraction must be in"),
+        ("leaky_relu", 1, "leaky_relu must be of type bool, and it is 1"),
+        ("val", 3, "val must be of type str or null, and it is 3"),
+        ("network", "VGG", "name must be one of"),
+        ("resize", "wide", "resize"),
+        ("width", 0, "width must be in"),
+    ],
+)
+def test_settings_that_break_their_rules(setting, value, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        TrainingConfig(**{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "must be a JSON object"),
+        ("{", "Expecting"),
+        ("[" * 100_000, "recursion"),
+        (b"\xff", "utf-8"),
+        ('{"learning_rate": 1}', "'learning_rate' is no setting"),
+        ('{"epochs": "many"}', "epochs must be an int"),
+    ],
+)
+def test_files_that_are_no_settings(file, content, message):
+    path = file(content)
+    with pytest.raises(DataError, match=message) as raised:
+        TrainingConfig.load(path)
+    assert str(path) in str(raised.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match="No such file"):
+        TrainingConfig.load(tmp_path / "config.json")

@@ -1,0 +1,114 @@
+"""Two processes that torchrun starts train as one process with the doubled batch does."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from striped_lines import striped_folder
+
+pytest.importorskip("PIL")
+pytest.importorskip("cv2")
+
+OPTIONS = [
+    *["--width", "0.05", "--hidden", "16", "--batch-pixels", "16384", "--epochs", "2", "--log-every", "1"],
+    *["--workers", "0"],
+]
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory):
+    return striped_folder(tmp_path_factory.mktemp("lines"), count=40)
+
+
+def together(*arguments):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return [sys.executable, *launcher, "-m", "crnn_ext", "train", *map(str, arguments)]
+
+
+def alone(*arguments):
+    return [sys.executable, "-m", "crnn_ext", "train", *map(str, arguments)]
+
+
+def checked(command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def entries(folder, event):
+    found = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [entry for entry in found if entry["event"] == event]
+
+
+def test_two_processes_are_one_with_the_doubled_batch(lines, tmp_path):
+    options = [lines, *OPTIONS, "--freeze-batch-norm", "--lr", "0.003"]
+    checked(together(*options, "-o", tmp_path / "two"))
+    checked(alone(*options, "-o", tmp_path / "one", "--accumulate", "2"))
+    two, one = (entries(tmp_path / name, "step") for name in ("two", "one"))
+    assert len(two) == len(one) > 5
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+        assert ours["blank"] == pytest.approx(theirs["blank"], abs=0.02)
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-2)
+        assert ours["lines"] == theirs["lines"]
+    validated = entries(tmp_path / "two", "validation")
+    assert validated[-1]["metrics"]["overall"]["lines"] == 4
+    for name, tensor in load_file(tmp_path / "two/last.safetensors").items():
+        torch.testing.assert_close(
+            tensor, load_file(tmp_path / "one/last.safetensors")[name], atol=2e-3, rtol=1e-2
+        )
+
+
+def test_statistics_of_batch_normalisation_are_those_of_all(lines, tmp_path):
+    options = [lines, *OPTIONS, "--lr", "1e-8"]
+    checked(together(*options, "-o", tmp_path / "two"))
+    checked(alone(*options, "-o", tmp_path / "one", "--accumulate", "2"))
+    two, one = (load_file(tmp_path / name / "last.safetensors") for name in ("two", "one"))
+    # Of as many batches, each process has seen half: the means come near, and are no zeros.
+    for name in ("bn3.running_mean", "bn4.running_mean"):
+        assert two[name].abs().max() > 0.01
+        torch.testing.assert_close(two[name], one[name], atol=0.2, rtol=0.3)
+
+
+def test_a_run_of_two_goes_on_as_one_with_the_same_steps(lines, tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        together(lines, *OPTIONS, "--freeze-batch-norm", "--epochs", "500", "-o", folder),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = folder / "log.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text().count('"step"') > 8):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate()[1]
+    assert "--resume goes on" in told
+    stopped = entries(folder, "step")[-1]["step"]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "accumulate": 2}))
+    process = subprocess.Popen(alone("-o", folder, "--resume"), stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and entries(folder, "step")[-1]["step"] < stopped + 2:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    steps = [entry["step"] for entry in entries(folder, "step")]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_an_error_of_the_first_process_ends_all(lines, tmp_path):
+    (tmp_path / "run").write_text("a file, and no folder")
+    done = subprocess.run(
+        together(lines, *OPTIONS, "-o", tmp_path / "run"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert "crnn-ext: " in done.stderr
