@@ -21,10 +21,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="crnn-ext", description="Text recognition with CTC and CRNN networks.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"crnn_ext {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=CommandParser)
     for command in _COMMANDS:
         command.add_parser(commands)
     arguments = parser.parse_args(argv)
+    if not hasattr(arguments, "run"):
+        parser.print_help(sys.stderr)
+        return 2
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A text may have characters that the encoding of the output has not.
         sys.stdout.reconfigure(errors="backslashreplace")

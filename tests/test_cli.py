@@ -228,7 +228,7 @@ def test_an_empty_text_of_a_lexicon_is_a_text():
     def empty_or_none(found):
         return lambda logits, lengths, charset: [[Decoded("", 0.0, [], [])] if found else []] * len(lengths)
 
-    network, _, charset, preprocessing = random_checkpoint()
+    network, _, charset, preprocessing, *_ = random_checkpoint()
     image = np.zeros((32, 40), np.uint8)
     for found in (True, False):
         recognizer = Recognizer(network, charset, preprocessing, empty_or_none(found))
@@ -389,7 +389,7 @@ def test_warnings_of_a_checkpoint_take_one_line(images, tmp_path, monkeypatch, c
         save_checkpoint(tmp_path / "model", random_checkpoint())
     for _ in range(2):  # each time
         assert main(["read", str(tmp_path / "model"), *images]) == 0
-        (error,) = capsys.readouterr().err.splitlines()
+        error, _ = capsys.readouterr().err.splitlines()  # and the throughput
         assert error.startswith(f"crnn-ext: {tmp_path}/model: ")
         assert error.endswith(r"does not know, and leaves out, 'architecture.drop\nout'")
 
@@ -439,7 +439,7 @@ def test_odd_names_take_one_line(checkpoint, images, readings, tmp_path, capsys)
 @pytest.mark.parametrize(
     "arguments",
     [
-        *([], ["read"], ["read", "model"], ["write"], ["read", "--fast", "a", "b"]),
+        *(["read"], ["read", "model"], ["write"], ["read", "--fast", "a", "b"]),
         ["read", "--js", "a", "b"],  # there are no abbreviations
         ["read", "a", "b", "--lm-w", "2"],
         ["--he"],
@@ -450,6 +450,11 @@ def test_wrong_usage(arguments, capsys):
         main(arguments)
     assert caught.value.code == 2
     assert "usage: crnn-ext" in capsys.readouterr().err
+
+
+def test_no_command(capsys):
+    assert main([]) == 2
+    assert "read the text in images" in capsys.readouterr().err
 
 
 def test_help(capsys):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from crnn_ext._printable import printable
 
+from .data import LAYOUTS
 from .messages import failure
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "data",
         metavar="DATA",
-        help="LMDB, a folder with labels.txt or gt.txt (or the file), pairs x.png and x.gt.txt, or docTR's "
-        "labels.json beside images/",
+        help=LAYOUTS,
     )
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="check for this network, its charset and its preprocessing"

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from .data import LAYOUTS
 from .messages import complain, failure
 
 
@@ -21,8 +22,7 @@ def add_parser(commands: Any) -> None:
         "sources",
         metavar="SOURCE",
         nargs="+",
-        help="LMDB, a folder with labels.txt or gt.txt (or the file), pairs x.png and x.gt.txt, or docTR's "
-        "labels.json beside images/",
+        help=LAYOUTS,
     )
     parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help="the folder to make")
     parser.add_argument(

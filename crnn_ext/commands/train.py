@@ -4,7 +4,8 @@ import argparse
 import signal
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from . import device
 from .messages import complain, explained, failure
@@ -60,7 +61,8 @@ def _add_option(parser: argparse.ArgumentParser, setting: "Field[Any]", hint: An
         options |= {"action": argparse.BooleanOptionalAction, "help": text}
     else:
         # Of "int | None" int; of names those that there are.
-        [kind, *_] = [part for part in get_args(hint) or [hint] if part is not type(None)]
+        parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        [kind] = [part for part in parts if part is not type(None)]
         if get_origin(kind) is Literal:
             options["choices"], kind = get_args(kind), str
         shown = f"{text} ({setting.default})" if setting.default not in (None, "") else text

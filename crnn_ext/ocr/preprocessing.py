@@ -105,6 +105,10 @@ def parse_resize(text: str) -> int | None:
     """
     if text == "keep":
         return None
-    if found := re.fullmatch("fixed:([0-9]{1,9})", text):
-        return int(found[1])
-    raise ValueError(f"resize must be keep, or fixed: and a number, and it is {text!r:.60}")
+    found = re.fullmatch("fixed:([0-9]{1,9})", text)
+    if not found or not MIN_COLUMNS <= int(found[1]) <= MAX_COLUMNS:
+        raise ValueError(
+            f"resize must be keep, or fixed: and columns from {MIN_COLUMNS} to {MAX_COLUMNS}, and it is "
+            f"{text!r:.60}"
+        )
+    return int(found[1])

@@ -12,6 +12,7 @@ from crnn_ext.ocr.data import DataError
 from crnn_ext.ocr.files import replace_file
 from crnn_ext.ocr.preprocessing import Preprocessing, parse_resize
 
+NetworkName = Literal["CRNN", "CRNN_v2", "CRNN_res"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -46,7 +47,7 @@ class TrainingConfig:
         "charsets have keep what was learnt of them",
         "CHECKPOINT",
     )
-    network: str = _setting("CRNN", "CRNN, CRNN_v2 or CRNN_res", "NAME")
+    network: NetworkName = _setting("CRNN", "which network: docs/training.md tells them apart")
     width: float = _setting(1.0, "factor on the channels of all convolutions", "FACTOR")
     hidden: int = _setting(256, "hidden units of each direction of each LSTM", "UNITS")
     leaky_relu: bool = _setting(False, "LeakyReLU(0.2) in place of ReLU")
@@ -64,7 +65,7 @@ class TrainingConfig:
     weight_decay: float = _setting(0.01, "of AdamW", "DECAY")
     clip: float = _setting(5.0, "longer gradients are shortened to this norm", "NORM")
     precision: Precision | None = _setting(
-        None, "float32, bfloat16 or float16 for what allows it (bfloat16 on a GPU, else float32)", "TYPE"
+        None, "of what allows it; the rest is float32 (bfloat16 on a GPU, else float32)"
     )
     freeze_batch_norm: bool = _setting(
         False, "leave the statistics of batch normalisation as they are, for few lines or tiny batches"
@@ -87,7 +88,7 @@ class TrainingConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("data", "network", "resize"):
+        for name in ("data", "resize"):
             self._check_type(name, str)
         for name in ("val", "charset", "init"):
             self._check_type(name, str, None)
@@ -101,10 +102,17 @@ class TrainingConfig:
         check_number("", "warmup", self.warmup, 0, 0.9)
         check_number("", "weight_decay", self.weight_decay, 0, 1)
         check_number("", "clip", self.clip, 1e-6, 1e6)
-        if self.precision not in (None, *get_args(Precision)):
-            raise ValueError(
-                f"precision must be one of {', '.join(get_args(Precision))}, and it is {self.precision!r:.60}"
-            )
+        self._check_name("network", get_args(NetworkName))
+        check_number("", "width", self.width, 1e-3, 16)
+        check_int("", "hidden", self.hidden, 1, 1 << 14)
+        if self.leaky_relu and self.network == "CRNN_res":
+            raise ValueError("leaky_relu must be False for the network CRNN_res, and it is True")
+        check_int("", "channels", self.channels, 1, 3)
+        if self.channels == 2:
+            raise ValueError("channels must be 1 or 3, and it is 2")
+        parse_resize(self.resize)
+        if self.precision is not None:
+            self._check_name("precision", get_args(Precision))
         # An average with decay 1 would never move from where the network began.
         check_number("", "ema", self.ema, 0, 0.99999)
         check_number("", "augment", self.augment, 0, 2)
@@ -114,8 +122,11 @@ class TrainingConfig:
         for name, least in (("validate_every", 1), ("patience", 1), ("workers", 0)):
             if getattr(self, name) is not None:
                 check_int("", name, getattr(self, name), least, 1 << 40)
-        self.architecture(2)
-        self.preprocessing()
+
+    def _check_name(self, name: str, allowed: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value not in list(allowed):  # a list, as the value may be unhashable
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, and it is {value!r:.60}")
 
     def _check_type(self, name: str, *types: type | None) -> None:
         value = getattr(self, name)

@@ -3,17 +3,13 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
-from crnn_ext.ocr.architecture import Network
 from crnn_ext.ocr.checkpoint import Checkpoint, save_checkpoint
 from crnn_ext.ocr.data import Batch, DataError, LineSource, Problem, WidthBuckets
 from crnn_ext.ocr.data.augment import Augmentation
@@ -23,11 +19,12 @@ from crnn_ext.ocr.world import World
 
 from .config import TrainingConfig
 from .events import Epoch, Observer, Step, Validation
+from .learner import Learner
 from .lines import TrainingLines, fingerprint
 from .loader import BatchLoader
-from .model import Criterion, Encoded, NetworkWithLoss, batch_norms, moving_average, statistics
+from .model import Criterion, Encoded
 from .schedule import one_cycle
-from .state import Progress, load_state, optimizer_tensors, save_state
+from .state import Progress, load_state, save_state
 
 BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state.safetensors"
 
@@ -100,15 +97,7 @@ class Run:
             workers=config.workers or 0,
             pinned=task.device.type == "cuda",
         )
-        self._network = task.checkpoint.network.to(task.device)
-        self._set_training()
-        self._average = moving_average(self._network, config.ema) if config.ema else None
-        module = NetworkWithLoss(self._network, task.criterion, task.checkpoint.charset.blank)
-        self._model = _distributed(module) if world.ranks > 1 else module
-        self._optimizer = torch.optim.AdamW(
-            self._network.parameters(), config.lr, weight_decay=config.weight_decay
-        )
-        self._scaler = torch.amp.GradScaler(task.device.type, enabled=config.precision == "float16")
+        self._learner = Learner(config, task.checkpoint, world, task.device, task.criterion)
         self._step = 0
         self._best: float | None = None
         self._without_better = 0
@@ -123,7 +112,7 @@ class Run:
                 step.
         """
         path = self._task.folder / STATE
-        tensors = self._tensors()
+        tensors = self._learner.tensors()
         progress, saved = self._task.world.from_first(lambda: load_state(path, tensors))
         if progress.lines != self._fingerprint:
             raise DataError(
@@ -140,14 +129,7 @@ class Run:
         with torch.no_grad():
             for name, tensor in tensors.items():
                 tensor.copy_(saved[name])
-        if self._scaler.is_enabled():
-            self._scaler.load_state_dict(
-                {
-                    **self._scaler.state_dict(),
-                    "scale": progress.loss_scale,
-                    "_growth_tracker": progress.steps_at_scale,
-                }
-            )
+        self._learner.loss_scale = progress.loss_scale, progress.steps_at_scale
         self._step, self._best = progress.step, progress.best
         self._without_better = progress.without_better
 
@@ -194,7 +176,7 @@ class Run:
     def _do_step(self, batches: Sequence[Batch], report: "_EpochCounts", stop: Callable[[], bool]) -> bool:
         """One step; whether a process was asked to stop."""
         task, config = self._task, self._task.config
-        encoded = [Encoded.of(batch, task.checkpoint.charset, self._network) for batch in batches]
+        encoded = [Encoded.of(batch, task.checkpoint.charset, task.checkpoint.network) for batch in batches]
         characters, lines, stops = task.world.sums(
             [
                 sum(batch.characters for batch in encoded),
@@ -202,29 +184,14 @@ class Run:
                 float(stop()),
             ]
         )
-        before = [tensor.clone() for tensor in statistics(self._network)]
-        losses, blanks, frames = torch.zeros(3, device=task.device, dtype=torch.float64).unbind()
-        for index, batch in enumerate(encoded):
-            last = index == len(encoded) - 1
-            with nullcontext() if last else self._without_exchange(), self._autocast():
-                images = batch.images.to(task.device, non_blocking=True)
-                loss, *counts = self._model(batch, images)
-                # DistributedDataParallel takes the mean over the processes, of what has to be a sum.
-                scaled = loss * (task.world.ranks / max(characters, 1.0))
-            with nullcontext() if last else self._without_exchange():
-                self._scaler.scale(scaled).backward()
-            losses += loss.detach()
-            blanks += counts[0]
-            frames += counts[1].to(frames.device)
         rate = one_cycle(self._step, self.steps, config.lr, config.warmup)
-        self._optimizer.param_groups[0]["lr"] = rate
-        norm = self._update(before, characters > 0)
-        skipped = not math.isfinite(norm) or characters == 0
+        learnt = self._learner.step(encoded, int(characters), rate)
+        skipped = not learnt.changed
         report.add(batches, encoded, lines, skipped)
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
         self._step += 1
         if self._step % config.log_every == 0 or self._step == self.steps:
-            total, blank, live = task.world.sums([losses.item(), blanks.item(), frames.item()])
+            total, blank, live = task.world.sums(learnt.sums.tolist())
             seconds, rate_of_lines = report.speed()
             step = Step(
                 self._step,
@@ -232,7 +199,7 @@ class Run:
                 total / characters if characters else math.nan,
                 blank / max(live, 1),
                 rate,
-                norm,
+                learnt.gradient_norm,
                 int(lines),
                 skipped,
                 seconds,
@@ -246,34 +213,16 @@ class Run:
             )
         return stops > 0
 
-    def _update(self, before: Sequence[Tensor], any_lines: bool) -> float:
-        """Lets the optimizer act on the gradient if it is usable, and returns its norm."""
-        self._scaler.unscale_(self._optimizer)
-        # Reading the norm waits for the GPU, once a step.
-        norm = torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._task.config.clip).item()
-        if any_lines and math.isfinite(norm):
-            self._scaler.step(self._optimizer)
-            if self._average is not None:
-                self._average.update_parameters(self._network)  # type: ignore[no-untyped-call]
-        else:
-            with torch.no_grad():
-                for tensor, value in zip(statistics(self._network), before, strict=True):
-                    tensor.copy_(value)
-        self._scaler.update()
-        self._optimizer.zero_grad()
-        return float(norm)
-
     def _validate(self) -> None:
         """Reads the lines for validation and keeps the network if it was never better."""
         task = self._task
-        self._average_statistics()
-        network = self._shown()
-        recognizer = Recognizer(network, task.checkpoint.charset, task.checkpoint.preprocessing)
+        self._learner.average_statistics()
+        recognizer = Recognizer(self._learner.shown, task.checkpoint.charset, task.checkpoint.preprocessing)
         try:
             evaluation = evaluate(recognizer, task.validation, world=task.world)
         except ValueError as error:
             raise TrainingError(f"step {self._step}: {error}; a lower lr may help") from error
-        self._set_training()
+        self._learner.set_training()
         rate = evaluation.metrics.overall.cer.rate
         if rate is None:
             raise TrainingError("no line for validation could be read")
@@ -287,25 +236,23 @@ class Run:
 
     def _save(self) -> None:
         """Writes the state, and the network as a checkpoint."""
-        self._average_statistics()
+        self._learner.average_statistics()
         self._save_checkpoint(LAST, {})
         if self._task.world.rank == 0:
-            scale = self._scaler.state_dict()
             progress = Progress(
                 self._step,
                 self._best,
                 self._without_better,
                 self._batches_a_step,
                 self._fingerprint,
-                scale.get("scale", 1.0),
-                scale.get("_growth_tracker", 0),
+                *self._learner.loss_scale,
             )
-            save_state(self._task.folder / STATE, progress, self._tensors())
+            save_state(self._task.folder / STATE, progress, self._learner.tensors())
 
     def _save_checkpoint(self, name: str, more: dict[str, str]) -> None:
         if self._task.world.rank == 0:
             metadata = {"training_data": self._task.config.data, "step": str(self._step), **more}
-            shown = self._task.checkpoint._replace(network=self._shown(), metadata=metadata)
+            shown = self._task.checkpoint._replace(network=self._learner.shown, metadata=metadata)
             save_checkpoint(self._task.folder / name, shown)
 
     def _end_epoch(self, epoch: int, report: "_EpochCounts") -> None:
@@ -319,53 +266,9 @@ class Run:
     def _batches_a_step(self) -> int:
         return self._task.world.ranks * self._task.config.accumulate
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """All that changes from step to step, as it is: who writes to these tensors changes the run."""
-        tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
-        if self._average is not None:
-            tensors |= {f"average.{name}": tensor for name, tensor in self._average.state_dict().items()}
-        return tensors | optimizer_tensors(self._optimizer, self._network)
-
-    def _shown(self) -> Network:
-        """The network that is validated and saved."""
-        return self._network if self._average is None else cast(Network, self._average.module)
-
-    def _set_training(self) -> None:
-        self._network.train()
-        if self._task.config.freeze_batch_norm:
-            for layer in batch_norms(self._network):
-                layer.eval()
-
-    def _average_statistics(self) -> None:
-        for network in {self._network, self._shown()}:
-            self._task.world.average_(tensor for tensor in statistics(network) if tensor.is_floating_point())
-
-    def _without_exchange(self) -> AbstractContextManager[None]:
-        return self._model.no_sync() if isinstance(self._model, DistributedDataParallel) else nullcontext()
-
-    def _autocast(self) -> torch.autocast:
-        precision = self._task.config.precision
-        assert precision is not None
-        return torch.autocast(
-            self._task.device.type, getattr(torch, precision), enabled=precision != "float32"
-        )
-
     def _tell(self, event: Callable[[Observer], None]) -> None:
         for observer in self._observers:
             event(observer)
-
-
-def _distributed(module: NetworkWithLoss) -> DistributedDataParallel:
-    """The module spread over the processes.
-
-    The statistics of batch normalisation are averaged when somebody is to see them, not at every step.
-    """
-    # What torch calls it since 2.13.
-    renamed = "forward_sync_buffers" in signature(DistributedDataParallel.__init__).parameters
-    return DistributedDataParallel(
-        module,
-        **{"forward_sync_buffers" if renamed else "broadcast_buffers": False},  # type: ignore[arg-type]
-    )
 
 
 class _EpochCounts:

@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from crnn_ext.ocr.arguments import check_int, check_keys, check_number
 from crnn_ext.ocr.checkpoint import TRAINING_ENTRY
@@ -117,16 +116,3 @@ def _progress(metadata: Mapping[str, str]) -> Progress:
     if isinstance(data, dict):
         check_int("", "format", data.pop("format", None), FORMAT, FORMAT)
     return Progress(**check_keys("", data, {field.name for field in fields(Progress)}))
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
-    """What AdamW remembers of each parameter, zeros before its first step; the tensors are its own."""
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in network.named_parameters():
-        remembered = optimizer.state[parameter]
-        if not remembered:
-            remembered["step"] = torch.tensor(0.0)
-            remembered["exp_avg"] = torch.zeros_like(parameter)
-            remembered["exp_avg_sq"] = torch.zeros_like(parameter)
-        tensors |= {f"optimizer.{name}.{key}": tensor for key, tensor in remembered.items()}
-    return tensors
