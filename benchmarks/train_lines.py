@@ -133,7 +133,6 @@ def main() -> None:
     minutes, cpu_minutes = (
         (now - then) / 60 for now, then in ((time.perf_counter(), began), (time.process_time(), cpu_began))
     )
-    seconds = [step.seconds / config.log_every for step in course.steps]
     result = {
         "environment": {**environment(), "threads": torch.get_num_threads(), "device": arguments.device},
         "loss": arguments.loss,
@@ -141,7 +140,7 @@ def main() -> None:
         "steps": outcome.step,
         "minutes": minutes,
         "cpu minutes of the training process": cpu_minutes,
-        "median seconds a step": statistics.median(seconds),
+        "median seconds a step": statistics.median(step.seconds for step in course.steps),
         "course": course.validations,
         "read by the best network": readings(
             arguments.output / "best.safetensors", list(open_lines(arguments.train).labels), arguments.val

@@ -239,5 +239,6 @@ def test_messages_of_the_command(tmp_path, monkeypatch, capsys, checkpoint):
         context.setattr(export, "_onnx", lambda *_: b"")
         context.setitem(sys.modules, "onnxruntime", None)
         target = tmp_path / "no" / "model"
-        assert complaint(model, target, "--onnx") == f"crnn-ext: {target}: No such file or directory\n"
+        assert complaint(model, target, "--onnx") == f"crnn-ext: {target}: there is no such folder\n"
+    assert "-o would replace what is read" in complaint(model, model, "--onnx")
     assert not onnx.exists()

@@ -91,6 +91,13 @@ def compressed(path):
         archive.writestr(f"{entry.split('/')[0]}/more", bytes(1 << 20))
 
 
+def damaged_directory(path):
+    torch.save(small(CRNN).state_dict(), path)
+    content = path.read_bytes()
+    place = content.rindex(b"PK\x01\x02")
+    path.write_bytes(content[:place] + b"PK\x01\x03" + content[place + 4 :])
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -102,6 +109,7 @@ def compressed(path):
         (compressed, "it is a compressed archive"),
         (lambda path: path.write_bytes(b""), "cannot read it: it is damaged, or no file of torch.save"),
         (lambda path: path.write_bytes(b"PK\3\4 and so on"), "cannot read it: it is damaged"),
+        (damaged_directory, "cannot read it: it is damaged"),
         (lambda path: path.write_bytes(pickle.dumps([print])), "could run code|cannot read it"),
         (lambda path: torch.save([1], path), "it must hold a state dict, and it holds list"),
         (lambda path: torch.save({"model": 1}, path), "it must hold a state dict, and it holds int"),
@@ -218,8 +226,10 @@ def test_messages_of_the_command(path, file, tmp_path, capsys):
         ),
         (path, empty, output, "a charset must have characters, and this file has none"),
         (path, "missing", output, "missing: No such file or directory"),
-        (path, good, tmp_path / "no" / "model", "no/model: No such file or directory"),
+        (path, good, tmp_path / "no" / "model", "no/model: there is no such folder"),
         ("missing", good, output, "missing: No such file or directory"),
+        (path, good, path, "-o would replace what is read"),
+        (path, good, good, "-o would replace what is read"),
         (good, good, output, "it is damaged, or no file of torch.save"),
     ]:
         assert main(["import", str(weights), "-o", str(target), "--charset", charset]) == 2

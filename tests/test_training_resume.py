@@ -51,7 +51,7 @@ def test_a_killed_run_goes_on_to_the_same_losses_and_weights(lines, tmp_path):
     steps = len(losses(whole))
     random = np.random.default_rng()
     arguments = [lines, "-o", broken, *OPTIONS]
-    for kill_at in sorted(random.choice(range(5, steps), 2, replace=False)):
+    for kill_at in sorted(random.choice(range(1, steps), 2, replace=False)):
         process = subprocess.Popen(command(*arguments), stderr=subprocess.DEVNULL)
         while logged_steps(broken) < kill_at and process.poll() is None:
             time.sleep(0.005)
@@ -98,6 +98,10 @@ def test_settings_cannot_change_on_the_way(lines, tmp_path, capsys):
     run(tmp_path / "run", lines, stop=lambda: True)
     assert main(["train", "-o", str(tmp_path / "run"), "--resume", "--lr", "0.5"]) == 2
     assert "lr of the run is 0.001 and cannot become 0.5 on the way" in capsys.readouterr().err
+    assert (
+        main(["train", str(lines) + "/", "-o", str(tmp_path / "run"), "--resume", "--accumulate", "2"]) == 2
+    )
+    assert "a step was of 1 batches" in capsys.readouterr().err
     assert main(["train", "-o", str(tmp_path / "run"), "--resume", "--workers", "1"]) == 0
 
 

@@ -1,6 +1,7 @@
 """The option of commands that run a network: on which device."""
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ def chosen(name: str | None, local_rank: int = 0) -> "torch.device":
         return torch.device("cpu")
     if missing:
         raise ValueError(f"--device {name}: {missing}")
+    if device.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            f"--device must be cpu or cuda where several processes run on a machine, and it is {name}"
+        )
     index, count = local_rank if device.index is None else device.index, torch.cuda.device_count()
     if index >= count:
         raise ValueError(

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from crnn_ext._printable import printable
+from crnn_ext._printable import counted, printable
 
-from .messages import counted, throughput
+from .messages import throughput
 
 if TYPE_CHECKING:
     from crnn_ext.ocr import Calibration, Evaluation, Metrics

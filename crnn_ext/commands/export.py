@@ -6,6 +6,7 @@ from typing import Any
 
 from crnn_ext._printable import printable
 
+from . import output
 from .messages import complain, failure
 
 _FORMATS = ("onnx", "pt2")
@@ -23,7 +24,9 @@ def add_parser(commands: Any) -> None:
         "onnxruntime is not installed, so that the file is not checked; it is 2 if none was written.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
-    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the file to write")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True, help=f"the file to write; {output.WHOLE}"
+    )
     formats = parser.add_mutually_exclusive_group()
     formats.add_argument(
         "--onnx",
@@ -53,11 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         return failure(str(error))
     try:
+        output.check(arguments.output, [arguments.checkpoint])
         checkpoint = load_checkpoint(arguments.checkpoint)
         difference = export_checkpoint(arguments.output, checkpoint, form)
     except OSError as error:
         return failure(f"{error.filename}: {error.strerror}")
-    except (CheckpointError, ImportError) as error:
+    except (CheckpointError, ImportError, ValueError) as error:
         return failure(str(error))
     except ExportError as error:
         return failure(f"{arguments.checkpoint}: {error}")

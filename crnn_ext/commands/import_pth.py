@@ -5,6 +5,7 @@ from typing import Any
 
 from crnn_ext._printable import printable
 
+from . import output
 from .messages import failure
 
 
@@ -21,7 +22,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("weights", metavar="FILE", help="a file of torch.save, such as model.pth")
     parser.add_argument(
-        "-o", "--output", metavar="CHECKPOINT", required=True, help="the .safetensors file to write"
+        "-o",
+        "--output",
+        metavar="CHECKPOINT",
+        required=True,
+        help=f"the .safetensors file to write; {output.WHOLE}",
     )
     parser.add_argument(
         "--charset",
@@ -59,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         return failure(str(error))
     try:
+        output.check(arguments.output, [arguments.weights, arguments.charset])
         checkpoint = load_pth(
             arguments.weights,
             Charset.from_file(arguments.charset, arguments.blank),

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(facts))
     else:
         for name, value in _lines(facts):
-            print(f"{printable(name):16}{printable(value)}".rstrip())
+            print(f"{printable(name):15} {printable(value)}".rstrip())
     return 0
 
 
@@ -83,4 +83,4 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _listed(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
+    return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)

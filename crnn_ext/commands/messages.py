@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from crnn_ext._printable import printable
+from crnn_ext._printable import counted, printable
 
 
 def failure(message: str) -> int:
@@ -48,11 +48,6 @@ def explained(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
-
-
-def counted(number: int, noun: str) -> str:
-    """Such as "1 line" and "10,000 lines"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def throughput(number: int, noun: str, seconds: float) -> str:

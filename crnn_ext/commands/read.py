@@ -84,8 +84,7 @@ def _read(arguments: argparse.Namespace, world: "World") -> int:
         )
         recognizer.decoding = decoding.chosen(arguments, recognizer.charset)
         # One process looks, as there is one standard input, and folders may change.
-        [found, *_] = world.gather(inputs.find(arguments.images) if world.rank == 0 else None)
-        assert found is not None
+        found = world.from_first(lambda: inputs.find(arguments.images))
         if arguments.output is not None:
             output.check(arguments.output, [arguments.checkpoint, *found.paths])
     except (OSError, ValueError) as error:

@@ -13,10 +13,10 @@ from .parser import CommandParser
 
 if TYPE_CHECKING:
     from crnn_ext.ocr.training import Outcome, TrainingConfig
-    from crnn_ext.ocr.world import World
 
-# Settings that change how fast a run is, but not what it does.
-_MAY_CHANGE = {"workers", "log_every"}
+# Settings that a run may go on with in another form: they do not change what it does, or the state of the run
+# tells if they do, as with other lines or another number of batches a step.
+_MAY_CHANGE = {"data", "val", "accumulate", "save_every", "log_every", "workers"}
 
 
 def add_parser(commands: Any) -> None:
@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
         description="Trains a network on the lines of a data set and saves it in a folder: best.safetensors, "
         "which reads the lines for validation best, and last.safetensors, both for crnn-ext read; "
         "state.safetensors, with which the run can go on; config.json, all settings; log.jsonl and the files "
-        "of TensorBoard. Ctrl-C or SIGTERM end it after the step that it is in, and the exit status is then "
+        "of TensorBoard. Ctrl-C or SIGTERM end it behind the step that it is in, and the exit status is then "
         "128 plus the signal's number; it is 2 if training cannot begin or go on.",
     )
     parser.add_options = _add_options
@@ -73,7 +73,7 @@ def _add_option(parser: argparse.ArgumentParser, setting: "Field[Any]", hint: An
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
     try:
-        from crnn_ext.ocr.training import TrainingError, train
+        from crnn_ext.ocr.training import train
         from crnn_ext.ocr.training.display import Display
         from crnn_ext.ocr.training.interruption import interruption
         from crnn_ext.ocr.training.log_file import LogFile
@@ -81,10 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
         from crnn_ext.ocr.world import World
     except ImportError as error:
         return failure(str(error))
-    world = World.join()
+    world = World()
     folder = Path(arguments.output)
     try:
-        config = _config(arguments, folder, world)
+        world = World.join()
+        config = world.from_first(lambda: _config(arguments, folder))
         with interruption() as interrupted:
             outcome = train(
                 config,
@@ -95,8 +96,11 @@ def run(arguments: argparse.Namespace) -> int:
                 observers=[Display(), LogFile(folder), TensorBoard(folder / "tensorboard")],
                 stop=interrupted,
             )
-    except (TypeError, ValueError, ImportError, OSError, TrainingError) as error:
-        return failure(explained(error))
+    except MemoryError:
+        return failure("memory is short: a smaller batch_pixels takes less")
+    except (TypeError, ValueError, ImportError, OSError, RuntimeError) as error:
+        # Of torch's errors, such as of a process that has gone or a full GPU, the first line says what it is.
+        return failure(explained(error).partition("\n")[0])
     finally:
         world.leave()
     if world.rank == 0:
@@ -106,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _config(arguments: argparse.Namespace, folder: Path, world: "World") -> "TrainingConfig":
+def _config(arguments: argparse.Namespace, folder: Path) -> "TrainingConfig":
     """The settings of the file or of the run in the folder, and over them those given as options."""
     from crnn_ext.ocr.training import TrainingConfig
     from crnn_ext.ocr.training.start import CONFIG
@@ -119,7 +123,7 @@ def _config(arguments: argparse.Namespace, folder: Path, world: "World") -> "Tra
     if arguments.resume:
         if arguments.config:
             raise ValueError("--resume goes on with the settings of the run, so --config is for others")
-        saved = world.from_first(lambda: TrainingConfig.load(folder / CONFIG))
+        saved = TrainingConfig.load(folder / CONFIG)
         for name, value in given.items():
             if name not in _MAY_CHANGE and value != getattr(saved, name):
                 raise ValueError(

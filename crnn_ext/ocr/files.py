@@ -24,16 +24,26 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written; what was there before is as it was.
     """
-    unfinished = Path(f"{path}.{os.getpid()}.tmp")
+    unfinished = Path(f"{path}.tmp")  # always the same, so that what a kill leaves does not pile up
     try:
         with open(unfinished, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+        _keep_name(unfinished.parent)
     except OSError as error:
         # The reader of the message knows the file by its own name.
         error.filename, error.filename2 = str(path), None
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _keep_name(folder: Path) -> None:
+    """Puts the names of the files of a folder on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -68,10 +68,8 @@ def load_pth(
 
 def _loaded(path: str | Path) -> object:
     """What the file holds: tensors, on the CPU, and containers."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > os.path.getsize(path):
-                raise ValueError("it is a compressed archive, which torch.save never writes")
+    if _unpacked_size(path) > os.path.getsize(path):
+        raise ValueError("it is a compressed archive, which torch.save never writes")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on what it then refuses
@@ -90,6 +88,15 @@ def _loaded(path: str | Path) -> object:
         else:
             problem = "torch.load(weights_only=True) cannot read it: it is damaged, or no file of torch.save"
         raise ValueError(problem) from error
+
+
+def _unpacked_size(path: str | Path) -> int:
+    """The bytes of all files in a zip archive; 0 if it is none, or damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError):
+        return 0
 
 
 def _state_dict(loaded: object, size: int) -> dict[str, Tensor]:

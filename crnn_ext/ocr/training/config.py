@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -119,9 +119,10 @@ class TrainingConfig:
         check_int("", "log_every", self.log_every, 1, 1 << 40)
         check_int("", "save_every", self.save_every, 1, 1 << 40)
         check_int("", "seed", self.seed, 0, (1 << 31) - 1)
-        for name, least in (("validate_every", 1), ("patience", 1), ("workers", 0)):
+        optional = (("validate_every", 1, 1 << 40), ("patience", 1, 1 << 40), ("workers", 0, 1024))
+        for name, least, most in optional:
             if getattr(self, name) is not None:
-                check_int("", name, getattr(self, name), least, 1 << 40)
+                check_int("", name, getattr(self, name), least, most)
 
     def _check_name(self, name: str, allowed: tuple[str, ...]) -> None:
         value = getattr(self, name)
@@ -148,6 +149,28 @@ class TrainingConfig:
     def preprocessing(self) -> Preprocessing:
         """What is done to images, if the network is a new one."""
         return Preprocessing(channels=self.channels, width=parse_resize(self.resize))
+
+    def of_checkpoint(self, architecture: Architecture, preprocessing: Preprocessing) -> "TrainingConfig":
+        """These settings with what a checkpoint decides.
+
+        Raises:
+            ValueError: one of them has another value here, which is not its default.
+        """
+        decided: dict[str, Any] = {
+            "network": architecture.name,
+            "width": architecture.width,
+            "hidden": architecture.nh,
+            "leaky_relu": architecture.leakyRelu,
+            "channels": preprocessing.channels,
+            "resize": "keep" if preprocessing.width is None else f"fixed:{preprocessing.width}",
+        }
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if value not in (setting.default, decided.get(setting.name, value)):
+                raise ValueError(
+                    f"{setting.name} must be {decided[setting.name]!r} as in {self.init}, and it is {value!r}"
+                )
+        return replace(self, **decided)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "TrainingConfig":
@@ -188,4 +211,4 @@ class TrainingConfig:
         Raises:
             OSError: it cannot be written.
         """
-        replace_file(path, (json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+        replace_file(path, (json.dumps(self.to_dict(), indent=2) + "\n").encode())

@@ -2,25 +2,22 @@
 
 import sys
 import time
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import TextIO
 
 from tqdm import tqdm
 
-from crnn_ext._printable import printable
+from crnn_ext._printable import counted, printable, some
 from crnn_ext.ocr.intervals import Rate
 
 from .events import Epoch, Observer, Step, Validation
 
-# CTC first makes a network say blank everywhere. Until it stops, error rates of 100 % tell nothing.
-_PLATEAU = 0.99
+# CTC first makes a network say blank everywhere. It does so while there are fewer frames of other classes
+# than the first of these parts of the characters, and reads when there are more than the second.
+_PLATEAU, _READS = 0.02, 0.2
 
 # From one line to the next where there is no terminal.
 _SECONDS = 30.0
-
-# Names of lines in a message.
-_NAMES = 3
 
 
 class Display(Observer):
@@ -38,13 +35,12 @@ class Display(Observer):
         self._steps = 0
         self._first = 0
         self._began = self._told = 0.0
-        self._was_on_plateau = False
+        self._on_plateau = False
 
     def started(self, step: int, steps: int) -> None:
         """Shows the bar."""
         self._first, self._steps = step, steps
         self._began = self._told = time.monotonic()
-        # Two thirds of a second between two changes of the bar are enough, and a step may take long.
         self._bar = tqdm(
             initial=step, total=steps, unit="step", file=self._file, disable=None, dynamic_ncols=True
         )
@@ -71,27 +67,36 @@ class Display(Observer):
                 f"step {step.step} of {self._steps}, epoch {step.epoch}: {status}, "
                 f"lr {step.learning_rate:.2e}, {self._left(step.step, now)} left"
             )
-        on_plateau = step.blank > _PLATEAU
-        if on_plateau and not self._was_on_plateau:
+        self._tell_of_plateau(step)
+
+    def _tell_of_plateau(self, step: Step) -> None:
+        read = 1 - step.blank
+        if not self._on_plateau and read < _PLATEAU * step.labels:
+            self._on_plateau = True
             self.note(
-                f"step {step.step}: every frame is blank, as in the beginning of every training with CTC; "
-                "error rates stay at 100 % until that ends"
+                f"step {step.step}: {step.blank:.1%} of frames are blank, as when every training with CTC "
+                "begins; error rates stay near 100 % until that ends"
             )
-        elif self._was_on_plateau and not on_plateau:
-            self.note(f"step {step.step}: the first frames are not blank, the network begins to read")
-        self._was_on_plateau = on_plateau
+        elif self._on_plateau and read > _READS * step.labels:
+            self._on_plateau = False
+            self.note(f"step {step.step}: fewer frames are blank now, the network begins to read")
 
     def ended_epoch(self, epoch: Epoch) -> None:
         """Says which lines of the epoch could not be trained on."""
         where = f"epoch {epoch.epoch}"
         if epoch.infeasible:
-            names = _some(epoch.infeasible)
-            self.note(f"{where}: too few frames for the label after distortion: {names}")
+            self.note(
+                f"{where}: {counted(len(epoch.infeasible), 'line')} had too few frames after distortion: "
+                f"{some(epoch.infeasible)}"
+            )
         if epoch.unreadable:
-            names = _some([f"{problem.name} ({problem.detail})" for problem in epoch.unreadable])
-            self.note(f"{where}: images that cannot be read: {names}")
+            names = [f"{problem.name} ({problem.detail})" for problem in epoch.unreadable]
+            self.note(f"{where}: {counted(len(names), 'image')} cannot be read: {some(names)}")
         if epoch.skipped:
-            self.note(f"{where}: {_counted(epoch.skipped, 'step')} without a finite gradient changed nothing")
+            self.note(
+                f"{where}: {counted(epoch.skipped, 'step')} changed nothing, for want of a finite gradient "
+                "or of lines"
+            )
 
     def validated(self, validation: Validation) -> None:
         """Says how well lines are read."""
@@ -100,11 +105,11 @@ class Display(Observer):
         self.note(
             f"step {validation.step}, epoch {validation.epoch}: CER {_percent(overall.cer.rate)}, "
             f"WER {_percent(overall.wer.rate)}, {_percent(overall.accuracy)} of "
-            f"{_counted(overall.lines, 'line')} right" + (", the best so far" if validation.best else "")
+            f"{counted(overall.lines, 'line')} right" + (", the best so far" if validation.best else "")
         )
         if evaluation.unreadable:
-            names = _some([f"{line.name} ({line.reason})" for line in evaluation.unreadable])
-            self.note(f"lines for validation that cannot be read: {names}")
+            names = [f"{line.name} ({line.reason})" for line in evaluation.unreadable]
+            self.note(f"lines for validation that cannot be read: {some(names)}")
 
     def ended(self) -> None:
         """Takes the bar away."""
@@ -118,12 +123,3 @@ class Display(Observer):
 
 def _percent(rate: Rate | None) -> str:
     return "-" if rate is None else f"{rate.value:.2%} [{rate.low:.2%}, {rate.high:.2%}]"
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = "; ".join(names[:_NAMES])
-    return shown + (f"; and {len(names) - _NAMES} more" if len(names) > _NAMES else "")
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

@@ -19,9 +19,10 @@ class Step:
         blank: the share of frames in which the blank is the most probable class.
         learning_rate: with which it was done.
         gradient_norm: before clipping.
-        lines: trained on.
-        skipped: whether the gradient was not finite, so that nothing has changed.
-        seconds: since the last such report or the start.
+        labels: the characters of the labels over all frames: what 1 - `blank` comes near in the end.
+        lines: of its batches.
+        skipped: whether nothing has changed, as the gradient was not finite or no line could be trained on.
+        seconds: that a step took, the mean since the last such report or the start; validations are left out.
         lines_a_second: since then.
     """
 
@@ -29,6 +30,7 @@ class Step:
     epoch: int
     loss: float
     blank: float
+    labels: float
     learning_rate: float
     gradient_norm: float
     lines: int
@@ -39,16 +41,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Epoch:
-    """The lines of an epoch's batches that could not be trained on.
+    """The lines that could not be trained on, of an epoch or of the part of it that was done.
 
     Attributes:
         epoch: its number, from 1.
+        step: the last one that was done.
         infeasible: names of lines that had too few frames for their labels after distortion.
         unreadable: lines without an image that can be read.
         skipped: steps whose gradient was not finite.
     """
 
     epoch: int
+    step: int
     infeasible: Sequence[str]
     unreadable: Sequence[Problem]
     skipped: int
@@ -77,10 +81,10 @@ class Observer(Protocol):
         """A step was done. Not every step is reported."""
 
     def ended_epoch(self, epoch: Epoch) -> None:
-        """An epoch is over."""
+        """An epoch is over, or the run ends within it."""
 
     def validated(self, validation: Validation) -> None:
         """The lines for validation were read."""
 
     def ended(self) -> None:
-        """No more will come."""
+        """No more will come, also after an error."""

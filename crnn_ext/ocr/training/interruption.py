@@ -1,5 +1,6 @@
 """Signals that ask a run to save its state and end."""
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ def interruption() -> Iterator[Interruption]:
         nonlocal first
         if came.signal is None:
             came.signal, first = number, time.monotonic()
+            # Not through sys.stderr, which this may have interrupted.
+            os.write(2, b"\nstopping behind this step and what it takes to save it; again to end at once\n")
         elif time.monotonic() - first > 1:
             restore()
             signal.raise_signal(number)

@@ -119,7 +119,8 @@ class Learner:
 
     def average_statistics(self) -> None:
         """Makes the statistics of batch normalisation the mean of those of all processes."""
-        for network in {self._network, self.shown}:
+        networks = [self._network] if self._average is None else [self._network, self.shown]
+        for network in networks:
             self._world.average_(tensor for tensor in statistics(network) if tensor.is_floating_point())
 
     def tensors(self) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
+from crnn_ext.ocr.architecture import Network
 from crnn_ext.ocr.data import DataError, LineSource, Measured, Problem
 from crnn_ext.ocr.data.check import outside_charset, too_few_frames
 from crnn_ext.ocr.images import Mode
@@ -53,7 +53,7 @@ def training_lines(
     kept_back: Sequence[int],
     charset: Charset,
     preprocessing: Preprocessing,
-    network: CRNN | CRNN_v2 | CRNN_res,
+    network: Network,
 ) -> TrainingLines:
     """Chooses what can be trained on: an image that can be read, enough frames, known characters.
 

@@ -1,5 +1,6 @@
 """The batches of an epoch, loaded in processes of their own."""
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -43,7 +44,7 @@ class BatchLoader:
             collate_fn=collate,
             num_workers=workers,
             pin_memory=pinned,
-            worker_init_fn=_leave_signals_alone,
+            worker_init_fn=_leave_signals_to_others,
             # Otherwise it would draw from the generator that the weights of networks come from.
             generator=torch.Generator().manual_seed(seed),
         )
@@ -55,7 +56,9 @@ class BatchLoader:
         return iter(self._loader)  # starts workers, who see the epoch
 
 
-def _leave_signals_alone(worker: int) -> None:
-    # They reach all processes of a terminal; the one that trains stops these when it has saved its state.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _leave_signals_to_others(worker: int) -> None:
+    # Ctrl-C, and what torchrun sends, reach all processes of a group. These are ended by the one that trains,
+    # when it has saved its state, and must not have its handlers.
+    os.setpgrp()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

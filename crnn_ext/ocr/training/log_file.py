@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from crnn_ext.ocr.files import replace_file
+
 from .events import Epoch, Observer, Step, Validation
 
 LOG = "log.jsonl"
@@ -24,7 +26,7 @@ class LogFile(Observer):
     def started(self, step: int, steps: int) -> None:
         """Opens the file."""
         kept = self._before(step) if step and self._path.exists() else []
-        self._path.write_text("".join(kept), encoding="utf-8")
+        replace_file(self._path, "".join(kept).encode())
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (`ended` closes it)
         self._write("resumed" if step else "started", {"step": step, "steps": steps})
 
@@ -41,6 +43,7 @@ class LogFile(Observer):
             "epoch",
             {
                 "epoch": epoch.epoch,
+                "step": epoch.step,
                 "infeasible": list(epoch.infeasible),
                 "unreadable": [problem._asdict() for problem in epoch.unreadable],
                 "skipped": epoch.skipped,
@@ -73,11 +76,15 @@ class LogFile(Observer):
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in content.items()
         }
-        self._file.write(json.dumps({"event": event, **finite}, ensure_ascii=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"event": event, **finite}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
 
     def _before(self, step: int) -> list[str]:
-        """The lines of the file up to a step. The last one may be cut short, and the epochs have no steps."""
+        """The lines of the file up to a step; the last one may be cut short."""
         kept = []
         with open(self._path, encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -85,7 +92,7 @@ class LogFile(Observer):
                     entry = json.loads(line)
                 except ValueError:
                     break
-                if not isinstance(entry, dict) or entry.get("step", 0) > step:
-                    break
-                kept.append(line)
+                # A file that somebody has changed may hold anything.
+                if isinstance(entry, dict) and isinstance(entry.get("step"), int) and entry["step"] <= step:
+                    kept.append(line)
         return kept

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from crnn_ext._printable import some
 from crnn_ext.ocr.checkpoint import Checkpoint, save_checkpoint
 from crnn_ext.ocr.data import Batch, DataError, LineSource, Problem, WidthBuckets
 from crnn_ext.ocr.data.augment import Augmentation
@@ -28,8 +29,9 @@ from .state import Progress, load_state, save_state
 
 BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state.safetensors"
 
-# The gradient scaler of float16 starts high, and skips some 20 steps until it has come down far enough.
-_MOST_SKIPPED_IN_A_ROW = 100
+# Steps in a row that change nothing. The gradient scaler of float16 starts high, and skips some 20 until it
+# has come down far enough.
+_MOST_UNCHANGED = 100
 
 
 class TrainingError(RuntimeError):
@@ -101,7 +103,8 @@ class Run:
         self._step = 0
         self._best: float | None = None
         self._without_better = 0
-        self._skipped_in_a_row = 0
+        self._unchanged = 0
+        self._clock = _Clock()
         self._fingerprint = fingerprint(task.source, task.lines.columns)
 
     def resume(self) -> None:
@@ -140,32 +143,42 @@ class Run:
             TrainingError: the network has become unusable.
             OSError: a file cannot be written.
         """
+        try:
+            self._tell(lambda observer: observer.started(self._step, self.steps))
+            if self._step == 0:
+                self._save()  # so that a run can go on whenever it is killed
+            outcome = self._outcome(stopped=False)
+            self._clock = _Clock()
+            while outcome is None:
+                outcome = self._train_epoch(stop)
+            return outcome
+        finally:
+            self._tell(lambda observer: observer.ended())
+
+    def _train_epoch(self, stop: Callable[[], bool]) -> Outcome | None:
+        """Does the steps that are left of an epoch; how the run ended, if it did."""
         config = self._task.config
         validate_every = config.validate_every or self.steps_per_epoch
-        self._tell(lambda observer: observer.started(self._step, self.steps))
-        outcome = self._outcome()
-        while outcome is None:
-            epoch, position = divmod(self._step, self.steps_per_epoch)
-            batches = self._loader.epoch(epoch, position * config.accumulate)
-            report = _EpochCounts()
-            stopped = False
-            for _ in range(self.steps_per_epoch - position):
-                stopped = self._do_step([next(batches) for _ in range(config.accumulate)], report, stop)
-                with report.paused():
-                    validated = self._step % validate_every == 0 or self._step == self.steps
-                    if validated:
-                        self._validate()
-                    if validated or stopped or self._step % config.save_every == 0:
-                        self._save()
-                outcome = self._outcome(stopped)
-                if outcome is not None:
-                    break
-            del batches  # ends its processes
-            self._end_epoch(epoch, report)
-        self._tell(lambda observer: observer.ended())
+        epoch, position = divmod(self._step, self.steps_per_epoch)
+        batches = self._loader.epoch(epoch, position * config.accumulate)
+        left_out = _LeftOut()
+        outcome = None
+        for _ in range(self.steps_per_epoch - position):
+            self._do_step([next(batches) for _ in range(config.accumulate)], left_out)
+            stopped = self._task.world.sums([float(stop())]) != [0]
+            with self._clock.paused():
+                validated = self._step % validate_every == 0 or self._step == self.steps
+                if validated:
+                    self._validate()
+                if validated or stopped or self._step % config.save_every == 0:
+                    self._save()
+            outcome = self._outcome(stopped)
+            if outcome is not None:
+                break
+        self._end_epoch(left_out)
         return outcome
 
-    def _outcome(self, stopped: bool = False) -> Outcome | None:
+    def _outcome(self, stopped: bool) -> Outcome | None:
         patience = self._task.config.patience
         if self._step == self.steps:
             return Outcome("finished", self._step, self._best)
@@ -173,45 +186,54 @@ class Run:
             return Outcome("no progress", self._step, self._best)
         return Outcome("stopped", self._step, self._best) if stopped else None
 
-    def _do_step(self, batches: Sequence[Batch], report: "_EpochCounts", stop: Callable[[], bool]) -> bool:
-        """One step; whether a process was asked to stop."""
+    def _do_step(self, batches: Sequence[Batch], left_out: "_LeftOut") -> None:
         task, config = self._task, self._task.config
         encoded = [Encoded.of(batch, task.checkpoint.charset, task.checkpoint.network) for batch in batches]
-        characters, lines, stops = task.world.sums(
-            [
-                sum(batch.characters for batch in encoded),
-                sum(len(batch.labels) for batch in batches),
-                float(stop()),
-            ]
+        characters, lines = task.world.sums(
+            [sum(batch.characters for batch in encoded), sum(len(batch.labels) for batch in batches)]
         )
         rate = one_cycle(self._step, self.steps, config.lr, config.warmup)
         learnt = self._learner.step(encoded, int(characters), rate)
-        skipped = not learnt.changed
-        report.add(batches, encoded, lines, skipped)
-        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
         self._step += 1
+        self._clock.count(lines)
+        left_out.add(batches, encoded, learnt.changed)
+        self._check_usable(learnt.changed, characters > 0, left_out)
         if self._step % config.log_every == 0 or self._step == self.steps:
-            total, blank, live = task.world.sums(learnt.sums.tolist())
-            seconds, rate_of_lines = report.speed()
+            loss, blank, frames = task.world.sums(learnt.sums.tolist())
+            seconds, lines_a_second = self._clock.speed()
             step = Step(
-                self._step,
-                (self._step - 1) // self.steps_per_epoch + 1,
-                total / characters if characters else math.nan,
-                blank / max(live, 1),
-                rate,
-                learnt.gradient_norm,
-                int(lines),
-                skipped,
-                seconds,
-                rate_of_lines,
+                step=self._step,
+                epoch=self._epoch,
+                loss=loss / characters if characters else math.nan,
+                blank=blank / max(frames, 1),
+                labels=characters / max(frames, 1),
+                learning_rate=rate,
+                gradient_norm=learnt.gradient_norm,
+                lines=int(lines),
+                skipped=not learnt.changed,
+                seconds=seconds,
+                lines_a_second=lines_a_second,
             )
             self._tell(lambda observer: observer.stepped(step))
-        if self._skipped_in_a_row >= _MOST_SKIPPED_IN_A_ROW:
+
+    def _check_usable(self, changed: bool, any_lines: bool, left_out: "_LeftOut") -> None:
+        """Raises TrainingError if nothing has changed for long."""
+        self._unchanged = 0 if changed else self._unchanged + 1
+        if self._unchanged < _MOST_UNCHANGED:
+            return
+        if any_lines:
             raise TrainingError(
-                f"the last {self._skipped_in_a_row} steps had no finite gradient, the last of them step "
+                f"the last {self._unchanged} steps had no finite gradient, the last of them step "
                 f"{self._step}: a lower lr or another precision may help"
             )
-        return stops > 0
+        raise TrainingError(
+            f"of the last {self._unchanged} steps no line could be trained on: {some(left_out.names())}"
+        )
+
+    @property
+    def _epoch(self) -> int:
+        """Of the last step, counted from 1."""
+        return (self._step - 1) // self.steps_per_epoch + 1
 
     def _validate(self) -> None:
         """Reads the lines for validation and keeps the network if it was never better."""
@@ -231,8 +253,8 @@ class Run:
         if better:
             self._best = rate.value
             self._save_checkpoint(BEST, {"validation_cer": f"{rate.value:.6f}"})
-        epoch = (self._step - 1) // self.steps_per_epoch + 1
-        self._tell(lambda observer: observer.validated(Validation(self._step, epoch, evaluation, better)))
+        validation = Validation(self._step, self._epoch, evaluation, better)
+        self._tell(lambda observer: observer.validated(validation))
 
     def _save(self) -> None:
         """Writes the state, and the network as a checkpoint."""
@@ -251,15 +273,15 @@ class Run:
 
     def _save_checkpoint(self, name: str, more: dict[str, str]) -> None:
         if self._task.world.rank == 0:
-            metadata = {"training_data": self._task.config.data, "step": str(self._step), **more}
+            metadata = {"training_data": Path(self._task.config.data).name, "step": str(self._step), **more}
             shown = self._task.checkpoint._replace(network=self._learner.shown, metadata=metadata)
             save_checkpoint(self._task.folder / name, shown)
 
-    def _end_epoch(self, epoch: int, report: "_EpochCounts") -> None:
-        parts = self._task.world.gather((report.infeasible, report.unreadable))
+    def _end_epoch(self, left_out: "_LeftOut") -> None:
+        parts = self._task.world.gather((left_out.infeasible, left_out.unreadable))
         infeasible = [name for names, _ in parts for name in names]
         unreadable = [problem for _, problems in parts for problem in problems]
-        ended = Epoch(epoch + 1, infeasible, unreadable, report.skipped)
+        ended = Epoch(self._epoch, self._step, infeasible, unreadable, left_out.unchanged)
         self._tell(lambda observer: observer.ended_epoch(ended))
 
     @property
@@ -271,34 +293,52 @@ class Run:
             event(observer)
 
 
-class _EpochCounts:
-    """What is counted during an epoch by this process."""
+class _LeftOut:
+    """What of an epoch this process could not train on."""
 
     def __init__(self) -> None:
         self.infeasible: list[str] = []
         self.unreadable: list[Problem] = []
-        self.skipped = 0
-        self._lines = 0.0
-        self._since = time.perf_counter()
+        self.unchanged = 0
 
-    def add(self, batches: Sequence[Batch], encoded: Sequence[Encoded], lines: float, skipped: bool) -> None:
-        """A step was done."""
+    def add(self, batches: Sequence[Batch], encoded: Sequence[Encoded], changed: bool) -> None:
+        """Counts what of the batches of a step it was, and whether the step has changed nothing."""
         for batch, part in zip(batches, encoded, strict=True):
             self.unreadable += batch.unreadable
             self.infeasible += part.infeasible
+        self.unchanged += not changed
+
+    def names(self) -> list[str]:
+        """All of them, with what is wrong."""
+        return [*map(str, self.unreadable), *(f"{name}: too few frames" for name in self.infeasible)]
+
+
+class _Clock:
+    """Measures how long steps take."""
+
+    def __init__(self) -> None:
+        self._restart()
+
+    def _restart(self) -> None:
+        self._began = time.perf_counter()
+        self._steps = 0
+        self._lines = 0.0
+
+    def count(self, lines: float) -> None:
+        """A step was done, with so many lines."""
+        self._steps += 1
         self._lines += lines
-        self.skipped += skipped
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """What is done meanwhile is no part of the steps' time."""
         began = time.perf_counter()
         yield
-        self._since += time.perf_counter() - began
+        self._began += time.perf_counter() - began
 
     def speed(self) -> tuple[float, float]:
-        """Seconds since the last call, and lines a second since then."""
-        now = time.perf_counter()
-        seconds, lines = now - self._since, self._lines
-        self._since, self._lines = now, 0.0
-        return seconds, lines / max(seconds, 1e-9)
+        """Seconds a step, and lines a second, since the last call."""
+        seconds = time.perf_counter() - self._began
+        speed = seconds / self._steps, self._lines / max(seconds, 1e-9)
+        self._restart()
+        return speed

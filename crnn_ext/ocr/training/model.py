@@ -45,9 +45,15 @@ class Encoded(NamedTuple):
             count >= frames_needed(label) for count, label in zip(frames.tolist(), batch.labels, strict=True)
         ]
         return cls(
-            *(batch.images, batch.widths, targets, frames, target_lengths),
-            sum(length for length, fits in zip(target_lengths.tolist(), feasible, strict=True) if fits),
-            [name for name, fits in zip(batch.names, feasible, strict=True) if not fits],
+            images=batch.images,
+            widths=batch.widths,
+            targets=targets,
+            input_lengths=frames,
+            target_lengths=target_lengths,
+            characters=sum(
+                length for length, fits in zip(target_lengths.tolist(), feasible, strict=True) if fits
+            ),
+            infeasible=[name for name, fits in zip(batch.names, feasible, strict=True) if not fits],
         )
 
 

@@ -1,7 +1,6 @@
 """From settings to a run: opens the data, chooses the characters and makes the network."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from crnn_ext._printable import counted, some
 from crnn_ext.ctc import ctc_loss
 from crnn_ext.ocr.checkpoint import Checkpoint, load_checkpoint
 from crnn_ext.ocr.data import DataError, LineSource, Measured, Problem, measure_lines, open_lines
 from crnn_ext.ocr.data.check import named
+from crnn_ext.ocr.evaluation import Lines
 from crnn_ext.ocr.transfer import last_layer, transfer
 from crnn_ext.ocr.world import World
 from crnn_ext.text import Charset
@@ -21,7 +22,7 @@ from crnn_ext.text import Charset
 from .config import TrainingConfig
 from .events import Observer
 from .lines import Part, part_for_validation, training_lines
-from .loop import LAST, STATE, Outcome, Run, Task
+from .loop import BEST, LAST, STATE, Outcome, Run, Task
 from .model import Criterion
 
 CONFIG = "config.json"
@@ -29,9 +30,6 @@ CONFIG = "config.json"
 # A new network says blank in most frames from the start. CTC would first teach it that, so hard that it may
 # take thousands of steps until it tells one image from another.
 _BLANK_BIAS = 3.0
-
-# Names of lines in a note of what is left out.
-_NAMES = 3
 
 
 def train(
@@ -54,8 +52,8 @@ def train(
         folder: takes `config.json`; `best.safetensors` and `last.safetensors`, checkpoints; and
             `state.safetensors`, with which the run can go on.
         resume: goes on with the run in the folder, whose settings `config` must have.
-        device: to train on; each process needs a GPU of its own.
-        world: the processes that train together; this one alone if not given.
+        device: to train on; each process needs a GPU of its own, and of "cuda" takes that of its rank.
+        world: the processes that train together; if not given those that torchrun has started, or this one.
         observers: are told what happens, in the first process.
         criterion: the loss; `crnn_ext.ctc.ctc_loss` if not given.
         stop: asked after every step whether the run shall save its state and end.
@@ -66,22 +64,28 @@ def train(
         ValueError: the folder has a run, and `resume` is not set.
         OSError: a file cannot be written.
     """
-    world = world or World()
+    if not config.data:
+        raise ValueError("data must name a data set to train on, and it is empty")
+    world = World.join() if world is None else world
     told = observers if world.rank == 0 else ()
     folder = Path(folder)
     here = torch.device(device)
     if here.type == "cuda":
+        here = torch.device("cuda", world.local_rank if here.index is None else here.index)
         torch.cuda.set_device(here)  # which is what the processes exchange through
-    if not resume and world.from_first((folder / STATE).exists):
+    if not resume and world.from_first(lambda: any((folder / name).exists() for name in (STATE, LAST, BEST))):
         raise ValueError(f"{folder}: a run is there already; go on with it (resume) or name another folder")
     config = _decided(config, here, world)
     lines = _open(config, world)
+    for observer in told:
+        for note in lines.notes:
+            observer.note(note)
     if resume:
         # The files that the run began with may have changed or gone.
-        last = world.from_first(lambda: load_checkpoint(folder / LAST))
-        start = _Start(last._replace(network=last.network.train()), [])
+        start = _Start(config, world.from_first(lambda: load_checkpoint(folder / LAST)), [])
     else:
         start = _network(config, lines)
+    config = start.config
     chosen = training_lines(
         lines.source,
         lines.measured,
@@ -92,24 +96,30 @@ def train(
     )
     notes = [*start.notes, *_left_out(lines.source, chosen.left_out)]
     notes += _unknown(start.checkpoint.charset, lines.validation)
-    if isinstance(lines.validation, LineSource):
-        notes += _left_out(lines.validation, lines.validation.skipped)
     for observer in told:
         for note in notes:
             observer.note(note)
-    run = Run(
-        Task(
-            *(config, folder, start.checkpoint, lines.source, chosen, lines.validation, world, here),
-            criterion or _criterion(start.checkpoint.charset.blank),
-        ),
-        told,
+    task = Task(
+        config=config,
+        folder=folder,
+        checkpoint=start.checkpoint,
+        source=lines.source,
+        lines=chosen,
+        validation=lines.validation,
+        world=world,
+        device=here,
+        criterion=criterion or _criterion(start.checkpoint.charset.blank),
     )
+    run = Run(task, told)
     if resume:
         run.resume()
-    elif world.rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        config.save(folder / CONFIG)
+    world.from_first(lambda: _make(folder, config))
     return run.train(stop)
+
+
+def _make(folder: Path, config: TrainingConfig) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save(folder / CONFIG)
 
 
 def _decided(config: TrainingConfig, device: torch.device, world: World) -> TrainingConfig:
@@ -127,7 +137,8 @@ class _Lines(NamedTuple):
     source: LineSource
     measured: list[Measured | Problem]
     kept_back: list[int]
-    validation: LineSource | Part
+    validation: Lines
+    notes: list[str]
 
 
 def _open(config: TrainingConfig, world: World) -> _Lines:
@@ -138,46 +149,52 @@ def _open(config: TrainingConfig, world: World) -> _Lines:
     measured = world.from_first(lambda: measure_lines(source))
     if config.val is None:
         kept_back = part_for_validation(source, config.val_fraction, config.seed)
-        return _Lines(source, measured, kept_back, Part(source, kept_back))
+        return _Lines(source, measured, kept_back, Part(source, kept_back), [])
     validation = open_lines(config.val)
-    if len(validation) == 0:
-        raise DataError(f"{validation.path}: it has no line; the first problem is {validation.skipped[0]}")
-    return _Lines(source, measured, [], validation)
+    sizes = world.from_first(lambda: measure_lines(validation))
+    problems = [*validation.skipped, *(size for size in sizes if isinstance(size, Problem))]
+    if len(problems) == len(validation.skipped) + len(validation):
+        raise DataError(f"{validation.path}: it has no usable line; the first problem is {problems[0]}")
+    return _Lines(source, measured, [], validation, _left_out(validation, problems))
 
 
 class _Start(NamedTuple):
+    config: TrainingConfig
     checkpoint: Checkpoint
     notes: list[str]
 
 
 def _network(config: TrainingConfig, lines: _Lines) -> _Start:
     """The network that the run begins with, new or with what another has learnt."""
-    torch.manual_seed(config.seed)
     charset = None if config.charset is None else Charset.from_file(config.charset)
-    if config.init is None:
-        charset = charset or Charset.from_labels(lines.source.labels)
-        architecture = config.architecture(charset.num_classes)
-        network = architecture.build()
-        with torch.no_grad():
-            last_layer(network).bias[charset.blank] += _BLANK_BIAS
-        return _Start(
-            Checkpoint(network, architecture, charset, config.preprocessing()),
-            [f"{charset.num_classes - 1} characters: {charset.characters}"],
-        )
-    begun = load_checkpoint(config.init)
-    charset = charset or _charset_for(begun.charset, lines.source)
-    if charset == begun.charset:
-        return _Start(begun._replace(network=begun.network.train()), [f"{config.init}: its characters stay"])
-    moved = transfer(begun, charset)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if config.init is None:
+            return _new(config, charset or Charset.from_labels(lines.source.labels))
+        begun = load_checkpoint(config.init)
+        config = config.of_checkpoint(begun.architecture, begun.preprocessing)
+        charset = charset or _charset_for(begun.charset, lines.source)
+        if charset == begun.charset:
+            return _Start(config, begun, [f"{config.init}: its characters stay"])
+        moved = transfer(begun, charset)
     notes = [
         f"{config.init}: {len(moved.kept)} characters are kept, {len(moved.added)} are new"
         + (f" ({moved.added})" if moved.added else "")
         + f", {len(moved.dropped)} go"
         + (f" ({moved.dropped})" if moved.dropped else "")
     ]
+    return _Start(config, Checkpoint(moved.network, moved.architecture, charset, begun.preprocessing), notes)
+
+
+def _new(config: TrainingConfig, charset: Charset) -> _Start:
+    architecture = config.architecture(charset.num_classes)
+    network = architecture.build()
+    with torch.no_grad():
+        last_layer(network).bias[charset.blank] += _BLANK_BIAS
     return _Start(
-        Checkpoint(moved.network, moved.architecture, charset, begun.preprocessing),
-        notes,
+        config,
+        Checkpoint(network, architecture, charset, config.preprocessing()),
+        [f"{counted(len(charset.characters), 'character')}: {charset.characters}"],
     )
 
 
@@ -197,23 +214,19 @@ def _criterion(blank: int) -> Criterion:
 def _left_out(source: LineSource, problems: Sequence[Problem]) -> list[str]:
     """A note for each kind of problem, with how many lines have it and the first of them."""
     notes = []
-    for kind, count in Counter(problem.kind for problem in problems).items():
-        of_kind = [problem for problem in problems if problem.kind == kind][:_NAMES]
-        examples = "; ".join(": ".join(filter(None, (problem.name, problem.detail))) for problem in of_kind)
-        more = (
-            f"; and {count - len(of_kind)} more, which crnn-ext check names" if count > len(of_kind) else ""
-        )
-        notes.append(f"{source.path}: left out, {kind}: {count}: {examples}{more}")
+    for kind in dict.fromkeys(problem.kind for problem in problems):
+        of_kind = [problem for problem in problems if problem.kind == kind]
+        names = [": ".join(filter(None, (problem.name, problem.detail))) for problem in of_kind]
+        notes.append(f"{source.path}: left out, {kind}: {len(names)}: {some(names)}")
     return notes
 
 
-def _unknown(charset: Charset, validation: LineSource | Part) -> list[str]:
+def _unknown(charset: Charset, validation: Lines) -> list[str]:
     unknown = charset.count_unknown(validation.labels)
     if not unknown:
         return []
-    counts = ", ".join(f"{named(character)}: {count}" for character, count in unknown.most_common(_NAMES))
-    more = f" and {len(unknown) - _NAMES} more" if len(unknown) > _NAMES else ""
+    counts = [f"{named(character)}: {count}" for character, count in unknown.most_common()]
     return [
-        f"the lines for validation have {unknown.total()} characters that are outside the charset and cannot "
-        f"be read: {counts}{more}"
+        f"the lines for validation have {counted(unknown.total(), 'character')} outside the charset, which "
+        f"cannot be read: {some(counts)}"
     ]

@@ -67,3 +67,4 @@ class TensorBoard(Observer):
         assert self._writer is not None
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+        self._writer.flush()  # type: ignore[no-untyped-call]
