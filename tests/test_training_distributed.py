@@ -2,10 +2,12 @@
 
 import copy
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -99,29 +101,51 @@ def test_statistics_of_batch_normalisation_are_those_of_all(lines, tmp_path):
         torch.testing.assert_close(state[name], (means[0] + means[1]) / 2, atol=1e-6, rtol=1e-3, msg=name)
 
 
-def test_a_run_of_two_goes_on_as_one_with_the_same_steps(lines, tmp_path):
+def test_a_process_without_any_line_that_can_be_read(tmp_path):
+    """Has nothing to say about the gradient, and still takes part."""
+    folder = striped_folder(tmp_path / "lines", count=12)
+    for number in range(0, 12, 3):
+        picture = (folder / f"{number}.png").read_bytes()
+        (folder / f"{number}.png").write_bytes(picture[: len(picture) // 2])  # the header is whole
+    val = striped_folder(tmp_path / "val", count=2)
+    checked(together(folder, "--val", val, *OPTIONS, "--batch-pixels", "1024", "-o", tmp_path / "run"))
+    steps = entries(tmp_path / "run", "step")
+    assert len(steps) == 12  # of two epochs, each with two lines
+    assert sorted({step["lines"] for step in steps}) in ([0, 1, 2], [1, 2])
+    assert all((step["loss"] is None) == (step["lines"] == 0) for step in steps)
+    assert [len(epoch["unreadable"]) for epoch in entries(tmp_path / "run", "epoch")] == [4, 4]
+
+
+@pytest.mark.parametrize("how", ["all are asked to end", "one is killed"])
+def test_a_run_of_two_goes_on_as_one_with_the_same_steps(lines, tmp_path, how):
     folder = tmp_path / "run"
-    process = subprocess.Popen(
-        together(lines, *OPTIONS, "--freeze-batch-norm", "--epochs", "500", "-o", folder),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    options = [lines, *OPTIONS, "--freeze-batch-norm", "--epochs", "500", "--save-every", "2"]
+    process = subprocess.Popen(together(*options, "-o", folder), stderr=subprocess.PIPE, text=True)
     log = folder / "log.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text().count('"step"') > 8):
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    told = process.communicate()[1]
-    assert "--resume goes on" in told
+    if how == "one is killed":
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[1]), signal.SIGKILL)
+        process.communicate(timeout=120)
+        assert process.returncode != 0
+    else:
+        process.send_signal(signal.SIGTERM)
+        assert "--resume goes on" in process.communicate()[1]
     stopped = entries(folder, "step")[-1]["step"]
-    command = alone("-o", folder, "--resume", "--accumulate", "2")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    expected = {entry["step"]: entry["loss"] for entry in entries(folder, "step")}
+    process = subprocess.Popen(
+        alone("-o", folder, "--resume", "--accumulate", "2"), stderr=subprocess.PIPE, text=True
+    )
     while process.poll() is None and entries(folder, "step")[-1]["step"] < stopped + 2:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
-    steps = [entry["step"] for entry in entries(folder, "step")]
-    assert steps == list(range(1, len(steps) + 1))
+    done = {entry["step"]: entry["loss"] for entry in entries(folder, "step")}
+    assert list(done) == list(range(1, len(done) + 1))
+    for number, loss in expected.items():
+        assert done[number] == pytest.approx(loss, rel=1e-3)
 
 
 def test_an_error_of_the_first_process_ends_all(lines, tmp_path):

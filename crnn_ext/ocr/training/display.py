@@ -84,6 +84,8 @@ class Display(Observer):
     def ended_epoch(self, epoch: Epoch) -> None:
         """Says which lines of the epoch could not be trained on."""
         where = f"epoch {epoch.epoch}"
+        if epoch.left_out:
+            self.note(f"{where}: without the {counted(epoch.left_out, 'line')} left out from the start")
         if epoch.infeasible:
             self.note(
                 f"{where}: {counted(len(epoch.infeasible), 'line')} had too few frames after distortion: "

@@ -46,6 +46,7 @@ class Epoch:
     Attributes:
         epoch: its number, from 1.
         step: the last one that was done.
+        left_out: how many lines no epoch has, as was said before the first.
         infeasible: names of lines that had too few frames for their labels after distortion.
         unreadable: lines without an image that can be read.
         skipped: steps whose gradient was not finite.
@@ -53,6 +54,7 @@ class Epoch:
 
     epoch: int
     step: int
+    left_out: int
     infeasible: Sequence[str]
     unreadable: Sequence[Problem]
     skipped: int

@@ -44,6 +44,7 @@ class LogFile(Observer):
             {
                 "epoch": epoch.epoch,
                 "step": epoch.step,
+                "left_out": epoch.left_out,
                 "infeasible": list(epoch.infeasible),
                 "unreadable": [problem._asdict() for problem in epoch.unreadable],
                 "skipped": epoch.skipped,

@@ -281,7 +281,8 @@ class Run:
         parts = self._task.world.gather((left_out.infeasible, left_out.unreadable))
         infeasible = [name for names, _ in parts for name in names]
         unreadable = [problem for _, problems in parts for problem in problems]
-        ended = Epoch(self._epoch, self._step, infeasible, unreadable, left_out.unchanged)
+        always = len(self._task.lines.left_out)
+        ended = Epoch(self._epoch, self._step, always, infeasible, unreadable, left_out.unchanged)
         self._tell(lambda observer: observer.ended_epoch(ended))
 
     @property

@@ -54,6 +54,7 @@ def train(
         resume: goes on with the run in the folder, whose settings `config` must have.
         device: to train on; each process needs a GPU of its own, and of "cuda" takes that of its rank.
         world: the processes that train together; if not given those that torchrun has started, or this one.
+            Who has torchrun start a program ends it with `World.leave`.
         observers: are told what happens, in the first process.
         criterion: the loss; `crnn_ext.ctc.ctc_loss` if not given.
         stop: asked after every step whether the run shall save its state and end.
@@ -77,9 +78,6 @@ def train(
         raise ValueError(f"{folder}: a run is there already; go on with it (resume) or name another folder")
     config = _decided(config, here, world)
     lines = _open(config, world)
-    for observer in told:
-        for note in lines.notes:
-            observer.note(note)
     if resume:
         # The files that the run began with may have changed or gone.
         start = _Start(config, world.from_first(lambda: load_checkpoint(folder / LAST)), [])
@@ -94,7 +92,7 @@ def train(
         start.checkpoint.preprocessing,
         start.checkpoint.network,
     )
-    notes = [*start.notes, *_left_out(lines.source, chosen.left_out)]
+    notes = [*start.notes, *_left_out(lines.source, chosen.left_out), *lines.notes]
     notes += _unknown(start.checkpoint.charset, lines.validation)
     for observer in told:
         for note in notes:
