@@ -26,6 +26,12 @@ OPTIONS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    """So small a network gains nothing from more, and loses much where other programs run."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):
     return striped_folder(tmp_path_factory.mktemp("lines"))
