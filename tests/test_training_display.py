@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from training_runs import Clock
 
 pytest.importorskip("PIL")
 pytest.importorskip("cv2")
@@ -20,12 +21,6 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch):
-    class Clock:
-        now = 0.0
-
-        def monotonic(self):
-            return self.now
-
     moved = Clock()
     monkeypatch.setattr(module, "time", moved)
     return moved

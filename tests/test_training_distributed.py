@@ -1,7 +1,6 @@
 """Two processes that torchrun starts train as one process with the doubled batch does."""
 
 import copy
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from striped_lines import striped_folder
+from training_runs import alone, entries
 
 pytest.importorskip("PIL")
 pytest.importorskip("cv2")
@@ -44,19 +44,10 @@ def together(*arguments):
     return [sys.executable, *launcher, "-m", "crnn_ext", "train", *map(str, arguments)]
 
 
-def alone(*arguments):
-    return [sys.executable, "-m", "crnn_ext", "train", *map(str, arguments)]
-
-
 def checked(command):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stderr
-
-
-def entries(folder, event):
-    found = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
-    return [entry for entry in found if entry["event"] == event]
 
 
 def test_two_processes_are_one_with_the_doubled_batch(lines, tmp_path):

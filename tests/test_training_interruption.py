@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+from training_runs import Clock
 
 pytest.importorskip("PIL")
 pytest.importorskip("cv2")
@@ -14,14 +15,6 @@ from crnn_ext.ocr.training.interruption import interruption
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still until it is moved."""
-
-    class Clock:
-        now = 100.0
-
-        def monotonic(self):
-            return self.now
-
     moved = Clock()
     monkeypatch.setattr(module, "time", moved)
     return moved

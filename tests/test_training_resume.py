@@ -1,10 +1,8 @@
 """A run that was killed goes on to the same losses and weights; a state that does not fit is refused."""
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -13,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from striped_lines import striped_folder
 from test_training import run
+from training_runs import alone, entries
 
 pytest.importorskip("PIL")
 pytest.importorskip("cv2")
@@ -37,13 +36,8 @@ def lines(tmp_path_factory):
     return striped_folder(tmp_path_factory.mktemp("lines"))
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "crnn_ext", "train", *map(str, arguments)]
-
-
 def losses(folder):
-    entries = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
-    return {entry["step"]: entry["loss"] for entry in entries if entry["event"] == "step"}
+    return {entry["step"]: entry["loss"] for entry in entries(folder, "step")}
 
 
 def logged_steps(folder):
@@ -53,18 +47,18 @@ def logged_steps(folder):
 
 def test_a_killed_run_goes_on_to_the_same_losses_and_weights(lines, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(command(lines, "-o", whole, *OPTIONS), check=True, capture_output=True)
+    subprocess.run(alone(lines, "-o", whole, *OPTIONS), check=True, capture_output=True)
     steps = len(losses(whole))
     random = np.random.default_rng()
     arguments = [lines, "-o", broken, *OPTIONS]
     for kill_at in sorted(random.choice(range(1, steps), 2, replace=False)):
-        process = subprocess.Popen(command(*arguments), stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(alone(*arguments), stderr=subprocess.DEVNULL)
         while logged_steps(broken) < kill_at and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
         arguments = ["-o", broken, "--resume"]
-    subprocess.run(command(*arguments), check=True, capture_output=True)
+    subprocess.run(alone(*arguments), check=True, capture_output=True)
     assert losses(broken) == losses(whole)
     for name in ("last.safetensors", "best.safetensors"):
         expected = load_file(whole / name)
@@ -77,7 +71,7 @@ def test_a_killed_run_goes_on_to_the_same_losses_and_weights(lines, tmp_path):
 def test_a_signal_saves_the_state(lines, tmp_path, number):
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        command(lines, "-o", folder, *OPTIONS, "--epochs", "1000"),
+        alone(lines, "-o", folder, *OPTIONS, "--epochs", "1000"),
         stderr=subprocess.PIPE,
         text=True,
         # A shell may have started the tests with SIGINT ignored, which programs inherit.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from crnn_ext._printable import printable
 
 from .data import LAYOUTS
-from .messages import failure
+from .messages import explained, failure
 
 if TYPE_CHECKING:
     from crnn_ext.ocr.data.check import Report
@@ -59,8 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.checkpoint and (arguments.charset or arguments.network):
         return failure("--checkpoint has a charset and a network, so --charset and --network are for others")
     try:
-        from crnn_ext.ocr import Architecture, CheckpointError, Preprocessing, load_checkpoint
-        from crnn_ext.ocr.data import DataError, open_lines
+        from crnn_ext.ocr import Architecture, Preprocessing, load_checkpoint
+        from crnn_ext.ocr.data import open_lines
         from crnn_ext.ocr.data.check import check_lines
         from crnn_ext.text import Charset
     except ImportError as error:
@@ -80,10 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
             decode=arguments.images,
             workers=arguments.workers,
         )
-    except OSError as error:
-        return failure(f"{error.filename}: {error.strerror}")
-    except (CheckpointError, DataError, ImportError, ValueError) as error:
-        return failure(str(error))
+    except (OSError, ImportError, ValueError) as error:
+        return failure(explained(error))
     for line in _lines(report, type(network).__name__, None if arguments.all else _NAMES):
         print(printable(line))
     return 1 if report.problems else 0

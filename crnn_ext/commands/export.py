@@ -7,7 +7,7 @@ from typing import Any
 from crnn_ext._printable import printable
 
 from . import output
-from .messages import complain, failure
+from .messages import complain, explained, failure
 
 _FORMATS = ("onnx", "pt2")
 
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if form not in _FORMATS:
         return failure(f"{arguments.output}: a file must end in .onnx or .pt2, or --onnx or --pt2 be given")
     try:
-        from crnn_ext.ocr import CheckpointError, load_checkpoint
+        from crnn_ext.ocr import load_checkpoint
         from crnn_ext.ocr.export import ExportError, export_checkpoint
     except ImportError as error:
         return failure(str(error))
@@ -59,10 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         output.check(arguments.output, [arguments.checkpoint])
         checkpoint = load_checkpoint(arguments.checkpoint)
         difference = export_checkpoint(arguments.output, checkpoint, form)
-    except OSError as error:
-        return failure(f"{error.filename}: {error.strerror}")
-    except (CheckpointError, ImportError, ValueError) as error:
-        return failure(str(error))
+    except (OSError, ImportError, ValueError) as error:
+        return failure(explained(error))
     except ExportError as error:
         return failure(f"{arguments.checkpoint}: {error}")
     name = f"{printable(arguments.output)}: {checkpoint.architecture.name}"

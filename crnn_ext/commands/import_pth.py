@@ -6,7 +6,7 @@ from typing import Any
 from crnn_ext._printable import printable
 
 from . import output
-from .messages import failure
+from .messages import explained, failure
 
 
 def add_parser(commands: Any) -> None:
@@ -58,7 +58,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
     try:
-        from crnn_ext.ocr import CheckpointError, save_checkpoint
+        from crnn_ext.ocr import save_checkpoint
         from crnn_ext.ocr.pth import load_pth
         from crnn_ext.text import Charset
     except ImportError as error:
@@ -74,10 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
             std=arguments.std,
         )
         save_checkpoint(arguments.output, checkpoint)
-    except OSError as error:
-        return failure(f"{error.filename}: {error.strerror}")
-    except (CheckpointError, ValueError) as error:
-        return failure(str(error))
+    except (OSError, ValueError) as error:
+        return failure(explained(error))
     architecture = checkpoint.architecture
     print(
         f"{printable(arguments.output)}: {architecture.name} with {architecture.nclass} classes, "

@@ -168,9 +168,12 @@ class Run:
             stopped = self._task.world.sums([float(stop())]) != [0]
             with self._clock.paused():
                 validated = self._step % validate_every == 0 or self._step == self.steps
+                saved = validated or stopped or self._step % config.save_every == 0
+                if saved:
+                    self._learner.average_statistics()
                 if validated:
                     self._validate()
-                if validated or stopped or self._step % config.save_every == 0:
+                if saved:
                     self._save()
             outcome = self._outcome(stopped)
             if outcome is not None:
@@ -238,7 +241,6 @@ class Run:
     def _validate(self) -> None:
         """Reads the lines for validation and keeps the network if it was never better."""
         task = self._task
-        self._learner.average_statistics()
         recognizer = Recognizer(self._learner.shown, task.checkpoint.charset, task.checkpoint.preprocessing)
         try:
             evaluation = evaluate(recognizer, task.validation, world=task.world)
@@ -258,7 +260,6 @@ class Run:
 
     def _save(self) -> None:
         """Writes the state, and the network as a checkpoint."""
-        self._learner.average_statistics()
         self._save_checkpoint(LAST, {})
         if self._task.world.rank == 0:
             progress = Progress(
