@@ -2,7 +2,9 @@
 
 import itertools
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cuda_on_host import operators
@@ -63,3 +65,36 @@ def file(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """The path of a checkpoint of a random network."""
+    from random_network import random_checkpoint
+
+    from crnn_ext.ocr import save_checkpoint
+
+    path = tmp_path_factory.mktemp("network") / "model.safetensors"
+    save_checkpoint(path, random_checkpoint())
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def images(checkpoint):
+    """The paths of six images of noise, in which it reads something."""
+    from PIL import Image
+
+    noise = np.random.default_rng(0)
+    sizes = [(40, 32), (64, 32), (33, 17), (1, 90), (200, 12), (64, 32)]
+    paths = [f"{Path(checkpoint).parent}/{index}.{'jpg' if index % 2 else 'png'}" for index in range(6)]
+    for path, (width, height) in zip(paths, sizes, strict=True):
+        Image.fromarray(noise.integers(0, 256, (height, width), np.uint8)).save(path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def readings(checkpoint, images):
+    """What it reads in them."""
+    from crnn_ext.ocr import Recognizer
+
+    return Recognizer.load(checkpoint)(images)

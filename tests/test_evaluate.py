@@ -87,13 +87,6 @@ def test_a_bar_only_where_it_is_asked_for(capsys, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("evaluate") / "model.safetensors"
-    save_checkpoint(path, random_checkpoint())
-    return str(path)
-
-
-@pytest.fixture(scope="module")
 def lines(checkpoint):
     """Lines of which some are read as their labels say."""
     noise = np.random.default_rng(0)

@@ -124,7 +124,9 @@ def test_characters_that_the_font_or_matplotlib_takes_amiss(images, tmp_path, fi
         network,
         charset,
         Preprocessing(),
-        lambda logits, lengths, charset: [[Decoded(odd + "$$", 0.5, [0] * 11, [1] * 11)] for _ in lengths],
+        lambda logits, lengths, charset: [
+            [Decoded(odd + "$$", 0.5, [0] * 11, [1] * 11, [0.5] * 11)] for _ in lengths
+        ],
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")

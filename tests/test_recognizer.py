@@ -20,7 +20,6 @@ import crnn_ext
 from crnn_ext.ocr import (
     Architecture,
     BeamSearch,
-    Character,
     CheckpointError,
     ImageError,
     Preprocessing,
@@ -67,30 +66,30 @@ def recognizer(margin=20.0):
     return Recognizer(ReadsGreyLevels(margin), CHARSET, Preprocessing())
 
 
+def spans(reading):
+    return [(character.character, character.start, character.end) for character in reading.characters]
+
+
+def confidences(reading):
+    return [reading.confidence, *(character.confidence for character in reading.characters)]
+
+
 def test_text_confidence_and_spans():
     [reading] = recognizer()([stripes("-aa-ab-ccc--")])
     assert reading.text == "aabc"
-    assert reading.characters == [
-        Character("a", 4, 12),
-        Character("a", 16, 20),
-        Character("b", 20, 24),
-        Character("c", 28, 40),
-    ]
+    assert spans(reading) == [("a", 4, 12), ("a", 16, 20), ("b", 20, 24), ("c", 28, 40)]
     assert 0.99 < reading.confidence <= 1
 
 
 def test_spans_are_in_columns_of_the_image_as_it_was():
     for frame, height in [(8, 64), (2, 16)]:
         [reading] = recognizer()([stripes("--cc-a", frame, height)])
-        assert reading.characters == [
-            Character("c", 2 * frame, 4 * frame),
-            Character("a", 5 * frame, 6 * frame),
-        ]
+        assert spans(reading) == [("c", 2 * frame, 4 * frame), ("a", 5 * frame, 6 * frame)]
     # 6 frames of an image 3 columns wide, then 2 frames of one 11 wide: spans are rounded to the outside.
     [reading] = recognizer()([Image.new("L", (3, 4), 0)])
-    assert reading.characters == [Character("c", 0, 3)]
+    assert spans(reading) == [("c", 0, 3)]
     [reading] = recognizer()([np.pad(stripes("ac"), ((0, 0), (0, 3)))])
-    assert reading.characters == [Character("a", 0, 6), Character("c", 5, 11)]
+    assert spans(reading) == [("a", 0, 6), ("c", 5, 11)]
 
 
 def test_spans_of_images_that_are_stretched():
@@ -116,6 +115,20 @@ def test_confidence_is_the_probability_of_the_text():
     loss = nn.functional.ctc_loss(log_probs, torch.tensor([[1, 2, 1]]), [6], [3], reduction="none")
     assert reading.confidence == pytest.approx(loss.neg().exp().item(), rel=1e-5)
     assert reading.confidence < 0.5
+
+
+@pytest.mark.parametrize("decoding", [greedy, BeamSearch(beam_size=4)])
+def test_confidence_of_a_character_is_its_mean_over_its_frames(decoding):
+    reader = recognizer(margin=4.0)
+    reader.decoding = decoding
+    image = np.tile(np.repeat(np.uint8([255, 170, 140, 255, 85, 0, 20]), 4), (32, 1))
+    [reading] = reader([image])
+    assert reading.text == "abc"
+    log_probs = reader.network(Preprocessing()(image)[None])[:, 0].log_softmax(-1)
+    for character, label, frames in zip(reading.characters, (1, 2, 3), ([1, 2], [4], [5, 6]), strict=True):
+        expected = log_probs[frames, label].mean().exp().item()
+        assert character.confidence == pytest.approx(expected, rel=1e-5)
+    assert reading.characters[0].confidence < 0.9
 
 
 def test_nothing_to_read():
@@ -172,8 +185,8 @@ def test_an_image_does_not_change_with_its_companions(widths, decoding):
     images = [noise.integers(0, 256, (32, width), np.uint8) for width in widths]
     together, alone = reader(images), [reader([image])[0] for image in images]
     for reading, expected in zip(together, alone, strict=True):
-        assert (reading.text, reading.characters) == (expected.text, expected.characters)
-        assert reading.confidence == pytest.approx(expected.confidence, rel=1e-3)
+        assert (reading.text, spans(reading)) == (expected.text, spans(expected))
+        assert confidences(reading) == pytest.approx(confidences(expected), rel=1e-3)
 
 
 def test_the_random_network_reads_different_texts():

@@ -7,21 +7,12 @@ from pathlib import Path
 
 import pytest
 from lines_on_disk import labels_folder
-from random_network import random_checkpoint
 
 from crnn_ext.cli import main
 from crnn_ext.commands.output import SharedFile
-from crnn_ext.ocr import save_checkpoint
 from crnn_ext.ocr.world import World
 
 TORCHRUN = [sys.executable, *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("shared") / "model.safetensors"
-    save_checkpoint(path, random_checkpoint())
-    return str(path)
 
 
 def together(folder, *commands):

@@ -44,8 +44,8 @@ def add_parser(commands: Any) -> None:
         "--json",
         action="store_true",
         help="write JSON objects, one a line: path, text, confidence, characters with the pixel columns "
-        "[start, end) at which they were read, alternatives, with text and confidence, and found, which is "
-        "false if the search finds no text of the lexicon",
+        "[start, end) at which they were read and the confidence of each, alternatives, with text and "
+        "confidence, and found, which is false if the search finds no text of the lexicon",
     )
     device.add_option(parser)
     beam = decoding.add_options(parser)

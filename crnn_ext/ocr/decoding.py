@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -11,12 +11,17 @@ from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
 
 
 class Decoded(NamedTuple):
-    """A text of a sample, its probability, all alignments added up, and the frames of each character."""
+    """A text of a sample, and its probability, all alignments added up.
+
+    Character i was read from the frames `starts[i] <= t < ends[i]`, and `confidences[i]` is the geometric
+    mean of its probability over them. Behind the text the sequences may hold anything.
+    """
 
     text: str
     probability: float
     starts: Sequence[int]
     ends: Sequence[int]
+    confidences: Sequence[float]
 
 
 Decoding = Callable[[Tensor, Tensor, Charset], list[list[Decoded]]]
@@ -30,8 +35,9 @@ def greedy(logits: Tensor, lengths: Tensor, charset: Charset) -> list[list[Decod
         *(logits, best.tokens.unsqueeze(1), lengths, best.lengths.unsqueeze(1)), blank=charset.blank
     )
     texts = charset.decode(best.tokens, best.lengths)
-    parts = zip(texts, _probabilities(log_probs), best.starts.tolist(), best.ends.tolist(), strict=True)
-    return [[Decoded(text, probability, starts, ends)] for text, (probability,), starts, ends in parts]
+    spans = best.starts.tolist(), best.ends.tolist(), _probabilities(best.token_logp)
+    parts = zip(texts, _probabilities(log_probs), *spans, strict=True)
+    return [[Decoded(text, probability, *of_characters)] for text, (probability,), *of_characters in parts]
 
 
 @dataclass(frozen=True)
@@ -67,18 +73,19 @@ class BeamSearch:
         )
         texts = charset.decode(result.tokens, result.lengths)
         probabilities = _probabilities(result.log_probs)
-        numbers = (part.tolist() for part in (result.lengths, result.starts, result.ends))
+        spans = result.starts.tolist(), result.ends.tolist(), _probabilities(result.token_logp)
         return [
             [
-                Decoded(text, probability, starts, ends)
-                for text, probability, length, starts, ends in zip(*of_sample, strict=True)
+                Decoded(text, probability, *of_characters)
+                for length, text, probability, *of_characters in zip(*of_sample, strict=True)
                 if length >= 0
             ]
-            for of_sample in zip(texts, probabilities, *numbers, strict=True)
+            for of_sample in zip(result.lengths.tolist(), texts, probabilities, *spans, strict=True)
         ]
 
 
-def _probabilities(log_probs: Tensor) -> list[list[float]]:
+def _probabilities(log_probs: Tensor) -> list[Any]:
+    """Nested lists, as deep as the tensor has dimensions."""
     # Rounding can leave the logarithm of a certain text a little above 0.
-    probabilities: list[list[float]] = log_probs.exp().clamp(max=1).tolist()
+    probabilities: list[Any] = log_probs.exp().clamp(max=1).tolist()
     return probabilities

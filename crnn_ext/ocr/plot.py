@@ -44,13 +44,11 @@ _LETTERS_AN_INCH = 12
 class _Aligned:
     """A text and where an image has it.
 
-    `labels` `(S,)` and `probabilities` `(S,)` are those of its characters; `posteriors` are `(T, C)`;
-    `confidence` is P(text | image).
+    `labels` `(S,)` are those of its characters; `posteriors` are `(T, C)`; `confidence` is P(text | image).
     """
 
     characters: list[Character]
     labels: list[int]
-    probabilities: list[float]
     posteriors: npt.NDArray[np.float32]
     confidence: float
 
@@ -102,7 +100,7 @@ def plot_readings(
         above, middle, below = panel.subplots(3, 1, sharex=True, height_ratios=[1, 0.8, 1.2])
         _draw_image(above, image)
         title = [] if titles is None else [_shortened(printable(titles[index]), inches)]
-        read = _shortened(printable("".join(found for found, _, _ in found.characters)), inches)
+        read = _shortened(printable("".join(character.character for character in found.characters)), inches)
         above.set_title(
             "\n".join([*title, f"{read or 'no text'}   P = {found.confidence:.3g}"]),
             loc="left",
@@ -150,9 +148,15 @@ def _aligned(recognizer: Recognizer, image: Prepared, text: str, encoded: Sequen
         *(logits.unsqueeze(1), targets.view(1, 1, -1), [frames], [[len(targets)]]), blank=charset.blank
     )
     return _Aligned(
-        characters_at(text, found.starts.tolist(), found.ends.tolist(), frames, image.width),
+        characters_at(
+            text,
+            found.starts.tolist(),
+            found.ends.tolist(),
+            found.token_logp.exp().tolist(),
+            frames,
+            image.width,
+        ),
         targets.tolist(),
-        found.token_logp.exp().tolist(),
         logits.softmax(-1).cpu().numpy(),
         min(log_prob.exp().item(), 1.0),
     )
@@ -171,10 +175,8 @@ def _draw_image(axes: Axes, image: Prepared) -> None:
 
 def _draw_alignment(axes: Axes, aligned: _Aligned) -> None:
     """A bar at the frames of each character, as high as its probability there, and the character under it."""
-    for (character, start, end), label, probability in zip(
-        aligned.characters, aligned.labels, aligned.probabilities, strict=True
-    ):
-        axes.bar(start, probability, end - start, align="edge", color=_color(label))
+    for (character, start, end, confidence), label in zip(aligned.characters, aligned.labels, strict=True):
+        axes.bar(start, confidence, end - start, align="edge", color=_color(label))
         axes.text(
             (start + end) / 2,
             -0.1,

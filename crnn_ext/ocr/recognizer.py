@@ -35,11 +35,13 @@ class Character(NamedTuple):
     """A character, and the pixel columns `[start, end)` of the image, in its own size, at which it was read.
 
     These are the frames in which the network named it, which are often fewer than the character is wide.
+    `confidence` is the geometric mean of the character's probability over them, in [0, 1].
     """
 
     character: str
     start: int
     end: int
+    confidence: float
 
 
 class Alternative(NamedTuple):
@@ -249,13 +251,18 @@ def _batches(widths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def characters_at(
-    text: str, starts: Sequence[int], ends: Sequence[int], frames: int, width: int
+    text: str,
+    starts: Sequence[int],
+    ends: Sequence[int],
+    confidences: Sequence[float],
+    frames: int,
+    width: int,
 ) -> list[Character]:
     """The characters of a text at the columns of their frames `[start, end)`, behind which may be padding."""
     return [
         # Frames divide the width evenly among them; to the outside, so that no span is empty.
-        Character(character, start * width // frames, -(-end * width // frames))
-        for character, start, end in zip(text, starts, ends, strict=False)
+        Character(character, start * width // frames, -(-end * width // frames), confidence)
+        for character, start, end, confidence in zip(text, starts, ends, confidences, strict=False)
     ]
 
 
@@ -263,6 +270,6 @@ def _reading(texts: Sequence[Decoded], frames: int, width: int) -> Reading:
     if not texts:
         return Reading("", 0.0, [], [], found=False)
     best, *others = texts
-    characters = characters_at(best.text, best.starts, best.ends, frames, width)
+    characters = characters_at(best.text, best.starts, best.ends, best.confidences, frames, width)
     alternatives = [Alternative(other.text, other.probability) for other in others]
     return Reading(best.text, best.probability, characters, alternatives)
