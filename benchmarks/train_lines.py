@@ -53,7 +53,7 @@ class Course:
         self.validations: list[dict[str, object]] = []
         self.began = time.perf_counter()
 
-    def started(self, step: int, steps: int) -> None:
+    def started(self, step: int, steps: int, left_out: object) -> None:
         self.began = time.perf_counter()
 
     def note(self, text: str) -> None:
@@ -62,7 +62,7 @@ class Course:
     def stepped(self, step: Step) -> None:
         self.steps.append(step)
 
-    def ended_epoch(self, epoch: object) -> None:
+    def left_out(self, report: object) -> None:
         pass
 
     def validated(self, validation: Validation) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from crnn_ext import __version__
 from crnn_ext.commands import check, evaluate, export, import_pth, info, pack, plot, read, train
-from crnn_ext.commands.messages import warnings_in_one_line
+from crnn_ext.commands.messages import explained, failure, from_outside, warnings_in_one_line
 from crnn_ext.commands.parser import CommandParser
 
 _COMMANDS = (train, read, evaluate, plot, check, pack, info, export, import_pth)
@@ -34,10 +34,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings_in_one_line():
             status: int = arguments.run(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # The program at the other end, such as head, wants no more. Python would say so again when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The program at the other end, such as head, wants no more.
+        _give_up_output()
         return 1
+    except OSError as error:
+        if error.filename is not None:
+            return failure(explained(error))
+        _give_up_output()
+        return failure(f"standard output: {error.strerror}")
+    except (MemoryError, RuntimeError) as error:
+        cause = from_outside(error)
+        if cause is None:
+            raise
+        return failure(cause)
     return status
+
+
+def _give_up_output() -> None:
+    """Lets what is still to be written go nowhere. Python would try, and complain, again when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -87,7 +87,7 @@ def test_all_kinds_of_problems(tmp_path):
         ("duplicate path", "fine.png"),
         ("unreadable image", "text.png"),
         ("too few frames", "narrow.png"),
-        ("squashed", "wide.png"),
+        ("too wide", "wide.png"),
         ("characters outside the charset", "unknown.png"),
     ]
     report = check(tmp_path, Charset("abc"))
@@ -100,7 +100,9 @@ def test_all_kinds_of_problems(tmp_path):
     assert (
         details["narrow.png"] == "17, and the label needs 59: 30 characters and 29 blanks between equal ones"
     )
-    assert details["wide.png"] == "20000 x 20 pixels are 32000 columns, and the limit is 16384"
+    assert (
+        details["wide.png"] == "20000 x 20 pixels would be 32000 columns of 32 rows, and the limit is 16384"
+    )
     assert details["again.png"] == "the same file as fine.png, with another label"
     assert (
         details["unknown.png"]
@@ -163,11 +165,11 @@ def test_the_command(tmp_path, capsys):
     frames = [17, 17, 17, 18, 18, 19, 19, 19, 20, 20, 21, 21]
     too_few = [f"    {number:02}.png: {count}, {needs}" for number, count in enumerate(frames)]
     assert lines[9:] == [
-        "362 characters, 3 different ones; 361 grapheme clusters, 2 different ones",
+        "362 characters, 3 different; 361 grapheme clusters, 2 different",
         "1 of them are of several characters, the most frequent: \u00fc\u0364",
-        "1 labels not in NFC, to which they are brought",
+        "1 label not in NFC, brought there",
         "    13.png",
-        "1 different characters are outside the charset",
+        "1 different character outside the charset",
         "    '\u0364' U+0364 COMBINING LATIN SMALL LETTER E: 1, first in 13.png",
         "missing image: 1",
         f"    12.png: no file {tmp_path}/data/12.png",
@@ -190,6 +192,14 @@ def test_the_command_without_problems(tmp_path, capsys):
         assert f"frames of {network}".ljust(24) + f"{frames:8}" * 4 in lines
 
 
+def test_the_command_for_a_fixed_width(tmp_path, capsys):
+    labels_folder(tmp_path, {"a.png": "a" * 10})
+    assert main(["check", str(tmp_path)]) == 1
+    assert main(["check", str(tmp_path), "--resize", "fixed:100"]) == 0
+    assert f"{'columns':24}" + f"{100:8}" * 4 in capsys.readouterr().out
+    assert main(["check", str(tmp_path), "--resize", "wide"]) == 2
+
+
 def test_the_command_for_a_checkpoint(tmp_path, capsys):
     """Its charset is abc."""
     labels_folder(tmp_path / "data", {"a.png": "abc", "b.png": "abcd"})
@@ -206,7 +216,7 @@ def test_the_command_for_a_checkpoint(tmp_path, capsys):
         (["data", "--charset", "nowhere"], "nowhere: No such file or directory"),
         (["data", "--charset", "data/a.png"], "data/a.png: a charset must be in UTF-8"),
         (["data", "--checkpoint", "data/a.png"], "data/a.png: it is no whole safetensors file"),
-        (["data", "--checkpoint", "model", "--network", "CRNN"], "--checkpoint has a charset and a network"),
+        (["data", "--checkpoint", "model", "--network", "CRNN"], "--checkpoint has a charset, a network"),
         (["data", "--workers", "0"], "workers must be in [1, 1024], and it is 0"),
     ],
 )

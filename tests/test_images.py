@@ -3,14 +3,13 @@
 import contextlib
 import io
 import struct
-import warnings
 import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from crnn_ext.ocr import ImageError
 from crnn_ext.ocr.images import FORMATS, image_size, read_image
@@ -205,6 +204,7 @@ def test_images_that_cannot_be_read(tmp_path):
 
 
 # Pillow's limit is 89,478,485 pixels. Up to twice that it warns only.
+@pytest.mark.filterwarnings("ignore:Image size")
 @pytest.mark.parametrize("side", [10_000, 20_000])
 def test_decompression_bombs(tmp_path, side):
     (tmp_path / "bomb.png").write_bytes(png(side, side, 1, GREY, [b""]))
@@ -217,9 +217,19 @@ def test_damaged_exif_is_no_reason_to_refuse(tmp_path):
     (tmp_path / "image.png").write_bytes(
         png(1, 1, 8, GREY, [b"\x05"], png_chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x63"))
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with pytest.warns(UserWarning, match="EXIF"):
         assert pixels(tmp_path / "image.png") == [[5]]
+
+
+def test_size_of_a_png_that_tells_behind_its_pixels_how_it_lies(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    whole = png(3, 2, 8, GREY, [b"\x05" * 3] * 2)
+    end = len(png_chunk(b"IEND", b""))
+    content = whole[:-end] + png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + whole[-end:]
+    (tmp_path / "image.png").write_bytes(content)
+    assert read_image(tmp_path / "image.png", "L").size == (2, 3)
+    assert image_size(tmp_path / "image.png") == image_size(io.BytesIO(content)) == (2, 3)
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +238,7 @@ def examples():
     return [encoded(image, file_format) for file_format in FORMATS]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @settings(deadline=None, max_examples=200)
 @given(data=st.data())
 def test_damaged_files_are_read_or_named(examples, tmp_path_factory, data):

@@ -21,9 +21,9 @@ def tree(tmp_path, monkeypatch):
 
 
 def found(*arguments):
-    paths, problems = inputs.find(arguments)
-    assert problems == []
-    return paths
+    images = inputs.find(arguments)
+    assert images.problems == []
+    return images.paths
 
 
 def problems(*arguments):
@@ -104,9 +104,21 @@ def test_what_stands_for_nothing_is_named(tmp_path, monkeypatch):
     ]
 
 
-def test_a_folder_that_cannot_be_listed_is_named(monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_named_and_the_others_read(monkeypatch):
+    scandir = os.scandir
+
     def refused(path):
-        raise PermissionError(13, "Permission denied", path)
+        if path == "deep/er":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refused)
-    assert problems("deep") == ["deep: Permission denied"]
+    for argument in ("deep", "deep/**/*.*"):
+        images = inputs.find([argument])
+        assert images.paths == ["deep/c.png"]
+        assert images.problems == ["deep/er: Permission denied"]
+
+
+def test_what_is_no_regular_file_is_none():
+    os.mkfifo("deep/pipe.png")
+    assert found("deep") == ["deep/c.png", "deep/er/d.tiff"]

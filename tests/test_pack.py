@@ -60,6 +60,13 @@ def test_every_layout_into_one_database(tmp_path, output, capsys):
     assert list(open_lines(output).names) == names
 
 
+def test_names_that_two_sources_have(tmp_path, output):
+    for name in "ab":
+        labels_folder(tmp_path / name, {"1.png": name, f"{name}.png": name})
+    pack_lines([open_lines(tmp_path / name) for name in "ab"], output)
+    assert open_lines(output).names == ["1/1.png", "1/a.png", "2/1.png", "2/b.png"]
+
+
 def test_what_is_skipped_is_named(folder, output, capsys):
     write(folder / "1.png", (folder / "1.png").read_bytes()[:-30])
     write(folder / "3.png", "no image")
@@ -211,7 +218,7 @@ def test_an_interruption_leaves_nothing(folder, output):
         # A shell without job control has its background processes, and what they start, ignore Ctrl-C.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
-    while not any(path.stat().st_size > 1 << 20 for path in output.parent.glob("packed.*.tmp/data.mdb")):
+    while not any(path.stat().st_size > 1 << 20 for path in output.parent.glob(".crnn_ext-*.tmp/data.mdb")):
         assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
-from crnn_ext.ocr import Architecture, Preprocessing
+from crnn_ext.ocr import Architecture, ImageError, Preprocessing
 from crnn_ext.ocr.preprocessing import MAX_COLUMNS, MIN_COLUMNS, parse_resize
 
 
@@ -25,13 +25,19 @@ from crnn_ext.ocr.preprocessing import MAX_COLUMNS, MIN_COLUMNS, parse_resize
         ((1, 32), 8),
         ((5, 4000), 8),
         ((2000, 10), 6400),
-        ((60_000, 3), 16_384),
+        ((16_384, 32), 16_384),
     ],
 )
 def test_aspect_ratio_is_kept_within_limits(size, columns):
     tensor = Preprocessing()(Image.new("L", size))
     assert tensor.shape == (1, 32, columns)
     assert tensor.dtype == torch.float32
+
+
+def test_lines_that_are_too_wide_are_refused_and_not_squashed():
+    message = "60000 x 3 pixels would be 640000 columns of 32 rows, and the limit is 16384"
+    with pytest.raises(ImageError, match=message):
+        Preprocessing()(Image.new("L", (60_000, 3)))
 
 
 @pytest.mark.parametrize("size", [(128, 32), (3, 1), (1, 32), (5, 4000), (60_000, 3)])

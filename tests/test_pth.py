@@ -1,5 +1,6 @@
 """Weights from .pth files: every network and form, and that no file runs code or takes the command down."""
 
+import io
 import pickle
 import re
 import zipfile
@@ -91,6 +92,20 @@ def compressed(path):
         archive.writestr(f"{entry.split('/')[0]}/more", bytes(1 << 20))
 
 
+def many_bytes(path):
+    """A pickle of some bytes of its own that asks for 100 GB, which torch would make."""
+    path.write_bytes(b"\x80\x02cbuiltins\nbytearray\n" + pickle.dumps(10**11, 2)[2:-1] + b"\x85R.")
+
+
+def zipped(write, path):
+    write(path)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/data.pkl", path.read_bytes())
+        archive.writestr("model/version", b"3\n")
+    return file.getvalue() + bytes(1000)
+
+
 def damaged_directory(path):
     torch.save(small(CRNN).state_dict(), path)
     content = path.read_bytes()
@@ -107,6 +122,11 @@ def damaged_directory(path):
         ),
         (scripted, "it is a TorchScript program, which could run code, and is not loaded"),
         (compressed, "it is a compressed archive"),
+        (many_bytes, r"it holds more than weights \(bytearray\)"),
+        (
+            lambda path: path.write_bytes(zipped(many_bytes, path)),
+            r"it holds more than weights \(bytearray\)",
+        ),
         (lambda path: path.write_bytes(b""), "cannot read it: it is damaged, or no file of torch.save"),
         (lambda path: path.write_bytes(b"PK\3\4 and so on"), "cannot read it: it is damaged"),
         (damaged_directory, "cannot read it: it is damaged"),

@@ -22,10 +22,22 @@ def test_read_prints_a_line_for_each_image(checkpoint, images, readings, capsys)
     assert complaints(errors) == ""
     assert "images/s, 6 images in" in errors
     assert [line.split("\t") for line in output.splitlines()] == [
-        [path, reading.text, f"{reading.confidence:.4f}"]
+        [path, reading.text, f"{reading.confidence:.4g}"]
         for path, reading in zip(images, readings, strict=True)
     ]
     assert len({reading.text for reading in readings}) > 3
+
+
+def test_spans(checkpoint, images, readings, capsys):
+    assert main(["read", "--spans", checkpoint, *images]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[3].split() for line in lines] == [
+        [f"{character.start}-{character.end}" for character in reading.characters] for reading in readings
+    ]
+    assert main(["read", "--spans", "--nbest", "2", checkpoint, *images]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        _, text, *_, spans = line.split("\t")
+        assert len(spans.split()) == len(text)
 
 
 def test_read_json(checkpoint, images, readings, capsys):
@@ -57,7 +69,7 @@ def test_images_that_cannot_be_read_are_named_and_the_others_read(checkpoint, im
     assert [line.split("\t")[0] for line in output.splitlines()] == images[:2]
     for path, line in zip([nothing, *bad], complaints(errors).splitlines(), strict=True):
         assert line.startswith(f"crnn-ext: {path}: ")
-    assert main(["read", checkpoint, *bad]) == 1
+    assert main(["read", checkpoint, *bad]) == 2
 
 
 def test_more_images_than_are_held_at_a_time(checkpoint, images, readings, capsys, monkeypatch):
@@ -203,6 +215,6 @@ def test_odd_names_take_one_line(checkpoint, images, readings, tmp_path, capsys)
     assert os.fsencode(json.loads(line)["path"]) == odd
 
     Path(os.fsdecode(odd)).write_bytes(b"text")
-    assert main(["read", checkpoint, os.fsdecode(odd)]) == 1
+    assert main(["read", checkpoint, os.fsdecode(odd)]) == 2
     errors = capsys.readouterr().err
     assert errors.startswith(f"crnn-ext: {tmp_path}/{ODD_NAME_PRINTED}: it is no image")

@@ -1,6 +1,7 @@
 """Training on small data: it learns, it names what it leaves out, it survives what goes wrong."""
 
 import io
+import itertools
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import os
 import pytest
 import torch
 from lines_on_disk import labels_folder, write
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from striped_lines import striped, striped_folder
@@ -21,7 +23,8 @@ from crnn_ext.ocr.training import TrainingConfig, TrainingError, train
 from crnn_ext.ocr.training.display import Display
 from crnn_ext.ocr.training.lines import part_for_validation
 from crnn_ext.ocr.training.log_file import LogFile
-from crnn_ext.ocr.training.model import moving_average
+from crnn_ext.ocr.training.model import MovingAverage
+from crnn_ext.ocr.world import World
 from crnn_ext.text import Charset
 
 TINY = {"width": 0.05, "hidden": 16, "workers": 0, "batch_pixels": 32 * 128 * 8, "log_every": 1, "augment": 0}
@@ -31,10 +34,10 @@ class Recorder:
     """Remembers all events."""
 
     def __init__(self):
-        self.notes, self.steps, self.epochs, self.validations = [], [], [], []
+        self.notes, self.steps, self.reports, self.validations = [], [], [], []
 
-    def started(self, step, steps):
-        self.first, self.total = step, steps
+    def started(self, step, steps, left_out):
+        self.first, self.total, self.left_out_always = step, steps, left_out
 
     def note(self, text):
         self.notes.append(text)
@@ -42,8 +45,8 @@ class Recorder:
     def stepped(self, step):
         self.steps.append(step)
 
-    def ended_epoch(self, epoch):
-        self.epochs.append(epoch)
+    def left_out(self, report):
+        self.reports.append(report)
 
     def validated(self, validation):
         self.validations.append(validation)
@@ -64,6 +67,12 @@ def _one_thread():
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):
     return striped_folder(tmp_path_factory.mktemp("lines"))
+
+
+def after(steps):
+    """Stops a run when it has done so many steps."""
+    asked = itertools.count()
+    return lambda: next(asked) == steps
 
 
 def run(folder, data, *, observers=(), **settings):
@@ -133,7 +142,8 @@ def test_what_cannot_be_trained_on_is_left_out_and_named(tmp_path):
     assert "missing image: 1: far.png" in notes
     assert "unreadable image: 1: broken.png" in notes
     assert sum(step.lines for step in done.steps) == 12
-    assert done.epochs[0].left_out == 3
+    assert done.reports[0].always == 3
+    assert {problem.name for problem in done.left_out_always} == {"short.png", "far.png", "broken.png"}
 
 
 def test_an_image_that_goes_bad_on_the_way_is_named_and_ends_nothing(tmp_path):
@@ -141,9 +151,24 @@ def test_an_image_that_goes_bad_on_the_way_is_named_and_ends_nothing(tmp_path):
     picture = (folder / "3.png").read_bytes()
     (folder / "3.png").write_bytes(picture[: len(picture) // 2])  # the header is whole
     done = run(tmp_path / "run", folder, epochs=2, val=str(folder))
-    assert [[problem.name for problem in epoch.unreadable] for epoch in done.epochs] == [["3.png"]] * 2
+    assert [[problem.name for problem in report.unreadable] for report in done.reports] == [["3.png"]] * 2
     assert all(step.seconds > 0 for step in done.steps)
     assert [line.name for line in done.validations[0].evaluation.unreadable] == ["3.png"]
+
+
+def test_processes_that_have_other_lines_are_told(lines, monkeypatch, tmp_path):
+    """As where machines have copies of the data, of which one was corrected."""
+    monkeypatch.setattr(World, "gather", lambda world, part: [part, f"not {part}"])
+    with pytest.raises(DataError, match="all processes must have the same lines, and those of process 1"):
+        run(tmp_path / "run", lines)
+
+
+def test_lines_that_are_too_wide_are_left_out_and_named(tmp_path):
+    folder = striped_folder(tmp_path / "lines", count=4)
+    Image.new("L", (20_000, 20), 255).save(folder / "0.png")
+    done = run(tmp_path / "run", folder, val=str(striped_folder(tmp_path / "val", count=2)))
+    [problem] = done.left_out_always
+    assert str(problem).startswith("0.png: too wide: 20000 x 20 pixels would be 32000 columns of 32 rows")
 
 
 def test_nothing_to_train_on(tmp_path):
@@ -186,9 +211,9 @@ def test_names_that_are_not_in_utf8_end_nothing(tmp_path):
         labels.write(os.fsencode(odd) + b"\tab\n")
     log = LogFile(tmp_path / "run")
     done = run(tmp_path / "run", folder, val=str(folder), observers=[log, Display(io.StringIO())])
-    assert [problem.name for problem in done.epochs[0].unreadable] == [odd]
+    assert [problem.name for problem in done.reports[0].unreadable] == [odd]
     entries = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
-    assert [entry["unreadable"][0]["name"] for entry in entries if entry["event"] == "epoch"] == [odd]
+    assert [entry["unreadable"][0]["name"] for entry in entries if entry["event"] == "left_out"] == [odd]
     assert run(tmp_path / "run", folder, val=str(folder), resume=True).steps == []
 
 
@@ -209,16 +234,16 @@ def test_a_step_without_a_finite_gradient_changes_nothing(lines, tmp_path):
         calls.append(logits)
         return losses * math.nan if len(calls) > 1 else losses
 
-    after_one = run(tmp_path / "one", lines, criterion=criterion, stop=lambda: True)
+    after_one = run(tmp_path / "one", lines, criterion=criterion, stop=after(1))
     calls.clear()
-    after_three = run(tmp_path / "three", lines, criterion=criterion, stop=lambda: len(calls) == 3)
+    after_three = run(tmp_path / "three", lines, criterion=criterion, stop=after(3))
     assert [step.skipped for step in after_three.steps] == [False, True, True]
     assert [step.loss for step in after_three.steps] == [
         pytest.approx(after_one.steps[0].loss),
         *[pytest.approx(math.nan, nan_ok=True)] * 2,
     ]
     assert after_one.outcome.step == 1
-    assert after_three.epochs[0].skipped == 2
+    assert after_three.reports[0].skipped == 2
     first, third = (
         load_checkpoint(tmp_path / name / "last.safetensors").network for name in ("one", "three")
     )
@@ -244,13 +269,37 @@ def test_patience(lines, tmp_path):
 
 
 def test_stopping_saves_what_it_takes_to_go_on(lines, tmp_path):
-    steps = iter(range(100))
-    done = run(tmp_path / "run", lines, epochs=2, stop=lambda: next(steps) == 3)
+    done = run(tmp_path / "run", lines, epochs=2, stop=after(4))
     assert done.outcome == ("stopped", 4, None)
-    assert done.epochs[-1].step == 4
+    assert done.reports[-1].step == 4
     rest = run(tmp_path / "run", lines, epochs=2, resume=True)
     assert rest.first == 4
     assert rest.steps[0].step == 5
+
+
+def test_stopping_before_the_first_step_and_between_two_epochs(lines, tmp_path):
+    done = run(tmp_path / "run", lines, epochs=2, stop=after(0))
+    assert (done.outcome, done.steps, done.reports) == (("stopped", 0, None), [], [])
+    first = run(tmp_path / "run", lines, epochs=2, resume=True, stop=after(7))
+    assert first.outcome.why == "stopped"
+    assert [(report.epoch, report.step, report.ended) for report in first.reports] == [(1, 7, True)]
+    assert run(tmp_path / "run", lines, epochs=2, resume=True).outcome.step == 14
+
+
+def test_what_is_left_out_is_told_before_each_saved_state(tmp_path):
+    """A run that is killed later goes on from there, and does not come by these lines again."""
+    folder = striped_folder(tmp_path / "lines", count=12)
+    for path in folder.glob("*.png"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # the header is whole
+    done = run(
+        *(tmp_path / "run", folder),
+        val=str(striped_folder(tmp_path / "val", count=2)),
+        batch_pixels=1024,
+        save_every=5,
+    )
+    assert [(report.step, report.ended) for report in done.reports] == [(5, False), (10, False), (12, True)]
+    assert [len(report.unreadable) for report in done.reports] == [5, 5, 2]
+    assert len({problem.name for report in done.reports for problem in report.unreadable}) == 12
 
 
 def test_observers_are_told_the_end_of_a_run_that_fails(lines, tmp_path):
@@ -279,10 +328,9 @@ def test_all_networks_and_precisions(lines, tmp_path, network, precision):
 
 
 def test_float16_goes_on_with_its_scale(lines, tmp_path):
-    steps = iter(range(1000))
     settings = {"epochs": 4, "precision": "float16", "lr": 1e-3}
     whole = run(tmp_path / "whole", lines, **settings)
-    run(tmp_path / "broken", lines, **settings, stop=lambda: next(steps) == 17)
+    run(tmp_path / "broken", lines, **settings, stop=after(18))
     rest = run(tmp_path / "broken", lines, **settings, resume=True)
     assert [step.loss for step in rest.steps] == [step.loss for step in whole.steps[18:]]
     state = [load_state(tmp_path / name) for name in ("whole", "broken")]
@@ -304,28 +352,29 @@ def test_frozen_batch_norm_keeps_its_statistics(lines, tmp_path):
 def test_a_moving_average_forgets():
     """At once what it began with, later as slowly as its decay says."""
     network = TrainingConfig(width=0.05, hidden=4).architecture(3).build()
-    average = moving_average(network, 0.5)
-    expected = None
-    for count, value in enumerate([1.0, 2.0, 5.0, -3.0, 7.0, 4.0, 0.0, 1.0, 3.0, 9.0]):
+    average = MovingAverage(network, 0.5)
+    expected = 0.0
+    for count, value in enumerate([1.0, 2.0, 5.0, -3.0, 7.0, 4.0, 0.0, 1.0, 3.0, 9.0, 2.0, 8.0]):
         with torch.no_grad():
             network.conv1.weight.fill_(value)
             network.bn3.running_mean.fill_(value)
             network.bn3.num_batches_tracked.fill_(count)
-        average.update_parameters(network)
-        decay = min(0.5, (1 + count) / (10 + count))
-        expected = value if count == 0 else decay * expected + (1 - decay) * value
-        assert average.module.conv1.weight.mean().item() == pytest.approx(expected, abs=1e-5)
-        assert average.module.bn3.running_mean.mean().item() == pytest.approx(expected, abs=1e-5)
-        assert average.module.bn3.num_batches_tracked == count
+        average.update(network)
+        decay = min(0.5, count / (9 + count))
+        expected = decay * expected + (1 - decay) * value
+        assert average.network.conv1.weight.mean().item() == pytest.approx(expected, abs=1e-5)
+        assert average.network.bn3.running_mean.mean().item() == pytest.approx(expected, abs=1e-5)
+        assert average.network.bn3.num_batches_tracked == count
+    assert average.count == 12
 
 
 def test_a_moving_average_is_what_is_saved(lines, tmp_path):
     run(tmp_path / "run", lines, ema=0.99)
     state = load_file(tmp_path / "run/state.safetensors")
     saved = load_file(tmp_path / "run/last.safetensors")
-    assert not torch.equal(state["network.conv1.weight"], state["average.module.conv1.weight"])
+    assert not torch.equal(state["network.conv1.weight"], state["average.conv1.weight"])
     for name, tensor in saved.items():
-        assert torch.equal(tensor, state[f"average.module.{name}"]), name
+        assert torch.equal(tensor, state[f"average.{name}"]), name
 
 
 def test_one_blank_bias_for_new_networks(lines, tmp_path):
@@ -362,16 +411,16 @@ def test_what_a_checkpoint_decides_is_in_the_settings(lines, tmp_path):
 def test_the_gradient_is_that_of_all_losses_over_all_characters(lines, tmp_path):
     """Computed by hand, from what the state has before the first step and AdamW's first moment after it."""
     from crnn_ext.ctc import ctc_loss
-    from crnn_ext.ocr.data import LineDataset, collate, open_lines
+    from crnn_ext.ocr.data import LineDataset, collate, measure_lines, open_lines
 
     settings = {"val_fraction": 0.5, "batch_pixels": 1 << 30, "clip": 1e6, "freeze_batch_norm": True}
-    run(tmp_path / "run", lines, stop=lambda: True, accumulate=3, **settings)
+    run(tmp_path / "run", lines, stop=after(1), accumulate=3, **settings)
     moments = load_file(tmp_path / "run/state.safetensors")
     start = run(tmp_path / "none", lines, epochs=1, lr=1e-8, **settings)
     checkpoint = load_checkpoint(tmp_path / "none/last.safetensors")  # hardly any other than at the start
     assert start.outcome.step == 1
     source = open_lines(lines)
-    kept_back = set(part_for_validation(source, 0.5, 0))
+    kept_back = set(part_for_validation(source, measure_lines(source), 0.5, 0))
     dataset = LineDataset(source, checkpoint.preprocessing)
     batch = collate([dataset[index] for index in range(len(source)) if index not in kept_back])
     targets, lengths = checkpoint.charset.encode(batch.labels)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 pytest.importorskip("PIL")
+pytest.importorskip("cv2")
 
 from crnn_ext.ocr.data import DataError
 from crnn_ext.ocr.training import TrainingConfig

@@ -9,7 +9,7 @@ pytest.importorskip("PIL")
 pytest.importorskip("cv2")
 
 from crnn_ext.ocr.data import Problem
-from crnn_ext.ocr.training import Epoch, Step
+from crnn_ext.ocr.training import LeftOut, Step
 from crnn_ext.ocr.training import display as module
 from crnn_ext.ocr.training.display import Display
 
@@ -45,12 +45,12 @@ def step(number, blank=0.8):
 def test_a_line_now_and_then_where_there_is_no_terminal(clock):
     shown = io.StringIO()
     display = Display(shown, seconds=30)
-    display.started(100, 200)
+    display.started(100, 200, [])
     for number in range(101, 161):
         clock.now += 1
         display.stepped(step(number))
     assert shown.getvalue().splitlines() == [
-        "going on behind step 100 of 200",
+        "going on after step 100 of 200",
         "step 130 of 200, epoch 1: loss 1.250, 80% of frames blank, 4 lines/s, lr 1.00e-03, 0:01:10 left",
         "step 160 of 200, epoch 1: loss 1.250, 80% of frames blank, 4 lines/s, lr 1.00e-03, 0:00:40 left",
     ]
@@ -59,7 +59,7 @@ def test_a_line_now_and_then_where_there_is_no_terminal(clock):
 def test_a_bar_on_a_terminal(clock):
     shown = Terminal()
     display = Display(shown)
-    display.started(0, 10)
+    display.started(0, 10, [])
     for number in range(1, 11):
         display.stepped(step(number))
     display.ended()
@@ -71,7 +71,7 @@ def test_a_bar_on_a_terminal(clock):
 def test_the_plateau_is_told_once():
     shown = io.StringIO()
     display = Display(shown, seconds=1e9)
-    display.started(0, 100)
+    display.started(0, 100, [])
     for number, blank in enumerate([0.9, 0.999, 1.0, 0.97, 0.999, 0.7, 0.8, 0.7], 1):
         display.stepped(step(number, blank))
     assert shown.getvalue().splitlines() == [
@@ -85,8 +85,10 @@ def test_what_could_not_be_trained_on():
     shown = io.StringIO()
     display = Display(shown)
     unreadable = [Problem(f"{number}\n.png", "unreadable image", "cut short") for number in range(5)]
-    display.ended_epoch(Epoch(2, 40, 12, ["a.png"], unreadable, 1))
+    display.left_out(LeftOut(2, 30, False, 12, ["b.png"], [], 0))
+    display.left_out(LeftOut(2, 40, True, 12, ["a.png"], unreadable, 1))
     assert shown.getvalue().splitlines() == [
+        "epoch 2, to step 30: 1 line had too few frames after distortion: b.png",
         "epoch 2: without the 12 lines left out from the start",
         "epoch 2: 1 line had too few frames after distortion: a.png",
         r"epoch 2: 5 images cannot be read: 0\n.png (cut short); 1\n.png (cut short); 2\n.png (cut short); "

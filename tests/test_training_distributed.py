@@ -18,7 +18,7 @@ pytest.importorskip("PIL")
 pytest.importorskip("cv2")
 
 from crnn_ext.ocr import load_checkpoint
-from crnn_ext.ocr.data import LineDataset, WidthBuckets, collate, open_lines
+from crnn_ext.ocr.data import LineDataset, WidthBuckets, collate, measure_lines, open_lines
 from crnn_ext.ocr.data.augment import Augmentation
 from crnn_ext.ocr.training.lines import part_for_validation
 
@@ -77,7 +77,7 @@ def test_statistics_of_batch_normalisation_are_those_of_all(lines, tmp_path):
     assert state["optimizer.conv1.weight.step"] == 1
     checkpoint = load_checkpoint(tmp_path / "two/last.safetensors")
     source = open_lines(lines)
-    kept_back = set(part_for_validation(source, 0.1, 0))
+    kept_back = set(part_for_validation(source, measure_lines(source), 0.1, 0))
     dataset = LineDataset(source, checkpoint.preprocessing, Augmentation(1.0), seed=0, epoch=0)
     columns = [
         0 if index in kept_back else checkpoint.preprocessing.columns(*source.size(index))
@@ -94,7 +94,7 @@ def test_statistics_of_batch_normalisation_are_those_of_all(lines, tmp_path):
         network(batch.images, batch.widths)
         means.append(network.bn3.running_mean)
     assert (means[0] - means[1]).abs().max() > 1e-4
-    for name in ("network.bn3.running_mean", "average.module.bn3.running_mean"):
+    for name in ("network.bn3.running_mean", "average.bn3.running_mean"):
         torch.testing.assert_close(state[name], (means[0] + means[1]) / 2, atol=1e-6, rtol=1e-3, msg=name)
 
 
@@ -110,7 +110,7 @@ def test_a_process_without_any_line_that_can_be_read(tmp_path):
     assert len(steps) == 12  # of two epochs, each with two lines
     assert sorted({step["lines"] for step in steps}) in ([0, 1, 2], [1, 2])
     assert all((step["loss"] is None) == (step["lines"] == 0) for step in steps)
-    assert [len(epoch["unreadable"]) for epoch in entries(tmp_path / "run", "epoch")] == [4, 4]
+    assert [len(report["unreadable"]) for report in entries(tmp_path / "run", "left_out")] == [4, 4]
 
 
 @pytest.mark.parametrize("how", ["all are asked to end", "one is killed"])
@@ -143,6 +143,22 @@ def test_a_run_of_two_goes_on_as_one_with_the_same_steps(lines, tmp_path, how):
     assert list(done) == list(range(1, len(done) + 1))
     for number, loss in expected.items():
         assert done[number] == pytest.approx(loss, rel=1e-3)
+
+
+def test_a_run_of_two_goes_on_as_two_and_ends_for_want_of_progress(lines, tmp_path):
+    folder = tmp_path / "run"
+    options = [lines, *OPTIONS, "--lr", "1e-8", "--epochs", "500", "--validate-every", "4"]
+    process = subprocess.Popen(together(*options, "-o", folder), stderr=subprocess.DEVNULL)
+    log = folder / "log.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text().count('"step"') > 5):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    told = checked(together("-o", folder, "--resume", "--patience", "2"))
+    assert "ended, as validations had become no better" in told
+    steps = [entry["step"] for entry in entries(folder, "step")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert [entry["best"] for entry in entries(folder, "validation")][-2:] == [False, False]
 
 
 def test_an_error_of_the_first_process_ends_all(lines, tmp_path):

@@ -37,11 +37,12 @@ def test_the_first_signal_is_noted(number, capfd):
         os.kill(os.getpid(), number)
         assert interrupted()
         assert interrupted.signal == number
-    assert "stopping behind this step" in capfd.readouterr().err
+    assert "stopping after this step" in capfd.readouterr().err
 
 
 def test_what_follows_at_once_is_the_same_request(clock):
     with interruption() as interrupted:
+        interrupted()
         os.kill(os.getpid(), signal.SIGINT)
         clock.now += 0.9
         os.kill(os.getpid(), signal.SIGTERM)
@@ -50,11 +51,19 @@ def test_what_follows_at_once_is_the_same_request(clock):
 
 def test_a_second_signal_ends_at_once(clock):
     with interruption() as interrupted:
+        interrupted()
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupted()
         clock.now += 1.1
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_before_anybody_waits_for_one_has_its_usual_effect():
+    with interruption() as interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert interrupted.signal is None
 
 
 def test_an_ignored_signal_stays_ignored():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from striped_lines import striped_folder
-from test_training import run
+from test_training import after, run
 from training_runs import alone, entries
 
 pytest.importorskip("PIL")
@@ -18,6 +18,7 @@ pytest.importorskip("cv2")
 
 from crnn_ext.cli import main
 from crnn_ext.ocr.data import DataError
+from crnn_ext.ocr.training import TrainingConfig, train
 
 OPTIONS = [
     *["--width", "0.05", "--hidden", "16", "--batch-pixels", "32768", "--epochs", "4", "--log-every", "1"],
@@ -49,7 +50,9 @@ def test_a_killed_run_goes_on_to_the_same_losses_and_weights(lines, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     subprocess.run(alone(lines, "-o", whole, *OPTIONS), check=True, capture_output=True)
     steps = len(losses(whole))
-    random = np.random.default_rng()
+    seed = np.random.SeedSequence().entropy
+    print("seed", seed)  # shown if it fails
+    random = np.random.default_rng(seed)
     arguments = [lines, "-o", broken, *OPTIONS]
     for kill_at in sorted(random.choice(range(1, steps), 2, replace=False)):
         process = subprocess.Popen(alone(*arguments), stderr=subprocess.DEVNULL)
@@ -95,7 +98,7 @@ def test_a_run_that_is_over_has_nothing_left(lines, tmp_path):
 
 
 def test_settings_cannot_change_on_the_way(lines, tmp_path, capsys):
-    run(tmp_path / "run", lines, stop=lambda: True)
+    run(tmp_path / "run", lines, stop=after(1))
     assert main(["train", "-o", str(tmp_path / "run"), "--resume", "--lr", "0.5"]) == 2
     assert "lr of the run is 0.001 and cannot become 0.5 on the way" in capsys.readouterr().err
     assert (
@@ -107,7 +110,7 @@ def test_settings_cannot_change_on_the_way(lines, tmp_path, capsys):
 
 def test_other_lines_are_told(tmp_path):
     folder = striped_folder(tmp_path / "lines", count=12)
-    run(tmp_path / "run", folder, stop=lambda: True)
+    run(tmp_path / "run", folder, stop=after(1))
     labels = (folder / "labels.txt").read_text().splitlines()
     labels[3] = labels[3].partition("\t")[0] + "\tdddd"
     (folder / "labels.txt").write_text("\n".join(labels))
@@ -115,14 +118,50 @@ def test_other_lines_are_told(tmp_path):
         run(tmp_path / "run", folder, resume=True)
 
 
+def test_other_lines_for_validation_are_told(lines, tmp_path):
+    """Their error rate is no longer that of the best network."""
+    val, other = (striped_folder(tmp_path / name, count=4, seed=seed) for seed, name in enumerate("ab"))
+    run(tmp_path / "run", lines, val=str(val), stop=after(1))
+    with pytest.raises(DataError, match="the lines for validation are others than when the run began"):
+        run(tmp_path / "run", lines, val=str(other), resume=True)
+    assert run(tmp_path / "run", lines, val=str(val) + "/", resume=True).outcome.why == "finished"
+
+
+def test_settings_are_compared_from_python_too(lines, tmp_path):
+    run(tmp_path / "run", lines, lr=1e-2, stop=after(1))
+    with pytest.raises(ValueError, match=r"config.json: lr of the run is 0.01 and cannot become 0.001"):
+        run(tmp_path / "run", lines, resume=True)
+    assert TrainingConfig.load(tmp_path / "run/config.json").lr == 1e-2
+    assert run(tmp_path / "run", lines, lr=1e-2, patience=5, resume=True).outcome.why == "finished"
+
+
+def test_one_run_at_a_time(lines, tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        alone(lines, "-o", folder, *OPTIONS, "--epochs", "1000"), stderr=subprocess.DEVNULL
+    )
+    while logged_steps(folder) < 1 and process.poll() is None:
+        time.sleep(0.005)
+    with pytest.raises(DataError, match=f"{folder}: another process is training there"):
+        train(TrainingConfig.load(folder / "config.json"), folder, resume=True)
+    process.kill()
+    process.wait()
+
+
+def test_a_run_that_was_killed_before_its_first_state_was_whole_can_be_begun_again(lines, tmp_path):
+    run(tmp_path / "run", lines, stop=after(0))
+    (tmp_path / "run/state.safetensors").unlink()
+    assert run(tmp_path / "run", lines).outcome.why == "finished"
+
+
 def test_another_number_of_batches_a_step_is_told(lines, tmp_path):
-    run(tmp_path / "run", lines, stop=lambda: True)
+    run(tmp_path / "run", lines, stop=after(1))
     with pytest.raises(DataError, match=r"a step was of 1 batches.* would make it 2"):
         run(tmp_path / "run", lines, resume=True, accumulate=2)
 
 
 def test_states_that_are_none(lines, tmp_path):
-    run(tmp_path / "run", lines, stop=lambda: True)
+    run(tmp_path / "run", lines, stop=after(1))
     state = tmp_path / "run/state.safetensors"
     whole = state.read_bytes()
     random = np.random.default_rng(0)
@@ -134,6 +173,10 @@ def test_states_that_are_none(lines, tmp_path):
             # In the header, where all that is not weights is.
             broken[random.integers(2000)] = random.integers(256)
         state.write_bytes(broken)
+        if len(broken) < len(whole):
+            with pytest.raises(DataError, match="it is no whole state of a training run"):
+                run(tmp_path / "run", lines, resume=True)
+            continue
         try:
             run(tmp_path / "run", lines, resume=True)
         except DataError as error:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from crnn_ext._printable import printable
+from crnn_ext._printable import counted, printable
 
 from .data import LAYOUTS
 from .messages import explained, failure
@@ -42,6 +42,11 @@ def add_parser(commands: Any) -> None:
         "--network", choices=["CRNN", "CRNN_v2", "CRNN_res"], help="the network that counts frames (CRNN)"
     )
     parser.add_argument(
+        "--resize",
+        metavar="HOW",
+        help="how images are made to fit, as for crnn-ext train: keep or fixed:100 (keep)",
+    )
+    parser.add_argument(
         "--images",
         action="store_true",
         help="decode every image, which finds damaged ones and those that are there twice; otherwise only "
@@ -56,12 +61,16 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
-    if arguments.checkpoint and (arguments.charset or arguments.network):
-        return failure("--checkpoint has a charset and a network, so --charset and --network are for others")
+    if arguments.checkpoint and (arguments.charset or arguments.network or arguments.resize):
+        return failure(
+            "--checkpoint has a charset, a network and a way to resize, so --charset, --network and --resize "
+            "are for others"
+        )
     try:
         from crnn_ext.ocr import Architecture, Preprocessing, load_checkpoint
         from crnn_ext.ocr.data import open_lines
         from crnn_ext.ocr.data.check import check_lines
+        from crnn_ext.ocr.preprocessing import parse_resize
         from crnn_ext.text import Charset
     except ImportError as error:
         return failure(str(error))
@@ -73,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             preprocessing = checkpoint.preprocessing
         else:
             charset = None if arguments.charset is None else Charset.from_file(arguments.charset)
-            preprocessing = Preprocessing()
+            preprocessing = Preprocessing(width=parse_resize(arguments.resize or "keep"))
             network = Architecture(arguments.network or "CRNN", nclass=2).build_empty()
         report = check_lines(
             *(open_lines(arguments.data), preprocessing, network.output_lengths, charset),
@@ -91,31 +100,31 @@ def _lines(report: "Report", network: str, most_names: int | None) -> Iterator[s
     """The report, line by line."""
     from crnn_ext.ocr.data.check import named
 
-    yield f"{report.lines} lines"
+    yield counted(report.lines, "line")
     yield f"{'':24}{'min':>8}{'median':>8}{'95 %':>8}{'max':>8}"
     for name, spread in report.spreads.items():
         unit = f" of {network}" if name == "frames" else ""
         yield f"{name + unit:24}" + "".join(f"{value:8}" for value in spread)
     yield (
-        f"{report.characters.total()} characters, {len(report.characters)} different ones; "
-        f"{report.clusters.total()} grapheme clusters, {len(report.clusters)} different ones"
+        f"{counted(report.characters.total(), 'character')}, {len(report.characters):,} different; "
+        f"{counted(report.clusters.total(), 'grapheme cluster')}, {len(report.clusters):,} different"
     )
     composed = [cluster for cluster, _ in report.clusters.most_common() if len(cluster) > 1]
     if composed:
         most_frequent = " ".join(composed[:_NAMES])
         yield f"{len(composed)} of them are of several characters, the most frequent: {most_frequent}"
     if report.recomposed:
-        yield f"{len(report.recomposed)} labels not in NFC, to which they are brought"
+        yield f"{counted(len(report.recomposed), 'label')} not in NFC, brought there"
         yield from _some(report.recomposed, most_names)
     if report.unknown:
-        yield f"{len(report.unknown)} different characters are outside the charset"
+        yield f"{counted(len(report.unknown), 'different character')} outside the charset"
         yield from _some(
             [f"{named(character)}: {count}, first in {name}" for character, count, name in report.unknown],
             most_names,
         )
     for kind, problems in report.problems.items():
-        yield f"{kind}: {len(problems)}"
-        yield from _some([": ".join(filter(None, (p.name, p.detail))) for p in problems], most_names)
+        yield f"{kind}: {len(problems):,}"
+        yield from _some([problem.named for problem in problems], most_names)
     if not report.problems:
         yield "no problems"
 
@@ -123,4 +132,4 @@ def _lines(report: "Report", network: str, most_names: int | None) -> Iterator[s
 def _some(lines: list[str], most: int | None) -> Iterator[str]:
     yield from (f"    {line}" for line in lines[:most])
     if most is not None and len(lines) > most:
-        yield f"    and {len(lines) - most} more, which --all names"
+        yield f"    and {len(lines) - most:,} more, which --all names"

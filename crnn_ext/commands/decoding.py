@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 
+# What is said of an image for which there is no text.
+NOTHING_FOUND = "the search has found no text of the lexicon; a larger --beam may"
+
 
 def add_options(parser: argparse.ArgumentParser) -> Any:
     """Adds the options of beam search, and returns their group.
@@ -151,11 +154,15 @@ def _named(option: str, make: Callable[..., Made], *arguments: Any, **keywords: 
 
 
 def _words(path: str) -> list[str]:
-    with open(path, encoding="utf-8") as file:
+    """The words of a lexicon, in NFC as labels are."""
+    with open(path, encoding="utf-8-sig") as file:
         try:
-            return [word for line in file if (word := line.strip())]
+            return [unicodedata.normalize("NFC", word) for line in file if (word := line.strip())]
         except UnicodeDecodeError:
             raise ValueError(f"{path}: a lexicon must be in UTF-8, and this file is not") from None
+        except OSError as error:
+            error.filename = path
+            raise
 
 
 def _punctuation(characters: str) -> set[str]:

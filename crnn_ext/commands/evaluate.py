@@ -65,7 +65,7 @@ def _evaluate(arguments: argparse.Namespace, world: "World") -> int:
         )
         recognizer.decoding = decoding.chosen(arguments, recognizer.charset)
         lines = open_lines(arguments.data)
-    except (ImportError, ValueError, OSError) as error:
+    except (ImportError, ValueError, OSError, RuntimeError) as error:
         return failure(explained(error))
     if world.rank == 0:
         for problem in lines.skipped:

@@ -109,7 +109,7 @@ def _worst(evaluation: "Evaluation", count: int) -> list[str]:
         row
         for line in evaluation.worst(count)
         for row in (
-            f"{printable(line.name)}: {counted(line.errors, 'error')}, confidence {line.confidence:.4f}",
+            f"{printable(line.name)}: {counted(line.errors, 'error')}, confidence {line.confidence:.4g}",
             f"  truth  {printable(line.truth)}",
             f"  read   {printable(line.read)}",
         )

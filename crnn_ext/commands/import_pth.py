@@ -52,6 +52,12 @@ def add_parser(commands: Any) -> None:
         help="subtracted from the values of images, from 0 (black) to 1 (white) (0.5)",
     )
     parser.add_argument("--std", type=float, default=0.5, metavar="X", help="divides what is left (0.5)")
+    parser.add_argument(
+        "--resize",
+        default="keep",
+        metavar="HOW",
+        help="how images were made to fit: keep, their aspect ratio, or fixed:100, to 100 columns (keep)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -59,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
     try:
         from crnn_ext.ocr import save_checkpoint
+        from crnn_ext.ocr.preprocessing import parse_resize
         from crnn_ext.ocr.pth import load_pth
         from crnn_ext.text import Charset
     except ImportError as error:
@@ -72,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
             leaky_relu=arguments.leaky_relu,
             mean=arguments.mean,
             std=arguments.std,
+            width=parse_resize(arguments.resize),
         )
         save_checkpoint(arguments.output, checkpoint)
     except (OSError, ValueError) as error:

@@ -5,16 +5,20 @@ import codecs
 import glob
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 
 class Found(NamedTuple):
-    """The paths of images in the order in which they are to be read, and why there are no more."""
+    """The paths of images in the order in which they are to be read, and why there are no more.
+
+    `lists` are the files that have named some of them.
+    """
 
     paths: list[str]
     problems: list[str]
+    lists: list[str]
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
@@ -32,12 +36,12 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
 
 def find(images: Sequence[str]) -> Found:
     """The images that the arguments stand for; each that stands for none is a problem."""
-    found = Found([], [])
+    found = Found([], [], [])
     for image in images:
         try:
-            paths, nothing = _paths(image)
+            paths, nothing = _paths(image, found)
         except OSError as error:
-            found.problems.append(f"{error.filename}: {error.strerror}")
+            found.problems.append(_refusal(error))
             continue
         found.paths.extend(paths)
         if not paths:
@@ -45,21 +49,30 @@ def find(images: Sequence[str]) -> Found:
     return found
 
 
-def _paths(image: str) -> tuple[list[str], str]:
+def _paths(image: str, found: Found) -> tuple[list[str], str]:
     """What an argument stands for, and what to say if that is nothing."""
+
+    def refuse(error: OSError) -> None:
+        found.problems.append(_refusal(error))
+
     if image == "-":
         return _listed(sys.stdin.buffer.read()), "standard input names no file"
     if os.path.isdir(image):
-        return list(_below(image)), "no image is in this folder"
+        return list(_below(image, refuse)), "no image is in this folder"
     if not os.path.lexists(image):
         if image.startswith("@"):
             with open(image[1:], "rb") as file:
+                found.lists.append(image[1:])
                 return _listed(file.read()), "no file is named there"
         if glob.has_magic(image):
             # Different ways through "**" may lead to one file.
-            files = sorted({path for path in _matches(image) if not os.path.isdir(path)})
+            files = sorted({path for path in _matches(image, refuse) if not os.path.isdir(path)})
             return files, "no such file, and none that matches"
     return [image], ""
+
+
+def _refusal(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}"
 
 
 def _listed(content: bytes) -> list[str]:
@@ -67,16 +80,16 @@ def _listed(content: bytes) -> list[str]:
     return [os.fsdecode(name) for line in lines if (name := line.removesuffix(b"\r"))]
 
 
-def _below(root: str) -> Iterator[str]:
+def _below(root: str, refuse: Callable[[OSError], None]) -> Iterator[str]:
     # Pillow, which this imports, may be missing, and the command is to say so itself.
     from crnn_ext.ocr.folders import walk
     from crnn_ext.ocr.images import SUFFIXES
 
-    for folder, names in walk(root):
+    for folder, names in walk(root, refuse):
         yield from (str(folder / name) for name in names if name.lower().endswith(SUFFIXES))
 
 
-def _matches(pattern: str) -> Iterator[str]:
+def _matches(pattern: str, refuse: Callable[[OSError], None]) -> Iterator[str]:
     """Files and folders that match, "**" standing for any folders; `glob` would follow links in circles."""
     from crnn_ext.ocr.folders import walk
 
@@ -87,5 +100,6 @@ def _matches(pattern: str) -> Iterator[str]:
     first = parts.index("**")
     tail = parts[first + 1 :] or ["*"]
     for root in glob.iglob("/".join([*parts[:first], ""])) if first else ["."]:
-        for folder, _ in walk(root):
-            yield from _matches(os.path.join("" if folder == Path() else glob.escape(str(folder)), *tail))
+        for folder, _ in walk(root, refuse):
+            prefix = "" if folder == Path() else glob.escape(str(folder))
+            yield from _matches(os.path.join(prefix, *tail), refuse)

@@ -22,7 +22,10 @@ def complain(message: str) -> None:
 
 @contextmanager
 def warnings_in_one_line() -> Iterator[None]:
-    """Says warnings of crnn_ext, such as of checkpoints, as everything else that commands say."""
+    """Says warnings of crnn_ext, such as of checkpoints, as everything else that commands say.
+
+    Pillow's, of damage that leaves the pixels of an image whole, are not said.
+    """
     show_others = warnings.showwarning
 
     def show(
@@ -40,6 +43,7 @@ def warnings_in_one_line() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.showwarning = show
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
 
 
@@ -47,7 +51,33 @@ def explained(error: Exception) -> str:
     """What an error says; of one of the system the name of the file and the reason."""
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, RuntimeError) and not type(error).__module__.startswith("crnn_ext."):
+        return str(error).partition("\n")[0]  # torch goes on about how to debug it
     return str(error)
+
+
+def is_short_of_memory(error: Exception) -> bool:
+    """Whether memory was short, a GPU's or another; torch has a type of error for the first alone."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def from_outside(error: Exception) -> str | None:
+    """What an error of torch says that has its cause outside of this program; None for any other."""
+    import torch
+
+    first_line = str(error).partition("\n")[0]
+    if is_short_of_memory(error):
+        return "memory is short" + (f": {first_line}" if first_line else "")
+    # A process that is not there, or has gone, as loading lines may where memory is short.
+    if (
+        isinstance(error, torch.distributed.DistError)
+        or "gloo" in first_line
+        or "DataLoader worker" in first_line
+    ):
+        return first_line
+    return None
 
 
 def throughput(number: int, noun: str, seconds: float) -> str:

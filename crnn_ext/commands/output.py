@@ -1,7 +1,7 @@
 """The option of commands that write a file, and a file that several processes write together."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,14 +16,27 @@ if TYPE_CHECKING:
 WHOLE = "a file of this name is replaced when the new one is complete, not before"
 
 
-def check(path: str, inputs: Iterable[str]) -> None:
-    """Raises ValueError unless the file can be written and is none of the inputs."""
+def check(path: str, inputs: Iterable[str | None]) -> None:
+    """Raises ValueError unless the file can be written and is none of the inputs; None is no input."""
     if os.path.lexists(path) and not os.path.isfile(path):
         raise ValueError(f"{path}: -o must name a file, and this is none")
-    if not os.path.isdir(os.path.dirname(path) or "."):
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
         raise ValueError(f"{path}: there is no such folder")
-    if os.path.abspath(path) in map(os.path.abspath, inputs):
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{path}: its folder cannot be written to")
+    written = _file(path)
+    if written is not None and any(_file(read) == written for read in inputs if read is not None):
         raise ValueError(f"{path}: -o would replace what is read")
+
+
+def _file(path: str) -> tuple[int, int] | None:
+    """Tells a file apart from all others, whatever links lead to it; None if there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 class SharedFile:
@@ -58,7 +71,11 @@ class SharedFile:
 
     def write(self, index: int, line: str) -> None:
         """Adds a line, itself without a line break, of the item with this index among those of all."""
-        self._part.write(f"{line}\n")
+        try:
+            self._part.write(f"{line}\n")
+        except OSError as error:
+            error.filename = self._part.name
+            raise
         self._indices.append(index)
 
     def join(self) -> None:
@@ -68,12 +85,13 @@ class SharedFile:
             OSError: a part is not there, as where machines do not share the folder, or the file cannot be
                 written.
         """
-        from crnn_ext.ocr.files import replacing
-
         self._part.close()
         indices = self._world.gather(self._indices)
-        if self._world.rank:
-            return
+        self._world.from_first(lambda: self._join(indices))
+
+    def _join(self, indices: Sequence[Sequence[int]]) -> None:
+        from crnn_ext.ocr.files import replacing
+
         names = [self._name(rank) for rank in range(self._world.ranks)]
         with ExitStack() as stack:
             parts = [stack.enter_context(open(name, "rb")) for name in names]
@@ -83,7 +101,7 @@ class SharedFile:
                 ):
                     file.write(parts[rank].readline())
         for name in names:
-            name.unlink()
+            name.unlink(missing_ok=True)
 
     def _name(self, rank: int) -> Path:
         return self._path.with_name(f"{self._path.stem}.{rank}-of-{self._world.ranks}{self._path.suffix}")

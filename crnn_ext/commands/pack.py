@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from crnn_ext._printable import counted, printable
+
 from .data import LAYOUTS
 from .messages import complain, failure
 
@@ -37,16 +39,17 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
     try:
-        from crnn_ext.ocr.data import DataError, open_lines
+        from crnn_ext.ocr.data import open_lines
         from crnn_ext.ocr.data.pack import pack_lines
 
         sources = [open_lines(path) for path in arguments.sources]
         packed = pack_lines(sources, arguments.output, arguments.encode, arguments.workers)
-    except (ImportError, DataError, ValueError) as error:
+    except (ImportError, ValueError) as error:
         return failure(str(error))
     for source, problem in packed.skipped:
         complain(f"{source.path}: {problem}")
     if packed.lines == 0:
         return failure(f"{arguments.output}: not written, as no line can be used")
-    print(f"{arguments.output}: {packed.lines} lines, {len(packed.skipped)} items skipped")
+    written, skipped = counted(packed.lines, "line"), counted(len(packed.skipped), "item")
+    print(f"{printable(arguments.output)}: {written}, {skipped} skipped")
     return 1 if packed.skipped else 0

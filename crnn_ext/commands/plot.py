@@ -1,6 +1,7 @@
 """`crnn-ext plot`: what a network makes of images, as a picture."""
 
 import argparse
+import itertools
 from typing import Any
 
 from . import decoding, device, inputs, output
@@ -15,8 +16,8 @@ def add_parser(commands: Any) -> None:
         help="draw images with their posteriors and alignments",
         description="Draws for each image: the image; the characters that were read, each at its frames in "
         "the most probable path of the text, as high as its probability there; and the posteriors. "
-        "Images that cannot be read are named on standard error, and the exit status is then 1; it is 2 if "
-        "nothing was drawn.",
+        "Images that cannot be read, or in which the search finds no text of the lexicon, are named on "
+        "standard error, and the exit status is then 1; it is 2 if nothing was drawn.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
     inputs.add_argument(parser)
@@ -48,8 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
         recognizer = Recognizer.load(arguments.checkpoint, device=device.chosen(arguments.device))
         recognizer.decoding = decoding.chosen(arguments, recognizer.charset)
         found = inputs.find(arguments.images)
-        output.check(arguments.output, [arguments.checkpoint, *found.paths])
-    except (OSError, ValueError) as error:
+        read = [arguments.checkpoint, arguments.lm, arguments.lexicon, *found.lists, *found.paths]
+        output.check(arguments.output, read)
+    except (OSError, ValueError, RuntimeError) as error:
         return failure(explained(error))
     for problem in found.problems:
         complain(problem)
@@ -70,7 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not images:
         return failure("there is nothing to draw")
     try:
-        plot_readings(recognizer, images, arguments.output, titles=titles, text=arguments.text)
+        has_text = plot_readings(recognizer, images, arguments.output, titles=titles, text=arguments.text)
     except (OSError, ValueError) as error:
         return failure(explained(error))
+    for path in itertools.compress(titles, (not found for found in has_text)):
+        complain(f"{path}: {decoding.NOTHING_FOUND}")
+        status = 1
     return status

@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
         "which is P(text | image), separated by tabs; control characters are written as in Python, a line "
         "break as \\n. Images that cannot be read, or in which the search finds no text of the lexicon, are "
         "named on standard error, as is what stands for no image, and the exit status is then 1; it is 2 if "
-        "the checkpoint cannot be used or there is nothing to read. Under torchrun each process reads a "
+        "the checkpoint cannot be used or nothing could be read. Under torchrun each process reads a "
         "share.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
@@ -39,6 +39,12 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help=f"write the lines to this file, and not to standard output; {output.WHOLE}; until then lines "
         "are in a file beside it, x.0-of-1.tsv for x.tsv, where they stay if the command is interrupted",
+    )
+    parser.add_argument(
+        "--spans",
+        action="store_true",
+        help="end each line with the pixel columns at which the characters of the text were read, as in "
+        "4-12 16-20, one span a character, the second number being behind its last column",
     )
     parser.add_argument(
         "--json",
@@ -86,8 +92,9 @@ def _read(arguments: argparse.Namespace, world: "World") -> int:
         # One process looks, as there is one standard input, and folders may change.
         found = world.from_first(lambda: inputs.find(arguments.images))
         if arguments.output is not None:
-            output.check(arguments.output, [arguments.checkpoint, *found.paths])
-    except (OSError, ValueError) as error:
+            read = [arguments.checkpoint, arguments.lm, arguments.lexicon, *found.lists, *found.paths]
+            output.check(arguments.output, read)
+    except (OSError, ValueError, RuntimeError) as error:
         return failure(explained(error))
     if world.rank == 0:
         for problem in found.problems:
@@ -113,26 +120,22 @@ def _read(arguments: argparse.Namespace, world: "World") -> int:
                     continue
                 images += 1
                 if not reading.found:
-                    status = _complain(
-                        f"{path}: the search has found no text of the lexicon; a larger --beam may"
-                    )
-                line = _json_line(path, reading) if arguments.json else _line(path, reading)
+                    status = _complain(f"{path}: {decoding.NOTHING_FOUND}")
+                line = _json_line(path, reading) if arguments.json else _line(path, reading, arguments.spans)
                 if file is None:
                     print(line, flush=True)
                 else:
                     file.write(index, line)
             if file is not None:
                 file.join()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        return failure(f"{error.filename or arguments.output or 'standard output'}: {error.strerror}")
     except ValueError as error:
         return failure(f"{arguments.checkpoint}: {error}")
     # Nobody leaves before the file is there: torchrun ends all processes after the first that fails.
     parts = world.gather((status, images))
     images = sum(images for _, images in parts)
-    if world.rank == 0 and images:
+    if images == 0:
+        return 2
+    if world.rank == 0:
         print(throughput(images, "image", time.perf_counter() - started), file=sys.stderr)
     return max(status for status, _ in parts)
 
@@ -146,10 +149,11 @@ def _complain(message: str) -> int:
     return 1
 
 
-def _line(path: str, reading: "Reading") -> str:
+def _line(path: str, reading: "Reading", with_spans: bool) -> str:
     texts = [(reading.text, reading.confidence), *reading.alternatives]
-    columns = (f"{printable(text)}\t{confidence:.4f}" for text, confidence in texts)
-    return "\t".join([printable(path), *columns])
+    columns = [f"{printable(text)}\t{confidence:.4g}" for text, confidence in texts]
+    spans = " ".join(f"{character.start}-{character.end}" for character in reading.characters)
+    return "\t".join([printable(path), *columns, *([spans] if with_spans else [])])
 
 
 def _json_line(path: str, reading: "Reading") -> str:

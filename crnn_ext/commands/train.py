@@ -8,15 +8,11 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from . import device
-from .messages import complain, explained, failure
+from .messages import complain, explained, failure, is_short_of_memory
 from .parser import CommandParser
 
 if TYPE_CHECKING:
     from crnn_ext.ocr.training import Outcome, TrainingConfig
-
-# Settings that a run may go on with in another form: they do not change what it does, or the state of the run
-# tells if they do, as with other lines or another number of batches a step.
-_MAY_CHANGE = {"data", "val", "accumulate", "save_every", "log_every", "workers"}
 
 
 def add_parser(commands: Any) -> None:
@@ -29,7 +25,7 @@ def add_parser(commands: Any) -> None:
         description="Trains a network on the lines of a data set and saves it in a folder: best.safetensors, "
         "which reads the lines for validation best, and last.safetensors, both for crnn-ext read; "
         "state.safetensors, with which the run can go on; config.json, all settings; log.jsonl and the files "
-        "of TensorBoard. Ctrl-C or SIGTERM end it behind the step that it is in, and the exit status is then "
+        "of TensorBoard. Ctrl-C or SIGTERM end it after the step that it is in, and the exit status is then "
         "128 plus the signal's number; it is 2 if training cannot begin or go on.",
     )
     parser.add_options = _add_options
@@ -73,7 +69,7 @@ def _add_option(parser: argparse.ArgumentParser, setting: "Field[Any]", hint: An
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
     try:
-        from crnn_ext.ocr.training import train
+        from crnn_ext.ocr.training import TrainingError, train
         from crnn_ext.ocr.training.display import Display
         from crnn_ext.ocr.training.interruption import interruption
         from crnn_ext.ocr.training.log_file import LogFile
@@ -96,11 +92,12 @@ def run(arguments: argparse.Namespace) -> int:
                 observers=[Display(), LogFile(folder), TensorBoard(folder / "tensorboard")],
                 stop=interrupted,
             )
-    except MemoryError:
-        return failure("memory is short: a smaller batch_pixels takes less")
-    except (TypeError, ValueError, ImportError, OSError, RuntimeError) as error:
-        # Of torch's errors, such as of a process that has gone or a full GPU, the first line says what it is.
-        return failure(explained(error).partition("\n")[0])
+    except (ValueError, ImportError, OSError, TrainingError) as error:
+        return failure(explained(error))
+    except (MemoryError, RuntimeError) as error:
+        if is_short_of_memory(error):
+            return failure("memory is short: a smaller batch_pixels takes less")
+        raise
     finally:
         world.leave()
     if world.rank == 0:
@@ -124,12 +121,6 @@ def _config(arguments: argparse.Namespace, folder: Path) -> "TrainingConfig":
         if arguments.config:
             raise ValueError("--resume goes on with the settings of the run, so --config is for others")
         saved = TrainingConfig.load(folder / CONFIG)
-        for name, value in given.items():
-            if name not in _MAY_CHANGE and value != getattr(saved, name):
-                raise ValueError(
-                    f"{folder / CONFIG}: {name} of the run is {getattr(saved, name)!r} and cannot become "
-                    f"{value!r} on the way"
-                )
         return TrainingConfig.from_dict({**saved.to_dict(), **given})
     base = TrainingConfig.load(arguments.config).to_dict() if arguments.config else {}
     config = TrainingConfig.from_dict({**base, **given})

@@ -1,8 +1,9 @@
 """Files that are there whole or not at all."""
 
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,20 +25,23 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written; what was there before is as it was.
     """
-    unfinished = Path(f"{path}.tmp")  # always the same, so that what a kill leaves does not pile up
+    # A name that nobody else has, beside the file, as only there it can be renamed at once.
+    unfinished = Path(path).with_name(f".crnn_ext-{secrets.token_hex(4)}.tmp")
     try:
-        with open(unfinished, "wb") as file:
+        with open(unfinished, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
         _keep_name(unfinished.parent)
     except OSError as error:
-        # The reader of the message knows the file by its own name.
-        error.filename, error.filename2 = str(path), None
+        if error.filename in (None, str(unfinished)):
+            # The reader of the message knows the file by its own name.
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
 
 
 def _keep_name(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """Images of every kind, from files and arrays, brought to 8-bit grey or RGB on white paper."""
 
 import io
-import warnings
+import math
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 Mode = Literal["L", "RGB"]
 ImageFile = str | Path | io.BytesIO
@@ -61,9 +62,25 @@ def image_size(source: ImageFile) -> tuple[int, int]:
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             # Some versions of Pillow give the upright size of these, and of no other format.
             width, height = (image.tag_v2[tag] for tag in (_WIDTH_TAG, _HEIGHT_TAG))
-        # The method of PNG images would decode them, for what may stand behind the pixels.
+        if isinstance(image, PngImagePlugin.PngImageFile) and "exif" not in image.info:
+            image.info.update(_png_exif(image))
+        # The method of PNG images would decode those that have none.
         orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
         return (height, width) if orientation in _ON_ITS_SIDE else (width, height)
+
+
+def _png_exif(image: PngImagePlugin.PngImageFile) -> dict[str, bytes]:
+    """The EXIF data of a PNG file; behind the pixels, Pillow finds them only when it has decoded these."""
+    file: Any = image.fp
+    file.seek(8)
+    while len(header := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        if kind == b"eXIf":
+            return {"exif": file.read(length)}
+        if kind == b"IEND":
+            break
+        file.seek(length + 4, io.SEEK_CUR)  # and the checksum
+    return {}
 
 
 @contextmanager
@@ -77,12 +94,11 @@ def _opened(source: Image.Image | ImageFile) -> Iterator[Image.Image]:
         if isinstance(source, Image.Image):
             yield source
             return
-        with warnings.catch_warnings():
-            # Pillow warns of damage that leaves the pixels whole, but merely warns, too, of twice the limit.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source, formats=FORMATS) as image:
-                yield image
+        with Image.open(source, formats=FORMATS) as image:
+            # Up to twice its limit Pillow merely warns.
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise Image.DecompressionBombError
+            yield image
     except ImageError:
         raise
     except Exception as error:

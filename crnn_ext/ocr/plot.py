@@ -60,7 +60,7 @@ def plot_readings(
     *,
     titles: Sequence[str] | None = None,
     text: str | None = None,
-) -> None:
+) -> list[bool]:
     """Draws images with what was read in them, as a PNG, PDF or SVG file, as the suffix of the path says.
 
     For each: the image; under it the characters of the text at the frames of its most probable path, as high
@@ -74,6 +74,9 @@ def plot_readings(
         titles: what stands above each image.
         text: is aligned with each image in place of what was read.
 
+    Returns:
+        Whether there is a text for each image. Otherwise a search has found none that the lexicon allows.
+
     Raises:
         ImageError, TypeError, ValueError: as `Recognizer`; or the path has another suffix, there are too many
             images or none, or the text has characters outside the charset or too many for an image.
@@ -84,12 +87,15 @@ def plot_readings(
         raise ValueError(f"images must be 1 to {MAX_IMAGES} for one picture, and they are {len(images)}")
     prepared = [recognizer.prepare(image) for image in images]
     if text is None:
+        readings = recognizer.read(prepared)
+        has_text = [reading.found for reading in readings]
         aligned = [
             _aligned(recognizer, image, reading.text, list(reading.text))
-            for image, reading in zip(prepared, recognizer.read(prepared), strict=True)
+            for image, reading in zip(prepared, readings, strict=True)
         ]
     else:
         composed = unicodedata.normalize("NFC", text)
+        has_text = [True] * len(images)
         aligned = [_aligned(recognizer, image, composed, [composed]) for image in prepared]
     # All images are drawn at one scale, hardly stretched unless the widest is very narrow or very wide.
     widest = max(pixels.shape[-1] for pixels, _ in prepared)
@@ -101,8 +107,9 @@ def plot_readings(
         _draw_image(above, image)
         title = [] if titles is None else [_shortened(printable(titles[index]), inches)]
         read = _shortened(printable("".join(character.character for character in found.characters)), inches)
+        told = f"{read or 'no text'}   P = {found.confidence:.3g}" if has_text[index] else "no text found"
         above.set_title(
-            "\n".join([*title, f"{read or 'no text'}   P = {found.confidence:.3g}"]),
+            "\n".join([*title, told]),
             loc="left",
             fontsize="medium",
             parse_math=False,
@@ -116,6 +123,7 @@ def plot_readings(
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(content, format=file_format, dpi=110)
     replace_file(path, content.getvalue())
+    return has_text
 
 
 def format_of(path: str | Path) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from .arguments import check_int, check_keys, check_number
-from .images import ImageSource, Mode, read_image
+from .images import ImageError, ImageSource, Mode, read_image
 
 # The networks need a few columns for one frame. In the other direction memory grows with the columns, and no
 # line of text is 512 times as wide as it is high.
@@ -24,8 +24,8 @@ class Preprocessing:
     """What is done to every image before the network sees it, the same in training and in reading.
 
     The image becomes grey or RGB and is scaled to `height` rows, keeping its aspect ratio unless that gives
-    fewer than 8 columns or more than 16,384; with a `width`, every image gets that many columns. Values from
-    0 (black) to 1 (white) become `(value - mean) / std`.
+    fewer than 8 columns, and is refused if it gives more than 16,384; with a `width`, every image gets that
+    many columns. Values from 0 (black) to 1 (white) become `(value - mean) / std`.
 
     Args:
         height: rows of the result.
@@ -76,16 +76,26 @@ class Preprocessing:
         return "L" if self.channels == 1 else "RGB"
 
     def columns(self, width: int, height: int) -> int:
-        """How many columns W an image of this size, in pixels, has afterwards."""
+        """How many columns W an image of this size, in pixels, has afterwards.
+
+        Raises:
+            ImageError: they are too many.
+        """
         if self.width is not None:
             return self.width
-        return min(max(round(width * self.height / height), MIN_COLUMNS), MAX_COLUMNS)
+        columns = round(width * self.height / height)
+        if columns > MAX_COLUMNS:
+            raise ImageError(
+                f"{width} x {height} pixels would be {columns} columns of {self.height} rows, and the limit "
+                f"is {MAX_COLUMNS}"
+            )
+        return max(columns, MIN_COLUMNS)
 
     def __call__(self, image: ImageSource) -> Tensor:
         """The image as the network reads it: float32 `(channels, height, W)`.
 
         Raises:
-            ImageError, TypeError, ValueError: as `read_image`.
+            ImageError, TypeError, ValueError: as `read_image`, or the image is too wide.
         """
         opened = read_image(image, self.mode)
         columns = self.columns(opened.width, opened.height)

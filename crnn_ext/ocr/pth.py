@@ -8,7 +8,9 @@ import os
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import torch
@@ -33,6 +35,7 @@ def load_pth(
     leaky_relu: bool = False,
     mean: float = 0.5,
     std: float = 0.5,
+    width: int | None = None,
 ) -> Checkpoint:
     """Reads the weights of a network. The file need not be trusted.
 
@@ -46,6 +49,7 @@ def load_pth(
         network: "CRNN", "CRNN_v2" or "CRNN_res"; None: the one whose weights have these names.
         leaky_relu: whether it was trained with LeakyReLU(0.2).
         mean, std: how values from 0 (black) to 1 (white) were normalised, as in `Preprocessing`.
+        width: the columns that every image was scaled to; None if images kept their aspect ratio.
 
     Raises:
         CheckpointError: the file cannot be opened, is damaged, holds something else than weights or those of
@@ -57,7 +61,7 @@ def load_pth(
         for name in architecture.shapes():
             if name.endswith(_COUNT):
                 state.setdefault(name, torch.tensor(0))
-        preprocessing = Preprocessing(channels=architecture.nc, mean=mean, std=std)
+        preprocessing = Preprocessing(channels=architecture.nc, mean=mean, std=std, width=width)
         notes = {"imported from": Path(path).name}
         return assemble(state, architecture, charset, preprocessing, notes)
     except OSError as error:
@@ -70,6 +74,8 @@ def _loaded(path: str | Path) -> object:
     """What the file holds: tensors, on the CPU, and containers."""
     if _unpacked_size(path) > os.path.getsize(path):
         raise ValueError("it is a compressed archive, which torch.save never writes")
+    if _makes_bytes(path):
+        raise ValueError("it holds more than weights (bytearray), and is not loaded")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on what it then refuses
@@ -97,6 +103,25 @@ def _unpacked_size(path: str | Path) -> int:
             return sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, NotImplementedError):
         return 0
+
+
+def _makes_bytes(path: str | Path) -> bool:
+    """Whether a pickle in the file names bytearray, which makes as many bytes as a few of its own ask for.
+
+    torch lets it pass. In a pickle a name stands as it is.
+    """
+    if os.path.getsize(path) == 0:
+        return False
+    named = re.compile(rb"c(__builtin__|builtins)\nbytearray\n")
+    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        if named.search(content):
+            return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickles = [entry for entry in archive.infolist() if entry.filename.endswith(".pkl")]
+            return any(named.search(archive.read(entry)) for entry in pickles)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error):
+        return False  # no archive, or one that torch cannot read either
 
 
 def _state_dict(loaded: object, size: int) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import importlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -13,37 +14,47 @@ from torch import Tensor
 
 Part = TypeVar("Part")
 
+# How long processes wait for each other. The first one may look through millions of files by itself; those of
+# one that has died are ended by torchrun.
+_PATIENCE = timedelta(hours=2)
+
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: its rank, how many there are, and its rank among those of this machine."""
+    """This process among all: its rank, how many there are, and its rank among those of this machine.
+
+    `began` is whether the group of processes is this object's own, for `leave` to end.
+    """
 
     rank: int = 0
     ranks: int = 1
     local_rank: int = 0
+    began: bool = False
 
     @classmethod
     def join(cls) -> "World":
         """Meets the processes that torchrun has started; without it this one is alone.
 
-        Tensors of the CPU travel through gloo, those of GPUs through NCCL.
+        A program that has set up a process group by itself goes on with that one; it has to have gloo for
+        tensors of the CPU. Otherwise these travel through gloo, and those of GPUs through NCCL.
         """
-        if "TORCHELASTIC_RUN_ID" not in os.environ:
-            return cls()
-        if not torch.distributed.is_initialized():
+        began = not torch.distributed.is_initialized()
+        if began:
+            # What torchrun sets, as do others that start processes for torch.
+            if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
+                return cls()
             # Its functions have the group of that moment as a default argument. DistributedDataParallel
             # imports it, and the group would then outlive `leave`, with threads of gloo that abort the
             # process if they still hold a tensor when Python ends.
             importlib.import_module("torch.distributed.nn")
-            torch.distributed.init_process_group(
-                "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            )
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            torch.distributed.init_process_group(backend, timeout=_PATIENCE)
         rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return cls(rank, ranks, int(os.environ["LOCAL_RANK"]))
+        return cls(rank, ranks, torch.distributed.get_node_local_rank(fallback_rank=rank), began)
 
     def leave(self) -> None:
-        """Parts from the others; all do it, or those left wait for the time limit of torch."""
-        if torch.distributed.is_initialized():
+        """Parts from the others, if `join` has met them; all do it, or those left wait for the time limit."""
+        if self.began:
             # What still holds on to the group, such as a network spread over the processes, has to go before.
             gc.collect()
             torch.distributed.destroy_process_group()

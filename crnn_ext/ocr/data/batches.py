@@ -100,13 +100,13 @@ class LineDataset(Dataset[Sample | Problem]):
         name = self.source.names[index]
         try:
             image = self.source.image(index, self.preprocessing.mode)
+            if self.augmentation is not None:
+                random = np.random.default_rng([self._seed, self._epoch, index])
+                pixels = np.asarray(_at_most(image, _AUGMENTED_ROWS * self.preprocessing.height))
+                image = Image.fromarray(self.augmentation(pixels, random))
+            return Sample(self.preprocessing(image), self.source.labels[index], name)
         except ImageError as error:
             return Problem(name, "unreadable image", str(error))
-        if self.augmentation is not None:
-            random = np.random.default_rng([self._seed, self._epoch, index])
-            pixels = np.asarray(_at_most(image, _AUGMENTED_ROWS * self.preprocessing.height))
-            image = Image.fromarray(self.augmentation(pixels, random))
-        return Sample(self.preprocessing(image), self.source.labels[index], name)
 
 
 def _at_most(image: Image.Image, rows: int) -> Image.Image:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from crnn_ext.ocr.graphemes import graphemes
-from crnn_ext.ocr.preprocessing import MAX_COLUMNS, Preprocessing
+from crnn_ext.ocr.images import ImageError
+from crnn_ext.ocr.preprocessing import Preprocessing
 from crnn_ext.text import Charset
 
 from .lines import LineSource, Problem
@@ -49,7 +50,7 @@ class Report:
             problem.
         characters: how often each code point occurs.
         clusters: how often each grapheme cluster occurs: what people see as one character.
-        spreads: of widths, heights, columns, frames and label lengths, by name; of readable images alone.
+        spreads: of widths, heights, columns and frames, of images that can be read; of label lengths.
     """
 
     lines: int
@@ -97,15 +98,17 @@ def check_lines(
     measured = measure_lines(source, decode=decode, workers=workers)
     sizes = {index: size for index, size in enumerate(measured) if isinstance(size, Measured)}
     widths, heights = (np.array([size[axis] for size in sizes.values()], np.int64) for axis in (0, 1))
-    columns = [preprocessing.columns(width, height) for width, height, _ in sizes.values()]
+    wide = {index: too_wide(source.names[index], size, preprocessing) for index, size in sizes.items()}
+    fitting = [index for index, problem in wide.items() if problem is None]
+    columns = [preprocessing.columns(sizes[index].width, sizes[index].height) for index in fitting]
     frames = output_lengths(columns).numpy()
-    needed = np.array([frames_needed(source.labels[index]) for index in sizes], np.int64)
+    needed = np.array([frames_needed(source.labels[index]) for index in fitting], np.int64)
     problems: dict[str, list[Problem]] = {}
     for problem in chain(
         source.skipped,
         (problem for problem in measured if isinstance(problem, Problem)),
-        _found(map(too_few_frames, *_lines(source, sizes), frames.tolist())),
-        _squashed(source, sizes, preprocessing),
+        _found(map(too_few_frames, *_lines(source, fitting), frames.tolist())),
+        _found(wide.values()),
         _duplicate_images(source, sizes),
         _outside_charset(source, charset),
     ):
@@ -164,19 +167,13 @@ def outside_charset(name: str, label: str, charset: Charset) -> Problem | None:
     return Problem(name, "characters outside the charset", ", ".join(map(named, unknown)))
 
 
-def _squashed(
-    source: LineSource, sizes: Mapping[int, Measured], preprocessing: Preprocessing
-) -> Iterator[Problem]:
-    """Lines wider than the limit, unless all are made equally wide."""
-    rows = preprocessing.height
-    for index, (width, height, _) in sizes.items() if preprocessing.width is None else ():
-        if width * rows > MAX_COLUMNS * height:
-            yield Problem(
-                source.names[index],
-                "squashed",
-                f"{width} x {height} pixels are {width * rows // height} columns, and the limit is "
-                f"{MAX_COLUMNS}",
-            )
+def too_wide(name: str, size: Measured, preprocessing: Preprocessing) -> Problem | None:
+    """What is wrong with a line of which the preprocessing would make too many columns, if it would."""
+    try:
+        preprocessing.columns(size.width, size.height)
+    except ImageError as error:
+        return Problem(name, "too wide", str(error))
+    return None
 
 
 def _duplicate_images(source: LineSource, sizes: Mapping[int, Measured]) -> Iterator[Problem]:

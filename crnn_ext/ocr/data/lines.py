@@ -34,6 +34,11 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         return ": ".join(filter(None, self))
 
+    @property
+    def named(self) -> str:
+        """Name and details, where the kind is told already."""
+        return ": ".join(filter(None, (self.name, self.detail)))
+
 
 class Items:
     """What a reader finds in a data set, item by item: lines, and those that are none.

@@ -2,10 +2,11 @@
 
 import io
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -38,8 +39,9 @@ def pack_lines(
 ) -> Packed:
     """Writes the lines of the sources, one after the other, to a new LMDB database.
 
-    Every image is decoded first; those that cannot be are skipped. The folder appears when it is complete,
-    not before, and not at all if no line can be used.
+    They keep their names, unless lines of two sources have the same: then all get the number of their source
+    in front, from 1, and a slash. Every image is decoded first; those that cannot be are skipped. The folder
+    appears when it is complete, not before, and not at all if no line can be used.
 
     Args:
         sources: what `open_lines` gives.
@@ -54,14 +56,19 @@ def pack_lines(
     folder = Path(folder)
     if os.path.lexists(folder):
         raise DataError(f"{folder}: it exists, and nothing is overwritten")
-    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    unfinished = folder.with_name(f".crnn_ext-{secrets.token_hex(4)}.tmp")
     skipped: list[tuple[LineSource, Problem]] = []
     try:
         unfinished.mkdir()
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}") from error
+    try:
         with DatabaseWriter(unfinished) as writer:
-            for source in sources:
+            distinct = len(set(chain.from_iterable(source.names for source in sources)))
+            for number, source in enumerate(sources, 1):
                 skipped += [(source, problem) for problem in source.skipped]
-                lines = _readable(source, encoding, workers, skipped)
+                prefix = "" if distinct == sum(map(len, sources)) else f"{number}/"
+                lines = _readable(source, prefix, encoding, workers, skipped)
                 while some := list(islice(lines, _LINES_AT_A_TIME)):
                     writer.append(some)
             writer.close()
@@ -78,6 +85,7 @@ def pack_lines(
 
 def _readable(
     source: LineSource,
+    prefix: str,
     encoding: Encoding | None,
     workers: int | None,
     skipped: list[tuple[LineSource, Problem]],
@@ -88,7 +96,7 @@ def _readable(
         if isinstance(image, Problem):
             skipped.append((source, image))
         else:
-            yield name, label, image
+            yield f"{prefix}{name}", label, image
 
 
 def _image(encoding: Encoding | None, source: LineSource, index: int) -> bytes | Problem:

@@ -13,11 +13,12 @@ from typing import Any
 from crnn_ext.ocr.folders import walk
 from crnn_ext.ocr.images import SUFFIXES
 
-from .lines import DataError, Items, LineSource
+from .lines import DataError, Items, LineSource, Problem
 
 _LABELS_FILE = re.compile(r"(labels?|gt)([_.-].+)?\.(txt|tsv)")
 _PAIR_SUFFIX = ".gt.txt"
 _DOCTR_LABELS = "labels.json"
+_PAIRS = f"*{_PAIR_SUFFIX}"
 _DATABASE = "data.mdb"
 # Before the suffix of images that ocropus has made of scans.
 _OCROPUS_STEPS = (".bin", ".nrm")
@@ -29,25 +30,31 @@ def open_lines(path: str | os.PathLike[str]) -> LineSource:
     Labels are read now, images when they are asked for.
 
     Args:
-        path: a folder that holds one of these, or the file of labels itself.
+        path: a folder that holds one of these, or the file of labels itself; `folder/*.gt.txt` for the pairs
+            in a folder that has something else too.
 
     Raises:
         DataError: there is nothing of the kind, more than one, or it is damaged; the message names the path.
         ImportError: it is LMDB, and the package lmdb is not installed.
     """
     root = Path(path)
-    if root.is_file():
-        return _open_file(root)
-    if not root.is_dir():
-        raise DataError(f"{root}: no such file or folder")
     try:
+        if root.is_file():
+            return _open_file(root)
+        chosen = None
+        if root.name == _PAIRS:
+            root, chosen = root.parent, _PAIRS
+        if not root.is_dir():
+            raise DataError(f"{root}: no such file or folder")
         found = _layouts(root)
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}") from error
+    if chosen is not None:
+        found = {name: open_it for name, open_it in found.items() if name == chosen}
     if not found:
         raise DataError(
             f"{root}: no data set is there: neither {_DATABASE} nor a file of labels (labels.txt, gt.txt, "
-            f"{_DOCTR_LABELS}) nor files *{_PAIR_SUFFIX}"
+            f"{_DOCTR_LABELS}) nor files {_PAIRS}"
         )
     if len(found) > 1:
         raise DataError(f"{root}: more than one data set is there, name one of them: {', '.join(found)}")
@@ -74,14 +81,23 @@ def _open_file(path: Path) -> LineSource:
 
 
 def _layouts(root: Path) -> dict[str, Callable[[], LineSource]]:
-    """What opens each data set in a folder, by the name of what shows it."""
+    """What opens each data set in a folder, by what names it there."""
     found: dict[str, Callable[[], LineSource]] = {}
     databases = []
     pairs: list[tuple[Path, list[str]]] = []
-    for folder, names in walk(root):
+    closed: list[Problem] = []
+
+    def refuse(error: OSError) -> None:
+        if Path(error.filename) == root:
+            raise error
+        name = os.path.relpath(error.filename, root)
+        closed.append(Problem(name, "unreadable folder", str(error.strerror)))
+
+    for folder, names in walk(root, refuse):
         if folder == root:
-            for name in filter(_LABELS_FILE.fullmatch, names):
-                found[name] = partial(_open_labels, root / name)
+            for name in names:
+                if _LABELS_FILE.fullmatch(name) and not name.endswith(_PAIR_SUFFIX):
+                    found[name] = partial(_open_labels, root / name)
             if _DOCTR_LABELS in names:
                 found[_DOCTR_LABELS] = partial(_open_doctr, root / _DOCTR_LABELS)
         if _DATABASE in names:
@@ -89,9 +105,10 @@ def _layouts(root: Path) -> dict[str, Callable[[], LineSource]]:
         if any(name.endswith(_PAIR_SUFFIX) for name in names):
             pairs.append((folder, names))
     if databases:
-        found[_DATABASE] = partial(_open_databases, root, databases)
+        name = ", ".join(os.path.relpath(folder / _DATABASE, root) for folder in databases)
+        found[name] = partial(_open_databases, root, databases)
     if pairs:
-        found[f"*{_PAIR_SUFFIX}"] = partial(_open_pairs, root, pairs)
+        found[_PAIRS] = partial(_open_pairs, root, pairs, closed)
     return found
 
 
@@ -161,14 +178,15 @@ def _listed(path: Path, folder: Path, entries: Iterable[tuple[str, str | bytes]]
 def _files_of(folder: str) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if not entry.is_dir())
+            return frozenset(entry.name for entry in entries if entry.is_file())
     except (OSError, ValueError):  # a path with a zero byte is a ValueError
         return frozenset()
 
 
-def _open_pairs(root: Path, folders: list[tuple[Path, list[str]]]) -> LineSource:
+def _open_pairs(root: Path, folders: list[tuple[Path, list[str]]], closed: list[Problem]) -> LineSource:
     """Files x.gt.txt with the label of x.png, or of another image of that name."""
     items = Items()
+    items.skipped += closed
     for folder, names in folders:
         labels = [name for name in names if name.endswith(_PAIR_SUFFIX)]
         images = defaultdict(list)

@@ -4,12 +4,12 @@ Needs the optional dependencies of `crnn_ext[train]`.
 """
 
 from .config import TrainingConfig
-from .events import Epoch, Observer, Step, Validation
+from .events import LeftOut, Observer, Step, Validation
 from .loop import Outcome, TrainingError
 from .start import train
 
 __all__ = [
-    "Epoch",
+    "LeftOut",
     "Observer",
     "Outcome",
     "Step",

@@ -2,15 +2,17 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TextIO
 
 from tqdm import tqdm
 
 from crnn_ext._printable import counted, printable, some
+from crnn_ext.ocr.data import Problem
 from crnn_ext.ocr.intervals import Rate
 
-from .events import Epoch, Observer, Step, Validation
+from .events import LeftOut, Observer, Step, Validation
 
 # CTC first makes a network say blank everywhere. It does so while there are fewer frames of other classes
 # than the first of these parts of the characters, and reads when there are more than the second.
@@ -37,7 +39,7 @@ class Display(Observer):
         self._began = self._told = 0.0
         self._on_plateau = False
 
-    def started(self, step: int, steps: int) -> None:
+    def started(self, step: int, steps: int, left_out: Sequence[Problem]) -> None:
         """Shows the bar."""
         self._first, self._steps = step, steps
         self._began = self._told = time.monotonic()
@@ -45,7 +47,7 @@ class Display(Observer):
             initial=step, total=steps, unit="step", file=self._file, disable=None, dynamic_ncols=True
         )
         if step:
-            self.note(f"going on behind step {step} of {steps}")
+            self.note(f"going on after step {step} of {steps}")
 
     def note(self, text: str) -> None:
         """Says something in a line of its own."""
@@ -81,22 +83,22 @@ class Display(Observer):
             self._on_plateau = False
             self.note(f"step {step.step}: fewer frames are blank now, the network begins to read")
 
-    def ended_epoch(self, epoch: Epoch) -> None:
-        """Says which lines of the epoch could not be trained on."""
-        where = f"epoch {epoch.epoch}"
-        if epoch.left_out:
-            self.note(f"{where}: without the {counted(epoch.left_out, 'line')} left out from the start")
-        if epoch.infeasible:
+    def left_out(self, report: LeftOut) -> None:
+        """Says which lines could not be trained on."""
+        where = f"epoch {report.epoch}" + ("" if report.ended else f", to step {report.step}")
+        if report.ended and report.always:
+            self.note(f"{where}: without the {counted(report.always, 'line')} left out from the start")
+        if report.infeasible:
             self.note(
-                f"{where}: {counted(len(epoch.infeasible), 'line')} had too few frames after distortion: "
-                f"{some(epoch.infeasible)}"
+                f"{where}: {counted(len(report.infeasible), 'line')} had too few frames after distortion: "
+                f"{some(report.infeasible)}"
             )
-        if epoch.unreadable:
-            names = [f"{problem.name} ({problem.detail})" for problem in epoch.unreadable]
+        if report.unreadable:
+            names = [f"{problem.name} ({problem.detail})" for problem in report.unreadable]
             self.note(f"{where}: {counted(len(names), 'image')} cannot be read: {some(names)}")
-        if epoch.skipped:
+        if report.skipped:
             self.note(
-                f"{where}: {counted(epoch.skipped, 'step')} changed nothing, for want of a finite gradient "
+                f"{where}: {counted(report.skipped, 'step')} changed nothing, for want of a finite gradient "
                 "or of lines"
             )
 

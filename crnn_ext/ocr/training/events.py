@@ -40,21 +40,23 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """The lines that could not be trained on, of an epoch or of the part of it that was done.
+class LeftOut:
+    """The lines that could not be trained on, of an epoch or of the part of it since the last such report.
 
     Attributes:
         epoch: its number, from 1.
         step: the last one that was done.
-        left_out: how many lines no epoch has, as was said before the first.
+        ended: whether the epoch is over.
+        always: how many lines no epoch has, as was said before the first.
         infeasible: names of lines that had too few frames for their labels after distortion.
         unreadable: lines without an image that can be read.
-        skipped: steps whose gradient was not finite.
+        skipped: steps that changed nothing, for want of a finite gradient or of lines.
     """
 
     epoch: int
     step: int
-    left_out: int
+    ended: bool
+    always: int
     infeasible: Sequence[str]
     unreadable: Sequence[Problem]
     skipped: int
@@ -73,8 +75,8 @@ class Validation:
 class Observer(Protocol):
     """Is told what a run does. Only the first process has observers."""
 
-    def started(self, step: int, steps: int) -> None:
-        """The run begins behind this step, of so many."""
+    def started(self, step: int, steps: int, left_out: Sequence[Problem]) -> None:
+        """The run begins after this step, of so many, without some lines."""
 
     def note(self, text: str) -> None:
         """Something that the user should know."""
@@ -82,8 +84,8 @@ class Observer(Protocol):
     def stepped(self, step: Step) -> None:
         """A step was done. Not every step is reported."""
 
-    def ended_epoch(self, epoch: Epoch) -> None:
-        """An epoch is over, or the run ends within it."""
+    def left_out(self, report: LeftOut) -> None:
+        """Comes at the end of each epoch and before each saved state, so that no kill loses a name."""
 
     def validated(self, validation: Validation) -> None:
         """The lines for validation were read."""

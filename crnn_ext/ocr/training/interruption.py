@@ -9,20 +9,28 @@ from types import FrameType
 
 
 class Interruption:
-    """Whether a signal has come, and its number."""
+    """Whether a signal has come, and its number.
+
+    Attributes:
+        signal: its number, None before.
+        asked: whether anybody has asked. Until then nobody waits for a signal, and nothing is to be saved.
+    """
 
     signal: int | None = None
+    asked: bool = False
 
     def __call__(self) -> bool:
         """Whether one has come."""
+        self.asked = True
         return self.signal is not None
 
 
 @contextmanager
 def interruption() -> Iterator[Interruption]:
-    """Waits for SIGINT and SIGTERM; the second of them has its usual effect.
+    """Waits for SIGINT and SIGTERM.
 
-    A signal that this process was started to ignore, as in the background of a shell, stays ignored. What
+    The second of them has its usual effect, and so has any before somebody has asked for the first time. A
+    signal that this process was started to ignore, as in the background of a shell, stays ignored. What
     follows within a second is the same request: torchrun hands on a Ctrl-C that has reached all already.
     """
     came = Interruption()
@@ -31,11 +39,11 @@ def interruption() -> Iterator[Interruption]:
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal first
-        if came.signal is None:
+        if came.signal is None and came.asked:
             came.signal, first = number, time.monotonic()
             # Not through sys.stderr, which this may have interrupted.
-            os.write(2, b"\nstopping behind this step and what it takes to save it; again to end at once\n")
-        elif time.monotonic() - first > 1:
+            os.write(2, b"\nstopping after this step, when its state is saved; again to end at once\n")
+        elif not came.asked or time.monotonic() - first > 1:
             restore()
             signal.raise_signal(number)
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,20 +15,22 @@ from crnn_ext.ocr.checkpoint import Checkpoint
 from crnn_ext.ocr.world import World
 
 from .config import TrainingConfig
-from .model import Criterion, Encoded, NetworkWithLoss, batch_norms, moving_average, statistics
+from .model import Criterion, Encoded, MovingAverage, NetworkWithLoss, batch_norms, statistics
 
 
 class Learnt(NamedTuple):
     """What a step was like.
 
     Attributes:
-        sums: float64 `(3,)` over the lines of this process: their losses, the frames in which the blank is
-            the most probable class, all frames.
+        sums: float64 `(2,)` over the lines of this process: their losses, and the frames in which the blank
+            is the most probable class.
+        frames: of the lines of this process.
         gradient_norm: of all processes together, before clipping.
         changed: False if the gradient was not finite or no line could be trained on: then nothing changed.
     """
 
     sums: Tensor
+    frames: int
     gradient_norm: float
     changed: bool
 
@@ -55,7 +57,7 @@ class Learner:
         self._config, self._world, self._device = config, world, device
         self._network = checkpoint.network.to(device)
         self.set_training()
-        self._average = moving_average(self._network, config.ema) if config.ema else None
+        self._average = MovingAverage(self._network, config.ema) if config.ema else None
         module = NetworkWithLoss(self._network, criterion, checkpoint.charset.blank)
         self._model = _distributed(module) if world.ranks > 1 else module
         self._optimizer = torch.optim.AdamW(
@@ -72,31 +74,32 @@ class Learner:
             learning_rate: of this step.
         """
         before = [tensor.clone() for tensor in statistics(self._network)]
-        sums = torch.zeros(3, device=self._device, dtype=torch.float64)
+        sums = torch.zeros(2, device=self._device, dtype=torch.float64)
         for index, batch in enumerate(batches):
             # The gradients of several batches are exchanged once, with those of the last.
             exchange = nullcontext() if index == len(batches) - 1 else self._without_exchange()
             with exchange:
                 with self._autocast():
                     images = batch.images.to(self._device, non_blocking=True)
-                    loss, blanks, frames = self._model(batch, images)
+                    loss, blanks = self._model(batch, images)
                 # DistributedDataParallel takes the mean over the processes, of what has to be a sum.
                 share = self._world.ranks / max(characters, 1)
                 self._scaler.scale(loss * share).backward()
-            sums += torch.stack([value.detach().to(sums) for value in (loss, blanks, frames)])
+            sums += torch.stack([loss.detach().to(sums), blanks.to(sums)])
+        frames = sum(int(batch.input_lengths.sum()) for batch in batches)
         norm = self._update(before, characters > 0, learning_rate)
-        return Learnt(sums, norm, characters > 0 and math.isfinite(norm))
+        return Learnt(sums, frames, norm, characters > 0 and math.isfinite(norm))
 
     def _update(self, before: Sequence[Tensor], any_lines: bool, learning_rate: float) -> float:
         """Lets the optimizer act on the gradient if it is usable, and returns its norm."""
         self._scaler.unscale_(self._optimizer)
-        # Reading the norm waits for the GPU, once a step.
+        # Reading the norm waits for the GPU, once a step; the scaler of float16 does so once more.
         norm = torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.clip).item()
         if any_lines and math.isfinite(norm):
             self._optimizer.param_groups[0]["lr"] = learning_rate
             self._scaler.step(self._optimizer)
             if self._average is not None:
-                self._average.update_parameters(self._network)  # type: ignore[no-untyped-call]
+                self._average.update(self._network)
         else:
             with torch.no_grad():
                 for tensor, value in zip(statistics(self._network), before, strict=True):
@@ -108,7 +111,7 @@ class Learner:
     @property
     def shown(self) -> Network:
         """The network that is validated and saved: the average of the weights, if there is one."""
-        return self._network if self._average is None else cast(Network, self._average.module)
+        return self._network if self._average is None else self._average.network
 
     def set_training(self) -> None:
         """Puts the network into training mode, as after each validation."""
@@ -127,7 +130,9 @@ class Learner:
         """All tensors that change from step to step, as they are: who writes to them changes the network."""
         tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
         if self._average is not None:
-            tensors |= {f"average.{name}": tensor for name, tensor in self._average.state_dict().items()}
+            average = self._average.network.state_dict()
+            tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
+            tensors["average_count"] = self._average.count
         for name, parameter in self._network.named_parameters():
             moments = self._optimizer.state[parameter]
             if not moments:  # AdamW has not made any step

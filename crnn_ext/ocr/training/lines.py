@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from crnn_ext._printable import counted
 from crnn_ext.ocr.architecture import Network
 from crnn_ext.ocr.data import DataError, LineSource, Measured, Problem
-from crnn_ext.ocr.data.check import outside_charset, too_few_frames
+from crnn_ext.ocr.data.check import outside_charset, too_few_frames, too_wide
+from crnn_ext.ocr.evaluation import Lines
 from crnn_ext.ocr.images import Mode
 from crnn_ext.ocr.preprocessing import Preprocessing
 from crnn_ext.text import Charset
@@ -28,16 +30,23 @@ class Part:
         return self._source.image(self._indices[index], mode)
 
 
-def part_for_validation(source: LineSource, share: float, seed: int) -> list[int]:
-    """The lines of a source, at least one, that are kept from training to tell how far it is.
+def part_for_validation(
+    source: LineSource, measured: Sequence[Measured | Problem], share: float, seed: int
+) -> list[int]:
+    """Lines of a source that have an image, at least one, which are kept from training to tell how far it is.
 
     Raises:
-        DataError: the source has only one line.
+        DataError: there is only one such line, or none.
     """
-    if len(source) < 2:
-        raise DataError(f"{source.path}: one line cannot be parted into some for training and validation")
-    count = max(1, round(share * len(source)))
-    return sorted(np.random.default_rng([seed, len(source)]).permutation(len(source))[:count].tolist())
+    readable = [index for index, size in enumerate(measured) if isinstance(size, Measured)]
+    if len(readable) < 2:
+        raise DataError(
+            f"{source.path}: {counted(len(readable), 'usable line')} cannot be parted into some for training "
+            "and validation"
+        )
+    count = max(1, round(share * len(readable)))
+    drawn = np.random.default_rng([seed, len(readable)]).permutation(readable)[:count]
+    return sorted(drawn.tolist())
 
 
 class TrainingLines(NamedTuple):
@@ -55,7 +64,7 @@ def training_lines(
     preprocessing: Preprocessing,
     network: Network,
 ) -> TrainingLines:
-    """Chooses what can be trained on: an image that can be read, enough frames, known characters.
+    """Chooses what can be trained on: a readable image, not too wide, with enough frames; known characters.
 
     Args:
         source: all lines.
@@ -66,14 +75,18 @@ def training_lines(
     Raises:
         DataError: nothing is left.
     """
-    columns = [
-        0 if isinstance(size, Problem) else preprocessing.columns(size.width, size.height)
-        for size in measured
-    ]
+    left_out = [*source.skipped]
+    columns = []
+    for name, size in zip(source.names, measured, strict=True):
+        problem = size if isinstance(size, Problem) else too_wide(name, size, preprocessing)
+        if isinstance(size, Measured) and problem is None:
+            columns.append(preprocessing.columns(size.width, size.height))
+        else:
+            columns.append(0)
+            left_out += [problem] if problem else []
     for index in kept_back:
         columns[index] = 0
     frames = network.output_lengths(columns).tolist()
-    left_out = [*source.skipped, *(size for size in measured if isinstance(size, Problem))]
     for index, (name, label) in enumerate(zip(source.names, source.labels, strict=True)):
         if columns[index] == 0:
             continue
@@ -89,9 +102,9 @@ def training_lines(
     return TrainingLines(columns, left_out)
 
 
-def fingerprint(source: LineSource, columns: Sequence[int]) -> str:
-    """Tells lines apart from others: their names, labels and columns, in their order."""
+def fingerprint(lines: Lines, columns: Sequence[int] | None = None) -> str:
+    """Tells lines apart from others: their names, labels and, if given, columns, in their order."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, label, width in zip(source.names, source.labels, columns, strict=True):
+    for name, label, width in zip(lines.names, lines.labels, columns or [0] * len(lines.names), strict=True):
         digest.update(f"{name}\0{label}\0{width}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -50,7 +50,7 @@ class BatchLoader:
         )
 
     def epoch(self, epoch: int, position: int) -> Iterator[Batch]:
-        """The batches of an epoch, from 0, that come behind the first `position` of them."""
+        """The batches of an epoch, from 0, that come after the first `position` of them."""
         self._sampler.set_epoch(epoch, position)
         self._lines.set_epoch(epoch)
         return iter(self._loader)  # starts workers, who see the epoch

@@ -2,13 +2,15 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from crnn_ext.ocr.data import Problem
 from crnn_ext.ocr.files import replace_file
 
-from .events import Epoch, Observer, Step, Validation
+from .events import LeftOut, Observer, Step, Validation
 
 LOG = "log.jsonl"
 
@@ -16,19 +18,20 @@ LOG = "log.jsonl"
 class LogFile(Observer):
     """Writes `log.jsonl` in a folder: an object with the key "event" for each event.
 
-    A run that goes on behind a step first takes away what was logged behind it.
+    A run that goes on after a step first takes away what was logged after it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOG
         self._file: TextIO | None = None
 
-    def started(self, step: int, steps: int) -> None:
-        """Opens the file."""
+    def started(self, step: int, steps: int, left_out: Sequence[Problem]) -> None:
+        """Opens the file, and logs the lines that no epoch has."""
         kept = self._before(step) if step and self._path.exists() else []
         replace_file(self._path, "".join(kept).encode())
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (`ended` closes it)
-        self._write("resumed" if step else "started", {"step": step, "steps": steps})
+        problems = [problem._asdict() for problem in left_out]
+        self._write("resumed" if step else "started", {"step": step, "steps": steps, "left_out": problems})
 
     def note(self, text: str) -> None:
         """Notes come before the run, and are for the user."""
@@ -37,18 +40,11 @@ class LogFile(Observer):
         """Logs a step; what is not finite is null."""
         self._write("step", asdict(step))
 
-    def ended_epoch(self, epoch: Epoch) -> None:
-        """Logs the lines of an epoch that could not be trained on."""
+    def left_out(self, report: LeftOut) -> None:
+        """Logs the lines that could not be trained on."""
+        problems = [problem._asdict() for problem in report.unreadable]
         self._write(
-            "epoch",
-            {
-                "epoch": epoch.epoch,
-                "step": epoch.step,
-                "left_out": epoch.left_out,
-                "infeasible": list(epoch.infeasible),
-                "unreadable": [problem._asdict() for problem in epoch.unreadable],
-                "skipped": epoch.skipped,
-            },
+            "left_out", {**vars(report), "infeasible": list(report.infeasible), "unreadable": problems}
         )
 
     def validated(self, validation: Validation) -> None:

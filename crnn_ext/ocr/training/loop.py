@@ -19,7 +19,7 @@ from crnn_ext.ocr.recognizer import Recognizer
 from crnn_ext.ocr.world import World
 
 from .config import TrainingConfig
-from .events import Epoch, Observer, Step, Validation
+from .events import LeftOut, Observer, Step, Validation
 from .learner import Learner
 from .lines import TrainingLines, fingerprint
 from .loader import BatchLoader
@@ -66,7 +66,7 @@ class Task:
 
 
 class Outcome(NamedTuple):
-    """How a run ended: behind its last step, for want of progress, or by a signal; and its best CER."""
+    """How a run ended: after its last step, for want of progress, or by a signal; and its best CER."""
 
     why: Literal["finished", "no progress", "stopped"]
     step: int
@@ -105,7 +105,9 @@ class Run:
         self._without_better = 0
         self._unchanged = 0
         self._clock = _Clock()
-        self._fingerprint = fingerprint(task.source, task.lines.columns)
+        self._left_out = _LeftOutHere()
+        self._lines = fingerprint(task.source, task.lines.columns)
+        self._validation = fingerprint(task.validation)
 
     def resume(self) -> None:
         """Goes on where the state in the folder stands.
@@ -117,10 +119,12 @@ class Run:
         path = self._task.folder / STATE
         tensors = self._learner.tensors()
         progress, saved = self._task.world.from_first(lambda: load_state(path, tensors))
-        if progress.lines != self._fingerprint:
-            raise DataError(
-                f"{path}: the lines of {self._task.source.path} are others than when the run began"
-            )
+        for found, expected, which in (
+            (progress.lines, self._lines, f"the lines of {self._task.source.path}"),
+            (progress.validation, self._validation, "the lines for validation"),
+        ):
+            if found != expected:
+                raise DataError(f"{path}: {which} are others than when the run began")
         if progress.batches_a_step != self._batches_a_step:
             raise DataError(
                 f"{path}: a step was of {progress.batches_a_step} batches, those of all processes together, "
@@ -137,17 +141,18 @@ class Run:
         self._without_better = progress.without_better
 
     def train(self, stop: Callable[[], bool] = lambda: False) -> Outcome:
-        """Does all steps that are left, or those until the network learns no more, or `stop` says so.
+        """Does the steps that are left, or those until the network learns no more or `stop` says so.
 
         Raises:
             TrainingError: the network has become unusable.
             OSError: a file cannot be written.
         """
         try:
-            self._tell(lambda observer: observer.started(self._step, self.steps))
+            left_out = self._task.lines.left_out
+            self._tell(lambda observer: observer.started(self._step, self.steps, left_out))
             if self._step == 0:
                 self._save()  # so that a run can go on whenever it is killed
-            outcome = self._outcome(stopped=False)
+            outcome = self._outcome()
             self._clock = _Clock()
             while outcome is None:
                 outcome = self._train_epoch(stop)
@@ -161,48 +166,54 @@ class Run:
         validate_every = config.validate_every or self.steps_per_epoch
         epoch, position = divmod(self._step, self.steps_per_epoch)
         batches = self._loader.epoch(epoch, position * config.accumulate)
-        left_out = _LeftOut()
-        outcome = None
         for _ in range(self.steps_per_epoch - position):
-            self._do_step([next(batches) for _ in range(config.accumulate)], left_out)
-            stopped = self._task.world.sums([float(stop())]) != [0]
+            done = self._do_step([next(batches) for _ in range(config.accumulate)], stop)
             with self._clock.paused():
-                validated = self._step % validate_every == 0 or self._step == self.steps
-                saved = validated or stopped or self._step % config.save_every == 0
-                if saved:
+                validates = done and (self._step % validate_every == 0 or self._step == self.steps)
+                saves = validates or not done or self._step % config.save_every == 0
+                if saves or self._step % self.steps_per_epoch == 0:
+                    self._tell_of_left_out()  # what is told later than the state is saved, a kill might lose
+                if saves:
                     self._learner.average_statistics()
-                if validated:
+                if validates:
                     self._validate()
-                if saved:
+                if saves:
                     self._save()
-            outcome = self._outcome(stopped)
+            outcome = self._outcome() if done else Outcome("stopped", self._step, self._best)
             if outcome is not None:
-                break
-        self._end_epoch(left_out)
-        return outcome
+                return outcome
+        return None
 
-    def _outcome(self, stopped: bool) -> Outcome | None:
+    def _outcome(self) -> Outcome | None:
         patience = self._task.config.patience
         if self._step == self.steps:
             return Outcome("finished", self._step, self._best)
         if patience is not None and self._without_better >= patience:
             return Outcome("no progress", self._step, self._best)
-        return Outcome("stopped", self._step, self._best) if stopped else None
+        return None
 
-    def _do_step(self, batches: Sequence[Batch], left_out: "_LeftOut") -> None:
+    def _do_step(self, batches: Sequence[Batch], stop: Callable[[], bool]) -> bool:
+        """Does a step, unless a process is to stop; whether it did."""
         task, config = self._task, self._task.config
         encoded = [Encoded.of(batch, task.checkpoint.charset, task.checkpoint.network) for batch in batches]
-        characters, lines = task.world.sums(
-            [sum(batch.characters for batch in encoded), sum(len(batch.labels) for batch in batches)]
+        # One exchange before each step for all that the processes have to agree on.
+        characters, lines, stops = task.world.sums(
+            [
+                sum(batch.characters for batch in encoded),
+                sum(len(batch.labels) for batch in batches),
+                float(stop()),
+            ]
         )
+        if stops:
+            return False
         rate = one_cycle(self._step, self.steps, config.lr, config.warmup)
         learnt = self._learner.step(encoded, int(characters), rate)
         self._step += 1
         self._clock.count(lines)
-        left_out.add(batches, encoded, learnt.changed)
-        self._check_usable(learnt.changed, characters > 0, left_out)
+        self._left_out.add(batches, encoded, learnt.changed)
+        self._check_usable(learnt.changed, characters > 0)
         if self._step % config.log_every == 0 or self._step == self.steps:
-            loss, blank, frames = task.world.sums(learnt.sums.tolist())
+            loss, blank, frames = task.world.sums([*learnt.sums.tolist(), learnt.frames])
             seconds, lines_a_second = self._clock.speed()
             step = Step(
                 step=self._step,
@@ -218,8 +229,9 @@ class Run:
                 lines_a_second=lines_a_second,
             )
             self._tell(lambda observer: observer.stepped(step))
+        return True
 
-    def _check_usable(self, changed: bool, any_lines: bool, left_out: "_LeftOut") -> None:
+    def _check_usable(self, changed: bool, any_lines: bool) -> None:
         """Raises TrainingError if nothing has changed for long."""
         self._unchanged = 0 if changed else self._unchanged + 1
         if self._unchanged < _MOST_UNCHANGED:
@@ -230,7 +242,7 @@ class Run:
                 f"{self._step}: a lower lr or another precision may help"
             )
         raise TrainingError(
-            f"of the last {self._unchanged} steps no line could be trained on: {some(left_out.names())}"
+            f"of the last {self._unchanged} steps no line could be trained on: {some(self._left_out.names())}"
         )
 
     @property
@@ -267,7 +279,8 @@ class Run:
                 self._best,
                 self._without_better,
                 self._batches_a_step,
-                self._fingerprint,
+                self._lines,
+                self._validation,
                 *self._learner.loss_scale,
             )
             save_state(self._task.folder / STATE, progress, self._learner.tensors())
@@ -278,13 +291,21 @@ class Run:
             shown = self._task.checkpoint._replace(network=self._learner.shown, metadata=metadata)
             save_checkpoint(self._task.folder / name, shown)
 
-    def _end_epoch(self, left_out: "_LeftOut") -> None:
-        parts = self._task.world.gather((left_out.infeasible, left_out.unreadable))
-        infeasible = [name for names, _ in parts for name in names]
-        unreadable = [problem for _, problems in parts for problem in problems]
-        always = len(self._task.lines.left_out)
-        ended = Epoch(self._epoch, self._step, always, infeasible, unreadable, left_out.unchanged)
-        self._tell(lambda observer: observer.ended_epoch(ended))
+    def _tell_of_left_out(self) -> None:
+        here, self._left_out = self._left_out, _LeftOutHere()
+        if here.steps == 0:
+            return
+        parts = self._task.world.gather((here.infeasible, here.unreadable))
+        report = LeftOut(
+            epoch=self._epoch,
+            step=self._step,
+            ended=self._step % self.steps_per_epoch == 0,
+            always=len(self._task.lines.left_out),
+            infeasible=[name for names, _ in parts for name in names],
+            unreadable=[problem for _, problems in parts for problem in problems],
+            skipped=here.unchanged,
+        )
+        self._tell(lambda observer: observer.left_out(report))
 
     @property
     def _batches_a_step(self) -> int:
@@ -295,13 +316,14 @@ class Run:
             event(observer)
 
 
-class _LeftOut:
-    """What of an epoch this process could not train on."""
+class _LeftOutHere:
+    """What this process could not train on since the last report."""
 
     def __init__(self) -> None:
         self.infeasible: list[str] = []
         self.unreadable: list[Problem] = []
         self.unchanged = 0
+        self.steps = 0
 
     def add(self, batches: Sequence[Batch], encoded: Sequence[Encoded], changed: bool) -> None:
         """Counts what of the batches of a step it was, and whether the step has changed nothing."""
@@ -309,6 +331,7 @@ class _LeftOut:
             self.unreadable += batch.unreadable
             self.infeasible += part.infeasible
         self.unchanged += not changed
+        self.steps += 1
 
     def names(self) -> list[str]:
         """All of them, with what is wrong."""

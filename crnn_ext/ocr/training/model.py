@@ -1,11 +1,11 @@
 """The network together with its loss, and the moving average of its weights."""
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from crnn_ext.ocr.architecture import Network
 from crnn_ext.ocr.data import Batch
@@ -66,8 +66,8 @@ class NetworkWithLoss(nn.Module):
         self._criterion = criterion
         self._blank = blank
 
-    def forward(self, batch: Encoded, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The sum of the losses, frames in which the blank is the most probable class, and all frames.
+    def forward(self, batch: Encoded, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of the losses, and in how many frames the blank is the most probable class.
 
         Args:
             batch: the lines.
@@ -76,31 +76,43 @@ class NetworkWithLoss(nn.Module):
         if len(images) == 0:
             # Nothing could be read. The gradients are 0, which the other processes wait for.
             nothing = torch.stack([parameter.sum() for parameter in self.network.parameters()]).sum() * 0
-            return nothing, torch.tensor(0), torch.tensor(0)
+            return nothing, nothing.detach()
         logits = self.network(images, batch.widths)
         loss = self._criterion(logits, batch.targets, batch.input_lengths, batch.target_lengths).sum()
         with torch.no_grad():
             live = torch.arange(len(logits)).unsqueeze(1) < batch.input_lengths
             blanks = (logits.argmax(-1) == self._blank) & live.to(logits.device, non_blocking=True)
-        return loss, blanks.sum(), batch.input_lengths.sum()
+        return loss, blanks.sum()
 
 
-def moving_average(network: Network, decay: float) -> AveragedModel:
-    """An average of weights and statistics that forgets what is 1 / (1 - decay) steps old.
+class MovingAverage:
+    """A network whose weights and statistics are the average of those of another along its way.
 
-    It forgets faster at the beginning, when the average of n steps is that of about n / 10: the weights that
-    a network begins with tell nothing.
+    It forgets what is 1 / (1 - decay) steps old, and faster at the beginning, when the average of n steps is
+    that of about n / 10: the weights that a network begins with tell nothing. Unlike torch's AveragedModel it
+    never waits for a GPU, since the count stays on the CPU.
+
+    Attributes:
+        network: the average.
+        count: int64, how many steps it has seen.
     """
 
-    def update(averages: Sequence[Tensor], currents: Sequence[Tensor], count: Tensor | int) -> None:
-        weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+    def __init__(self, network: Network, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.count = torch.tensor(0)
+        self._decay = decay
+
+    def update(self, network: Network) -> None:
+        """Takes another step of the network in."""
+        count = int(self.count)
+        weight = 1 - min(self._decay, count / (count + 9))
+        averages, currents = self.network.state_dict().values(), network.state_dict().values()
         for average, current in zip(averages, currents, strict=True):
             if average.is_floating_point():
-                average.lerp_(current.to(average.dtype), weight)
+                average.lerp_(current, weight)
             else:
                 average.copy_(current)
-
-    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)  # type: ignore[no-untyped-call]
+        self.count += 1
 
 
 def batch_norms(network: Network) -> Iterator[nn.BatchNorm2d]:

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,11 +22,16 @@ from crnn_ext.text import Charset
 
 from .config import TrainingConfig
 from .events import Observer
-from .lines import Part, part_for_validation, training_lines
+from .lines import Part, fingerprint, part_for_validation, training_lines
+from .lock import locked
 from .loop import BEST, LAST, STATE, Outcome, Run, Task
 from .model import Criterion
 
 CONFIG = "config.json"
+
+# Settings that a run may go on with in another form. They do not change what it learns, or its state tells if
+# they do, as with other lines or another number of batches a step.
+_MAY_CHANGE = {"data", "val", "accumulate", "patience", "save_every", "log_every", "workers"}
 
 # A new network says blank in most frames from the start. CTC would first teach it that, so hard that it may
 # take thousands of steps until it tells one image from another.
@@ -51,18 +57,20 @@ def train(
         config: all settings.
         folder: takes `config.json`; `best.safetensors` and `last.safetensors`, checkpoints; and
             `state.safetensors`, with which the run can go on.
-        resume: goes on with the run in the folder, whose settings `config` must have.
+        resume: goes on with the run in the folder, whose settings `config` must have, as
+            `TrainingConfig.load(folder / "config.json")` does. Only `data`, `val`, `accumulate`, `patience`,
+            `save_every`, `log_every` and `workers` may be others.
         device: to train on; each process needs a GPU of its own, and of "cuda" takes that of its rank.
         world: the processes that train together; if not given those that torchrun has started, or this one.
             Who has torchrun start a program ends it with `World.leave`.
         observers: are told what happens, in the first process.
         criterion: the loss; `crnn_ext.ctc.ctc_loss` if not given.
-        stop: asked after every step whether the run shall save its state and end.
+        stop: asked before every step whether the run shall save its state and end.
 
     Raises:
         DataError, ImageError, CheckpointError: files cannot be used; the message names them.
         TrainingError: the network became unusable.
-        ValueError: the folder has a run, and `resume` is not set.
+        ValueError: the folder has a run, and `resume` is not set, or a setting is not that of the run.
         OSError: a file cannot be written.
     """
     if not config.data:
@@ -74,15 +82,12 @@ def train(
     if here.type == "cuda":
         here = torch.device("cuda", world.local_rank if here.index is None else here.index)
         torch.cuda.set_device(here)  # which is what the processes exchange through
-    if not resume and world.from_first(lambda: any((folder / name).exists() for name in (STATE, LAST, BEST))):
+    if not resume and world.from_first(lambda: any((folder / name).exists() for name in (STATE, BEST))):
         raise ValueError(f"{folder}: a run is there already; go on with it (resume) or name another folder")
     config = _decided(config, here, world)
+    start = world.from_first(lambda: _resumed(config, folder)) if resume else None
     lines = _open(config, world)
-    if resume:
-        # The files that the run began with may have changed or gone.
-        start = _Start(config, world.from_first(lambda: load_checkpoint(folder / LAST)), [])
-    else:
-        start = _network(config, lines)
+    start = start or _network(config, lines)
     config = start.config
     chosen = training_lines(
         lines.source,
@@ -108,16 +113,18 @@ def train(
         device=here,
         criterion=criterion or _criterion(start.checkpoint.charset.blank),
     )
-    run = Run(task, told)
-    if resume:
-        run.resume()
-    world.from_first(lambda: _make(folder, config))
-    return run.train(stop)
+    with ExitStack() as stack:
+        world.from_first(lambda: _enter(folder, stack))
+        run = Run(task, told)
+        if resume:
+            run.resume()
+        world.from_first(lambda: config.save(folder / CONFIG))
+        return run.train(stop)
 
 
-def _make(folder: Path, config: TrainingConfig) -> None:
+def _enter(folder: Path, stack: ExitStack) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    config.save(folder / CONFIG)
+    stack.enter_context(locked(folder))
 
 
 def _decided(config: TrainingConfig, device: torch.device, world: World) -> TrainingConfig:
@@ -131,6 +138,26 @@ def _decided(config: TrainingConfig, device: torch.device, world: World) -> Trai
     return replace(config, precision=precision, workers=workers)
 
 
+def _resumed(config: TrainingConfig, folder: Path) -> "_Start":
+    """The run in the folder. The files that it began with may have changed or gone.
+
+    Raises:
+        ValueError: a setting is not that of the run.
+    """
+    saved = TrainingConfig.load(folder / CONFIG)
+    checkpoint = load_checkpoint(folder / LAST)
+    if config.init is not None:
+        config = config.of_checkpoint(checkpoint.architecture, checkpoint.preprocessing)
+    for setting in fields(config):
+        before, now = getattr(saved, setting.name), getattr(config, setting.name)
+        if before != now and setting.name not in _MAY_CHANGE:
+            raise ValueError(
+                f"{folder / CONFIG}: {setting.name} of the run is {before!r} and cannot become {now!r} on "
+                "the way"
+            )
+    return _Start(config, checkpoint, [])
+
+
 class _Lines(NamedTuple):
     source: LineSource
     measured: list[Measured | Problem]
@@ -140,20 +167,32 @@ class _Lines(NamedTuple):
 
 
 def _open(config: TrainingConfig, world: World) -> _Lines:
-    source = open_lines(config.data)
+    source = _opened_by_all(config.data, world)
     if len(source) == 0:
         raise DataError(f"{source.path}: it has no line; the first problem is {source.skipped[0]}")
     # One process has a look at all images, in several of its own.
     measured = world.from_first(lambda: measure_lines(source))
     if config.val is None:
-        kept_back = part_for_validation(source, config.val_fraction, config.seed)
+        kept_back = part_for_validation(source, measured, config.val_fraction, config.seed)
         return _Lines(source, measured, kept_back, Part(source, kept_back), [])
-    validation = open_lines(config.val)
+    validation = _opened_by_all(config.val, world)
     sizes = world.from_first(lambda: measure_lines(validation))
     problems = [*validation.skipped, *(size for size in sizes if isinstance(size, Problem))]
     if len(problems) == len(validation.skipped) + len(validation):
         raise DataError(f"{validation.path}: it has no usable line; the first problem is {problems[0]}")
     return _Lines(source, measured, [], validation, _left_out(validation, problems))
+
+
+def _opened_by_all(path: str, world: World) -> LineSource:
+    source = open_lines(path)
+    fingerprints = world.gather(fingerprint(source))
+    for rank, found in enumerate(fingerprints):
+        if found != fingerprints[0]:
+            raise DataError(
+                f"{source.path}: all processes must have the same lines, and those of process {rank} are not "
+                "those of process 0"
+            )
+    return source
 
 
 class _Start(NamedTuple):
@@ -197,7 +236,7 @@ def _new(config: TrainingConfig, charset: Charset) -> _Start:
 
 
 def _charset_for(known: Charset, source: LineSource) -> Charset:
-    """The characters of a network, and behind them those that the labels have beside them."""
+    """The characters of a network, and after them those that the labels have beside them."""
     added = sorted(known.count_unknown(source.labels))
     return known if not added else Charset([*known.characters, *added], known.blank)
 
@@ -214,7 +253,7 @@ def _left_out(source: LineSource, problems: Sequence[Problem]) -> list[str]:
     notes = []
     for kind in dict.fromkeys(problem.kind for problem in problems):
         of_kind = [problem for problem in problems if problem.kind == kind]
-        names = [": ".join(filter(None, (problem.name, problem.detail))) for problem in of_kind]
+        names = [problem.named for problem in of_kind]
         notes.append(f"{source.path}: left out, {kind}: {len(names)}: {some(names)}")
     return notes
 

@@ -33,6 +33,7 @@ class Progress:
         without_better: validations since then.
         batches_a_step: of all processes; with another number the steps would be others.
         lines: the fingerprint of the lines that are trained on.
+        validation: that of the lines for validation, whose error rate `best` is.
         loss_scale, steps_at_scale: of the gradient scaler; 1 and 0 unless the precision is float16.
     """
 
@@ -41,6 +42,7 @@ class Progress:
     without_better: int
     batches_a_step: int
     lines: str
+    validation: str
     loss_scale: float = 1.0
     steps_at_scale: int = 0
 
@@ -50,8 +52,9 @@ class Progress:
             check_number("", "best", self.best, 0, 1e9)
         check_int("", "without_better", self.without_better, 0, 1 << 50)
         check_int("", "batches_a_step", self.batches_a_step, 1, 1 << 50)
-        if not isinstance(self.lines, str):
-            raise TypeError(f"lines must be a str, and it is {self.lines!r:.60}")
+        for name in ("lines", "validation"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} must be a str, and it is {getattr(self, name)!r:.60}")
         check_number("", "loss_scale", self.loss_scale, 1e-30, 1e30)
         check_int("", "steps_at_scale", self.steps_at_scale, 0, 1 << 50)
 

@@ -1,10 +1,12 @@
 """The curves of a run for TensorBoard."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from crnn_ext.ocr.data import Problem
 from crnn_ext.ocr.intervals import Rate
 
-from .events import Epoch, Observer, Step, Validation
+from .events import LeftOut, Observer, Step, Validation
 
 try:
     from torch.utils.tensorboard import SummaryWriter
@@ -23,11 +25,9 @@ class TensorBoard(Observer):
         self._folder = folder
         self._writer: SummaryWriter | None = None
 
-    def started(self, step: int, steps: int) -> None:
-        """Opens the file; TensorBoard leaves out what an earlier one has behind this step."""
-        self._writer = SummaryWriter(  # type: ignore[no-untyped-call]
-            str(self._folder), purge_step=step + 1 if step else None
-        )
+    def started(self, step: int, steps: int, left_out: Sequence[Problem]) -> None:
+        """Opens the file; TensorBoard leaves out what an earlier one has after this step."""
+        self._writer = SummaryWriter(str(self._folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
 
     def note(self, text: str) -> None:
         """Notes are for the user."""
@@ -45,8 +45,8 @@ class TensorBoard(Observer):
             },
         )
 
-    def ended_epoch(self, epoch: Epoch) -> None:
-        """Epochs have no curve."""
+    def left_out(self, report: LeftOut) -> None:
+        """What was left out has no curve."""
 
     def validated(self, validation: Validation) -> None:
         """Adds a point to the curves of validation."""

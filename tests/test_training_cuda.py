@@ -1,0 +1,41 @@
+"""Training on a GPU does what it does on a CPU."""
+
+import pytest
+from striped_lines import striped, striped_folder
+from test_training import after, run
+
+pytest.importorskip("PIL")
+pytest.importorskip("cv2")
+
+from crnn_ext.ocr import Recognizer
+
+pytestmark = pytest.mark.parametrize("device", ["cuda"], indirect=True)
+
+# Batches that are loaded by a process of their own and pinned, as by default.
+SETTINGS = {"workers": 1, "accumulate": 2, "ema": 0.9, "lr": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory):
+    return striped_folder(tmp_path_factory.mktemp("lines"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_it_learns_to_read(lines, tmp_path, device, precision):
+    settings = {**SETTINGS, "accumulate": 1, "precision": precision}
+    done = run(tmp_path / "run", lines, epochs=40, device=device, **settings)
+    start = run(tmp_path / "cpu", lines, stop=after(1), **{**settings, "precision": "float32"})
+    assert done.steps[0].loss == pytest.approx(start.steps[0].loss, rel=0.02)
+    assert done.steps[0].blank == pytest.approx(start.steps[0].blank, abs=0.02)
+    assert done.steps[-1].loss < 0.3
+    recognizer = Recognizer.load(tmp_path / "run/best.safetensors", device=device)
+    assert recognizer([striped("abcda", seed=77)])[0].text == "abcda"
+
+
+def test_it_goes_on(lines, tmp_path, device):
+    whole = run(tmp_path / "whole", lines, epochs=2, device=device, **SETTINGS)
+    run(tmp_path / "broken", lines, epochs=2, device=device, stop=after(3), **SETTINGS)
+    rest = run(tmp_path / "broken", lines, epochs=2, device=device, resume=True, **SETTINGS)
+    assert [step.step for step in rest.steps] == list(range(4, whole.total + 1))
+    for ours, theirs in zip(rest.steps, whole.steps[3:], strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=0.05)
