@@ -120,15 +120,58 @@ def test_as_a_process(command, checkpoint, images, readings, tmp_path):
     assert result.stdout.decode().split("\t")[:2] == [f"{tmp_path}/\\u2603.png", readings[0].text]
 
 
-def test_a_reader_that_closes_early_hears_no_complaint(command, checkpoint, images):
+@pytest.fixture(scope="module")
+def commands(checkpoint, images):
+    """Commands that print, by name."""
+    folder = Path(checkpoint).parent
+    (folder / "labels.txt").write_text("".join(f"{Path(image).name}\tabc\n" for image in images))
+    return {
+        "read": ["read", checkpoint, *images],
+        "evaluate": ["evaluate", checkpoint, str(folder)],
+        "check": ["check", str(folder)],
+        "info": ["info", checkpoint],
+    }
+
+
+@pytest.mark.parametrize("name", ["read", "evaluate", "check", "info"])
+def test_a_reader_that_closes_early_hears_no_complaint(command, commands, name):
     read_end, write_end = os.pipe()
     os.close(read_end)
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     result = subprocess.run(
-        [*command, "read", checkpoint, *images], env=buffered, stdout=write_end, stderr=subprocess.PIPE
+        [*command, *commands[name]], env=buffered, stdout=write_end, stderr=subprocess.PIPE
     )
     os.close(write_end)
     assert (result.returncode, result.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is not there")
+@pytest.mark.parametrize("name", ["read", "evaluate", "info"])
+def test_an_output_that_is_full(command, commands, name):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([*command, *commands[name]], stdout=full, stderr=subprocess.PIPE)
+    assert result.stderr == b"crnn-ext: standard output: No space left on device\n"
+    assert result.returncode == 2
+
+
+def test_errors_of_torch_that_come_from_outside_are_told_in_a_line(checkpoint, images, monkeypatch, capsys):
+    def raises(error):
+        def read(recognizer, images):
+            raise error
+
+        return read
+
+    for error, message in [
+        (MemoryError(), "memory is short"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "memory is short: CUDA out of memory."),
+        (RuntimeError("DataLoader worker (pid 7) is killed\nby"), "DataLoader worker (pid 7) is killed"),
+    ]:
+        monkeypatch.setattr("crnn_ext.ocr.Recognizer.read", raises(error))
+        assert main(["read", checkpoint, images[0]]) == 2
+        assert capsys.readouterr() == ("", f"crnn-ext: {message}\n")
+    monkeypatch.setattr("crnn_ext.ocr.Recognizer.read", raises(RuntimeError("a fault of this program")))
+    with pytest.raises(RuntimeError, match="a fault of this program"):
+        main(["read", checkpoint, images[0]])
 
 
 def test_without_the_extra():

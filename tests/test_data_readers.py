@@ -81,8 +81,11 @@ def test_one_data_set_has_to_be_named_where_there_are_more(tmp_path):
     with pytest.raises(DataError, match=r"name one of them: labels_train.txt, labels_val.txt$"):
         open_lines(tmp_path)
     pairs_folder(tmp_path, {"b": "b"})
-    with pytest.raises(DataError, match=r"labels_val.txt, \*.gt.txt$"):
+    lines_database(tmp_path / "packed", ["c"])
+    with pytest.raises(DataError, match=r"labels_val.txt, packed/data.mdb, \*.gt.txt$"):
         open_lines(tmp_path)
+    for name, label in [("labels_val.txt", "a"), ("packed/data.mdb", "c"), ("*.gt.txt", "b")]:
+        assert list(open_lines(tmp_path / name).labels) == [label]
 
 
 @pytest.mark.parametrize(
@@ -219,6 +222,43 @@ def test_images_of_pairs(tmp_path, suffix):
     write(tmp_path / "deep" / "er" / "0001.gt.txt", "text\r\n")
     source = open_lines(tmp_path)
     assert (list(source.names), list(source.labels)) == ([f"deep/er/0001{suffix}"], ["text"])
+
+
+@pytest.mark.parametrize("stem", ["gt_0001", "label", "labels-3"])
+def test_pairs_that_are_called_as_files_of_labels_are(tmp_path, stem):
+    pairs_folder(tmp_path, {stem: "text"})
+    assert list(open_lines(tmp_path).names) == [f"{stem}.png"]
+
+
+def test_only_regular_files_are_read(tmp_path):
+    """Of others, such as pipes, the end may never come."""
+    pairs_folder(tmp_path / "pairs", {"a": "a"})
+    os.mkfifo(tmp_path / "pairs/b.gt.txt")
+    os.mkfifo(tmp_path / "pairs/c.png")
+    source = open_lines(tmp_path / "pairs")
+    assert (list(source.names), problems(source)) == (["a.png"], [])
+    write(tmp_path / "listed/labels.txt", "/dev/zero\ttext\n")
+    [(name, kind, _)] = problems(open_lines(tmp_path / "listed"))
+    assert (name, kind) == ("/dev/zero", "missing image")
+
+
+def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
+    pairs_folder(tmp_path, {"a": "a", "deep/b": "b"})
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path) in closed:
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    closed = [f"{tmp_path}/deep"]
+    source = open_lines(tmp_path)
+    assert list(source.names) == ["a.png"]
+    assert problems(source) == [("deep", "unreadable folder", "Permission denied")]
+    closed = [str(tmp_path)]
+    with pytest.raises(DataError, match=f"^{tmp_path}: Permission denied$"):
+        open_lines(tmp_path)
 
 
 def test_links_in_circles(tmp_path):

@@ -188,6 +188,15 @@ def test_the_command(files, tmp_path, figures, capsys):
     assert "abc" in figures[-1].axes[0].get_title("left")
 
 
+def test_an_image_for_which_the_search_finds_no_text(files, tmp_path, figures, capsys):
+    """As the words of the lexicon have more characters than the image has frames."""
+    (tmp_path / "words").write_text("abc" * 30)
+    options = ["--beam", "1", "--lexicon", str(tmp_path / "words"), "-o", str(tmp_path / "out.png")]
+    assert main(["plot", f"{files}/model", f"{files}/0.png", *options]) == 1
+    assert capsys.readouterr().err.startswith(f"crnn-ext: {files}/0.png: the search has found no text")
+    assert figures[-1].axes[0].get_title("left").endswith("\nno text found")
+
+
 def test_what_the_command_refuses(files, tmp_path, capsys):
     for arguments, message in [
         (

@@ -222,12 +222,13 @@ def test_the_command(path, file, tmp_path, capsys):
     torch.save(model.state_dict(), path)
     output = tmp_path / "model.safetensors"
     options = ["--blank", "4", "--leaky-relu", "--mean", "0.25", "--std", "0.75", "--network", "CRNN_v2"]
+    options += ["--resize", "fixed:100"]
     arguments = ["import", str(path), "-o", str(output), "--charset", str(file("b\na\nd\nc\n")), *options]
     assert main(arguments) == 0
     assert capsys.readouterr().out == f"{output}: CRNN_v2 with 5 classes, nh 4, nc 1, width 0.03125\n"
     checkpoint = load_checkpoint(output)
     assert checkpoint.charset == Charset("badc", blank=4)
-    assert checkpoint.preprocessing == Preprocessing(mean=0.25, std=0.75)
+    assert checkpoint.preprocessing == Preprocessing(mean=0.25, std=0.75, width=100)
     assert checkpoint.architecture.leakyRelu
     state = model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in checkpoint.network.state_dict().items())

@@ -15,6 +15,9 @@ from crnn_ext.cli import main
 from crnn_ext.ocr import Architecture, Recognizer, save_checkpoint
 from crnn_ext.text import Charset
 
+# Of files of this process, to 30 bytes.
+LIMIT = "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (30, 30))"
+
 
 def test_read_prints_a_line_for_each_image(checkpoint, images, readings, capsys):
     assert main(["read", checkpoint, *images]) == 0
@@ -127,8 +130,10 @@ def test_an_interrupted_run_leaves_the_file_and_what_was_read(
 def test_files_that_cannot_be_written(checkpoint, images, tmp_path, capsys):
     copy = tmp_path / "copy.png"
     copy.write_bytes(Path(images[0]).read_bytes())
+    (tmp_path / "link").symlink_to(copy)
     for out, message in [
         (tmp_path, "-o must name a file, and this is none"),
+        (tmp_path / "link", "-o would replace what is read"),
         ("/dev/null", "-o must name a file, and this is none"),
         (tmp_path / "missing" / "out.tsv", "there is no such folder"),
         (copy, "-o would replace what is read"),
@@ -137,13 +142,26 @@ def test_files_that_cannot_be_written(checkpoint, images, tmp_path, capsys):
         assert main(["read", checkpoint, str(copy), "-o", str(out)]) == 2
         assert capsys.readouterr() == ("", f"crnn-ext: {out}: {message}\n")
     assert copy.read_bytes() == Path(images[0]).read_bytes()
-    if Path("/dev/full").exists():
-        with open("/dev/full", "w") as full:
-            result = subprocess.run(
-                [sys.executable, "-c", MAIN, "read", checkpoint, copy], stdout=full, stderr=subprocess.PIPE
-            )
-        assert result.stderr == b"crnn-ext: standard output: No space left on device\n"
-        assert result.returncode == 2
+
+
+def test_what_names_images_and_words_is_not_replaced(checkpoint, images, tmp_path, capsys):
+    listed, words = tmp_path / "list.txt", tmp_path / "words.txt"
+    listed.write_text(images[0])
+    words.write_text("a\nb\n")
+    for out, arguments in [(listed, [f"@{listed}"]), (words, [images[0], "--lexicon", str(words)])]:
+        assert main(["read", checkpoint, *arguments, "-o", str(out)]) == 2
+        assert capsys.readouterr() == ("", f"crnn-ext: {out}: -o would replace what is read\n")
+
+
+def test_a_full_disk(checkpoint, images, tmp_path):
+    """The message names the part that could not be written."""
+    command = [sys.executable, "-c", f"import resource, signal; {LIMIT}; {MAIN}"]
+    result = subprocess.run(
+        [*command, "read", checkpoint, *images, "-o", tmp_path / "out.tsv"], stderr=subprocess.PIPE
+    )
+    part = tmp_path / "out.0-of-1.tsv"
+    assert result.returncode == 2
+    assert f"crnn-ext: {part}: File too large\n" in result.stderr.decode()
 
 
 def test_a_bar_where_the_lines_go_elsewhere(checkpoint, images, tmp_path, monkeypatch, capsys):

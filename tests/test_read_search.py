@@ -100,6 +100,19 @@ def test_options_of_the_search_that_break_their_rule(checkpoint, images, arpa, c
     assert capsys.readouterr() == ("", f"crnn-ext: {message.replace('IMAGE', images[0])}\n")
 
 
+def test_a_lexicon_as_editors_write_it(checkpoint, images, tmp_path, capsys):
+    """With a byte order mark, and a word twice, in two forms of Unicode."""
+    (tmp_path / "words").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
+    assert main(["read", checkpoint, *images, "--lexicon", str(tmp_path / "words")]) == 0
+    output, errors = capsys.readouterr()
+    assert complaints(errors) == ""
+    assert {line.split("\t")[1] for line in output.splitlines()} <= {"", "a", "b"}
+    save_checkpoint(tmp_path / "model", random_checkpoint()._replace(charset=Charset("a\u00e9c")))
+    (tmp_path / "words").write_text("\u00e9\ne\u0301\n", encoding="utf-8")
+    assert main(["read", str(tmp_path / "model"), *images, "--lexicon", str(tmp_path / "words")]) == 0
+    assert complaints(capsys.readouterr().err) == ""
+
+
 def test_what_a_model_calls_the_space(images, tmp_path, capsys):
     parts = random_checkpoint()._replace(charset=Charset("a b"))
     save_checkpoint(tmp_path / "model", parts)

@@ -1,8 +1,8 @@
 """The option of commands that write a file, and a file that several processes write together."""
 
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -61,7 +61,8 @@ class SharedFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._part.close()
+        with suppress(OSError):  # what could not be written was told by `write` or `join`
+            self._part.close()
         if kind is not None:
             part = self._name(self._world.rank)
             if self._indices:
@@ -71,11 +72,8 @@ class SharedFile:
 
     def write(self, index: int, line: str) -> None:
         """Adds a line, itself without a line break, of the item with this index among those of all."""
-        try:
+        with self._named_errors():
             self._part.write(f"{line}\n")
-        except OSError as error:
-            error.filename = self._part.name
-            raise
         self._indices.append(index)
 
     def join(self) -> None:
@@ -85,7 +83,8 @@ class SharedFile:
             OSError: a part is not there, as where machines do not share the folder, or the file cannot be
                 written.
         """
-        self._part.close()
+        with self._named_errors():
+            self._part.close()
         indices = self._world.gather(self._indices)
         self._world.from_first(lambda: self._join(indices))
 
@@ -102,6 +101,15 @@ class SharedFile:
                     file.write(parts[rank].readline())
         for name in names:
             name.unlink(missing_ok=True)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """The system does not say which file it was that it could not write."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = self._part.name
+            raise
 
     def _name(self, rank: int) -> Path:
         return self._path.with_name(f"{self._path.stem}.{rank}-of-{self._world.ranks}{self._path.suffix}")
