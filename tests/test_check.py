@@ -85,9 +85,9 @@ def test_all_kinds_of_problems(tmp_path):
         ("empty label", "empty.png"),
         ("missing image", "missing.png"),
         ("duplicate path", "fine.png"),
+        ("too wide", "wide.png"),
         ("unreadable image", "text.png"),
         ("too few frames", "narrow.png"),
-        ("too wide", "wide.png"),
         ("characters outside the charset", "unknown.png"),
     ]
     report = check(tmp_path, Charset("abc"))

@@ -20,6 +20,7 @@ network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
 network(torch.zeros(1, 2)).sum().backward()
 network.itself = network
 del network
+World.join().leave()  # of a group that is there already: ends nothing
 told = {
     "share": list(world.share(range(5))),
     "sums": world.sums([world.rank + 1, 0.5]),

@@ -98,17 +98,15 @@ def check_lines(
     measured = measure_lines(source, decode=decode, workers=workers)
     sizes = {index: size for index, size in enumerate(measured) if isinstance(size, Measured)}
     widths, heights = (np.array([size[axis] for size in sizes.values()], np.int64) for axis in (0, 1))
-    wide = {index: too_wide(source.names[index], size, preprocessing) for index, size in sizes.items()}
-    fitting = [index for index, problem in wide.items() if problem is None]
-    columns = [preprocessing.columns(sizes[index].width, sizes[index].height) for index in fitting]
-    frames = output_lengths(columns).numpy()
-    needed = np.array([frames_needed(source.labels[index]) for index in fitting], np.int64)
+    fits = list(map(partial(fit, preprocessing=preprocessing), source.names, measured))
+    columns = {index: number for index, number in enumerate(fits) if not isinstance(number, Problem)}
+    frames = output_lengths(list(columns.values())).numpy()
+    needed = np.array([frames_needed(source.labels[index]) for index in columns], np.int64)
     problems: dict[str, list[Problem]] = {}
     for problem in chain(
         source.skipped,
-        (problem for problem in measured if isinstance(problem, Problem)),
-        _found(map(too_few_frames, *_lines(source, fitting), frames.tolist())),
-        _found(wide.values()),
+        (problem for problem in fits if isinstance(problem, Problem)),
+        _found(map(too_few_frames, *_lines(source, columns), frames.tolist())),
         _duplicate_images(source, sizes),
         _outside_charset(source, charset),
     ):
@@ -125,7 +123,7 @@ def check_lines(
             for name, values in (
                 ("image width", widths),
                 ("image height", heights),
-                ("columns", np.array(columns, np.int64)),
+                ("columns", np.array(list(columns.values()), np.int64)),
                 ("frames", frames),
                 ("frames needed", needed),
                 ("frames to spare", frames - needed),
@@ -147,6 +145,16 @@ def named(character: str) -> str:
     return f"{character!r} U+{ord(character):04X} {name}".rstrip()
 
 
+def fit(name: str, size: Measured | Problem, preprocessing: Preprocessing) -> int | Problem:
+    """How many columns a line has after preprocessing, or why it has none: no readable image, or too wide."""
+    if isinstance(size, Problem):
+        return size
+    try:
+        return preprocessing.columns(size.width, size.height)
+    except ImageError as error:
+        return Problem(name, "too wide", str(error))
+
+
 def too_few_frames(name: str, label: str, frames: int) -> Problem | None:
     """What is wrong with a line of which the network makes too few frames for its label, if it does."""
     if frames >= frames_needed(label):
@@ -165,15 +173,6 @@ def outside_charset(name: str, label: str, charset: Charset) -> Problem | None:
     if not unknown:
         return None
     return Problem(name, "characters outside the charset", ", ".join(map(named, unknown)))
-
-
-def too_wide(name: str, size: Measured, preprocessing: Preprocessing) -> Problem | None:
-    """What is wrong with a line of which the preprocessing would make too many columns, if it would."""
-    try:
-        preprocessing.columns(size.width, size.height)
-    except ImageError as error:
-        return Problem(name, "too wide", str(error))
-    return None
 
 
 def _duplicate_images(source: LineSource, sizes: Mapping[int, Measured]) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from PIL import Image
 from crnn_ext._printable import counted
 from crnn_ext.ocr.architecture import Network
 from crnn_ext.ocr.data import DataError, LineSource, Measured, Problem
-from crnn_ext.ocr.data.check import outside_charset, too_few_frames, too_wide
+from crnn_ext.ocr.data.check import fit, outside_charset, too_few_frames
 from crnn_ext.ocr.evaluation import Lines
 from crnn_ext.ocr.images import Mode
 from crnn_ext.ocr.preprocessing import Preprocessing
@@ -75,15 +75,9 @@ def training_lines(
     Raises:
         DataError: nothing is left.
     """
-    left_out = [*source.skipped]
-    columns = []
-    for name, size in zip(source.names, measured, strict=True):
-        problem = size if isinstance(size, Problem) else too_wide(name, size, preprocessing)
-        if isinstance(size, Measured) and problem is None:
-            columns.append(preprocessing.columns(size.width, size.height))
-        else:
-            columns.append(0)
-            left_out += [problem] if problem else []
+    fits = [fit(name, size, preprocessing) for name, size in zip(source.names, measured, strict=True)]
+    left_out = [*source.skipped, *(problem for problem in fits if isinstance(problem, Problem))]
+    columns = [0 if isinstance(number, Problem) else number for number in fits]
     for index in kept_back:
         columns[index] = 0
     frames = network.output_lengths(columns).tolist()
