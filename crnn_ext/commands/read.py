@@ -40,13 +40,14 @@ def add_parser(commands: Any) -> None:
         help=f"write the lines to this file, and not to standard output; {output.WHOLE}; until then lines "
         "are in a file beside it, x.0-of-1.tsv for x.tsv, where they stay if the command is interrupted",
     )
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
         "--spans",
         action="store_true",
-        help="end each line with the pixel columns at which the characters of the text were read, as in "
-        "4-12 16-20, one span a character, the second number being behind its last column",
+        help="end each line with the pixel columns [start, end) at which the characters of the text were "
+        "read, as in 4-12 16-20",
     )
-    parser.add_argument(
+    form.add_argument(
         "--json",
         action="store_true",
         help="write JSON objects, one a line: path, text, confidence, characters with the pixel columns "
