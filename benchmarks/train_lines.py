@@ -2,6 +2,7 @@
 
     python benchmarks/train_lines.py TRAIN VAL --output run --json result.json
     python benchmarks/train_lines.py TRAIN VAL --output run-torch --loss torch
+    python benchmarks/train_lines.py TRAIN VAL --compare --json times.json
 
 Trains on the data set TRAIN with the settings of RECIPE, made for an hour on two CPU cores, or those that
 --set changes. Then the best network reads VAL: greedily, by beam search, and with a character 6-gram of the
@@ -12,7 +13,7 @@ With GOMP_SPINCOUNT=10000 in the environment, threads stay awake for some micros
 other, from which LSTMs gain a third of the time.
 
 With --loss torch, torch.nn.functional.ctc_loss on log_softmax in float32 is in the place of ours; all else
-stays.
+stays. With --compare, both take turns for the first steps of a run, which tells how long a step takes.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import statistics
 import sys
 import time
 from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,6 +45,8 @@ RECIPE = TrainingConfig(
 BEAM = 16
 ORDER = 6
 WEIGHTS = (0.25, 0.5, 0.75, 1.0)
+# Of a comparison. The first steps are not counted.
+TURNS, STEPS, UNCOUNTED = 4, 60, 20
 
 
 class Course:
@@ -87,6 +91,41 @@ def torch_losses(logits, targets, frames, lengths):
     )
 
 
+LOSSES = {"ours": None, "torch": torch_losses}
+
+
+def compared(config: TrainingConfig, device: str) -> dict[str, list[float]]:
+    """The median seconds of a step in each turn of each loss."""
+    seconds: dict[str, list[float]] = {name: [] for name in LOSSES}
+    for _ in range(TURNS):
+        for name, criterion in LOSSES.items():
+            course, asked = Course(), count()
+            with TemporaryDirectory() as folder:
+                train(
+                    config,
+                    folder,
+                    device=device,
+                    observers=[course],
+                    criterion=criterion,
+                    stop=lambda asked=asked: next(asked) == STEPS,
+                )
+            seconds[name].append(
+                statistics.median(step.seconds for step in course.steps if step.step > UNCOUNTED)
+            )
+            print(f"{name}: {seconds[name][-1]:.3f} s a step", flush=True)
+    return seconds
+
+
+def conditions(device: str) -> dict[str, object]:
+    """What a result depends on."""
+    return {
+        **environment(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        **{name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")},
+    }
+
+
 def readings(checkpoint: Path, train_labels: list[str], val: str) -> dict[str, object]:
     """The metrics of each way of decoding."""
     recognizer = Recognizer.load(checkpoint)
@@ -116,8 +155,10 @@ def main() -> None:
     )
     parser.add_argument("train")
     parser.add_argument("val")
-    parser.add_argument("--output", type=Path, required=True, help="the folder of the run")
-    parser.add_argument("--loss", choices=["ours", "torch"], default="ours")
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--output", type=Path, help="the folder of the run")
+    way.add_argument("--compare", action="store_true", help="both losses in turns, for some steps each")
+    parser.add_argument("--loss", choices=LOSSES, default="ours")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, in JSON")
     parser.add_argument("--json", type=Path, help="where the results go")
     parser.add_argument("--device", default="cpu")
@@ -125,6 +166,15 @@ def main() -> None:
     changes = {name: json.loads(value) for name, _, value in (text.partition("=") for text in arguments.set)}
     config = replace(RECIPE, data=arguments.train, val=arguments.val, **changes)
 
+    if arguments.compare:
+        write(
+            arguments.json,
+            {
+                "environment": conditions(arguments.device),
+                "median seconds a step": compared(config, arguments.device),
+            },
+        )
+        return
     course = Course()
     began, cpu_began = time.perf_counter(), time.process_time()
     outcome = train(
@@ -132,18 +182,13 @@ def main() -> None:
         arguments.output,
         device=arguments.device,
         observers=[course, Display(sys.stdout), LogFile(arguments.output)],
-        criterion=torch_losses if arguments.loss == "torch" else None,
+        criterion=LOSSES[arguments.loss],
     )
     minutes, cpu_minutes = (
         (now - then) / 60 for now, then in ((time.perf_counter(), began), (time.process_time(), cpu_began))
     )
     result = {
-        "environment": {
-            **environment(),
-            "threads": torch.get_num_threads(),
-            "device": arguments.device,
-            **{name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")},
-        },
+        "environment": conditions(arguments.device),
         "loss": arguments.loss,
         "settings": {name: value for name, value in config.to_dict().items() if name not in ("data", "val")},
         "steps": outcome.step,
@@ -155,8 +200,12 @@ def main() -> None:
             arguments.output / "best.safetensors", list(open_lines(arguments.train).labels), arguments.val
         ),
     }
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    write(arguments.json, result)
+
+
+def write(path: Path | None, result: dict[str, object]) -> None:
+    if path:
+        path.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -256,6 +256,15 @@ def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
     source = open_lines(tmp_path)
     assert list(source.names) == ["a.png"]
     assert problems(source) == [("deep", "unreadable folder", "Permission denied")]
+    lines_database(tmp_path / "packed/one", ["c"])
+    closed = [f"{tmp_path}/packed/two"]
+    (tmp_path / "packed/two").mkdir()
+    source = open_lines(tmp_path / "packed")
+    assert list(source.labels) == ["c"]
+    assert problems(source) == [("two", "unreadable folder", "Permission denied")]
+    closed = [f"{tmp_path}/packed/one", f"{tmp_path}/packed/two"]
+    with pytest.raises(DataError, match=r"no data set is there.*; one: unreadable folder: Permission"):
+        open_lines(tmp_path / "packed")
     closed = [str(tmp_path)]
     with pytest.raises(DataError, match=f"^{tmp_path}: Permission denied$"):
         open_lines(tmp_path)

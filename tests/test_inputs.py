@@ -122,3 +122,9 @@ def test_a_folder_that_cannot_be_listed_is_named_and_the_others_read(monkeypatch
 def test_what_is_no_regular_file_is_none():
     os.mkfifo("deep/pipe.png")
     assert found("deep") == ["deep/c.png", "deep/er/d.tiff"]
+
+
+def test_links_that_lead_nowhere_are_named_when_they_are_read():
+    os.symlink("gone", "deep/gone.png")
+    os.symlink("circle.png", "deep/circle.png")
+    assert found("deep") == ["deep/c.png", "deep/circle.png", "deep/gone.png", "deep/er/d.tiff"]

@@ -64,7 +64,7 @@ def test_names_that_two_sources_have(tmp_path, output):
     for name in "ab":
         labels_folder(tmp_path / name, {"1.png": name, f"{name}.png": name})
     pack_lines([open_lines(tmp_path / name) for name in "ab"], output)
-    assert open_lines(output).names == ["1/1.png", "1/a.png", "2/1.png", "2/b.png"]
+    assert open_lines(output).names == ["1:1.png", "1:a.png", "2:1.png", "2:b.png"]
 
 
 def test_what_is_skipped_is_named(folder, output, capsys):

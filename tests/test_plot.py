@@ -180,6 +180,9 @@ def test_the_command(files, tmp_path, figures, capsys):
     arguments = ["plot", f"{files}/model", f"{files}/0.png"]
     assert main([*arguments, str(tmp_path / "text.png"), "-o", str(out)]) == 1
     assert capsys.readouterr().err.startswith(f"crnn-ext: {tmp_path}/text.png: it is no image")
+    Image.new("L", (60_000, 3)).save(tmp_path / "wide.png")
+    assert main([*arguments, str(tmp_path / "wide.png"), "-o", str(out)]) == 1
+    assert capsys.readouterr().err.startswith(f"crnn-ext: {tmp_path}/wide.png: 60000 x 3 pixels would be")
     assert main([*arguments, "--text", "abc", "--device", "cpu", "-o", str(out)]) == 0
     assert [text.get_text() for text in figures[-1].axes[1].texts] == ["a", "b", "c"]
     assert (

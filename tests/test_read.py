@@ -73,6 +73,11 @@ def test_images_that_cannot_be_read_are_named_and_the_others_read(checkpoint, im
     for path, line in zip([nothing, *bad], complaints(errors).splitlines(), strict=True):
         assert line.startswith(f"crnn-ext: {path}: ")
     assert main(["read", checkpoint, *bad]) == 2
+    before = tmp_path / "before.tsv"
+    before.write_text("yesterday's")
+    assert main(["read", checkpoint, *bad, "-o", str(before)]) == 2
+    assert before.read_text() == "yesterday's"
+    assert not list(tmp_path.glob("before.*-of-*"))
 
 
 def test_more_images_than_are_held_at_a_time(checkpoint, images, readings, capsys, monkeypatch):
@@ -155,7 +160,7 @@ def test_what_names_images_and_words_is_not_replaced(checkpoint, images, tmp_pat
 
 def test_a_full_disk(checkpoint, images, tmp_path):
     """The message names the part that could not be written."""
-    command = [sys.executable, "-c", f"import resource, signal; {LIMIT}; {MAIN}"]
+    command = [sys.executable, "-B", "-c", f"import resource, signal; {LIMIT}; {MAIN}"]
     result = subprocess.run(
         [*command, "read", checkpoint, *images, "-o", tmp_path / "out.tsv"], stderr=subprocess.PIPE
     )

@@ -158,7 +158,7 @@ def test_an_image_that_goes_bad_on_the_way_is_named_and_ends_nothing(tmp_path):
 
 def test_processes_that_have_other_lines_are_told(lines, monkeypatch, tmp_path):
     """As where machines have copies of the data, of which one was corrected."""
-    monkeypatch.setattr(World, "gather", lambda world, part: [part, f"not {part}"])
+    monkeypatch.setattr(World, "gather", lambda world, part: [part, (None, "others")])
     with pytest.raises(DataError, match="all processes must have the same lines, and those of process 1"):
         run(tmp_path / "run", lines)
 
@@ -169,6 +169,15 @@ def test_lines_that_are_too_wide_are_left_out_and_named(tmp_path):
     done = run(tmp_path / "run", folder, val=str(striped_folder(tmp_path / "val", count=2)))
     [problem] = done.left_out_always
     assert str(problem).startswith("0.png: too wide: 20000 x 20 pixels would be 32000 columns of 32 rows")
+    with pytest.raises(DataError, match=r"it has no usable line; the first problem is 0\.png: too wide"):
+        run(tmp_path / "other", folder, val=str(labels_only(tmp_path / "val", folder / "0.png")))
+
+
+def labels_only(folder, image):
+    """A data set of that image."""
+    folder = labels_folder(folder / "one", {"0.png": "a"}).parent
+    (folder / "0.png").write_bytes(image.read_bytes())
+    return folder
 
 
 def test_nothing_to_train_on(tmp_path):
@@ -411,7 +420,7 @@ def test_what_a_checkpoint_decides_is_in_the_settings(lines, tmp_path):
 def test_the_gradient_is_that_of_all_losses_over_all_characters(lines, tmp_path):
     """Computed by hand, from what the state has before the first step and AdamW's first moment after it."""
     from crnn_ext.ctc import ctc_loss
-    from crnn_ext.ocr.data import LineDataset, collate, measure_lines, open_lines
+    from crnn_ext.ocr.data import LineDataset, collate, open_lines
 
     settings = {"val_fraction": 0.5, "batch_pixels": 1 << 30, "clip": 1e6, "freeze_batch_norm": True}
     run(tmp_path / "run", lines, stop=after(1), accumulate=3, **settings)
@@ -420,7 +429,7 @@ def test_the_gradient_is_that_of_all_losses_over_all_characters(lines, tmp_path)
     checkpoint = load_checkpoint(tmp_path / "none/last.safetensors")  # hardly any other than at the start
     assert start.outcome.step == 1
     source = open_lines(lines)
-    kept_back = set(part_for_validation(source, measure_lines(source), 0.5, 0))
+    kept_back = set(part_for_validation(source, [1] * len(source), 0.5, 0))
     dataset = LineDataset(source, checkpoint.preprocessing)
     batch = collate([dataset[index] for index in range(len(source)) if index not in kept_back])
     targets, lengths = checkpoint.charset.encode(batch.labels)

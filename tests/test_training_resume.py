@@ -18,7 +18,7 @@ pytest.importorskip("cv2")
 
 from crnn_ext.cli import main
 from crnn_ext.ocr.data import DataError
-from crnn_ext.ocr.training import TrainingConfig, train
+from crnn_ext.ocr.training import TrainingConfig, TrainingError, train
 
 OPTIONS = [
     *["--width", "0.05", "--hidden", "16", "--batch-pixels", "32768", "--epochs", "4", "--log-every", "1"],
@@ -142,10 +142,19 @@ def test_one_run_at_a_time(lines, tmp_path):
     )
     while logged_steps(folder) < 1 and process.poll() is None:
         time.sleep(0.005)
-    with pytest.raises(DataError, match=f"{folder}: another process is training there"):
-        train(TrainingConfig.load(folder / "config.json"), folder, resume=True)
-    process.kill()
-    process.wait()
+    try:
+        with pytest.raises(TrainingError, match=f"{folder}: another process is training there"):
+            train(TrainingConfig.load(folder / "config.json"), folder, resume=True)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_what_killed_processes_leave_is_removed(lines, tmp_path):
+    run(tmp_path / "run", lines, stop=after(1))
+    (tmp_path / "run/.crnn_ext-01234567.tmp").write_bytes(b"half a state")
+    run(tmp_path / "run", lines, resume=True)
+    assert not list((tmp_path / "run").glob(".*"))
 
 
 def test_a_run_that_was_killed_before_its_first_state_was_whole_can_be_begun_again(lines, tmp_path):

@@ -1,6 +1,8 @@
 """Processes that torchrun starts meet, share and gather; one that is alone needs none of it."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 
@@ -8,6 +10,7 @@ import pytest
 
 pytest.importorskip("PIL")
 
+from crnn_ext.cli import main
 from crnn_ext.ocr.world import World
 
 PROGRAM = """
@@ -51,11 +54,37 @@ def test_one_process_is_a_world():
     world.leave()
 
 
-def test_two_processes_share_and_gather(tmp_path):
+def by_torchrun(program, folder):
+    command = [*["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], program, folder]
+    subprocess.run([sys.executable, *command], check=True)
+
+
+def by_hand(program, folder):
+    """As other launchers do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, program, folder],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+
+
+@pytest.mark.parametrize("start", [by_torchrun, by_hand])
+def test_two_processes_share_and_gather(tmp_path, start):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    command = [*["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], program, tmp_path]
-    subprocess.run([sys.executable, *command], check=True)
+    start(program, tmp_path)
     told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert [part["share"] for part in told] == [[0, 2, 4], [1, 3]]
     for part in told:
@@ -65,3 +94,12 @@ def test_two_processes_share_and_gather(tmp_path):
         assert part["average"] == 1.5
         assert part["error"] == "list index out of range"
         assert part["threads"] == 0
+
+
+def test_a_launcher_that_does_not_say_all(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ValueError, match="LOCAL_RANK must be set as WORLD_SIZE is, which is 2"):
+        World.join()
+    assert main(["read", "model", "image"]) == 2
+    assert capsys.readouterr().err == "crnn-ext: LOCAL_RANK must be set as WORLD_SIZE is, which is 2\n"

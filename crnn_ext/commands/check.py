@@ -124,7 +124,7 @@ def _lines(report: "Report", network: str, most_names: int | None) -> Iterator[s
         )
     for kind, problems in report.problems.items():
         yield f"{kind}: {len(problems):,}"
-        yield from _some([problem.named for problem in problems], most_names)
+        yield from _some([problem.without_kind for problem in problems], most_names)
     if not report.problems:
         yield "no problems"
 

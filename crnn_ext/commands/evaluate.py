@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import decoding, device, evaluation_report
 from .messages import complain, explained, failure
+from .together import run_together
 
 if TYPE_CHECKING:
     from crnn_ext.ocr.metrics import Unit
@@ -42,15 +43,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
-    try:
-        from crnn_ext.ocr.world import World
-    except ImportError as error:
-        return failure(str(error))
-    world = World.join()
-    try:
-        return _evaluate(arguments, world)
-    finally:
-        world.leave()
+    return run_together(_evaluate, arguments)
 
 
 def _evaluate(arguments: argparse.Namespace, world: "World") -> int:

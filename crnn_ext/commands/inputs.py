@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from .messages import explained
+
 
 class Found(NamedTuple):
     """The paths of images in the order in which they are to be read, and why there are no more.
@@ -41,7 +43,7 @@ def find(images: Sequence[str]) -> Found:
         try:
             paths, nothing = _paths(image, found)
         except OSError as error:
-            found.problems.append(_refusal(error))
+            found.problems.append(explained(error) if error.filename else f"{image}: {error.strerror}")
             continue
         found.paths.extend(paths)
         if not paths:
@@ -53,7 +55,8 @@ def _paths(image: str, found: Found) -> tuple[list[str], str]:
     """What an argument stands for, and what to say if that is nothing."""
 
     def refuse(error: OSError) -> None:
-        found.problems.append(_refusal(error))
+        if explained(error) not in found.problems:  # "**" comes more than once to some folders
+            found.problems.append(explained(error))
 
     if image == "-":
         return _listed(sys.stdin.buffer.read()), "standard input names no file"
@@ -69,10 +72,6 @@ def _paths(image: str, found: Found) -> tuple[list[str], str]:
             files = sorted({path for path in _matches(image, refuse) if not os.path.isdir(path)})
             return files, "no such file, and none that matches"
     return [image], ""
-
-
-def _refusal(error: OSError) -> str:
-    return f"{error.filename}: {error.strerror}"
 
 
 def _listed(content: bytes) -> list[str]:

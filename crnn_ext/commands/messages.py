@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from crnn_ext._printable import counted, printable
@@ -17,7 +17,8 @@ def failure(message: str) -> int:
 
 def complain(message: str) -> None:
     """Says what is wrong on standard error."""
-    print(f"crnn-ext: {printable(message)}", file=sys.stderr)
+    with suppress(OSError):  # where that is full, nobody can be told
+        print(f"crnn-ext: {printable(message)}", file=sys.stderr)
 
 
 @contextmanager

@@ -63,12 +63,11 @@ class SharedFile:
     ) -> None:
         with suppress(OSError):  # what could not be written was told by `write` or `join`
             self._part.close()
-        if kind is not None:
-            part = self._name(self._world.rank)
-            if self._indices:
-                complain(f"{self._path}: not written; what was read is in {part}")
-            else:
-                part.unlink(missing_ok=True)
+        part = self._name(self._world.rank)
+        if not self._indices:
+            part.unlink(missing_ok=True)
+        elif kind is not None:
+            complain(f"{self._path}: not written; what was read is in {part}")
 
     def write(self, index: int, line: str) -> None:
         """Adds a line, itself without a line break, of the item with this index among those of all."""
@@ -86,6 +85,7 @@ class SharedFile:
         with self._named_errors():
             self._part.close()
         indices = self._world.gather(self._indices)
+        # Nobody leaves before the file is there: torchrun ends all processes after the first that fails.
         self._world.from_first(lambda: self._join(indices))
 
     def _join(self, indices: Sequence[Sequence[int]]) -> None:

@@ -64,11 +64,14 @@ def run(arguments: argparse.Namespace) -> int:
     titles, images = [], []
     for path in found.paths:
         try:
-            images.append(read_image(path, recognizer.preprocessing.mode))
-            titles.append(path)
+            image = read_image(path, recognizer.preprocessing.mode)
+            recognizer.preprocessing.columns(*image.size)  # which may be too many
         except ImageError as error:
             complain(f"{path}: {error}")
             status = 1
+            continue
+        images.append(image)
+        titles.append(path)
     if not images:
         return failure("there is nothing to draw")
     try:

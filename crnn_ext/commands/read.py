@@ -11,6 +11,7 @@ from crnn_ext._printable import printable
 
 from . import decoding, device, inputs, output
 from .messages import complain, explained, failure, throughput
+from .together import run_together
 
 if TYPE_CHECKING:
     from crnn_ext.ocr import Reading
@@ -67,15 +68,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
-    try:
-        from crnn_ext.ocr.world import World
-    except ImportError as error:
-        return failure(str(error))
-    world = World.join()
-    try:
-        return _read(arguments, world)
-    finally:
-        world.leave()
+    return run_together(_read, arguments)
 
 
 def _read(arguments: argparse.Namespace, world: "World") -> int:
@@ -127,13 +120,12 @@ def _read(arguments: argparse.Namespace, world: "World") -> int:
                     print(line, flush=True)
                 else:
                     file.write(index, line)
-            if file is not None:
+            parts = world.gather((status, images))
+            images = sum(images for _, images in parts)
+            if file is not None and images:
                 file.join()
     except ValueError as error:
         return failure(f"{arguments.checkpoint}: {error}")
-    # Nobody leaves before the file is there: torchrun ends all processes after the first that fails.
-    parts = world.gather((status, images))
-    images = sum(images for _, images in parts)
     if images == 0:
         return 2
     if world.rank == 0:

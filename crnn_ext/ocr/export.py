@@ -78,8 +78,11 @@ def export_checkpoint(path: str | Path, checkpoint: Checkpoint, form: Format) ->
         try:
             program = _program(reader, checkpoint.architecture.nc)
             content = _onnx(program, settings) if form == "onnx" else _pt2(program, settings)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
-            raise ExportError(f"torch cannot export it: {error}") from error
+            first_line = str(error).partition("\n")[0]
+            raise ExportError(f"torch cannot export it: {first_line}") from error
         run = _onnx_run(content) if form == "onnx" else _pt2_run(content)
         difference = None if run is None else _difference(run, reader, checkpoint.architecture.nc)
     if difference is not None and not difference <= TOLERANCE:

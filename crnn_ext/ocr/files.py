@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+_UNFINISHED = ".crnn_ext-{}.tmp"
+
 
 def replace_file(path: str | Path, content: bytes) -> None:
     """Writes a file. One of the same name is replaced when the new one is on the disk, not before.
@@ -26,7 +28,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         OSError: it cannot be written; what was there before is as it was.
     """
     # A name that nobody else has, beside the file, as only there it can be renamed at once.
-    unfinished = Path(path).with_name(f".crnn_ext-{secrets.token_hex(4)}.tmp")
+    unfinished = Path(path).with_name(_UNFINISHED.format(secrets.token_hex(4)))
     try:
         with open(unfinished, "xb") as file:
             yield file
@@ -42,6 +44,12 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed processes have left in a folder to which no other process writes."""
+    for path in folder.glob(_UNFINISHED.format("*")):
+        path.unlink()
 
 
 def _keep_name(folder: Path) -> None:

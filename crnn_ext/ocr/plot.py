@@ -160,7 +160,7 @@ def _aligned(recognizer: Recognizer, image: Prepared, text: str, encoded: Sequen
             text,
             found.starts.tolist(),
             found.ends.tolist(),
-            found.token_logp.exp().tolist(),
+            found.token_logp.exp().clamp(max=1).tolist(),
             frames,
             image.width,
         ),

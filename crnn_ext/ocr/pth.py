@@ -8,7 +8,6 @@ import os
 import re
 import warnings
 import zipfile
-import zlib
 from collections.abc import Mapping
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -25,6 +24,7 @@ from .preprocessing import Preprocessing
 # Under which name training scripts keep the weights, where they save more than those.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _COUNT = "num_batches_tracked"
+_DAMAGED = "torch.load(weights_only=True) cannot read it: it is damaged, or no file of torch.save"
 
 
 def load_pth(
@@ -72,8 +72,7 @@ def load_pth(
 
 def _loaded(path: str | Path) -> object:
     """What the file holds: tensors, on the CPU, and containers."""
-    if _unpacked_size(path) > os.path.getsize(path):
-        raise ValueError("it is a compressed archive, which torch.save never writes")
+    _check_archive(path)
     if _makes_bytes(path):
         raise ValueError("it holds more than weights (bytearray), and is not loaded")
     try:
@@ -89,39 +88,37 @@ def _loaded(path: str | Path) -> object:
             problem = (
                 f"it holds more than weights ({refused[1]:.80}), which could run code, and is not loaded"
             )
-        elif "TorchScript" in str(error):
-            problem = "it is a TorchScript program, which could run code, and is not loaded"
         else:
-            problem = "torch.load(weights_only=True) cannot read it: it is damaged, or no file of torch.save"
+            problem = _DAMAGED
         raise ValueError(problem) from error
 
 
-def _unpacked_size(path: str | Path) -> int:
-    """The bytes of all files in a zip archive; 0 if it is none, or damaged."""
+def _check_archive(path: str | Path) -> None:
+    """Raises ValueError for a zip archive that torch.save has not written."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\3\4":
+            return  # the older format, or nothing that torch reads
     try:
         with zipfile.ZipFile(path) as archive:
-            return sum(entry.file_size for entry in archive.infolist())
+            entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError):
-        return 0
+        raise ValueError(_DAMAGED) from None
+    if any(entry.filename.endswith("constants.pkl") for entry in entries):
+        raise ValueError("it is a TorchScript program, which could run code, and is not loaded")
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    if not stored or sum(entry.file_size for entry in entries) > os.path.getsize(path):
+        raise ValueError("it is a compressed archive, which torch.save never writes")
 
 
 def _makes_bytes(path: str | Path) -> bool:
     """Whether a pickle in the file names bytearray, which makes as many bytes as a few of its own ask for.
 
-    torch lets it pass. In a pickle a name stands as it is.
+    torch lets it pass. A name stands in a pickle as it is, and a pickle does so in a checked archive.
     """
     if os.path.getsize(path) == 0:
         return False
-    named = re.compile(rb"c(__builtin__|builtins)\nbytearray\n")
     with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        if named.search(content):
-            return True
-    try:
-        with zipfile.ZipFile(path) as archive:
-            pickles = [entry for entry in archive.infolist() if entry.filename.endswith(".pkl")]
-            return any(named.search(archive.read(entry)) for entry in pickles)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error):
-        return False  # no archive, or one that torch cannot read either
+        return re.search(rb"c(__builtin__|builtins)\nbytearray\n", content) is not None
 
 
 def _state_dict(loaded: object, size: int) -> dict[str, Tensor]:

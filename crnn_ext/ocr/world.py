@@ -5,7 +5,6 @@ import importlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -14,9 +13,8 @@ from torch import Tensor
 
 Part = TypeVar("Part")
 
-# How long processes wait for each other. The first one may look through millions of files by itself; those of
-# one that has died are ended by torchrun.
-_PATIENCE = timedelta(hours=2)
+# What torchrun sets, and others that start processes for torch have to set.
+_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -37,20 +35,27 @@ class World:
 
         A program that has set up a process group by itself goes on with that one; it has to have gloo for
         tensors of the CPU. Otherwise these travel through gloo, and those of GPUs through NCCL.
+
+        Raises:
+            ValueError: there are several processes, but what starts them has not set all that torchrun sets.
         """
         began = not torch.distributed.is_initialized()
         if began:
-            # What torchrun sets, as do others that start processes for torch.
-            if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
+            missing = [name for name in _NAMES if name not in os.environ]
+            if missing and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise ValueError(
+                    f"{missing[0]} must be set as WORLD_SIZE is, which is {os.environ['WORLD_SIZE']}"
+                )
+            if missing:
                 return cls()
             # Its functions have the group of that moment as a default argument. DistributedDataParallel
             # imports it, and the group would then outlive `leave`, with threads of gloo that abort the
             # process if they still hold a tensor when Python ends.
             importlib.import_module("torch.distributed.nn")
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            torch.distributed.init_process_group(backend, timeout=_PATIENCE)
+            torch.distributed.init_process_group(backend)
         rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return cls(rank, ranks, torch.distributed.get_node_local_rank(fallback_rank=rank), began)
+        return cls(rank, ranks, int(os.environ.get("LOCAL_RANK", rank)), began)
 
     def leave(self) -> None:
         """Parts from the others, if `join` has met them; all do it, or those left wait for the time limit."""

@@ -98,7 +98,7 @@ def check_lines(
     measured = measure_lines(source, decode=decode, workers=workers)
     sizes = {index: size for index, size in enumerate(measured) if isinstance(size, Measured)}
     widths, heights = (np.array([size[axis] for size in sizes.values()], np.int64) for axis in (0, 1))
-    fits = list(map(partial(fit, preprocessing=preprocessing), source.names, measured))
+    fits = list(map(partial(columns_of, preprocessing=preprocessing), source.names, measured))
     columns = {index: number for index, number in enumerate(fits) if not isinstance(number, Problem)}
     frames = output_lengths(list(columns.values())).numpy()
     needed = np.array([frames_needed(source.labels[index]) for index in columns], np.int64)
@@ -145,7 +145,7 @@ def named(character: str) -> str:
     return f"{character!r} U+{ord(character):04X} {name}".rstrip()
 
 
-def fit(name: str, size: Measured | Problem, preprocessing: Preprocessing) -> int | Problem:
+def columns_of(name: str, size: Measured | Problem, preprocessing: Preprocessing) -> int | Problem:
     """How many columns a line has after preprocessing, or why it has none: no readable image, or too wide."""
     if isinstance(size, Problem):
         return size

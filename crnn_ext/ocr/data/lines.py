@@ -35,7 +35,7 @@ class Problem(NamedTuple):
         return ": ".join(filter(None, self))
 
     @property
-    def named(self) -> str:
+    def without_kind(self) -> str:
         """Name and details, where the kind is told already."""
         return ": ".join(filter(None, (self.name, self.detail)))
 

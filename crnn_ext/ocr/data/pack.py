@@ -6,7 +6,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -40,7 +40,7 @@ def pack_lines(
     """Writes the lines of the sources, one after the other, to a new LMDB database.
 
     They keep their names, unless lines of two sources have the same: then all get the number of their source
-    in front, from 1, and a slash. Every image is decoded first; those that cannot be are skipped. The folder
+    in front, from 1, and a colon. Every image is decoded first; those that cannot be are skipped. The folder
     appears when it is complete, not before, and not at all if no line can be used.
 
     Args:
@@ -64,10 +64,11 @@ def pack_lines(
         raise DataError(f"{folder}: {error.strerror}") from error
     try:
         with DatabaseWriter(unfinished) as writer:
-            distinct = len(set(chain.from_iterable(source.names for source in sources)))
+            names = [set(source.names) for source in sources]
+            distinct = len(set().union(*names)) == sum(map(len, names))
             for number, source in enumerate(sources, 1):
                 skipped += [(source, problem) for problem in source.skipped]
-                prefix = "" if distinct == sum(map(len, sources)) else f"{number}/"
+                prefix = "" if distinct else f"{number}:"
                 lines = _readable(source, prefix, encoding, workers, skipped)
                 while some := list(islice(lines, _LINES_AT_A_TIME)):
                     writer.append(some)

@@ -10,7 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from crnn_ext.ocr.folders import walk
+from crnn_ext.ocr.folders import is_file, walk
 from crnn_ext.ocr.images import SUFFIXES
 
 from .lines import DataError, Items, LineSource, Problem
@@ -46,7 +46,7 @@ def open_lines(path: str | os.PathLike[str]) -> LineSource:
             root, chosen = root.parent, _PAIRS
         if not root.is_dir():
             raise DataError(f"{root}: no such file or folder")
-        found = _layouts(root)
+        found, closed = _layouts(root)
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}") from error
     if chosen is not None:
@@ -54,7 +54,7 @@ def open_lines(path: str | os.PathLike[str]) -> LineSource:
     if not found:
         raise DataError(
             f"{root}: no data set is there: neither {_DATABASE} nor a file of labels (labels.txt, gt.txt, "
-            f"{_DOCTR_LABELS}) nor files {_PAIRS}"
+            f"{_DOCTR_LABELS}) nor files {_PAIRS}" + (f"; {closed[0]}" if closed else "")
         )
     if len(found) > 1:
         raise DataError(f"{root}: more than one data set is there, name one of them: {', '.join(found)}")
@@ -72,7 +72,7 @@ class FileLines(LineSource):
 
 def _open_file(path: Path) -> LineSource:
     if path.name == _DATABASE:
-        return _open_databases(path.parent, [path.parent])
+        return _open_databases(path.parent, [path.parent], [])
     if path.suffix == ".json":
         return _open_doctr(path)
     if path.suffix in (".txt", ".tsv"):
@@ -80,8 +80,8 @@ def _open_file(path: Path) -> LineSource:
     raise DataError(f"{path}: a file of labels must end in .txt, .tsv or .json")
 
 
-def _layouts(root: Path) -> dict[str, Callable[[], LineSource]]:
-    """What opens each data set in a folder, by what names it there."""
+def _layouts(root: Path) -> tuple[dict[str, Callable[[], LineSource]], list[Problem]]:
+    """What opens each data set in a folder, by what names it there, and the folders that cannot be listed."""
     found: dict[str, Callable[[], LineSource]] = {}
     databases = []
     pairs: list[tuple[Path, list[str]]] = []
@@ -106,16 +106,18 @@ def _layouts(root: Path) -> dict[str, Callable[[], LineSource]]:
             pairs.append((folder, names))
     if databases:
         name = ", ".join(os.path.relpath(folder / _DATABASE, root) for folder in databases)
-        found[name] = partial(_open_databases, root, databases)
+        found[name] = partial(_open_databases, root, databases, closed)
     if pairs:
         found[_PAIRS] = partial(_open_pairs, root, pairs, closed)
-    return found
+    return found, closed
 
 
-def _open_databases(root: Path, folders: list[Path]) -> LineSource:
+def _open_databases(root: Path, folders: list[Path], closed: list[Problem]) -> LineSource:
     from .database import DatabaseLines
 
-    return DatabaseLines(root, folders)
+    source = DatabaseLines(root, folders)
+    source.skipped = [*closed, *source.skipped]
+    return source
 
 
 def _open_labels(path: Path) -> LineSource:
@@ -178,7 +180,7 @@ def _listed(path: Path, folder: Path, entries: Iterable[tuple[str, str | bytes]]
 def _files_of(folder: str) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if entry.is_file())
+            return frozenset(entry.name for entry in entries if is_file(entry))
     except (OSError, ValueError):  # a path with a zero byte is a ValueError
         return frozenset()
 

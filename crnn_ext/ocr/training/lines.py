@@ -9,12 +9,14 @@ from PIL import Image
 
 from crnn_ext._printable import counted
 from crnn_ext.ocr.architecture import Network
-from crnn_ext.ocr.data import DataError, LineSource, Measured, Problem
-from crnn_ext.ocr.data.check import fit, outside_charset, too_few_frames
+from crnn_ext.ocr.data import DataError, LineSource, Problem
+from crnn_ext.ocr.data.check import outside_charset, too_few_frames
 from crnn_ext.ocr.evaluation import Lines
 from crnn_ext.ocr.images import Mode
-from crnn_ext.ocr.preprocessing import Preprocessing
 from crnn_ext.text import Charset
+
+Columns = Sequence[int | Problem]
+"""Of each line of a source after preprocessing, or why it has none."""
 
 
 class Part:
@@ -30,15 +32,13 @@ class Part:
         return self._source.image(self._indices[index], mode)
 
 
-def part_for_validation(
-    source: LineSource, measured: Sequence[Measured | Problem], share: float, seed: int
-) -> list[int]:
-    """Lines of a source that have an image, at least one, which are kept from training to tell how far it is.
+def part_for_validation(source: LineSource, columns: Columns, share: float, seed: int) -> list[int]:
+    """Lines of a source that can be read, at least one, which are kept from training to tell how far it is.
 
     Raises:
         DataError: there is only one such line, or none.
     """
-    readable = [index for index, size in enumerate(measured) if isinstance(size, Measured)]
+    readable = [index for index, number in enumerate(columns) if not isinstance(number, Problem)]
     if len(readable) < 2:
         raise DataError(
             f"{source.path}: {counted(len(readable), 'usable line')} cannot be parted into some for training "
@@ -57,27 +57,21 @@ class TrainingLines(NamedTuple):
 
 
 def training_lines(
-    source: LineSource,
-    measured: Sequence[Measured | Problem],
-    kept_back: Sequence[int],
-    charset: Charset,
-    preprocessing: Preprocessing,
-    network: Network,
+    source: LineSource, all_columns: Columns, kept_back: Sequence[int], charset: Charset, network: Network
 ) -> TrainingLines:
-    """Chooses what can be trained on: a readable image, not too wide, with enough frames; known characters.
+    """Chooses what can be trained on: an image that can be read, enough frames, known characters.
 
     Args:
         source: all lines.
-        measured: the size of the image of each line.
+        all_columns: of each line.
         kept_back: the lines for validation.
-        charset, preprocessing, network: of the run.
+        charset, network: of the run.
 
     Raises:
         DataError: nothing is left.
     """
-    fits = [fit(name, size, preprocessing) for name, size in zip(source.names, measured, strict=True)]
-    left_out = [*source.skipped, *(problem for problem in fits if isinstance(problem, Problem))]
-    columns = [0 if isinstance(number, Problem) else number for number in fits]
+    left_out = [*source.skipped, *(problem for problem in all_columns if isinstance(problem, Problem))]
+    columns = [0 if isinstance(number, Problem) else number for number in all_columns]
     for index in kept_back:
         columns[index] = 0
     frames = network.output_lengths(columns).tolist()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from crnn_ext.ocr.data import DataError
+from .loop import TrainingError
 
 LOCK = "lock"
 
@@ -16,15 +16,15 @@ def locked(folder: Path) -> Iterator[None]:
     """Keeps other processes from training in the folder until the block ends, or this process does.
 
     Raises:
-        DataError: one is at it.
+        TrainingError: one is at it.
         OSError: the file `lock` cannot be written.
     """
-    with open(folder / LOCK, "w") as file:
+    with open(folder / LOCK, "a") as file:
         try:
             # A record lock: workers that this process forks do not inherit it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise DataError(f"{folder}: another process is training there") from None
+                raise TrainingError(f"{folder}: another process is training there") from None
             # Not every file system of a network has locks.
         yield

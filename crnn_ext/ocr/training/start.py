@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,16 +14,18 @@ from torch import Tensor
 from crnn_ext._printable import counted, some
 from crnn_ext.ctc import ctc_loss
 from crnn_ext.ocr.checkpoint import Checkpoint, load_checkpoint
-from crnn_ext.ocr.data import DataError, LineSource, Measured, Problem, measure_lines, open_lines
-from crnn_ext.ocr.data.check import named
+from crnn_ext.ocr.data import DataError, LineSource, Problem, measure_lines, open_lines
+from crnn_ext.ocr.data.check import columns_of, named
 from crnn_ext.ocr.evaluation import Lines
+from crnn_ext.ocr.files import remove_unfinished
+from crnn_ext.ocr.preprocessing import Preprocessing
 from crnn_ext.ocr.transfer import last_layer, transfer
 from crnn_ext.ocr.world import World
 from crnn_ext.text import Charset
 
 from .config import TrainingConfig
 from .events import Observer
-from .lines import Part, fingerprint, part_for_validation, training_lines
+from .lines import Columns, Part, fingerprint, part_for_validation, training_lines
 from .lock import locked
 from .loop import BEST, LAST, STATE, Outcome, Run, Task
 from .model import Criterion
@@ -61,8 +64,8 @@ def train(
             `TrainingConfig.load(folder / "config.json")` does. Only `data`, `val`, `accumulate`, `patience`,
             `save_every`, `log_every` and `workers` may be others.
         device: to train on; each process needs a GPU of its own, and of "cuda" takes that of its rank.
-        world: the processes that train together; if not given those that torchrun has started, or this one.
-            Who has torchrun start a program ends it with `World.leave`.
+        world: the processes that train together, which the caller has met and will part from; if not given
+            those that torchrun has started, or this one alone.
         observers: are told what happens, in the first process.
         criterion: the loss; `crnn_ext.ctc.ctc_loss` if not given.
         stop: asked before every step whether the run shall save its state and end.
@@ -75,56 +78,84 @@ def train(
     """
     if not config.data:
         raise ValueError("data must name a data set to train on, and it is empty")
-    world = World.join() if world is None else world
-    told = observers if world.rank == 0 else ()
-    folder = Path(folder)
+    with ExitStack() as stack:
+        if world is None:
+            world = World.join()
+            stack.callback(world.leave)
+        return _train(config, Path(folder), resume, device, world, observers, criterion, stop)
+
+
+def _train(
+    config: TrainingConfig,
+    folder: Path,
+    resume: bool,
+    device: str | torch.device,
+    world: World,
+    observers: Sequence[Observer],
+    criterion: Criterion | None,
+    stop: Callable[[], bool],
+) -> Outcome:
     here = torch.device(device)
     if here.type == "cuda":
         here = torch.device("cuda", world.local_rank if here.index is None else here.index)
         torch.cuda.set_device(here)  # which is what the processes exchange through
-    if not resume and world.from_first(lambda: any((folder / name).exists() for name in (STATE, BEST))):
-        raise ValueError(f"{folder}: a run is there already; go on with it (resume) or name another folder")
+    if not resume:
+        world.from_first(lambda: _check_new(folder))
     config = _decided(config, here, world)
-    start = world.from_first(lambda: _resumed(config, folder)) if resume else None
-    lines = _open(config, world)
-    start = start or _network(config, lines)
-    config = start.config
-    chosen = training_lines(
-        lines.source,
-        lines.measured,
-        lines.kept_back,
-        start.checkpoint.charset,
-        start.checkpoint.preprocessing,
-        start.checkpoint.network,
-    )
-    notes = [*start.notes, *_left_out(lines.source, chosen.left_out), *lines.notes]
-    notes += _unknown(start.checkpoint.charset, lines.validation)
-    for observer in told:
-        for note in notes:
+    source = _opened_by_all(config.data, world)
+    validation = None if config.val is None else _opened_by_all(config.val, world)
+    start = world.from_first(lambda: _resumed(config, folder)) if resume else _network(config, source)
+    columns = _columns(source, start.checkpoint.preprocessing, world)
+    if validation is None:
+        kept_back = part_for_validation(source, columns, config.val_fraction, config.seed)
+        part: Lines = Part(source, kept_back)
+        notes = []
+    else:
+        kept_back, part = [], validation
+        notes = _unusable(validation, _columns(validation, start.checkpoint.preprocessing, world))
+    chosen = training_lines(source, columns, kept_back, start.checkpoint.charset, start.checkpoint.network)
+    told = observers if world.rank == 0 else ()
+    for note in (
+        *start.notes,
+        *_left_out(source, chosen.left_out),
+        *notes,
+        *_unknown(start.checkpoint.charset, part),
+    ):
+        for observer in told:
             observer.note(note)
     task = Task(
-        config=config,
+        config=start.config,
         folder=folder,
         checkpoint=start.checkpoint,
-        source=lines.source,
+        source=source,
         lines=chosen,
-        validation=lines.validation,
+        validation=part,
         world=world,
         device=here,
         criterion=criterion or _criterion(start.checkpoint.charset.blank),
     )
     with ExitStack() as stack:
-        world.from_first(lambda: _enter(folder, stack))
+        world.from_first(lambda: _enter(folder, resume, stack))
         run = Run(task, told)
         if resume:
             run.resume()
-        world.from_first(lambda: config.save(folder / CONFIG))
+        world.from_first(lambda: start.config.save(folder / CONFIG))
         return run.train(stop)
 
 
-def _enter(folder: Path, stack: ExitStack) -> None:
+def _check_new(folder: Path) -> None:
+    """Raises ValueError if the folder has a run; one that was killed before its first state is none."""
+    if any((folder / name).exists() for name in (STATE, BEST)):
+        raise ValueError(f"{folder}: a run is there already; go on with it (resume) or name another folder")
+
+
+def _enter(folder: Path, resume: bool, stack: ExitStack) -> None:
+    """Makes the folder this run's own."""
     folder.mkdir(parents=True, exist_ok=True)
     stack.enter_context(locked(folder))
+    if not resume:
+        _check_new(folder)  # once more, as another process may have trained there meanwhile
+    remove_unfinished(folder)
 
 
 def _decided(config: TrainingConfig, device: torch.device, world: World) -> TrainingConfig:
@@ -138,6 +169,51 @@ def _decided(config: TrainingConfig, device: torch.device, world: World) -> Trai
     return replace(config, precision=precision, workers=workers)
 
 
+def _opened_by_all(path: str, world: World) -> LineSource:
+    """A data set that every process has opened.
+
+    Raises:
+        DataError: one of them cannot, it has no line, or not all have the same lines.
+    """
+    source, found = None, ""
+    error: DataError | None = None
+    try:
+        source = open_lines(path)
+        found = fingerprint(source)
+    except DataError as raised:
+        error = raised
+    for rank, (raised_there, found_there) in enumerate(world.gather((error, found))):
+        if raised_there is not None:
+            raise raised_there
+        if found_there != found:
+            raise DataError(
+                f"{path}: all processes must have the same lines, and those of process {rank} are not those "
+                f"of process {world.rank}"
+            )
+    assert source is not None
+    if len(source) == 0:
+        raise DataError(f"{source.path}: it has no line; the first problem is {source.skipped[0]}")
+    return source
+
+
+def _columns(source: LineSource, preprocessing: Preprocessing, world: World) -> Columns:
+    # One process has a look at all images, in several of its own.
+    measured = world.from_first(lambda: measure_lines(source))
+    return list(map(partial(columns_of, preprocessing=preprocessing), source.names, measured))
+
+
+def _unusable(validation: LineSource, columns: Columns) -> list[str]:
+    """Notes of the lines for validation that cannot be read.
+
+    Raises:
+        DataError: these are all.
+    """
+    problems = [*validation.skipped, *(problem for problem in columns if isinstance(problem, Problem))]
+    if len(problems) == len(validation.skipped) + len(validation):
+        raise DataError(f"{validation.path}: it has no usable line; the first problem is {problems[0]}")
+    return _left_out(validation, problems)
+
+
 def _resumed(config: TrainingConfig, folder: Path) -> "_Start":
     """The run in the folder. The files that it began with may have changed or gone.
 
@@ -145,9 +221,6 @@ def _resumed(config: TrainingConfig, folder: Path) -> "_Start":
         ValueError: a setting is not that of the run.
     """
     saved = TrainingConfig.load(folder / CONFIG)
-    checkpoint = load_checkpoint(folder / LAST)
-    if config.init is not None:
-        config = config.of_checkpoint(checkpoint.architecture, checkpoint.preprocessing)
     for setting in fields(config):
         before, now = getattr(saved, setting.name), getattr(config, setting.name)
         if before != now and setting.name not in _MAY_CHANGE:
@@ -155,44 +228,7 @@ def _resumed(config: TrainingConfig, folder: Path) -> "_Start":
                 f"{folder / CONFIG}: {setting.name} of the run is {before!r} and cannot become {now!r} on "
                 "the way"
             )
-    return _Start(config, checkpoint, [])
-
-
-class _Lines(NamedTuple):
-    source: LineSource
-    measured: list[Measured | Problem]
-    kept_back: list[int]
-    validation: Lines
-    notes: list[str]
-
-
-def _open(config: TrainingConfig, world: World) -> _Lines:
-    source = _opened_by_all(config.data, world)
-    if len(source) == 0:
-        raise DataError(f"{source.path}: it has no line; the first problem is {source.skipped[0]}")
-    # One process has a look at all images, in several of its own.
-    measured = world.from_first(lambda: measure_lines(source))
-    if config.val is None:
-        kept_back = part_for_validation(source, measured, config.val_fraction, config.seed)
-        return _Lines(source, measured, kept_back, Part(source, kept_back), [])
-    validation = _opened_by_all(config.val, world)
-    sizes = world.from_first(lambda: measure_lines(validation))
-    problems = [*validation.skipped, *(size for size in sizes if isinstance(size, Problem))]
-    if len(problems) == len(validation.skipped) + len(validation):
-        raise DataError(f"{validation.path}: it has no usable line; the first problem is {problems[0]}")
-    return _Lines(source, measured, [], validation, _left_out(validation, problems))
-
-
-def _opened_by_all(path: str, world: World) -> LineSource:
-    source = open_lines(path)
-    fingerprints = world.gather(fingerprint(source))
-    for rank, found in enumerate(fingerprints):
-        if found != fingerprints[0]:
-            raise DataError(
-                f"{source.path}: all processes must have the same lines, and those of process {rank} are not "
-                "those of process 0"
-            )
-    return source
+    return _Start(config, load_checkpoint(folder / LAST), [])
 
 
 class _Start(NamedTuple):
@@ -201,16 +237,16 @@ class _Start(NamedTuple):
     notes: list[str]
 
 
-def _network(config: TrainingConfig, lines: _Lines) -> _Start:
+def _network(config: TrainingConfig, source: LineSource) -> _Start:
     """The network that the run begins with, new or with what another has learnt."""
     charset = None if config.charset is None else Charset.from_file(config.charset)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if config.init is None:
-            return _new(config, charset or Charset.from_labels(lines.source.labels))
+            return _new(config, charset or Charset.from_labels(source.labels))
         begun = load_checkpoint(config.init)
         config = config.of_checkpoint(begun.architecture, begun.preprocessing)
-        charset = charset or _charset_for(begun.charset, lines.source)
+        charset = charset or _charset_for(begun.charset, source)
         if charset == begun.charset:
             return _Start(config, begun, [f"{config.init}: its characters stay"])
         moved = transfer(begun, charset)
@@ -253,7 +289,7 @@ def _left_out(source: LineSource, problems: Sequence[Problem]) -> list[str]:
     notes = []
     for kind in dict.fromkeys(problem.kind for problem in problems):
         of_kind = [problem for problem in problems if problem.kind == kind]
-        names = [problem.named for problem in of_kind]
+        names = [problem.without_kind for problem in of_kind]
         notes.append(f"{source.path}: left out, {kind}: {len(names)}: {some(names)}")
     return notes
 

@@ -20,7 +20,7 @@ from crnn_ext.ocr.checkpoint import TRAINING_ENTRY
 from crnn_ext.ocr.data import DataError
 from crnn_ext.ocr.files import replace_file
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
