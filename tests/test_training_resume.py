@@ -144,7 +144,7 @@ def test_one_run_at_a_time(lines, tmp_path):
         time.sleep(0.005)
     try:
         with pytest.raises(TrainingError, match=f"{folder}: another process is training there"):
-            train(TrainingConfig.load(folder / "config.json"), folder, resume=True)
+            train(TrainingConfig.load(folder / "config.json"), folder, resume=True, stop=lambda: True)
     finally:
         process.kill()
         process.wait()
