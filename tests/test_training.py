@@ -24,6 +24,7 @@ from crnn_ext.ocr.training.display import Display
 from crnn_ext.ocr.training.lines import part_for_validation
 from crnn_ext.ocr.training.log_file import LogFile
 from crnn_ext.ocr.training.model import MovingAverage
+from crnn_ext.ocr.training.schedule import one_cycle
 from crnn_ext.ocr.world import World
 from crnn_ext.text import Charset
 
@@ -436,11 +437,27 @@ def test_the_gradient_is_that_of_all_losses_over_all_characters(lines, tmp_path)
     network = checkpoint.network.eval()
     logits = network(batch.images, batch.widths)
     loss = ctc_loss(logits, targets, network.output_lengths(batch.widths), lengths, reduction="sum")
+    live = torch.arange(len(logits)).unsqueeze(1) < network.output_lengths(batch.widths)
+    assert not live.all()
+    assert start.steps[0].blank == pytest.approx((logits.argmax(-1) == 0)[live].float().mean().item())
     (loss / lengths.sum()).backward()
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(
             moments[f"optimizer.{name}.exp_avg"] / 0.1, parameter.grad, atol=1e-5, rtol=1e-3, msg=name
         )
+
+
+def test_the_optimizer_has_the_rate_of_the_schedule(lines, tmp_path):
+    """AdamW's first step is as long as the rate in every weight."""
+    settings = {"lr": 4e-3, "warmup": 0.2, "weight_decay": 0}
+    run(tmp_path / "none", lines, stop=after(0), **settings)
+    run(tmp_path / "one", lines, stop=after(1), **settings)
+    before, behind = (load_file(tmp_path / name / "last.safetensors") for name in ("none", "one"))
+    change = (behind["conv2.weight"] - before["conv2.weight"]).abs()
+    done = run(tmp_path / "all", lines, **settings)
+    assert change.median().item() == pytest.approx(done.steps[0].learning_rate, rel=1e-2)
+    expected = [one_cycle(step, done.total, 4e-3, 0.2) for step in range(done.total)]
+    assert [step.learning_rate for step in done.steps] == expected
 
 
 def test_log_and_display(lines, tmp_path):
