@@ -53,6 +53,7 @@ clean:
 $(VENV)/.installed: requirements-dev.txt
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "$(PYTHON) has no venv module: install python3-venv" >&2; exit 1; }
+	@echo "Setting up $(VENV): some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN_PYTHON) -m pip install --quiet --requirement requirements-dev.txt
 	@touch $@

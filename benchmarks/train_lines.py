@@ -36,7 +36,6 @@ from crnn_ext.ocr import BeamSearch, Recognizer, evaluate, greedy
 from crnn_ext.ocr.data import open_lines
 from crnn_ext.ocr.training import Step, TrainingConfig, Validation, train
 from crnn_ext.ocr.training.display import Display
-from crnn_ext.ocr.training.log_file import LogFile
 from crnn_ext.text import NGramModel
 
 RECIPE = TrainingConfig(
@@ -181,7 +180,7 @@ def main() -> None:
         config,
         arguments.output,
         device=arguments.device,
-        observers=[course, Display(sys.stdout), LogFile(arguments.output)],
+        observers=[course, Display(sys.stdout)],
         criterion=LOSSES[arguments.loss],
     )
     minutes, cpu_minutes = (

@@ -25,7 +25,6 @@ from crnn_ext.ocr import Recognizer
 from crnn_ext.ocr.plot import plot_readings
 from crnn_ext.ocr.training import TrainingConfig, train
 from crnn_ext.ocr.training.display import Display
-from crnn_ext.ocr.training.log_file import LogFile
 
 SEED = 0
 TRAINING_SCANS, TRAINING_STRINGS = 1500, 4000
@@ -159,7 +158,7 @@ def main() -> None:
         seed=SEED,
     )
     run = output / "run"
-    train(config, run, observers=[Display(sys.stdout), LogFile(run)])
+    train(config, run, observers=[Display(sys.stdout)])
 
     checkpoint = run / "best.safetensors"
     recognizer = Recognizer.load(checkpoint)

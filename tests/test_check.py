@@ -157,7 +157,7 @@ def test_the_command(tmp_path, capsys):
     assert errors == ""
     lines = output.splitlines()
     assert lines[:3] == [
-        "13 lines",
+        f"{path}: 13 lines",
         "                             min  median    95 %     max",
         "image width                   40      46      51     100",
     ]
@@ -233,7 +233,7 @@ def test_the_command_that_cannot_check(tmp_path, monkeypatch, capsys, arguments,
 
 def test_nothing_but_skipped_items(tmp_path, capsys):
     write(tmp_path / "labels.txt", "missing.png\ttext\n")
-    assert main(["check", str(tmp_path)]) == 1
+    assert main(["check", str(tmp_path)]) == 2
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "missing image: 1",
         f"    missing.png: no file {tmp_path}/missing.png",
@@ -242,7 +242,7 @@ def test_nothing_but_skipped_items(tmp_path, capsys):
 
 def test_names_that_steer_a_terminal(tmp_path, capsys):
     write(tmp_path / "labels.txt", "\x1b[2J.png\ttext\n")
-    assert main(["check", str(tmp_path)]) == 1
+    assert main(["check", str(tmp_path)]) == 2
     output = capsys.readouterr().out
     assert "\x1b" not in output
     assert r"\x1b[2J.png" in output

@@ -287,7 +287,7 @@ def test_files_that_are_no_checkpoints(path, state):
         load_checkpoint(path)
     with pytest.raises(CheckpointError, match="missing: No such file or directory"):
         load_checkpoint(path.parent / "missing")
-    with pytest.raises(CheckpointError, match="Is a directory"):
+    with pytest.raises(CheckpointError, match="it is a folder; the checkpoint in that of a run is best"):
         load_checkpoint(path.parent)
 
 

@@ -22,7 +22,6 @@ from crnn_ext.ocr.data import DataError
 from crnn_ext.ocr.training import TrainingConfig, TrainingError, train
 from crnn_ext.ocr.training.display import Display
 from crnn_ext.ocr.training.lines import part_for_validation
-from crnn_ext.ocr.training.log_file import LogFile
 from crnn_ext.ocr.training.model import MovingAverage
 from crnn_ext.ocr.training.schedule import one_cycle
 from crnn_ext.ocr.world import World
@@ -219,8 +218,7 @@ def test_names_that_are_not_in_utf8_end_nothing(tmp_path):
     (folder / odd).write_bytes((folder / "0.png").read_bytes()[:60])
     with open(folder / "labels.txt", "ab") as labels:
         labels.write(os.fsencode(odd) + b"\tab\n")
-    log = LogFile(tmp_path / "run")
-    done = run(tmp_path / "run", folder, val=str(folder), observers=[log, Display(io.StringIO())])
+    done = run(tmp_path / "run", folder, val=str(folder), observers=[Display(io.StringIO())])
     assert [problem.name for problem in done.reports[0].unreadable] == [odd]
     entries = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [entry["unreadable"][0]["name"] for entry in entries if entry["event"] == "left_out"] == [odd]
@@ -400,7 +398,7 @@ def test_going_on_with_another_charset(lines, tmp_path):
     (other / "labels.txt").write_text(text)
     first = tmp_path / "first/best.safetensors"
     tuned = run(tmp_path / "second", other, epochs=1, init=str(first), lr=1e-8, freeze_batch_norm=True)
-    assert any("4 characters are kept, 1 are new (x), 0 go" in note for note in tuned.notes)
+    assert any("4 characters kept, 1 new (x), 0 dropped" in note for note in tuned.notes)
     # Hardly anything is learnt, and so what is known was known before.
     images = [striped(text, seed=number) for number, text in enumerate(["bcd", "dcb", "bbcd", "cd"])]
     before, after = (Recognizer.load(path)(images) for path in (first, tmp_path / "second/last.safetensors"))
@@ -463,7 +461,7 @@ def test_the_optimizer_has_the_rate_of_the_schedule(lines, tmp_path):
 def test_log_and_display(lines, tmp_path):
     shown = io.StringIO()
     folder = tmp_path / "run"
-    done = run(folder, lines, epochs=2, observers=[LogFile(folder), Display(shown, seconds=0)])
+    done = run(folder, lines, epochs=2, observers=[Display(shown, seconds=0)])
     entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in entries if entry["event"] == "step"] == list(range(1, done.total + 1))
     validated = [entry for entry in entries if entry["event"] == "validation"]

@@ -60,6 +60,7 @@ def test_settings_that_break_their_rules(setting, value, message):
         ("[" * 100_000, "recursion"),
         (b"\xff", "utf-8"),
         ('{"learning_rate": 1}', "'learning_rate' is no setting"),
+        ('{"epoch": 1}', "'epoch' is no setting of a training run; epochs is one"),
         ('{"epochs": "many"}', "epochs must be an int"),
     ],
 )

@@ -208,4 +208,4 @@ def test_the_log_is_cut_to_where_the_run_goes_on(lines, tmp_path, capsys):
 
 def test_there_is_nothing_to_resume(tmp_path, capsys):
     assert main(["train", "-o", str(tmp_path / "run"), "--resume"]) == 2
-    assert f"{tmp_path / 'run/config.json'}: No such file or directory" in capsys.readouterr().err
+    assert f"{tmp_path / 'run'}: there is no run to go on with" in capsys.readouterr().err

@@ -84,15 +84,19 @@ def run(arguments: argparse.Namespace) -> int:
             charset = None if arguments.charset is None else Charset.from_file(arguments.charset)
             preprocessing = Preprocessing(width=parse_resize(arguments.resize or "keep"))
             network = Architecture(arguments.network or "CRNN", nclass=2).build_empty()
+        source = open_lines(arguments.data)
         report = check_lines(
-            *(open_lines(arguments.data), preprocessing, network.output_lengths, charset),
+            *(source, preprocessing, network.output_lengths, charset),
             decode=arguments.images,
             workers=arguments.workers,
         )
     except (OSError, ImportError, ValueError) as error:
         return failure(explained(error))
+    print(printable(f"{source.path}: {counted(report.lines, 'line')}"))
     for line in _lines(report, type(network).__name__, None if arguments.all else _NAMES):
         print(printable(line))
+    if report.lines == 0:
+        return 2
     return 1 if report.problems else 0
 
 
@@ -100,7 +104,6 @@ def _lines(report: "Report", network: str, most_names: int | None) -> Iterator[s
     """The report, line by line."""
     from crnn_ext.ocr.data.check import named
 
-    yield counted(report.lines, "line")
     yield f"{'':24}{'min':>8}{'median':>8}{'95 %':>8}{'max':>8}"
     for name, spread in report.spreads.items():
         unit = f" of {network}" if name == "frames" else ""

@@ -72,7 +72,6 @@ def run(arguments: argparse.Namespace) -> int:
         from crnn_ext.ocr.training import TrainingError, train
         from crnn_ext.ocr.training.display import Display
         from crnn_ext.ocr.training.interruption import interruption
-        from crnn_ext.ocr.training.log_file import LogFile
         from crnn_ext.ocr.training.tensorboard import TensorBoard
         from crnn_ext.ocr.world import World
     except ImportError as error:
@@ -89,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
                 resume=arguments.resume,
                 device=device.chosen(arguments.device, world.local_rank),
                 world=world,
-                observers=[Display(), LogFile(folder), TensorBoard(folder / "tensorboard")],
+                observers=[Display(), TensorBoard(folder / "tensorboard")],
                 stop=interrupted,
             )
     except (ValueError, ImportError, OSError, TrainingError) as error:
@@ -120,6 +119,8 @@ def _config(arguments: argparse.Namespace, folder: Path) -> "TrainingConfig":
     if arguments.resume:
         if arguments.config:
             raise ValueError("--resume goes on with the settings of the run, so --config is for others")
+        if not (folder / CONFIG).exists():
+            raise ValueError(f"{folder}: there is no run to go on with")
         saved = TrainingConfig.load(folder / CONFIG)
         return TrainingConfig.from_dict({**saved.to_dict(), **given})
     base = TrainingConfig.load(arguments.config).to_dict() if arguments.config else {}
@@ -133,6 +134,8 @@ def _told(outcome: "Outcome", folder: Path) -> str:
     from crnn_ext.ocr.training.loop import BEST
 
     best = "" if outcome.best is None else f"; the best CER is {outcome.best:.2%}, of {folder / BEST}"
+    if outcome.best is not None and outcome.best >= 1:
+        best += ", which reads nothing yet: it may take more epochs, a lower lr or a longer warmup"
     why = {
         "finished": "done",
         "no progress": "ended, as validations had become no better",

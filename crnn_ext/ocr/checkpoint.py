@@ -128,6 +128,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         checkpoint = assemble(
             state, architecture, charset, preprocessing, known["metadata"], known["version"]
         )
+    except IsADirectoryError as error:
+        raise CheckpointError(
+            f"{path}: it is a folder; the checkpoint in that of a run is best.safetensors"
+        ) from error
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     except SafetensorError as error:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -184,7 +185,11 @@ class TrainingConfig:
             raise TypeError(f"the settings must be a JSON object, and they are {data!r:.60}")
         unknown = set(data) - {setting.name for setting in fields(cls)}
         if unknown:
-            raise ValueError(f"{min(unknown)!r:.60} is no setting of a training run")
+            name = str(min(unknown, key=str))
+            meant = get_close_matches(name, [setting.name for setting in fields(cls)], 1)
+            raise ValueError(
+                f"{name!r:.60} is no setting of a training run" + (f"; {meant[0]} is one" if meant else "")
+            )
         return cls(**data)
 
     def to_dict(self) -> dict[str, Any]:

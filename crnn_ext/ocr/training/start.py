@@ -27,6 +27,7 @@ from .config import TrainingConfig
 from .events import Observer
 from .lines import Columns, Part, fingerprint, part_for_validation, training_lines
 from .lock import locked
+from .log_file import LogFile
 from .loop import BEST, LAST, STATE, Outcome, Run, Task
 from .model import Criterion
 
@@ -58,7 +59,7 @@ def train(
 
     Args:
         config: all settings.
-        folder: takes `config.json`; `best.safetensors` and `last.safetensors`, checkpoints; and
+        folder: takes `config.json`; `log.jsonl`; `best.safetensors` and `last.safetensors`, checkpoints; and
             `state.safetensors`, with which the run can go on.
         resume: goes on with the run in the folder, whose settings `config` must have, as
             `TrainingConfig.load(folder / "config.json")` does. Only `data`, `val`, `accumulate`, `patience`,
@@ -102,8 +103,8 @@ def _train(
     if not resume:
         world.from_first(lambda: _check_new(folder))
     config = _decided(config, here, world)
-    source = _opened_by_all(config.data, world)
-    validation = None if config.val is None else _opened_by_all(config.val, world)
+    source = _opened_by_all("data", config.data, world)
+    validation = None if config.val is None else _opened_by_all("val", config.val, world)
     start = world.from_first(lambda: _resumed(config, folder)) if resume else _network(config, source)
     columns = _columns(source, start.checkpoint.preprocessing, world)
     if validation is None:
@@ -114,7 +115,7 @@ def _train(
         kept_back, part = [], validation
         notes = _unusable(validation, _columns(validation, start.checkpoint.preprocessing, world))
     chosen = training_lines(source, columns, kept_back, start.checkpoint.charset, start.checkpoint.network)
-    told = observers if world.rank == 0 else ()
+    told = (LogFile(folder), *observers) if world.rank == 0 else ()
     for note in (
         *start.notes,
         *_left_out(source, chosen.left_out),
@@ -146,7 +147,9 @@ def _train(
 def _check_new(folder: Path) -> None:
     """Raises ValueError if the folder has a run; one that was killed before its first state is none."""
     if any((folder / name).exists() for name in (STATE, BEST)):
-        raise ValueError(f"{folder}: a run is there already; go on with it (resume) or name another folder")
+        raise ValueError(
+            f"{folder}: a run is there already; go on with it by --resume, or name another folder"
+        )
 
 
 def _enter(folder: Path, resume: bool, stack: ExitStack) -> None:
@@ -169,8 +172,8 @@ def _decided(config: TrainingConfig, device: torch.device, world: World) -> Trai
     return replace(config, precision=precision, workers=workers)
 
 
-def _opened_by_all(path: str, world: World) -> LineSource:
-    """A data set that every process has opened.
+def _opened_by_all(setting: str, path: str, world: World) -> LineSource:
+    """The data set of a setting, which every process has opened.
 
     Raises:
         DataError: one of them cannot, it has no line, or not all have the same lines.
@@ -181,7 +184,7 @@ def _opened_by_all(path: str, world: World) -> LineSource:
         source = open_lines(path)
         found = fingerprint(source)
     except DataError as raised:
-        error = raised
+        error = DataError(f"{setting}: {raised}")
     for rank, (raised_there, found_there) in enumerate(world.gather((error, found))):
         if raised_there is not None:
             raise raised_there
@@ -226,7 +229,7 @@ def _resumed(config: TrainingConfig, folder: Path) -> "_Start":
         if before != now and setting.name not in _MAY_CHANGE:
             raise ValueError(
                 f"{folder / CONFIG}: {setting.name} of the run is {before!r} and cannot become {now!r} on "
-                "the way"
+                "the way; a new run can begin from its network, by --init"
             )
     return _Start(config, load_checkpoint(folder / LAST), [])
 
@@ -251,9 +254,9 @@ def _network(config: TrainingConfig, source: LineSource) -> _Start:
             return _Start(config, begun, [f"{config.init}: its characters stay"])
         moved = transfer(begun, charset)
     notes = [
-        f"{config.init}: {len(moved.kept)} characters are kept, {len(moved.added)} are new"
+        f"{config.init}: {counted(len(moved.kept), 'character')} kept, {len(moved.added)} new"
         + (f" ({moved.added})" if moved.added else "")
-        + f", {len(moved.dropped)} go"
+        + f", {len(moved.dropped)} dropped"
         + (f" ({moved.dropped})" if moved.dropped else "")
     ]
     return _Start(config, Checkpoint(moved.network, moved.architecture, charset, begun.preprocessing), notes)
