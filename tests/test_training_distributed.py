@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from striped_lines import striped_folder
-from training_runs import alone, entries
+from training_runs import alone, entries, wait_for_steps
 
 pytest.importorskip("PIL")
 pytest.importorskip("cv2")
@@ -118,9 +118,7 @@ def test_a_run_of_two_goes_on_as_one_with_the_same_steps(lines, tmp_path, how):
     folder = tmp_path / "run"
     options = [lines, *OPTIONS, "--freeze-batch-norm", "--epochs", "500", "--save-every", "2"]
     process = subprocess.Popen(together(*options, "-o", folder), stderr=subprocess.PIPE, text=True)
-    log = folder / "log.jsonl"
-    while process.poll() is None and not (log.exists() and log.read_text().count('"step"') > 8):
-        time.sleep(0.02)
+    wait_for_steps(process, folder, 5)
     if how == "one is killed":
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(children[1]), signal.SIGKILL)
@@ -149,9 +147,7 @@ def test_a_run_of_two_goes_on_as_two_and_ends_for_want_of_progress(lines, tmp_pa
     folder = tmp_path / "run"
     options = [lines, *OPTIONS, "--lr", "1e-8", "--epochs", "500", "--validate-every", "4"]
     process = subprocess.Popen(together(*options, "-o", folder), stderr=subprocess.DEVNULL)
-    log = folder / "log.jsonl"
-    while process.poll() is None and not (log.exists() and log.read_text().count('"step"') > 5):
-        time.sleep(0.02)
+    wait_for_steps(process, folder, 3)
     process.send_signal(signal.SIGTERM)
     process.wait()
     told = checked(together("-o", folder, "--resume", "--patience", "2"))

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from striped_lines import striped_folder
 from test_training import after, run
-from training_runs import alone, entries
+from training_runs import alone, entries, wait_for_steps
 
 pytest.importorskip("PIL")
 pytest.importorskip("cv2")
@@ -41,11 +40,6 @@ def losses(folder):
     return {entry["step"]: entry["loss"] for entry in entries(folder, "step")}
 
 
-def logged_steps(folder):
-    log = folder / "log.jsonl"
-    return log.read_text().count('"event": "step"') if log.exists() else 0
-
-
 def test_a_killed_run_goes_on_to_the_same_losses_and_weights(lines, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     subprocess.run(alone(lines, "-o", whole, *OPTIONS), check=True, capture_output=True)
@@ -56,8 +50,7 @@ def test_a_killed_run_goes_on_to_the_same_losses_and_weights(lines, tmp_path):
     arguments = [lines, "-o", broken, *OPTIONS]
     for kill_at in sorted(random.choice(range(1, steps), 2, replace=False)):
         process = subprocess.Popen(alone(*arguments), stderr=subprocess.DEVNULL)
-        while logged_steps(broken) < kill_at and process.poll() is None:
-            time.sleep(0.005)
+        wait_for_steps(process, broken, kill_at)
         process.send_signal(signal.SIGKILL)
         process.wait()
         arguments = ["-o", broken, "--resume"]
@@ -80,8 +73,7 @@ def test_a_signal_saves_the_state(lines, tmp_path, number):
         # A shell may have started the tests with SIGINT ignored, which programs inherit.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    while logged_steps(folder) < 3 and process.poll() is None:
-        time.sleep(0.005)
+    wait_for_steps(process, folder, 3)
     os.kill(process.pid, number)
     told = process.communicate()[1]
     assert process.returncode == 128 + number
@@ -140,8 +132,7 @@ def test_one_run_at_a_time(lines, tmp_path):
     process = subprocess.Popen(
         alone(lines, "-o", folder, *OPTIONS, "--epochs", "1000"), stderr=subprocess.DEVNULL
     )
-    while logged_steps(folder) < 1 and process.poll() is None:
-        time.sleep(0.005)
+    wait_for_steps(process, folder, 1)
     try:
         with pytest.raises(TrainingError, match=f"{folder}: another process is training there"):
             train(TrainingConfig.load(folder / "config.json"), folder, resume=True, stop=lambda: True)

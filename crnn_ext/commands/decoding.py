@@ -155,14 +155,13 @@ def _named(option: str, make: Callable[..., Made], *arguments: Any, **keywords: 
 
 def _words(path: str) -> list[str]:
     """The words of a lexicon, in NFC as labels are."""
-    with open(path, encoding="utf-8-sig") as file:
+    from crnn_ext.ocr.files import errors_name
+
+    with open(path, encoding="utf-8-sig") as file, errors_name(path):
         try:
             return [unicodedata.normalize("NFC", word) for line in file if (word := line.strip())]
         except UnicodeDecodeError:
             raise ValueError(f"{path}: a lexicon must be in UTF-8, and this file is not") from None
-        except OSError as error:
-            error.filename = path
-            raise
 
 
 def _punctuation(characters: str) -> set[str]:

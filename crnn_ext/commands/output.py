@@ -1,8 +1,8 @@
 """The option of commands that write a file, and a file that several processes write together."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -71,7 +71,9 @@ class SharedFile:
 
     def write(self, index: int, line: str) -> None:
         """Adds a line, itself without a line break, of the item with this index among those of all."""
-        with self._named_errors():
+        from crnn_ext.ocr.files import errors_name
+
+        with errors_name(self._part.name):
             self._part.write(f"{line}\n")
         self._indices.append(index)
 
@@ -82,7 +84,9 @@ class SharedFile:
             OSError: a part is not there, as where machines do not share the folder, or the file cannot be
                 written.
         """
-        with self._named_errors():
+        from crnn_ext.ocr.files import errors_name
+
+        with errors_name(self._part.name):
             self._part.close()
         indices = self._world.gather(self._indices)
         # Nobody leaves before the file is there: torchrun ends all processes after the first that fails.
@@ -101,15 +105,6 @@ class SharedFile:
                     file.write(parts[rank].readline())
         for name in names:
             name.unlink(missing_ok=True)
-
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        """The system does not say which file it was that it could not write."""
-        try:
-            yield
-        except OSError as error:
-            error.filename = self._part.name
-            raise
 
     def _name(self, rank: int) -> Path:
         return self._path.with_name(f"{self._path.stem}.{rank}-of-{self._world.ranks}{self._path.suffix}")

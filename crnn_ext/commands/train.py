@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 from . import device
 from .messages import complain, explained, failure, is_short_of_memory
 from .parser import CommandParser
+from .together import run_together
 
 if TYPE_CHECKING:
     from crnn_ext.ocr.training import Outcome, TrainingConfig
+    from crnn_ext.ocr.world import World
 
 
 def add_parser(commands: Any) -> None:
@@ -68,18 +70,19 @@ def _add_option(parser: argparse.ArgumentParser, setting: "Field[Any]", hint: An
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
+    return run_together(_train, arguments)
+
+
+def _train(arguments: argparse.Namespace, world: "World") -> int:
     try:
         from crnn_ext.ocr.training import TrainingError, train
         from crnn_ext.ocr.training.display import Display
         from crnn_ext.ocr.training.interruption import interruption
         from crnn_ext.ocr.training.tensorboard import TensorBoard
-        from crnn_ext.ocr.world import World
     except ImportError as error:
         return failure(str(error))
-    world = World()
     folder = Path(arguments.output)
     try:
-        world = World.join()
         config = world.from_first(lambda: _config(arguments, folder))
         with interruption() as interrupted:
             outcome = train(
@@ -97,8 +100,6 @@ def run(arguments: argparse.Namespace) -> int:
         if is_short_of_memory(error):
             return failure("memory is short: a smaller batch_pixels takes less")
         raise
-    finally:
-        world.leave()
     if world.rank == 0:
         complain(_told(outcome, folder))
     if outcome.why == "stopped":

@@ -46,6 +46,16 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             unfinished.unlink()
 
 
+@contextmanager
+def errors_name(path: str | Path) -> Iterator[None]:
+    """Puts the file into errors of the system, which does not say which one it could not read or write."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 def remove_unfinished(folder: Path) -> None:
     """Removes what killed processes have left in a folder to which no other process writes."""
     for path in folder.glob(_UNFINISHED.format("*")):

@@ -72,7 +72,7 @@ class FileLines(LineSource):
 
 def _open_file(path: Path) -> LineSource:
     if path.name == _DATABASE:
-        return _open_databases(path.parent, [path.parent], [])
+        return _open_databases(path.parent, [path.parent])
     if path.suffix == ".json":
         return _open_doctr(path)
     if path.suffix in (".txt", ".tsv"):
@@ -106,18 +106,23 @@ def _layouts(root: Path) -> tuple[dict[str, Callable[[], LineSource]], list[Prob
             pairs.append((folder, names))
     if databases:
         name = ", ".join(os.path.relpath(folder / _DATABASE, root) for folder in databases)
-        found[name] = partial(_open_databases, root, databases, closed)
+        found[name] = partial(_with, closed, partial(_open_databases, root, databases))
     if pairs:
-        found[_PAIRS] = partial(_open_pairs, root, pairs, closed)
+        found[_PAIRS] = partial(_with, closed, partial(_open_pairs, root, pairs))
     return found, closed
 
 
-def _open_databases(root: Path, folders: list[Path], closed: list[Problem]) -> LineSource:
-    from .database import DatabaseLines
-
-    source = DatabaseLines(root, folders)
+def _with(closed: list[Problem], open_it: Callable[[], LineSource]) -> LineSource:
+    """What is opened, without what may be in folders that cannot be listed."""
+    source = open_it()
     source.skipped = [*closed, *source.skipped]
     return source
+
+
+def _open_databases(root: Path, folders: list[Path]) -> LineSource:
+    from .database import DatabaseLines
+
+    return DatabaseLines(root, folders)
 
 
 def _open_labels(path: Path) -> LineSource:
@@ -185,10 +190,9 @@ def _files_of(folder: str) -> frozenset[str]:
         return frozenset()
 
 
-def _open_pairs(root: Path, folders: list[tuple[Path, list[str]]], closed: list[Problem]) -> LineSource:
+def _open_pairs(root: Path, folders: list[tuple[Path, list[str]]]) -> LineSource:
     """Files x.gt.txt with the label of x.png, or of another image of that name."""
     items = Items()
-    items.skipped += closed
     for folder, names in folders:
         labels = [name for name in names if name.endswith(_PAIR_SUFFIX)]
         images = defaultdict(list)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from crnn_ext.ocr.data import Problem
-from crnn_ext.ocr.files import replace_file
+from crnn_ext.ocr.files import errors_name, replace_file
 
 from .events import LeftOut, Observer, Step, Validation
 
@@ -73,12 +73,9 @@ class LogFile(Observer):
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in content.items()
         }
-        try:
+        with errors_name(self._path):
             self._file.write(json.dumps({"event": event, **finite}) + "\n")
             self._file.flush()
-        except OSError as error:
-            error.filename = str(self._path)
-            raise
 
     def _before(self, step: int) -> list[str]:
         """The lines of the file up to a step; the last one may be cut short."""
