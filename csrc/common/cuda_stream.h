@@ -24,7 +24,9 @@ class DeviceScope {
     // Never the default stream instead: it would race with torch's own kernels, silently.
     if (aoti_torch_get_current_cuda_stream == nullptr) gpu::fail(op, "torch was built without CUDA");
     void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+    // torch 2.13 has a macro for this check; the headers before it do not.
+    if (aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream) != AOTI_TORCH_SUCCESS)
+      gpu::fail(op, "torch gives no current stream");
     stream_.handle = static_cast<cudaStream_t>(stream);
   }
 
