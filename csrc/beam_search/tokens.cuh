@@ -58,10 +58,7 @@ __global__ void __launch_bounds__(kRowBlock)
                           ++c;
                         }
                       });
-  if (normalize) {
-    softmax = gpu::folded_over_group<kRowBlock>(
-        softmax, [](const SoftmaxSum<Real>& a, const SoftmaxSum<Real>& b) { return joined(a, b); });
-  }
+  if (normalize) softmax = joined_parts<kRowBlock>(softmax);
   const bool of_all = !__syncthreads_or(!usable);
   if (live && group.thread == 0) {
     RowStatistics<Real> statistics{0, of_all ? Real(1) : std::numeric_limits<Real>::quiet_NaN()};

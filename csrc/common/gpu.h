@@ -56,6 +56,14 @@ __device__ inline double log2(double x) {
   return ::log2(x);
 }
 
+// a * b, rounded before anything is added to it. Compilers fuse a product with an addition behind it.
+__device__ inline float rounded_product(float a, float b) {
+  return ::fmaf(a, b, 0.0f);
+}
+__device__ inline double rounded_product(double a, double b) {
+  return ::fma(a, b, 0.0);
+}
+
 // As crnn::to_compute.
 template <class Storage>
 __device__ inline auto to_compute(Storage x) {

@@ -39,10 +39,20 @@ struct SoftmaxSum {
   }
 };
 
-template <class Real>
-__device__ inline SoftmaxSum<Real> joined(const SoftmaxSum<Real>& a, const SoftmaxSum<Real>& b) {
-  const Real peak = larger(a.peak, b.peak);
-  return {peak, a.sum * softmax_term_of(a.peak, peak) + b.sum * softmax_term_of(b.peak, peak)};
+// What the parts that kRowThreads threads have read of a row add up to, relative to the row's peak: the same
+// bits in each of them. Every thread of the block calls it.
+template <int kRowThreads, class Real>
+__device__ inline Real sum_of_parts(const SoftmaxSum<Real>& part, Real peak) {
+  const Real sum = gpu::rounded_product(part.sum, softmax_term_of(part.peak, peak));
+  return gpu::folded_over_group<kRowThreads>(sum, [](Real a, Real b) { return a + b; });
+}
+
+// The row of these parts, likewise.
+template <int kRowThreads, class Real>
+__device__ inline SoftmaxSum<Real> joined_parts(const SoftmaxSum<Real>& part) {
+  Real peak = gpu::folded_over_group<kRowThreads>(part.peak, [](Real a, Real b) { return larger(a, b); });
+  peak += 0;  // -0 becomes 0: of the two, threads may hold either
+  return {peak, sum_of_parts<kRowThreads>(part, peak)};
 }
 
 // softmax(row)[c] = 2^((row[c] - peak) * log2(e)) * inverse_sum: a finite peak, and inverse_sum NaN if the
@@ -59,18 +69,16 @@ __device__ inline RowStatistics<Real> statistics_of(const SoftmaxSum<Real>& row)
   return {row.peak == kMinusInfinity<Real> ? Real(0) : row.peak, 1 / row.sum};
 }
 
-// Of a row that kRowThreads threads share, in one read.
-// Every thread of the block calls it.
+// Of a row that kRowThreads threads share, in one read: the same bits in each of them. Every thread of the
+// block calls it.
 //
 // row: (classes) with stride
 template <int kRowThreads, class Storage>
 __device__ inline auto row_statistics(const Storage* row, int64_t stride, int classes, int thread) {
   using Real = typename ComputeType<Storage>::Real;
-  SoftmaxSum<Real> total = SoftmaxSum<Real>::empty();
-  read_row<kRowThreads>(row, stride, classes, thread, [&](const auto& values, int) { total.add(values); });
-  total =
-      gpu::folded_over_group<kRowThreads>(total, [](const auto& a, const auto& b) { return joined(a, b); });
-  return statistics_of(total);
+  SoftmaxSum<Real> part = SoftmaxSum<Real>::empty();
+  read_row<kRowThreads>(row, stride, classes, thread, [&](const auto& values, int) { part.add(values); });
+  return statistics_of(joined_parts<kRowThreads>(part));
 }
 
 }  // namespace crnn

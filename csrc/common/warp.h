@@ -45,6 +45,11 @@ __device__ inline Value scanned_over_lanes(Value value, const Operation& operati
 
 // The values of kLanes neighbouring lanes folded by an associative operation, in each of them; kLanes a power
 // of two. The order depends on kLanes alone.
+//
+// Two lanes that exchange values compute operation(a, b) and operation(b, a). All lanes get the same bits if
+// these are the same bits, which a sum and a choice between unequal values give, but no sum of products: one
+// lane may fuse the one product with the addition, the other lane the other. Nor does a sum whose operands
+// are products of this lane, unless they are rounded_product's.
 template <int kLanes, class Value, class Operation>
 __device__ inline Value folded_over_lanes(Value value, const Operation& operation) {
   for (int distance = kLanes / 2; distance > 0; distance /= 2)

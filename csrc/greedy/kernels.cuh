@@ -7,37 +7,31 @@
 
 namespace crnn::greedy {
 
-// A row, or the part of it that some threads have read.
+// The highest number of a row, or of the part of it that some threads have read, and the lowest class that
+// holds it: 0 if that is -inf.
 template <class Real>
-struct RowPeak {
-  SoftmaxSum<Real> softmax;
-  int32_t best;  // the lowest class that holds the peak; 0 if that is -inf
+struct Best {
+  Real highest;
+  int32_t label;
 
-  static __device__ RowPeak empty() { return {SoftmaxSum<Real>::empty(), 0}; }
+  static __device__ Best none() { return {kMinusInfinity<Real>, 0}; }
 
   // values: classes from first_class on, all above those that have been read
   template <int kCount>
-  __device__ void add(const Real (&values)[kCount], int32_t first_class, bool with_sum) {
-    Real highest = softmax.peak;
+  __device__ void add(const Real (&values)[kCount], int32_t first_class) {
     for (int j = 0; j < kCount; ++j) {
       if (values[j] > highest) {
         highest = values[j];
-        best = first_class + j;
+        label = first_class + j;
       }
-    }
-    if (with_sum) {
-      softmax.add(values);
-    } else {
-      softmax.peak = highest;
     }
   }
 };
 
 template <class Real>
-__device__ inline RowPeak<Real> joined(const RowPeak<Real>& a, const RowPeak<Real>& b) {
-  const Real first = a.softmax.peak, second = b.softmax.peak;
-  const bool of_second = second > first || (second == first && b.best < a.best);
-  return {joined(a.softmax, b.softmax), of_second ? b.best : a.best};
+__device__ inline Best<Real> better(const Best<Real>& a, const Best<Real>& b) {
+  const bool is_second = b.highest > a.highest || (b.highest == a.highest && b.label < a.label);
+  return is_second ? b : a;
 }
 
 // The best class of each live frame and its log-probability, in one read of the logits.
@@ -52,17 +46,20 @@ __global__ void __launch_bounds__(kRowBlock)
   const bool live = group.has_row && group.t < live_frames(length_of(group.n), frames);
   const Storage* row = logits.row(group.t, group.n);
 
-  RowPeak<Real> peak = RowPeak<Real>::empty();
-  read_row<kRowThreads>(
-      row, logits.stride_c, live ? classes : 0, group.thread,
-      [&](const auto& values, int first_class) { peak.add(values, first_class, normalize); });
-  peak = gpu::folded_over_group<kRowThreads>(peak, [](const auto& a, const auto& b) { return joined(a, b); });
+  Best<Real> best = Best<Real>::none();
+  SoftmaxSum<Real> softmax = SoftmaxSum<Real>::empty();
+  read_row<kRowThreads>(row, logits.stride_c, live ? classes : 0, group.thread,
+                        [&](const auto& values, int first_class) {
+                          best.add(values, first_class);
+                          if (normalize) softmax.add(values);
+                        });
+  best = gpu::folded_over_group<kRowThreads>(best, [](const auto& a, const auto& b) { return better(a, b); });
+  const Real sum = normalize ? sum_of_parts<kRowThreads>(softmax, best.highest) : Real(0);
   if (live && group.thread == 0) {
     const int64_t at = group.n * frames + group.t;
-    const Real sum = peak.softmax.sum;
-    const Real logp = sum == 0 ? peak.softmax.peak : -gpu::log(sum);
-    best_class[at] = peak.best;
-    best_logp[at] = normalize ? logp : gpu::to_compute(row[peak.best * logits.stride_c]);
+    const Real logp = sum == 0 ? best.highest : -gpu::log(sum);
+    best_class[at] = best.label;
+    best_logp[at] = normalize ? logp : gpu::to_compute(row[best.label * logits.stride_c]);
   }
 }
 

@@ -1,4 +1,5 @@
 // What CUDA's built-ins and the folds of common/warp.h give, and sound code that a checker must not report.
+#include "common/softmax_sum.h"
 #include "common/warp.h"
 #include "drivers/driver.h"
 
@@ -179,6 +180,38 @@ void run_folds() {
   expect("results", results, expected);
 }
 
+// row: (classes); statistics: (kRowThreads), those that each thread of a row gets
+template <int kRowThreads, class Real>
+__global__ void statistics_in_all_threads(const Real* row, int classes,
+                                          crnn::RowStatistics<Real>* statistics) {
+  const int thread = threadIdx.x % kRowThreads;
+  const auto of_row = crnn::row_statistics<kRowThreads>(row, 1, classes, thread);
+  if (threadIdx.x < kRowThreads) statistics[thread] = of_row;
+}
+
+// All threads of a row hold the same bits, also where a compiler fuses multiplications and additions, and
+// also of a peak that is 0 with either sign.
+template <int kRowThreads, class Real>
+void run_statistics() {
+  using Statistics = crnn::RowStatistics<Real>;
+  std::mt19937 generator(kRowThreads);
+  std::normal_distribution<double> normal;
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    std::vector<Real> row(4 * kRowThreads + repeat);
+    for (Real& x : row) x = Real(3 * normal(generator));
+    if (repeat % 4 == 1)
+      for (Real& x : row) x = Real(std::copysign(0.0, x));
+    const DeviceTensor<Real> values({int64_t(row.size())}, row);
+    const DeviceTensor<Real> results({kRowThreads, 2});
+    gpu::launch(statistics_in_all_threads<kRowThreads, Real>, 1, std::max(kRowThreads, gpu::kWarp), 0,
+                kStream, values.data(), int(row.size()), reinterpret_cast<Statistics*>(results.data()));
+    const std::vector<Real> of_threads = results.on_host();
+    for (int thread = 1; thread < kRowThreads; ++thread)
+      if (std::memcmp(&of_threads[2 * thread], of_threads.data(), sizeof(Statistics)) != 0)
+        throw std::runtime_error("thread " + std::to_string(thread) + " differs from thread 0");
+  }
+}
+
 // ---- Atomic additions ----
 
 // results: (1 + all threads): the sum, and how often each partial sum was met before an addition
@@ -260,6 +293,9 @@ int main(int arguments, char** argument) {
       {"votes of a block", run_block_votes},
       {"numbers of threads", run_number_threads},
       {"folds over a block", run_folds},
+      {"statistics in 8 threads", run_statistics<8, float>},
+      {"statistics in a warp", run_statistics<32, double>},
+      {"statistics in a block", run_statistics<crnn::kRowBlock, float>},
       {"atomic additions of int", run_atomics<int>},
       {"atomic additions of unsigned", run_atomics<unsigned>},
       {"atomic additions of unsigned long long", run_atomics<unsigned long long>},
