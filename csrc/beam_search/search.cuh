@@ -15,6 +15,7 @@
 
 #include "beam_search/best_items.cuh"
 #include "beam_search/fusion.h"
+#include "beam_search/hypotheses.cuh"
 #include "beam_search/options.h"
 #include "beam_search/tokens.cuh"
 #include "common/emission.h"
@@ -46,15 +47,6 @@ struct Numbering {
   CRNN_INLINE bool is_extension(int32_t number) const { return number >= beam; }
   CRNN_INLINE int32_t rank(int32_t number) const { return (number - beam) / classes; }
   CRNN_INLINE int32_t token(int32_t number) const { return (number - beam) % classes; }
-};
-
-// The results, all contiguous; see beam_search.h.
-template <class Real>
-struct Hypotheses {
-  int64_t* tokens;   // (N, nbest, T)
-  int64_t* lengths;  // (N, nbest)
-  Real* scores;      // (N, nbest)
-  Real* log_probs;   // (N, nbest)
 };
 
 // Memory for all samples.
@@ -156,19 +148,18 @@ class BlockSearch {
     }
     Candidates candidates(shared_.candidates, count_, held_, int(options_.beam), no_candidate());
     const int sorted = candidates.settle();
-    for (int k = 0; k < options_.nbest; ++k) {
+    put_all([&](int k) {
       const Candidate best = k < sorted ? shared_.candidates[k] : no_candidate();
-      if (best.score > kNothing) {
-        put(k, records_[best.number], best.score, log2_of(masses_[best.number].total));
-      } else {
-        put_missing(k, kMinusInfinity<Real>);
-      }
-    }
+      if (!(best.score > kNothing)) return Hypothesis<Real>::missing(kMinusInfinity<Real>);
+      const Record<State>& record = records_[best.number];
+      const double log2 = log2_of(masses_[best.number].total);
+      return Hypothesis<Real>{record.length, record.node, Real(best.score * kLn2), Real(log2 * kLn2)};
+    });
   }
 
   // Instead of finish(), for a sample that cannot be read.
   __device__ void give_up() {
-    for (int k = 0; k < options_.nbest; ++k) put_missing(k, std::numeric_limits<Real>::quiet_NaN());
+    put_all([](int) { return Hypothesis<Real>::missing(std::numeric_limits<Real>::quiet_NaN()); });
   }
 
  private:
@@ -351,28 +342,9 @@ class BlockSearch {
     __syncthreads();
   }
 
-  __device__ void put(int k, const Record<State>& record, double score, double log2) {
-    const int64_t at = n_ * options_.nbest + k;
-    int64_t* tokens = problem_.hypotheses.tokens + at * problem_.frames;
-    for (int64_t i = record.length + threadIdx.x; i < problem_.frames; i += blockDim.x) tokens[i] = -1;
-    if (threadIdx.x != k % blockDim.x) return;  // a thread each
-    problem_.hypotheses.lengths[at] = record.length;
-    problem_.hypotheses.scores[at] = Real(score * kLn2);
-    problem_.hypotheses.log_probs[at] = Real(log2 * kLn2);
-    int32_t node = record.node;
-    for (int64_t i = record.length - 1; i >= 0; --i) {
-      tokens[i] = nodes_[node - 1].token;
-      node = nodes_[node - 1].parent;
-    }
-  }
-
-  __device__ void put_missing(int k, Real score) {
-    const int64_t at = n_ * options_.nbest + k;
-    int64_t* tokens = problem_.hypotheses.tokens + at * problem_.frames;
-    for (int64_t i = threadIdx.x; i < problem_.frames; i += blockDim.x) tokens[i] = -1;
-    if (threadIdx.x != 0) return;
-    problem_.hypotheses.lengths[at] = -1;
-    problem_.hypotheses.scores[at] = problem_.hypotheses.log_probs[at] = score;
+  template <class HypothesisOf>
+  __device__ void put_all(const HypothesisOf& hypothesis_of) const {
+    put_hypotheses(problem_.hypotheses, n_, options_.nbest, problem_.frames, nodes_, hypothesis_of);
   }
 
   const Problem<Storage, Real, Fusion>& problem_;
