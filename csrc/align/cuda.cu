@@ -12,19 +12,20 @@ auto align_cuda(const Tensor& logits, const Tensor& targets, const Tensor& input
   const DeviceScope device(logits, kOp);
   const LocatedBatch batch(shape, blank, targets, input_lengths, target_lengths, device.stream());
   const Result result(logits, shape);
-  const int64_t frames = shape.frames, rows = frames * shape.samples, pairs = pair_elements(shape);
-  const Tensor moves = scratch<Word>(logits, words_for(frames) * pairs);
-  const Tensor states = scratch<Pair<double>>(logits, state_elements(shape));
-  const Tensor path = scratch<int32_t>(logits, frames * shape.texts());
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
     using Real = typename ComputeType<Storage>::Real;
+    const BatchShape slice = slice_of(shape, scratch_bytes<Real>);
+    const int64_t frames = slice.frames, rows = frames * slice.samples, pairs = pair_elements(slice);
+    const Tensor moves = scratch<Word>(logits, words_for(frames) * pairs);
+    const Tensor states = scratch<Pair<double>>(logits, state_elements(slice));
+    const Tensor path = scratch<int32_t>(logits, frames * slice.texts());
     const Tensor picked = scratch<Real>(logits, frames * pairs);
     const Tensor peak = scratch<Real>(logits, rows), log_share = scratch<Real>(logits, rows);
     const Memory<Real> memory{data<Real>(picked), data<Real>(peak),           data<Real>(log_share),
                               data<Word>(moves),  data<Pair<double>>(states), data<int32_t>(path)};
     launch_align<Storage, Real>(Rows<const Storage>(logits.const_data_ptr(), logits), *batch, normalize,
-                                memory, result.aligned<Real>(), device.stream());
+                                slice, memory, result.aligned<Real>(), device.stream());
   });
   return result.tuple();
 }

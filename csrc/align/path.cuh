@@ -57,15 +57,16 @@ __device__ inline void trace(const Strip<Real>& strip, int32_t state, int32_t* p
   }
 }
 
-// What is told of text m, which is one of sample n and has a path.
+// What is told of a text of sample n that has a path.
 //
 // path: (T_n)
 template <int kThreads, class Real>
-__device__ inline void put_path(const DeviceBatch& batch, int64_t m, int64_t n, const DeviceText& text,
+__device__ inline void put_path(const DeviceBatch& batch, int64_t n, const DeviceText& text,
                                 const Strip<Real>& strip, const Memory<Real>& memory, const int32_t* path,
                                 const Aligned<Real>& aligned) {
   const Real* peak = memory.peak + n * batch.shape.frames;
   const Real* log_share = memory.log_share + n * batch.shape.frames;
+  const int64_t m = text.number;
   const auto logp_at = [&](int64_t t, int64_t state) {
     const Real logit = state % 2 != 0 ? strip.label_logit(t, state / 2) : strip.blank_logit(t);
     return (logit - peak[t]) + log_share[t];
@@ -75,7 +76,7 @@ __device__ inline void put_path(const DeviceBatch& batch, int64_t m, int64_t n, 
     const int64_t state = path[t], label = state / 2;
     const bool on_label = state % 2 != 0;
     score += logp_at(t, state);
-    aligned.put_token(m, t, on_label ? batch.label(m, text, label) : batch.blank);
+    aligned.put_token(m, t, on_label ? batch.label(text, label) : batch.blank);
     // A span is told by the thread that has its first frame.
     if (!on_label || (t > 0 && path[t - 1] == state)) continue;
     Span span{t};
@@ -89,14 +90,13 @@ __device__ inline void put_path(const DeviceBatch& batch, int64_t m, int64_t n, 
 
 // Whether the rows and labels of a text allow a score that is a number. All threads of the block get it.
 template <class Real>
-__device__ inline bool is_sound(const DeviceBatch& batch, int64_t m, const DeviceText& text,
-                                const Strip<Real>& strip) {
+__device__ inline bool is_sound(const DeviceBatch& batch, const DeviceText& text, const Strip<Real>& strip) {
   bool sound = text.valid;
   if (sound) {
     for (int64_t t = threadIdx.x; t < text.frames; t += blockDim.x)
       sound &= strip.blank_logit(t) == strip.blank_logit(t);
     for (int64_t i = threadIdx.x; i < text.length; i += blockDim.x)
-      sound &= is_label(batch.label(m, text, i), batch.shape.classes, batch.blank);
+      sound &= is_label(batch.label(text, i), batch.shape.classes, batch.blank);
   }
   return !__syncthreads_or(!sound);
 }
@@ -106,14 +106,15 @@ __global__ void __launch_bounds__(threads_for(kMostPairs))
     path_kernel(DeviceBatch batch, Memory<Real> memory, Aligned<Real> aligned) {
   constexpr int kThreads = threads_for(kMostPairs);
   const BatchShape& shape = batch.shape;
-  const int64_t m = blockIdx.x, n = m / shape.texts_per_sample;
-  const DeviceText text = batch.text(m, n);
-  const Strip<Real> strip = memory.strip(shape, m, text);
+  const int64_t slot = blockIdx.x, n = slot / shape.texts_per_sample;
+  const DeviceText text = batch.text(n, slot - n * shape.texts_per_sample);
+  const int64_t m = text.number;
+  const Strip<Real> strip = memory.strip(shape, text);
   const auto skips = [&](int64_t a, int64_t b) {
-    return may_skip_blank(int32_t(batch.label(m, text, a)), int32_t(batch.label(m, text, b)));
+    return may_skip_blank(int32_t(batch.label(text, a)), int32_t(batch.label(text, b)));
   };
 
-  const bool sound = is_sound(batch, m, text, strip);
+  const bool sound = is_sound(batch, text, strip);
   int32_t last = -1;
   // No path is shorter than its text, and no class of sizes holds a longer one.
   if (sound && text.length <= text.frames) {
@@ -123,16 +124,16 @@ __global__ void __launch_bounds__(threads_for(kMostPairs))
           return walk_to_the_end(RegisterLattice<Real, pairs(), warps()>(strip, skips), text.length);
         },
         [&] {
-          Pair<double>* states = memory.states + 2 * (text.first_label + m);
+          Pair<double>* states = memory.states + 2 * (text.first_label + slot);
           return walk_to_the_end(MemoryLattice(strip, skips, states), text.length);
         });
   }
   const bool found = last >= 0;
   if (found) {
-    int32_t* path = memory.path + m * shape.frames;
+    int32_t* path = memory.path + slot * shape.frames;
     if (threadIdx.x < gpu::kWarp) trace(strip, last, path);
     __syncthreads();
-    put_path<kThreads>(batch, m, n, text, strip, memory, path, aligned);
+    put_path<kThreads>(batch, n, text, strip, memory, path, aligned);
   } else if (threadIdx.x == 0) {
     aligned.scores[m] = sound ? Real(kImpossible) : std::numeric_limits<Real>::quiet_NaN();
   }

@@ -107,6 +107,18 @@ struct Aligned {
     token_logp[at] = Real(span.sum / double(end - span.start));
   }
 
+  // Of text m and those behind it.
+  Aligned from_text(int64_t m) const {
+    Aligned rest = *this;
+    rest.tokens += m * frames;
+    rest.scores += m;
+    rest.starts += m * columns;
+    rest.ends += m * columns;
+    rest.peaks += m * columns;
+    rest.token_logp += m * columns;
+    return rest;
+  }
+
   // A frame behind the last live one.
   CRNN_INLINE void put_dead_frame(int64_t m, int64_t frame) const { put_token(m, frame, -1); }
 

@@ -27,7 +27,7 @@ struct Strip {
   }
 };
 
-// What all texts have of memory. Those of a text begin behind those of the texts before it.
+// What all texts of a slice have of memory. Those of a text begin behind those of the texts before it.
 template <class Real>
 struct Memory {
   Real* logits;          // T * (labels + texts)
@@ -37,8 +37,8 @@ struct Memory {
   Pair<double>* states;  // 2 * (labels + texts), where a text may be too long for registers
   int32_t* path;         // (texts, T): the state at each frame
 
-  CRNN_INLINE Strip<Real> strip(const BatchShape& shape, int64_t m, const DeviceText& text) const {
-    const int64_t first_pair = text.first_label + m;
+  CRNN_INLINE Strip<Real> strip(const BatchShape& shape, const DeviceText& text) const {
+    const int64_t first_pair = text.first_label + text.slot;
     return {text.frames, text.length, logits + shape.frames * first_pair,
             moves + words_for(shape.frames) * first_pair};
   }

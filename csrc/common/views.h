@@ -22,6 +22,14 @@ class IndexView {
     return wide_ ? static_cast<const int64_t*>(data_)[at] : static_cast<const int32_t*>(data_)[at];
   }
 
+  // From element (or row) `first` on.
+  IndexView from(int64_t first) const {
+    IndexView rest = *this;
+    const int64_t bytes = first * stride0_ * int64_t(wide_ ? sizeof(int64_t) : sizeof(int32_t));
+    rest.data_ = static_cast<const char*>(data_) + bytes;
+    return rest;
+  }
+
  private:
   const void* data_;
   bool wide_;
@@ -42,6 +50,13 @@ struct Rows {
         stride_c(tensor.stride(2)) {}
 
   CRNN_INLINE Storage* row(int64_t t, int64_t n) const { return data + t * stride_t + n * stride_n; }
+
+  // Of samples n and behind it.
+  Rows from_sample(int64_t n) const {
+    Rows rest = *this;
+    rest.data += n * stride_n;
+    return rest;
+  }
 };
 
 }  // namespace crnn

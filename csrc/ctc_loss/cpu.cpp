@@ -121,7 +121,7 @@ std::tuple<Tensor, Tensor> ctc_loss_cpu(const Tensor& logits, const Tensor& targ
     double total =
         reduction == Reduction::kMean && shape.samples == 0 ? std::numeric_limits<double>::quiet_NaN() : 0.0;
     for (int64_t n = 0; n < shape.samples; ++n)
-      total += losses[n] * weight(shape, batch.length[n], reduction);
+      total += losses[n] * weight(shape.samples, batch.length[n], reduction);
     *result = total;
   });
   return {loss, saved};
@@ -145,7 +145,7 @@ Tensor ctc_loss_backward_cpu(const Tensor& grad_loss, const Tensor& logits, cons
     const int64_t stride = reduction == Reduction::kNone ? grad_loss.stride(0) : 0;
     std::vector<Real> scale(shape.samples);
     for (int64_t n = 0; n < shape.samples; ++n)
-      scale[n] = Real(double(incoming[n * stride]) * weight(shape, batch.length[n], reduction));
+      scale[n] = Real(double(incoming[n * stride]) * weight(shape.samples, batch.length[n], reduction));
 
     const Rows<const Storage> logit_rows(logits.const_data_ptr(), logits);
     const Rows<Storage> gradient_rows(gradient.mutable_data_ptr(), gradient);

@@ -9,21 +9,22 @@ void run_forward(const Tensor& logits, const DeviceBatch& batch, bool normalize,
                  const Tensor& losses, const Tensor& saved, gpu::Stream stream) {
   const BatchShape& shape = batch.shape;
   const bool reduced = options.reduction != Reduction::kNone;
-  const ScalarType type = compute_type(logits.scalar_type());
-  const Tensor statistics =
-      options.with_grad ? saved : new_tensor(logits, {2 * shape.frames * shape.texts()}, type);
   const Tensor terms = new_tensor(logits, {reduced ? shape.texts() : 0}, ScalarType::Double);
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
     using Real = typename ComputeType<Storage>::Real;
     using State = StoredState<Real>;
-    const Tensor emissions = scratch<State>(logits, emission_elements(shape));
-    const Tensor stored = scratch<State>(logits, stored_elements(shape, options.with_grad));
-    const Tensor states = scratch<State>(logits, state_elements(shape));
+    const bool with_grad = options.with_grad;
+    const BatchShape slice =
+        slice_of(shape, [=](const BatchShape& part) { return scratch_bytes<Real>(part, with_grad); });
+    const Tensor emissions = scratch<State>(logits, emission_elements(slice));
+    const Tensor stored = scratch<State>(logits, stored_elements(slice, with_grad));
+    const Tensor states = scratch<State>(logits, state_elements(slice));
+    const Tensor statistics = with_grad ? saved : scratch<Real>(logits, 2 * slice.frames * slice.texts());
     const RecursionMemory<Real> memory{data<State>(emissions), data<State>(stored), data<State>(states),
-                                       Saved<Real>(data<Real>(statistics), shape)};
+                                       Saved<Real>(data<Real>(statistics), with_grad ? shape : slice)};
     launch_ctc_loss<Storage, Real>(Rows<const Storage>(logits.const_data_ptr(), logits), batch, normalize,
-                                   memory, options, data<Real>(losses), data<double>(terms), stream);
+                                   slice, memory, options, data<Real>(losses), data<double>(terms), stream);
   });
 }
 

@@ -8,12 +8,9 @@
 #include "common/stable.h"
 #include "ctc_loss/recursion.h"
 #include "targets/row_statistics.h"
+#include "targets/statistics.h"
 
 namespace crnn::ctc_loss {
-
-// The rows' statistics: of log-probabilities there are none, of logits they are still to be computed, or they
-// are in the sample already.
-enum class Statistics { kNone, kCompute, kThere };
 
 // Frames [begin, end) of sample n.
 template <class Storage>

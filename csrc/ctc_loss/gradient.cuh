@@ -30,17 +30,18 @@ __global__ void __launch_bounds__(kPrepareBlock)
   constexpr int kWarps = kPrepareBlock / gpu::kWarp;
   const int lane = threadIdx.x % gpu::kWarp, warp = threadIdx.x / gpu::kWarp;
   const int64_t n = blockIdx.x / blocks_per_sample, piece = blockIdx.x % blocks_per_sample;
-  const DeviceText sample = batch.text(n, n);
+  const DeviceText sample = batch.text(n);
   if (piece == 0 && threadIdx.x == 0)
-    scales[n] = Real(double(grad_loss[n * grad_stride]) * weight(batch.shape, sample.length, reduction));
+    scales[n] =
+        Real(double(grad_loss[n * grad_stride]) * weight(batch.shape.samples, sample.length, reduction));
 
   const int64_t end = smaller(sample.length, (piece + 1) * kLabelsPerBlock);
   for (int64_t i = piece * kLabelsPerBlock + warp; i < end; i += kWarps) {
-    const int64_t label = batch.label(n, sample, i);
+    const int64_t label = batch.label(sample, i);
     // The lanes whose label, of the 32 from `begin` on, is the same one.
     const auto matches = [&](int64_t begin, int64_t behind) {
       const int64_t j = begin + lane;
-      return __ballot_sync(gpu::kAllLanes, j < behind && batch.label(n, sample, j) == label);
+      return __ballot_sync(gpu::kAllLanes, j < behind && batch.label(sample, j) == label);
     };
     bool is_first = true;
     for (int64_t begin = 0; is_first && begin < i; begin += gpu::kWarp) is_first = matches(begin, i) == 0;
@@ -63,7 +64,7 @@ __global__ void __launch_bounds__(kRowBlock)
                     const Occurrence* __restrict__ occurrences) {
   const BatchShape& shape = batch.shape;
   const RowGroup<kRowThreads> group(shape.frames, shape.samples);
-  const DeviceText sample = batch.text(group.n, group.n);
+  const DeviceText sample = batch.text(group.n);
   const Storage* from = logits.row(group.t, group.n);
   Storage* to = gradient.row(group.t, group.n);
   const int64_t at = group.n * shape.frames + group.t;
@@ -99,7 +100,7 @@ __global__ void __launch_bounds__(kRowBlock)
       if (!of_label[i].is_first) continue;
       Real sum = occupancy[i];
       for (int32_t j = of_label[i].next; j >= 0; j = of_label[j].next) sum += occupancy[j];
-      const int64_t c = batch.label(group.n, sample, i);
+      const int64_t c = batch.label(sample, i);
       // Targets may have changed since the forward pass.
       if (is_label(c, shape.classes, batch.blank)) put(c, gpu::to_compute(from[c * logits.stride_c]), sum);
     }

@@ -67,14 +67,13 @@ __device__ __forceinline__ double loss_of(const Strip<Real>& strip, const Skips&
 
 // Whether the rows' statistics and the labels allow a loss that is a number. All threads of the block get it.
 template <class Real>
-__device__ inline bool is_sound(const DeviceBatch& batch, int64_t m, const DeviceText& text,
-                                const Real* inverse_sums) {
+__device__ inline bool is_sound(const DeviceBatch& batch, const DeviceText& text, const Real* inverse_sums) {
   bool sound = text.valid;
   if (sound) {
     for (int64_t t = threadIdx.x; t < text.frames; t += blockDim.x)
       sound &= inverse_sums[t] == inverse_sums[t];
     for (int64_t i = threadIdx.x; i < text.length; i += blockDim.x)
-      sound &= is_label(batch.label(m, text, i), batch.shape.classes, batch.blank);
+      sound &= is_label(batch.label(text, i), batch.shape.classes, batch.blank);
   }
   return !__syncthreads_or(!sound);
 }
@@ -82,13 +81,13 @@ __device__ inline bool is_sound(const DeviceBatch& batch, int64_t m, const Devic
 // Marks the live frames of a sample that has no gradient or a NaN one, and fills what the recursion has not
 // written of its occupancies.
 template <class Real>
-__device__ inline void mark(const BatchShape& shape, int64_t n, const DeviceText& sample, bool no_gradient,
+__device__ inline void mark(const BatchShape& shape, const DeviceText& sample, bool no_gradient,
                             const Saved<Real>& saved) {
   const Real peak =
       no_gradient ? std::numeric_limits<Real>::infinity() : std::numeric_limits<Real>::quiet_NaN();
   for (int64_t t = threadIdx.x; t < sample.frames; t += blockDim.x) {
-    saved.peak[n * shape.frames + t] = peak;
-    saved.inverse_sum[n * shape.frames + t] = 0;
+    saved.peak[sample.slot * shape.frames + t] = peak;
+    saved.inverse_sum[sample.slot * shape.frames + t] = 0;
   }
   Real* posterior = saved.posterior + shape.frames * sample.first_label;
   for (int64_t i = threadIdx.x; i < sample.frames * sample.length; i += blockDim.x) posterior[i] = 0;
@@ -102,32 +101,32 @@ __global__ void __launch_bounds__(threads_for(kMostPairs))
                      double* terms) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const BatchShape& shape = batch.shape;
-  const int64_t m = blockIdx.x;
-  const DeviceText text = batch.text(m, m / shape.texts_per_sample);
+  const int64_t slot = blockIdx.x, n = slot / shape.texts_per_sample;
+  const DeviceText text = batch.text(n, slot - n * shape.texts_per_sample);
   const int64_t labels_before = shape.frames * text.first_label;
   const bool with_grad = options.with_grad;
   const auto skips = [&](int64_t a, int64_t b) {
-    return may_skip_blank(int32_t(batch.label(m, text, a)), int32_t(batch.label(m, text, b)));
+    return may_skip_blank(int32_t(batch.label(text, a)), int32_t(batch.label(text, b)));
   };
 
   double loss = std::numeric_limits<double>::quiet_NaN();
-  if (is_sound(batch, m, text, memory.saved.inverse_sum + m * shape.frames)) {
-    const Strip<Real> strip{text.frames, text.length, emissions_of(memory.emissions, shape, m, text),
+  if (is_sound(batch, text, memory.saved.inverse_sum + slot * shape.frames)) {
+    const Strip<Real> strip{text.frames, text.length, emissions_of(memory.emissions, shape, text),
                             with_grad ? memory.stored + labels_before : nullptr,
                             with_grad ? memory.saved.posterior + labels_before : nullptr};
     // No path is shorter than its target, and no class of sizes holds a longer one.
     loss = text.length > text.frames
                ? kInfinity
-               : loss_of<kMostPairs>(strip, skips, memory.states, text.first_label + m, with_grad);
+               : loss_of<kMostPairs>(strip, skips, memory.states, text.first_label + slot, with_grad);
   }
   const bool no_gradient = options.zero_infinity && loss == kInfinity;
-  if (with_grad && !(loss < kInfinity)) mark(shape, m, text, no_gradient, memory.saved);
+  if (with_grad && !(loss < kInfinity)) mark(shape, text, no_gradient, memory.saved);
   if (threadIdx.x != 0) return;
   if (no_gradient) loss = 0;
   if (options.reduction == Reduction::kNone) {
-    losses[m] = Real(options.negated ? 0 - loss : loss);  // 0, and not -0, for a certain text
+    losses[text.number] = Real(options.negated ? 0 - loss : loss);  // 0, and not -0, for a certain text
   } else {
-    terms[m] = loss * weight(shape, text.length, options.reduction);
+    terms[text.number] = loss * weight(batch.all_samples, text.length, options.reduction);
   }
 }
 

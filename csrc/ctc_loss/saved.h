@@ -36,12 +36,21 @@ struct Saved {
       : peak(data),
         inverse_sum(peak + shape.frames * shape.texts()),
         posterior(inverse_sum + shape.frames * shape.texts()) {}
+
+  // Of samples n and behind it, of padded targets.
+  Saved from_sample(int64_t n, const BatchShape& shape) const {
+    Saved rest = *this;
+    rest.peak += n * shape.frames;
+    rest.inverse_sum += n * shape.frames;
+    rest.posterior += n * shape.frames * shape.max_length;
+    return rest;
+  }
 };
 
-// The weight of a sample's loss in the result.
-CRNN_INLINE double weight(const BatchShape& shape, int64_t target_length, Reduction reduction) {
+// The weight in the result of the loss of one of so many samples.
+CRNN_INLINE double weight(int64_t samples, int64_t target_length, Reduction reduction) {
   if (reduction != Reduction::kMean) return 1;
-  return 1 / (double(larger<int64_t>(target_length, 1)) * double(shape.samples));
+  return 1 / (double(larger<int64_t>(target_length, 1)) * double(samples));
 }
 
 }  // namespace crnn::ctc_loss

@@ -8,9 +8,11 @@
 namespace crnn {
 
 struct DeviceText {
+  int64_t slot;         // its number in the batch; that of the samples in a slice of one, see slices.h
+  int64_t number;       // its row of targets, and of results
   int64_t frames;       // that are live: all of them, where that length breaks its rule
   int64_t length;       // its labels
-  int64_t first_label;  // index into the labels of all texts, laid out as in targets
+  int64_t first_label;  // index into the labels of all texts, laid out as in targets, by slots
   bool valid;           // false where a length breaks the rules: then none of its labels is looked at
 };
 
@@ -22,6 +24,8 @@ struct DeviceBatch {
   IndexView targets, input_lengths, target_lengths;
   // (N * K), of concatenated targets; above shape.labels where it cannot be told. See first_label.cuh.
   const int64_t* first_label;
+  // Of the batch that this one is a slice of, if it is one.
+  int64_t all_samples = shape.samples, all_texts_per_sample = shape.texts_per_sample;
 
   // Of sample n: all of them, where their number breaks its rule.
   CRNN_INLINE int64_t live_frames(int64_t n) const {
@@ -29,18 +33,19 @@ struct DeviceBatch {
     return is_possible_length(frames, shape.frames) ? frames : shape.frames;
   }
 
-  // Text m, which is one of sample n.
-  CRNN_INLINE DeviceText text(int64_t m, int64_t n) const {
-    const int64_t frames = input_lengths(n), length = target_lengths(m);
-    const int64_t first = shape.padded ? m * shape.max_length : first_label[m];
+  // Text k of sample n.
+  CRNN_INLINE DeviceText text(int64_t n, int64_t k = 0) const {
+    const int64_t slot = n * shape.texts_per_sample + k, number = n * all_texts_per_sample + k;
+    const int64_t frames = input_lengths(n), length = target_lengths(number);
+    const int64_t first = shape.padded ? slot * shape.max_length : first_label[slot];
     const int64_t available = shape.padded ? shape.max_length : shape.labels - first;
     const bool frames_fit = is_possible_length(frames, shape.frames);
     const bool valid = frames_fit && is_possible_length(length, available);
-    return {frames_fit ? frames : shape.frames, valid ? length : 0, valid ? first : 0, valid};
+    return {slot, number, frames_fit ? frames : shape.frames, valid ? length : 0, valid ? first : 0, valid};
   }
 
-  CRNN_INLINE int64_t label(int64_t m, const DeviceText& text, int64_t i) const {
-    return shape.padded ? targets(m, i) : targets(text.first_label + i);
+  CRNN_INLINE int64_t label(const DeviceText& text, int64_t i) const {
+    return shape.padded ? targets(text.number, i) : targets(text.first_label + i);
   }
 };
 

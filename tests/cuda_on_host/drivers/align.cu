@@ -105,21 +105,26 @@ class Run {
         expected_(aligned_on_host(problem, logits_, columns_)) {}
 
   void operator()() {
-    const int64_t frames = shape_.frames, texts = shape_.texts(), pairs = align::pair_elements(shape_);
+    for (const crnn::BatchShape& slice : driver::slices_of(shape_)) run(slice);
+  }
+
+ private:
+  void run(const crnn::BatchShape& slice) {
+    const int64_t frames = shape_.frames, texts = shape_.texts(), pairs = align::pair_elements(slice);
     const driver::Placement placement(problem_.layout, frames, shape_.samples, shape_.classes);
     const DeviceTensor<Storage> logits = placement.tensor(logits_, driver::converted<Storage>(kNaN));
     const driver::DeviceTexts device_texts(problem_, kStream);
-    const DeviceTensor<Real> picked({frames * pairs}), peak({shape_.samples, frames}),
-        log_share({shape_.samples, frames});
+    const DeviceTensor<Real> picked({frames * pairs}), peak({slice.samples, frames}),
+        log_share({slice.samples, frames});
     const DeviceTensor<align::Word> moves({align::words_for(frames) * pairs});
-    const DeviceTensor<align::Pair<double>> states({align::state_elements(shape_)});
-    const DeviceTensor<int32_t> path({texts, frames});
+    const DeviceTensor<align::Pair<double>> states({align::state_elements(slice)});
+    const DeviceTensor<int32_t> path({slice.texts(), frames});
     const DeviceTensor<int64_t> tokens({texts, frames}), starts({texts, columns_}), ends({texts, columns_}),
         peaks({texts, columns_});
     const DeviceTensor<Real> scores({texts}), token_logp({texts, columns_});
 
     align::launch_align<Storage, Real>(
-        crnn::Rows<const Storage>(logits.data(), logits), device_texts.batch(), problem_.normalize,
+        crnn::Rows<const Storage>(logits.data(), logits), device_texts.batch(), problem_.normalize, slice,
         {picked.data(), peak.data(), log_share.data(), moves.data(), states.data(), path.data()},
         {tokens.data(), scores.data(), starts.data(), ends.data(), peaks.data(), token_logp.data(), frames,
          columns_},
@@ -138,7 +143,6 @@ class Run {
     first_run_.expect_same("token_logp", token_logp);
   }
 
- private:
   // Equals are told apart by roundings alone, so what counts is the log-probability there.
   void expect_peaks(const DeviceTensor<int64_t>& peaks, double tolerance) const {
     const std::vector<int64_t> values = peaks.on_host();

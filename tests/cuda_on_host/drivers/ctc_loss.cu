@@ -304,14 +304,16 @@ class Run {
         driver::Placement(problem_.layout, shape_.frames, shape_.samples, shape_.classes)
             .tensor(logits_, converted<Storage>(kNaN));
 
-    const DeviceTensor<Real> statistics({2 * shape_.frames * shape_.samples});
-    forward("loss without a gradient", logits, batch, statistics, false);
-    const DeviceTensor<Real> saved({ctc::saved_elements(shape_)});
-    forward("loss", logits, batch, saved, true);
-    const std::vector<bool> valid = problem_.valid();
-    const bool all_located = std::find(valid.begin(), valid.end(), false) == valid.end();
-    if (problem_.padded || all_located) first_run_.expect_same("saved", saved);
-    backward(logits, batch, saved);
+    for (const crnn::BatchShape& slice : driver::slices_of(shape_)) {
+      const DeviceTensor<Real> statistics({2 * slice.frames * slice.samples});
+      forward("loss without a gradient", logits, batch, slice, statistics, false);
+      const DeviceTensor<Real> saved({ctc::saved_elements(shape_)});
+      forward("loss", logits, batch, slice, saved, true);
+      const std::vector<bool> valid = problem_.valid();
+      const bool all_located = std::find(valid.begin(), valid.end(), false) == valid.end();
+      if (problem_.padded || all_located) first_run_.expect_same("saved", saved);
+      backward(logits, batch, saved);
+    }
   }
 
  private:
@@ -330,17 +332,17 @@ class Run {
   }
 
   void forward(const char* name, const DeviceTensor<Storage>& logits, const crnn::DeviceBatch& batch,
-               const DeviceTensor<Real>& saved, bool with_grad) {
-    const DeviceTensor<State> emissions({ctc::emission_elements(shape_)});
-    const DeviceTensor<State> stored({ctc::stored_elements(shape_, with_grad)});
-    const DeviceTensor<State> states({ctc::state_elements(shape_)});
+               const crnn::BatchShape& slice, const DeviceTensor<Real>& saved, bool with_grad) {
+    const DeviceTensor<State> emissions({ctc::emission_elements(slice)});
+    const DeviceTensor<State> stored({ctc::stored_elements(slice, with_grad)});
+    const DeviceTensor<State> states({ctc::state_elements(slice)});
     const DeviceTensor<double> terms({reduced_ ? shape_.samples : 0});
     const DeviceTensor<Real> loss({reduced_ ? 1 : shape_.samples});
     const ctc::RecursionMemory<Real> memory{emissions.data(), stored.data(), states.data(),
-                                            ctc::Saved<Real>(saved.data(), shape_)};
+                                            ctc::Saved<Real>(saved.data(), with_grad ? shape_ : slice)};
     const ctc::LossOptions options{problem_.reduction, problem_.zero_infinity, with_grad};
-    ctc::launch_ctc_loss<Storage, Real>(rows(logits), batch, problem_.normalize, memory, options, loss.data(),
-                                        terms.data(), kStream);
+    ctc::launch_ctc_loss<Storage, Real>(rows(logits), batch, problem_.normalize, slice, memory, options,
+                                        loss.data(), terms.data(), kStream);
     expect(name, loss, expected_.loss, kTolerance);
     first_run_.expect_same(name, loss);
   }

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "common/gpu.h"
+#include "targets/slices.h"
 
 namespace driver {
 
@@ -210,6 +211,11 @@ class FirstRun {
  private:
   std::map<std::string, std::vector<unsigned char>> bytes_;
 };
+
+// The slices that a batch is taken in by turns: all of it at once, and two texts at a time.
+inline std::vector<crnn::BatchShape> slices_of(const crnn::BatchShape& shape) {
+  return {shape, crnn::slice_of(shape, [](const crnn::BatchShape& slice) { return slice.texts(); }, 2)};
+}
 
 struct Case {
   std::string name;

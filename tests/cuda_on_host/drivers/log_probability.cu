@@ -52,24 +52,28 @@ class Run {
   }
 
   void operator()() {
+    for (const crnn::BatchShape& slice : driver::slices_of(shape_)) run(slice);
+  }
+
+ private:
+  void run(const crnn::BatchShape& slice) {
     using State = ctc::StoredState<Real>;
     const driver::Placement placement(problem_.layout, shape_.frames, shape_.samples, shape_.classes);
     const DeviceTensor<Storage> logits = placement.tensor(logits_, driver::converted<Storage>(kNaN));
     const driver::DeviceTexts device_texts(problem_, kStream);
-    const DeviceTensor<State> emissions({ctc::emission_elements(shape_)}),
-        states({ctc::state_elements(shape_)});
-    const DeviceTensor<Real> statistics({2 * shape_.frames * shape_.texts()}), log_p({shape_.texts()});
+    const DeviceTensor<State> emissions({ctc::emission_elements(slice)}),
+        states({ctc::state_elements(slice)});
+    const DeviceTensor<Real> statistics({2 * slice.frames * slice.texts()}), log_p({shape_.texts()});
 
     ctc::launch_ctc_loss<Storage, Real>(
-        crnn::Rows<const Storage>(logits.data(), logits), device_texts.batch(), problem_.normalize,
-        {emissions.data(), nullptr, states.data(), ctc::Saved<Real>(statistics.data(), shape_)},
+        crnn::Rows<const Storage>(logits.data(), logits), device_texts.batch(), problem_.normalize, slice,
+        {emissions.data(), nullptr, states.data(), ctc::Saved<Real>(statistics.data(), slice)},
         {ctc::Reduction::kNone, false, false, true}, log_p.data(), nullptr, kStream);
 
     driver::expect("log_p", log_p, expected_, sizeof(Real) == 4 ? 1e-5 : 1e-11);
     first_run_.expect_same("log_p", log_p);
   }
 
- private:
   TextProblem problem_;
   crnn::BatchShape shape_;
   std::vector<Storage> logits_;

@@ -1,0 +1,68 @@
+// A batch whose scratch memory would be too much is taken in slices, one after the other in the same memory.
+#pragma once
+
+#include "targets/device_batch.h"
+#include "targets/statistics.h"
+
+namespace crnn {
+
+// Bytes of scratch memory that a call takes, unless a single text needs more.
+constexpr int64_t kMostScratch = int64_t(1) << 28;
+
+// The shape of the slices that padded targets are taken in: of all samples some of their texts, or where not
+// even one of each fits, some samples with one text each. It follows from shapes alone, so that nothing waits
+// for lengths: a text counts as long as its padding. Concatenated targets have none, and are one slice.
+//
+// bytes_of(shape): scratch memory for a slice of that shape, in proportion to its texts
+template <class BytesOf>
+BatchShape slice_of(const BatchShape& shape, const BytesOf& bytes_of, int64_t most_bytes = kMostScratch) {
+  if (!shape.padded || shape.texts() == 0) return shape;
+  // In equal parts, none of them larger than `most`.
+  const auto part = [](int64_t count, int64_t most) {
+    const int64_t parts = (count + most - 1) / most;
+    return (count + parts - 1) / parts;
+  };
+  BatchShape slice = shape;
+  slice.samples = slice.texts_per_sample = 1;
+  slice.labels = shape.max_length;
+  const int64_t texts = larger<int64_t>(1, most_bytes / larger<int64_t>(1, bytes_of(slice)));
+  slice.samples = part(shape.samples, texts);
+  slice.texts_per_sample = part(shape.texts_per_sample, larger<int64_t>(1, texts / slice.samples));
+  slice.labels = slice.texts() * shape.max_length;
+  return slice;
+}
+
+struct Slice {
+  DeviceBatch batch;
+  int64_t first_sample;
+  int64_t first_text;  // its number in the whole batch
+  bool has_new_rows;   // its samples have not been in a slice before
+
+  // Those of its rows: the slices of the same samples share them.
+  Statistics statistics(bool normalize) const {
+    if (!normalize) return Statistics::kNone;
+    return has_new_rows ? Statistics::kCompute : Statistics::kThere;
+  }
+};
+
+// Calls body(slice) for slices of one shape that cover the batch; the last ones may overlap those before. The
+// slices of the same samples come one behind the other.
+template <class Body>
+void for_each_slice(const DeviceBatch& batch, const BatchShape& shape, const Body& body) {
+  const BatchShape& all = batch.shape;
+  if (all.texts() == 0) return;
+  for (int64_t n = 0; n < all.samples; n += shape.samples) {
+    for (int64_t k = 0; k < all.texts_per_sample; k += shape.texts_per_sample) {
+      const int64_t sample = smaller(n, all.samples - shape.samples);
+      const int64_t text =
+          sample * all.texts_per_sample + smaller(k, all.texts_per_sample - shape.texts_per_sample);
+      body(Slice{{shape, batch.blank, batch.targets.from(text), batch.input_lengths.from(sample),
+                  batch.target_lengths.from(text), batch.first_label, all.samples, all.texts_per_sample},
+                 sample,
+                 text,
+                 k == 0});
+    }
+  }
+}
+
+}  // namespace crnn
