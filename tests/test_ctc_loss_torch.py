@@ -120,6 +120,19 @@ def test_logits_changed_before_the_backward_pass_are_noticed(device, targets):
         loss.backward()
 
 
+@pytest.mark.parametrize("later", [100, -1])
+def test_lengths_changed_behind_autograds_back_make_the_gradient_nan(device, later):
+    x = logits(device, requires_grad=True)
+    targets = torch.arange(200, device=device).remainder(3).add(1).view(2, 100)
+    input_lengths, target_lengths = (torch.tensor(y, device=device) for y in ([6, 6], [2, 2]))
+    loss = ctc_loss(x, targets, input_lengths, target_lengths, reduction="sum")
+    expected = torch.autograd.grad(loss, x, retain_graph=True)[0]
+    target_lengths.data[1] = later
+    gradient = torch.autograd.grad(loss, x)[0]
+    assert torch.equal(gradient[:, 0], expected[:, 0])
+    assert gradient[:, 1].isnan().all()
+
+
 def test_a_graph_may_be_kept_and_walked_twice(device, targets):
     x = logits(device, requires_grad=True)
     loss = ctc_loss(x, *targets)

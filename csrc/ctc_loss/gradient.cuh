@@ -69,7 +69,8 @@ __global__ void __launch_bounds__(kRowBlock)
   Storage* to = gradient.row(group.t, group.n);
   const int64_t at = group.n * shape.frames + group.t;
   const bool live = group.has_row && group.t < sample.frames;
-  const Real peak = live ? saved.peak[at] : std::numeric_limits<Real>::infinity();
+  const Real peak = live ? trusted_peak(saved.peak[at], sample.valid, sample.frames, sample.length)
+                         : std::numeric_limits<Real>::infinity();
   const bool has_gradient = peak < std::numeric_limits<Real>::infinity();
 
   // 1. The whole row.

@@ -25,7 +25,9 @@ struct GradientRows {
       const int64_t at = n * shape.frames + t;
       Storage* target_row = gradient.row(t, n);
       Real* row = row_to_fill(target_row, gradient.stride_c, classes);
-      const Real peak = batch.is_live(t, n) ? saved.peak[at] : std::numeric_limits<Real>::infinity();
+      const Real peak = batch.is_live(t, n) ? trusted_peak(saved.peak[at], batch.valid[n] != 0,
+                                                           batch.frames[n], batch.length[n])
+                                            : std::numeric_limits<Real>::infinity();
       if (peak == std::numeric_limits<Real>::infinity()) {
         std::fill_n(row, shape.classes, Real(0));
       } else if (peak != peak) {

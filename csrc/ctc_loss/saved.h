@@ -2,6 +2,8 @@
 // and device.
 #pragma once
 
+#include <limits>
+
 #include "targets/batch_shape.h"
 
 namespace crnn::ctc_loss {
@@ -46,6 +48,15 @@ struct Saved {
     return rest;
   }
 };
+
+// The peak of a sample's live rows as the backward pass takes it. Lengths may have changed since the forward
+// pass: those that it cannot have given a gradient to, because no path is shorter than its target, make it
+// NaN, and nothing that was saved or prepared for them is read.
+template <class Real>
+CRNN_INLINE Real trusted_peak(Real peak, bool valid, int64_t frames, int64_t length) {
+  const bool has_gradient = peak < std::numeric_limits<Real>::infinity();
+  return has_gradient && !(valid && length <= frames) ? std::numeric_limits<Real>::quiet_NaN() : peak;
+}
 
 // The weight in the result of the loss of one of so many samples.
 CRNN_INLINE double weight(int64_t samples, int64_t target_length, Reduction reduction) {

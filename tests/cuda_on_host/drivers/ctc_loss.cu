@@ -27,7 +27,8 @@ constexpr crnn::gpu::Stream kStream = {nullptr, "ctc_loss"};
 struct Sample {
   int64_t frames;
   std::vector<int64_t> labels;
-  std::optional<int64_t> length = {};  // what is claimed, if not the number of the labels
+  std::optional<int64_t> length = {};        // what is claimed, if not the number of the labels
+  std::optional<int64_t> later_length = {};  // and in the backward pass, if that has become impossible
 
   int64_t claimed_length() const { return length.value_or(int64_t(labels.size())); }
 };
@@ -232,7 +233,9 @@ Expected computed_on_host(const Problem& problem, const std::vector<Storage>& lo
     for (int64_t t = 0; t < frames; ++t) {
       for (int64_t c = 0; c < classes; ++c) {
         double& gradient = expected.gradient[(t * samples + n) * classes + c];
-        if (ignored) {
+        if (sample.later_length.has_value()) {
+          gradient = kNaN;
+        } else if (ignored) {
           gradient = 0;
         } else if (solution.occupancy.empty()) {
           gradient = kNaN;
@@ -285,26 +288,32 @@ class Run {
     const IndexTensor targets(
         problem_.padded ? Dimensions{shape_.samples, shape_.max_length} : Dimensions{shape_.labels},
         problem_.targets(), problem_.wide);
-    std::vector<int64_t> frames, lengths;
+    std::vector<int64_t> frames, lengths, later_lengths;
     for (const Sample& sample : problem_.samples) {
       frames.push_back(sample.frames);
       lengths.push_back(sample.claimed_length());
+      later_lengths.push_back(sample.later_length.value_or(lengths.back()));
     }
     const IndexTensor input_lengths({shape_.samples}, frames, problem_.wide);
     const IndexTensor target_lengths({shape_.samples}, lengths, problem_.wide);
+    const IndexTensor changed_lengths({shape_.samples}, later_lengths, problem_.wide);
     const DeviceTensor<int64_t> first_label({problem_.padded ? 0 : shape_.samples});
-    const crnn::DeviceBatch batch{shape_,
-                                  problem_.blank,
-                                  targets.view(),
-                                  input_lengths.view(),
-                                  target_lengths.view(),
-                                  first_label.data()};
-    crnn::launch_first_label(batch, first_label.data(), kStream);
+    const auto batch_with = [&](const IndexTensor& its_target_lengths) {
+      const crnn::DeviceBatch batch{shape_,
+                                    problem_.blank,
+                                    targets.view(),
+                                    input_lengths.view(),
+                                    its_target_lengths.view(),
+                                    first_label.data()};
+      crnn::launch_first_label(batch, first_label.data(), kStream);
+      return batch;
+    };
     const DeviceTensor<Storage> logits =
         driver::Placement(problem_.layout, shape_.frames, shape_.samples, shape_.classes)
             .tensor(logits_, converted<Storage>(kNaN));
 
     for (const crnn::BatchShape& slice : driver::slices_of(shape_)) {
+      const crnn::DeviceBatch batch = batch_with(target_lengths);
       const DeviceTensor<Real> statistics({2 * slice.frames * slice.samples});
       forward("loss without a gradient", logits, batch, slice, statistics, false);
       const DeviceTensor<Real> saved({ctc::saved_elements(shape_)});
@@ -312,7 +321,7 @@ class Run {
       const std::vector<bool> valid = problem_.valid();
       const bool all_located = std::find(valid.begin(), valid.end(), false) == valid.end();
       if (problem_.padded || all_located) first_run_.expect_same("saved", saved);
-      backward(logits, batch, saved);
+      backward(logits, batch_with(changed_lengths), saved);
     }
   }
 
@@ -522,6 +531,12 @@ std::vector<driver::Case> cases() {
                      .wide = false}));
   add("lengths that add up to too much",
       run_of<double>({.frames = 5, .classes = 6, .samples = {{4, {1, 2}}, {3, {4, 5}, 3}}, .padded = false}));
+  // The backward pass must not trust that they are what the forward pass read.
+  const std::vector<Sample> outgrown = {{4, {1, 2}}, {3, some_labels(200, 9), 2, 200}};
+  add("concatenated lengths that have outgrown the frames",
+      run_of<float>({.frames = 4, .classes = 9, .samples = outgrown, .padded = false}));
+  add("lengths that have become impossible",
+      run_of<float>({.frames = 4, .classes = 9, .samples = {outgrown[0], outgrown[1], {4, {3}, 1, -1}}}));
   const std::vector<Sample> wrong_labels = {{5, {1, -1}}, {4, {6, 1}},    {3, {2}},
                                             {5, {3, 1}},  {5, {1, 2, 3}}, {4, {(int64_t(1) << 32) + 1}}};
   add("labels that are none",
