@@ -15,6 +15,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
+from .autocast import autocast_dtype
 from .layers import Columns, ResidualBlock, read, scaled_channels, windows
 from .padding import Live
 from .recurrence import BidirectionalLSTM
@@ -101,7 +102,8 @@ class _RecognitionNetwork(nn.Module):
         live = None
         if widths is not None:
             columns = self._own_columns(widths, images)
-            live = Live.of(columns, images.shape[3], _map_dtype(images))
+            # Masks of maps have the dtype that convolutions give these.
+            live = Live.of(columns, images.shape[3], autocast_dtype(images) or images.dtype)
             images = images.where(live.mask > 0, 0)  # where, because 0 times NaN would be NaN
         maps, live = read(self._image_layers(), images, live)
         # (N, channels, rows, T) to (T, N, channels * rows). Without contiguous(), torch.export cannot tell
@@ -298,14 +300,6 @@ def _pool_rows() -> nn.MaxPool2d:
 
 def _activation(leaky: bool) -> nn.Module:
     return nn.LeakyReLU(0.2, inplace=True) if leaky else nn.ReLU(inplace=True)
-
-
-def _map_dtype(images: Tensor) -> torch.dtype:
-    """The dtype of the maps that convolutions make of images, which masks of them have to have too."""
-    kind = images.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind)
-    return images.dtype
 
 
 def _drop_module_prefix(
