@@ -29,6 +29,14 @@ def test_devices(checkpoint, images, monkeypatch, capsys):
     assert main(["read", checkpoint, images[0], "--device", "cpu"]) == 0
 
 
+def test_export_says_which_torch_it_needs(checkpoint, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.12.1+cu130"))
+    assert main(["export", checkpoint, "-o", str(tmp_path / "model.pt2")]) == 2
+    expected = "torch 2.12.1+cu130 cannot export networks for any width; torch 2.13 can\n"
+    assert capsys.readouterr().err.endswith(expected)
+    assert not (tmp_path / "model.pt2").exists()
+
+
 def test_which_device_is_chosen(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)

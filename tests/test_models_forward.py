@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import NETWORKS, small
+from networks import NETWORKS, exports_any_width, small
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -163,9 +163,9 @@ def test_copied_networks_read_without_packing_weights(device):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
+@exports_any_width
 @pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
 def test_export_with_dynamic_batch_and_width(network):
-    pytest.importorskip("torch.export._patches", reason="this torch fixes the frames of an LSTM it exports")
     model = small(network)
     dynamic = {"images": {0: torch.export.Dim("batch"), 3: torch.export.Dim("columns", min=8, max=4096)}}
     program = torch.export.export(model, (torch.randn(2, 1, 32, 50),), dynamic_shapes=dynamic)
@@ -174,9 +174,9 @@ def test_export_with_dynamic_batch_and_width(network):
         torch.testing.assert_close(program.module()(images), model(images), rtol=0, atol=1e-6)
 
 
+@exports_any_width
 @pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
 def test_export_and_other_tracing_do_not_disturb_each_other():
-    pytest.importorskip("torch.export._patches", reason="this torch fixes the frames of an LSTM it exports")
     lstm = nn.LSTM(2, 2)
     arguments = dict(lstm.named_parameters()), torch.zeros(3, 1, 2)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from networks import NETWORKS, small
+from networks import NETWORKS, exports_any_width, small
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -338,9 +338,9 @@ def test_lstm_reads_as_a_packed_sequence(lengths, scale):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
+@exports_any_width
 @pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
 def test_export_with_dynamic_batch_and_widths(network):
-    pytest.importorskip("torch.export._patches", reason="this torch fixes the frames of an LSTM it exports")
     model = small(network)
     batch = torch.export.Dim("batch")
     dynamic = {"images": {0: batch, 3: torch.export.Dim("columns", min=8, max=4096)}, "widths": {0: batch}}

@@ -3,8 +3,9 @@
 "An End-to-End Trainable Neural Network for Image-based Sequence Recognition", arXiv:1507.05717, in three
 variants that are in use with PyTorch. The names of their parameters are kept, so that checkpoints load.
 
-All three go through torch.export with a dynamic batch and width. torch.compile leaves each LSTM to its own
-kernels, which breaks the graph there; `torch._dynamo.config.allow_rnn` traces it and gives one graph.
+All three go through torch.export with a dynamic batch and width, from torch 2.13 on. torch.compile leaves
+each LSTM to its own kernels, which breaks the graph there; `torch._dynamo.config.allow_rnn` traces it and
+gives one graph.
 """
 
 import itertools
@@ -73,8 +74,10 @@ class _RecognitionNetwork(nn.Module):
                 least `min_width`.
             widths: `(N,)`, integers on any device: how many columns each image has, from `min_width` to W;
                 the columns behind them are padding and may hold anything, NaN too. In eval mode a sample's
-                logits are then those that it has alone; in training, padding enters no statistic of batch
-                normalisation. None: all W columns belong to the images.
+                logits are then those that it has alone, up to the rounding of float32; that of TF32, in which
+                torch lets a GPU compute unless `torch.backends.cudnn` says otherwise, is about 1e-3. In
+                training, padding enters no statistic of batch normalisation. None: all W columns belong to
+                the images.
 
         Returns:
             Logits `(T, N, nclass)`, not normalised; T is `output_lengths([W])`. With `widths`, those of

@@ -130,20 +130,26 @@ def symbolic_frames() -> Iterator[None]:
     """Lets torch.export trace an LSTM with any number of frames.
 
     The rule by which torch finds the shape of an LSTM's result unrolls its loop, which fixes T to that of the
-    example input. torch ships another rule for this purpose, and uses it itself when it exports to ONNX. With
-    either, the exported graph holds the one operator `aten.lstm`.
+    example input. `_shapes` takes its place meanwhile. With either, the exported graph holds the one operator
+    `aten.lstm`.
     """
-    try:
-        from torch.export._patches import register_lstm_while_loop_decomposition
-    except ImportError:  # an older torch, where T stays fixed
-        yield
-        return
+    lstm, key = torch.ops.aten.lstm.input, torch._C.DispatchKey.CompositeImplicitAutograd
+    before = lstm.py_kernels.get(key)
     # The operator remembers which rule it has used; without forgetting, the new one would come too late for
     # an LSTM traced before, and stay for those traced after.
-    remembered = torch.ops.aten.lstm.input._dispatch_cache
-    remembered.clear()
+    lstm._dispatch_cache.clear()
+    lstm.py_kernels[key] = _shapes
     try:
-        with register_lstm_while_loop_decomposition():
-            yield
+        yield
     finally:
-        remembered.clear()
+        lstm._dispatch_cache.clear()
+        lstm.py_kernels.pop(key)
+        if before is not None:
+            lstm.py_kernels[key] = before
+
+
+def _shapes(frames: Tensor, state: list[Tensor], *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Tensors like the results of an LSTM of one layer and two directions."""
+    hidden, cell = state
+    output = frames.new_empty(*frames.shape[:2], 2 * hidden.shape[2])
+    return output, torch.empty_like(hidden), torch.empty_like(cell)
