@@ -49,8 +49,28 @@ def test_which_device_is_chosen(monkeypatch):
     assert device.chosen("cuda", local_rank=1) == torch.device("cuda:1")
     assert device.chosen("cuda:0", local_rank=1) == torch.device("cuda:0")
     assert device.chosen("cpu", local_rank=1) == torch.device("cpu")
-    with pytest.raises(ValueError, match="--device cuda: the index must be below 2, the number of GPUs, and"):
-        device.chosen("cuda", local_rank=2)
+    with pytest.raises(ValueError, match=r"--device cuda:2: the index must be in \[0, 2\), got 2"):
+        device.chosen("cuda:2")
+
+
+def test_more_processes_than_gpus_share_them(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("crnn_ext._load.library_path", Path)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    for gpus, indices, told in (
+        (1, [0, 0, 0], "crnn-ext: 3 processes on this machine share 1 GPU\n"),
+        (2, [0, 1, 0], "crnn-ext: 3 processes on this machine share 2 GPUs\n"),
+        (3, [0, 1, 2], ""),
+    ):
+        monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
+        for name in (None, "cuda"):
+            chosen = [device.chosen(name, rank) for rank in range(3)]
+            assert chosen == [torch.device("cuda", index) for index in indices]
+            assert capsys.readouterr().err == told
+    with pytest.raises(ValueError, match="--device must be cpu or cuda where several processes run"):
+        device.chosen("cuda:0")
+    assert device.chosen("cpu", 1) == torch.device("cpu")
+    assert capsys.readouterr().err == ""
 
 
 def test_other_warnings_are_shown_as_python_does(monkeypatch, capsys):

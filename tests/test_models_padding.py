@@ -71,6 +71,14 @@ def test_logits_of_a_full_network_are_those_of_the_image_alone(network):
     assert_reads_as_alone(model, random_images([90, 31, 4]), 100, 1.0, atol=1e-4)
 
 
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_on_a_gpu_in_full_float32_logits_are_those_of_the_image_alone(device, network):
+    model = small(network).to(device)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        assert_reads_as_alone(model, random_images([70, 31, 4, 9], device=device), 77, 1.0, atol=1e-4)
+
+
 @kinds
 def test_without_widths_padding_is_read(network, options):
     """What the tests above would see if a layer let padding through."""
