@@ -53,6 +53,19 @@ def test_which_device_is_chosen(monkeypatch):
         device.chosen("cuda:2")
 
 
+@pytest.fixture(scope="module")
+def gpus_of_another_process():
+    script = "import torch; print(torch.cuda.device_count())"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
+
+
+def test_tests_see_no_gpu_nor_do_processes_that_they_or_their_fixtures_start(gpus_of_another_process):
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert not torch.cuda.is_available()
+    assert torch.cuda.device_count() == 0
+    assert gpus_of_another_process == b"0\n"
+
+
 def test_more_processes_than_gpus_share_them(monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("crnn_ext._load.library_path", Path)
