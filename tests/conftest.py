@@ -39,14 +39,33 @@ def device(request):
     return torch.device(request.param)
 
 
+def device_of(test):
+    """The name of the device that a test runs on; None if it is about none."""
+    callspec = getattr(test, "callspec", None)
+    return None if callspec is None else callspec.params.get("device")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Hides GPUs from all tests but those on `cuda`, from their fixtures and from processes that they start.
+
+    Commands would take a GPU by default, whose last bits are not those of the CPU.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if device_of(item) != "cuda":
+            patch.setattr(torch.cuda, "is_available", lambda: False)
+            patch.setattr(torch.cuda, "device_count", lambda: 0)
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        return (yield)
+
+
 @pytest.fixture(autouse=True)
 def _cuda_on_host(request):
     """The kernels behind the operators, for the time of a test on the device of that name.
 
     They cannot be the session's, as `device` is: other tests run between those that use it.
     """
-    callspec = getattr(request.node, "callspec", None)
-    if callspec is not None and callspec.params.get("device") == "cuda_on_host":
+    if device_of(request.node) == "cuda_on_host":
         request.getfixturevalue("device")
         with operators.on_cpu_tensors():
             yield

@@ -29,6 +29,14 @@ def test_devices(checkpoint, images, monkeypatch, capsys):
     assert main(["read", checkpoint, images[0], "--device", "cpu"]) == 0
 
 
+def test_export_says_which_torch_it_needs(checkpoint, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.12.1+cu130"))
+    assert main(["export", checkpoint, "-o", str(tmp_path / "model.pt2")]) == 2
+    expected = "torch 2.12.1+cu130 cannot export networks for any width; torch 2.13 can\n"
+    assert capsys.readouterr().err.endswith(expected)
+    assert not (tmp_path / "model.pt2").exists()
+
+
 def test_which_device_is_chosen(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
@@ -41,8 +49,41 @@ def test_which_device_is_chosen(monkeypatch):
     assert device.chosen("cuda", local_rank=1) == torch.device("cuda:1")
     assert device.chosen("cuda:0", local_rank=1) == torch.device("cuda:0")
     assert device.chosen("cpu", local_rank=1) == torch.device("cpu")
-    with pytest.raises(ValueError, match="--device cuda: the index must be below 2, the number of GPUs, and"):
-        device.chosen("cuda", local_rank=2)
+    with pytest.raises(ValueError, match=r"--device cuda:2: the index must be in \[0, 2\), got 2"):
+        device.chosen("cuda:2")
+
+
+@pytest.fixture(scope="module")
+def gpus_of_another_process():
+    script = "import torch; print(torch.cuda.device_count())"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
+
+
+def test_tests_see_no_gpu_nor_do_processes_that_they_or_their_fixtures_start(gpus_of_another_process):
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert not torch.cuda.is_available()
+    assert torch.cuda.device_count() == 0
+    assert gpus_of_another_process == b"0\n"
+
+
+def test_more_processes_than_gpus_share_them(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("crnn_ext._load.library_path", Path)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    for gpus, indices, told in (
+        (1, [0, 0, 0], "crnn-ext: 3 processes on this machine share 1 GPU\n"),
+        (2, [0, 1, 0], "crnn-ext: 3 processes on this machine share 2 GPUs\n"),
+        (3, [0, 1, 2], ""),
+    ):
+        monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
+        for name in (None, "cuda"):
+            chosen = [device.chosen(name, rank) for rank in range(3)]
+            assert chosen == [torch.device("cuda", index) for index in indices]
+            assert capsys.readouterr().err == told
+    with pytest.raises(ValueError, match="--device must be cpu or cuda where several processes run"):
+        device.chosen("cuda:0")
+    assert device.chosen("cpu", 1) == torch.device("cpu")
+    assert capsys.readouterr().err == ""
 
 
 def test_other_warnings_are_shown_as_python_does(monkeypatch, capsys):

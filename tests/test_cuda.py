@@ -197,6 +197,25 @@ def test_values_in_the_memory_of_the_cpu_are_checked(device):
         ctc_loss(logits, *on_device, validate=True)
 
 
+def test_under_compile_values_in_the_memory_of_the_cpu_are_not_checked(device):
+    """What goes to the GPU in the graph is there before anything could look at it."""
+    logits, targets, input_lengths, target_lengths = batch(device)
+    too_long = input_lengths.cpu().clamp(min=31)
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def results(logits, targets, lengths, target_lengths):
+        return (
+            ctc_loss(logits, targets, lengths, target_lengths, reduction="none"),
+            log_probability(logits, targets[:, None], lengths, target_lengths[:, None]),
+            greedy_decode(logits, lengths).scores,
+            beam_search(logits, lengths).scores,
+            align(logits, targets, lengths, target_lengths).scores,
+        )
+
+    for scores in results(logits, targets, too_long, target_lengths):
+        assert scores.isnan().all()
+
+
 def test_a_stream_of_its_own(device):
     """The work is in the order of the stream that is current, behind what fills the logits."""
     logits, *arguments = batch(device, frames=200, samples=16, classes=4000)

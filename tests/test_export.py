@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import exports_any_width
 from PIL import Image
 from random_network import random_checkpoint
 from test_docs import blocks
@@ -20,8 +21,7 @@ from crnn_ext.ocr import Recognizer, export, save_checkpoint
 from crnn_ext.ocr.checkpoint import settings_of
 from crnn_ext.text import Charset
 
-pytest.importorskip("torch.export._patches", reason="this torch fixes the frames of an LSTM it exports")
-
+pytestmark = exports_any_width
 
 CHARSET = Charset("é中\n")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import NETWORKS, small
+from networks import NETWORKS, exports_any_width, small
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -136,10 +136,36 @@ def test_double_precision_and_copies(network):
         torch.testing.assert_close(again(images), expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_weights_of_copied_lstms_are_put_into_one_buffer(again, monkeypatch):
+    """On a GPU torch would otherwise do so at every call, and warn."""
+    flattened = []
+    monkeypatch.setattr(nn.LSTM, "flatten_parameters", lambda self: flattened.append(self))
+    copied = again(small(CRNN))
+    lstms = [module for module in copied.modules() if isinstance(module, nn.LSTM)]
+    assert len(lstms) == 2
+    for lstm in lstms:
+        assert any(each is lstm for each in flattened)
+        # What flatten_parameters works on.
+        own = [id(weight) for weight in lstm.parameters()]
+        assert [id(weight) for weight in lstm._flat_weights] == own
+
+
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
+@pytest.mark.filterwarnings("error:RNN module weights are not part of single contiguous chunk")
+def test_copied_networks_read_without_packing_weights(device):
+    model = small(CRNN).to(device)
+    images = torch.randn(1, 1, 32, 20, device=device)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(copied(images), model(images))
+        for lstm in (copied.rnn[0].rnn, copied.rnn[1].rnn):
+            assert len({weight.untyped_storage().data_ptr() for weight in lstm.parameters()}) == 1
+
+
 @pytest.mark.parametrize("network", NETWORKS)
+@exports_any_width
 @pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
 def test_export_with_dynamic_batch_and_width(network):
-    pytest.importorskip("torch.export._patches", reason="this torch fixes the frames of an LSTM it exports")
     model = small(network)
     dynamic = {"images": {0: torch.export.Dim("batch"), 3: torch.export.Dim("columns", min=8, max=4096)}}
     program = torch.export.export(model, (torch.randn(2, 1, 32, 50),), dynamic_shapes=dynamic)
@@ -148,9 +174,9 @@ def test_export_with_dynamic_batch_and_width(network):
         torch.testing.assert_close(program.module()(images), model(images), rtol=0, atol=1e-6)
 
 
+@exports_any_width
 @pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
 def test_export_and_other_tracing_do_not_disturb_each_other():
-    pytest.importorskip("torch.export._patches", reason="this torch fixes the frames of an LSTM it exports")
     lstm = nn.LSTM(2, 2)
     arguments = dict(lstm.named_parameters()), torch.zeros(3, 1, 2)
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from networks import NETWORKS, small
+from networks import NETWORKS, exports_any_width, small
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
 from crnn_ext.models.padding import Live, live_batch_norm
@@ -68,6 +69,14 @@ def test_logits_of_a_full_network_are_those_of_the_image_alone(network):
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
     assert_reads_as_alone(model, random_images([90, 31, 4]), 100, 1.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_on_a_gpu_in_full_float32_logits_are_those_of_the_image_alone(device, network):
+    model = small(network).to(device)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        assert_reads_as_alone(model, random_images([70, 31, 4, 9], device=device), 77, 1.0, atol=1e-4)
 
 
 @kinds
@@ -235,6 +244,60 @@ def test_gradients_of_normalisation():
     assert torch.autograd.gradcheck(lambda maps: live_batch_norm(layer, maps, live), [maps])
 
 
+class NormalisationGradients(TorchDispatchMode):
+    """Remembers what torch's backward pass of batch normalisation is called with."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        if function is torch.ops.aten.native_batch_norm_backward.default:
+            self.calls.append(arguments)
+        return function(*arguments, **(keywords or {}))
+
+
+@pytest.mark.parametrize("columns", [1, 6])
+def test_gradients_of_normalisation_have_all_that_any_kernel_reads(columns):
+    """Those of torch for CUDA take mean and deviation now from the running ones, now from the saved ones."""
+    layer, seen = nn.BatchNorm2d(3), NormalisationGradients()
+    live = Live.of(torch.tensor([1, 1]), columns, torch.float32)
+    maps = torch.randn(2, 3, 1, columns, requires_grad=True)
+    with seen:
+        live_batch_norm(layer, maps, live).square().sum().backward()
+    [(_, pixels, _, mean, variance, saved_mean, saved_inverse, training, eps, _)] = seen.calls
+    assert pixels.shape == maps.shape
+    assert not training
+    assert torch.equal(saved_mean, mean)
+    torch.testing.assert_close(saved_inverse, 1 / (variance + eps).sqrt())
+    own = maps.detach()[..., 0].squeeze(2)  # (N, C)
+    torch.testing.assert_close(mean, own.mean(0))
+    torch.testing.assert_close(variance, own.var(0, correction=0))
+
+
+def test_gradients_of_normalisation_of_one_column_are_those_of_torch():
+    """As images of less than four columns have behind the second pooling."""
+    layer = nn.BatchNorm2d(3).double()
+    other = copy.deepcopy(layer)
+    maps = torch.randn(5, 3, 2, 1, dtype=torch.float64, requires_grad=True)
+    live = Live.of(torch.ones(5, dtype=torch.int64), 1, torch.float64)
+    weights = torch.randn_like(maps)
+    found, expected = (
+        torch.autograd.grad((normalised * weights).sum(), [maps, *norm.parameters()])
+        for norm, normalised in ((layer, live_batch_norm(layer, maps, live)), (other, other(maps)))
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"], indirect=True)
+@pytest.mark.parametrize("widths", [[1, 1, 1], [2, 3, 1]])
+def test_training_on_images_of_few_columns(device, widths):
+    model = small(CRNN_res).to(device).train()
+    logits = model(torch.randn(3, 1, 32, max(widths), device=device), torch.tensor(widths))
+    logits.square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 def test_statistics_under_autocast_are_float32():
     """A mean of many values needs digits that theirs have not: around 10, bfloat16 has steps of 1/16."""
     layer = nn.BatchNorm2d(2)
@@ -282,23 +345,10 @@ def test_lstm_reads_as_a_packed_sequence(lengths, scale):
     torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-12)
 
 
-def test_weights_of_the_lstm_lie_as_cudnn_wants_them():
-    """All matrices, then all biases, in one buffer: what flatten_parameters() makes of nn.LSTM's on a GPU."""
-    weights = BidirectionalLSTM(3, 4, 2).rnn._gated_weights()
-    assert [tuple(weight.shape) for weight in weights] == 2 * [(16, 11), (16, 4), (16,), (16,)]
-    end = 0
-    for index in (0, 1, 4, 5, 2, 3, 6, 7):
-        assert weights[index].storage_offset() == end
-        assert weights[index].is_contiguous()
-        end += weights[index].numel()
-    assert weights[0].untyped_storage().nbytes() == 4 * end
-    assert len({weight.untyped_storage().data_ptr() for weight in weights}) == 1
-
-
 @pytest.mark.parametrize("network", NETWORKS)
+@exports_any_width
 @pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
 def test_export_with_dynamic_batch_and_widths(network):
-    pytest.importorskip("torch.export._patches", reason="this torch fixes the frames of an LSTM it exports")
     model = small(network)
     batch = torch.export.Dim("batch")
     dynamic = {"images": {0: batch, 3: torch.export.Dim("columns", min=8, max=4096)}, "widths": {0: batch}}

@@ -31,7 +31,7 @@ def test_what_a_file_leaves_out_has_its_default(file):
         ("lr", float("nan"), "lr must be in"),
         ("ema", 1, r"ema must be in \[0, 0.99999\], and it is 1"),
         ("warmup", 1, "warmup must be in"),
-        ("precision", "int8", "precision must be one of float32, bfloat16, float16, and it is 'int8'"),
+        ("precision", "int8", "precision must be one of float32, tf32, bfloat16, float16, and it is 'int8'"),
         ("augment", -1, "augment must be in"),
         ("patience", 0, "patience must be in"),
         ("workers", -1, "workers must be in"),

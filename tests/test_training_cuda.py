@@ -1,8 +1,14 @@
 """Training on a GPU does what it does on a CPU."""
 
+import math
+import subprocess
+import sys
+
 import pytest
+import torch
 from striped_lines import striped, striped_folder
 from test_training import after, run
+from training_runs import entries
 
 pytest.importorskip("PIL")
 pytest.importorskip("cv2")
@@ -20,7 +26,7 @@ def lines(tmp_path_factory):
     return striped_folder(tmp_path_factory.mktemp("lines"))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "float16"])
 def test_it_learns_to_read(lines, tmp_path, device, precision):
     settings = {**SETTINGS, "accumulate": 1, "precision": precision}
     done = run(tmp_path / "run", lines, epochs=40, device=device, **settings)
@@ -30,6 +36,18 @@ def test_it_learns_to_read(lines, tmp_path, device, precision):
     assert done.steps[-1].loss < 0.3
     recognizer = Recognizer.load(tmp_path / "run/best.safetensors", device=device)
     assert recognizer([striped("abcda", seed=77)])[0].text == "abcda"
+
+
+def test_processes_share_a_gpu(lines, tmp_path, device):
+    """As many as there are cards and one more, of which NCCL would not take two on one."""
+    processes = torch.cuda.device_count() + 1
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    options = ["--width", "0.05", "--hidden", "16", "--epochs", "1", "--workers", "0", "--log-every", "1"]
+    command = [*launcher, "-m", "crnn_ext", "train", str(lines), "-o", str(tmp_path / "run"), *options]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{processes} processes on this machine share" in done.stderr
+    assert math.isfinite(entries(tmp_path / "run", "step")[-1]["loss"])
 
 
 def test_it_goes_on(lines, tmp_path, device):

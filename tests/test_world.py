@@ -54,6 +54,29 @@ def test_one_process_is_a_world():
     world.leave()
 
 
+@pytest.mark.parametrize(
+    ("processes", "gpus", "backend"),
+    [
+        (2, 0, "gloo"),
+        (2, 1, "gloo"),
+        (2, 2, "cpu:gloo,cuda:nccl"),
+        (3, 8, "cpu:gloo,cuda:nccl"),
+    ],
+)
+def test_gpus_exchange_through_nccl_unless_processes_share_them(processes, gpus, backend, monkeypatch):
+    joined = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("torch.distributed.init_process_group", joined.append)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: processes)
+    settings = {"RANK": 1, "WORLD_SIZE": processes, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": processes}
+    for name, value in {**settings, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    assert World.join() == World(1, processes, 1, began=True)
+    assert joined == [backend]
+
+
 def by_torchrun(program, folder):
     command = [*["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], program, folder]
     subprocess.run([sys.executable, *command], check=True)

@@ -4,6 +4,10 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from crnn_ext._printable import counted
+
+from .messages import complain
+
 if TYPE_CHECKING:
     import torch
 
@@ -13,8 +17,8 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         metavar="NAME",
-        help="cpu, cuda or cuda:N; of several processes on a machine each takes a GPU of its own for cuda "
-        "(cuda if torch finds a GPU and crnn_ext was built for it, otherwise cpu)",
+        help="cpu, cuda or cuda:N; for cuda each of several processes on a machine takes a GPU of its own, "
+        "or shares one (cuda if torch finds a GPU and crnn_ext was built for it, otherwise cpu)",
     )
 
 
@@ -23,12 +27,15 @@ def chosen(name: str | None, local_rank: int = 0) -> "torch.device":
 
     Args:
         name: as `--device` has it.
-        local_rank: which of the processes on this machine this is; "cuda" is the GPU of that index.
+        local_rank: which of the processes on this machine this is; "cuda" is the GPU of that index. If there
+            are more processes than GPUs, they share them, and the first one says so.
 
     Raises:
         ValueError: the device is of an unknown kind, or it is not there.
     """
     import torch
+
+    from crnn_ext.ocr.world import own_gpu
 
     missing = _missing_for_cuda()
     if name is None:
@@ -43,16 +50,18 @@ def chosen(name: str | None, local_rank: int = 0) -> "torch.device":
         return torch.device("cpu")
     if missing:
         raise ValueError(f"--device {name}: {missing}")
-    if device.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if device.index is None:
+        if local_rank == 0 and processes > gpus:
+            complain(f"{processes} processes on this machine share {counted(gpus, 'GPU')}")
+        return own_gpu(local_rank)
+    if processes > 1:
         raise ValueError(
             f"--device must be cpu or cuda where several processes run on a machine, and it is {name}"
         )
-    index, count = local_rank if device.index is None else device.index, torch.cuda.device_count()
-    if index >= count:
-        raise ValueError(
-            f"--device {name}: the index must be below {count}, the number of GPUs, and is {index}"
-        )
-    return torch.device("cuda", index)
+    if device.index >= gpus:
+        raise ValueError(f"--device {name}: the index must be in [0, {gpus}), got {device.index}")
+    return device
 
 
 def _missing_for_cuda() -> str | None:

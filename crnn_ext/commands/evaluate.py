@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace, world: "World") -> int:
     from crnn_ext.ocr import Recognizer, evaluate
     from crnn_ext.ocr.data import open_lines
+    from crnn_ext.ocr.tf32 import tf32_allowed
 
     if arguments.worst < 0:
         return failure(f"--worst must be at least 0, and it is {arguments.worst}")
@@ -65,7 +66,8 @@ def _evaluate(arguments: argparse.Namespace, world: "World") -> int:
             complain(f"{arguments.data}: {problem}")
     unit: Unit = "code points" if arguments.code_points else "graphemes"
     try:
-        evaluation = evaluate(recognizer, lines, unit=unit, progress=True, world=world)
+        with tf32_allowed(False):
+            evaluation = evaluate(recognizer, lines, unit=unit, progress=True, world=world)
     except ValueError as error:
         return failure(f"{arguments.checkpoint}: {error}")
 

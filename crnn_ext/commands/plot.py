@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         from crnn_ext.ocr import ImageError, Recognizer
         from crnn_ext.ocr.images import read_image
         from crnn_ext.ocr.plot import MAX_IMAGES, format_of, plot_readings
+        from crnn_ext.ocr.tf32 import tf32_allowed
     except ImportError as error:
         return failure(str(error))
     try:
@@ -75,7 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not images:
         return failure("there is nothing to draw")
     try:
-        has_text = plot_readings(recognizer, images, arguments.output, titles=titles, text=arguments.text)
+        with tf32_allowed(False):
+            has_text = plot_readings(recognizer, images, arguments.output, titles=titles, text=arguments.text)
     except (OSError, ValueError) as error:
         return failure(explained(error))
     for path in itertools.compress(titles, (not found for found in has_text)):

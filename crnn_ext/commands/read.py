@@ -75,6 +75,7 @@ def _read(arguments: argparse.Namespace, world: "World") -> int:
     from tqdm import tqdm
 
     from crnn_ext.ocr import ImageError, Recognizer
+    from crnn_ext.ocr.tf32 import tf32_allowed
 
     if world.ranks > 1 and arguments.output is None:
         return failure("several processes need -o FILE, in which their lines are joined")
@@ -103,6 +104,7 @@ def _read(arguments: argparse.Namespace, world: "World") -> int:
     hidden = world.rank > 0 or (arguments.output is None and sys.stdout.isatty())
     try:
         with ExitStack() as stack:
+            stack.enter_context(tf32_allowed(False))
             file = None
             if arguments.output is not None:
                 file = stack.enter_context(output.SharedFile(arguments.output, world))

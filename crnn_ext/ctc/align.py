@@ -63,9 +63,10 @@ def align(
         An Alignment on the device of logits; scores are float64 for float64 logits, float32 for all others.
         For concatenated targets its S is the smaller one of T and their number. A sample without a path (too
         few frames, or masked classes) has score -inf, one with NaN or +inf in its live frames (in those of
-        log_probs that its target needs) NaN; both have -1 everywhere else, 0 in token_logp. On a GPU values
-        of lengths and targets are not checked: those that break the rules make the score NaN, of concatenated
-        targets also the scores behind them. There is no gradient.
+        log_probs that its target needs) NaN; both have -1 everywhere else, 0 in token_logp. Values of
+        lengths and targets on a GPU are not checked, nor any under torch.compile with logits there: those
+        that break the rules make the score NaN, of concatenated targets also the scores behind them. There is
+        no gradient.
 
     Raises:
         TypeError: an argument has the wrong type or dtype.

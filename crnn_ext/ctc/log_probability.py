@@ -52,8 +52,9 @@ def log_probability(
             beam search may be.
         blank: the class that stands for no label, in [0, C).
         input_type: "logits", or "log_probs": taken as they are, not normalised.
-        validate: whether the values of lengths and targets are checked. None: those of CPU tensors are, those
-            on a GPU, where that would synchronise, are not. Unchecked, a text that breaks the rules is NaN.
+        validate: whether the values of lengths and targets are checked. None: those in the CPU's memory are
+            (under torch.compile only with logits that are there too), those on a GPU, where that would
+            synchronise, are not. Unchecked, a text that breaks the rules is NaN.
 
     Returns:
         (N, K), or (K,); float64 for float64 logits, float32 for all others. -inf for a text without an

@@ -61,8 +61,9 @@ def ctc_loss(
         zero_infinity: losses and gradients of samples that no alignment fits become 0, not +inf and NaN.
         input_type: "logits", or "log_probs": taken as they are, not normalised; the gradient is then minus
             the occupancy. A log-probability above 2^26 / T counts as +inf.
-        validate: whether the values of lengths and targets are checked. None: those of CPU tensors are, those
-            on a GPU, where that would synchronise, are not. Unchecked, a sample that breaks the rules has
+        validate: whether the values of lengths and targets are checked. None: those in the CPU's memory are
+            (under torch.compile only with logits that are there too), those on a GPU, where that would
+            synchronise, are not. Unchecked, a sample that breaks the rules has
             loss NaN; of concatenated targets, so have those behind it, whose labels cannot be told.
 
     Returns:
@@ -121,7 +122,7 @@ class CTCLoss(nn.Module):
         reduction: "none", "mean" or "sum".
         zero_infinity: whether samples that no alignment fits count as 0.
         input_type: "logits" or "log_probs".
-        validate: whether the values of lengths and targets are checked; None: on the CPU.
+        validate: whether the values of lengths and targets are checked; None: as :func:`ctc_loss` says.
     """
 
     def __init__(

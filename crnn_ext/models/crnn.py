@@ -3,8 +3,9 @@
 "An End-to-End Trainable Neural Network for Image-based Sequence Recognition", arXiv:1507.05717, in three
 variants that are in use with PyTorch. The names of their parameters are kept, so that checkpoints load.
 
-All three go through torch.export with a dynamic batch and width. torch.compile leaves each LSTM to its own
-kernels, which breaks the graph there; `torch._dynamo.config.allow_rnn` traces it and gives one graph.
+All three go through torch.export with a dynamic batch and width, from torch 2.13 on. torch.compile leaves
+each LSTM to its own kernels, which breaks the graph there; `torch._dynamo.config.allow_rnn` traces it and
+gives one graph.
 """
 
 import itertools
@@ -15,6 +16,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
+from .autocast import autocast_dtype
 from .layers import Columns, ResidualBlock, read, scaled_channels, windows
 from .padding import Live
 from .recurrence import BidirectionalLSTM
@@ -72,8 +74,10 @@ class _RecognitionNetwork(nn.Module):
                 least `min_width`.
             widths: `(N,)`, integers on any device: how many columns each image has, from `min_width` to W;
                 the columns behind them are padding and may hold anything, NaN too. In eval mode a sample's
-                logits are then those that it has alone; in training, padding enters no statistic of batch
-                normalisation. None: all W columns belong to the images.
+                logits are then those that it has alone, up to the rounding of float32; that of TF32, in which
+                torch lets a GPU compute unless `torch.backends.cudnn` says otherwise, is about 1e-3. In
+                training, padding enters no statistic of batch normalisation. None: all W columns belong to
+                the images.
 
         Returns:
             Logits `(T, N, nclass)`, not normalised; T is `output_lengths([W])`. With `widths`, those of
@@ -101,7 +105,8 @@ class _RecognitionNetwork(nn.Module):
         live = None
         if widths is not None:
             columns = self._own_columns(widths, images)
-            live = Live.of(columns, images.shape[3], _map_dtype(images))
+            # Masks of maps have the dtype that convolutions give these.
+            live = Live.of(columns, images.shape[3], autocast_dtype(images) or images.dtype)
             images = images.where(live.mask > 0, 0)  # where, because 0 times NaN would be NaN
         maps, live = read(self._image_layers(), images, live)
         # (N, channels, rows, T) to (T, N, channels * rows). Without contiguous(), torch.export cannot tell
@@ -298,14 +303,6 @@ def _pool_rows() -> nn.MaxPool2d:
 
 def _activation(leaky: bool) -> nn.Module:
     return nn.LeakyReLU(0.2, inplace=True) if leaky else nn.ReLU(inplace=True)
-
-
-def _map_dtype(images: Tensor) -> torch.dtype:
-    """The dtype of the maps that convolutions make of images, which masks of them have to have too."""
-    kind = images.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind)
-    return images.dtype
 
 
 def _drop_module_prefix(

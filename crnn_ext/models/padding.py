@@ -64,11 +64,12 @@ class _LiveBatchNorm(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
         maps, weight, shares, mean, variance = ctx.saved_tensors
-        # With mean and variance as constants, then what goes through them.
-        grad_maps, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-            *(grad, maps, weight, mean, variance, None, None, False, ctx.eps, [True, True, True])
-        )
         inverse = (variance + ctx.eps).rsqrt()
+        # With mean and variance as constants, then what goes through them. Some CUDA kernels (for maps of one
+        # column, or of more than 2^31 elements) read `inverse` where the others read `variance`.
+        grad_maps, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            *(grad, maps, weight, mean, variance, mean, inverse, False, ctx.eps, [True, True, True])
+        )
         slope = -weight * inverse.square() * grad_weight
         constant = -weight * inverse * grad_bias - slope * mean
         shares = shares / maps.shape[2]

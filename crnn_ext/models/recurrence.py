@@ -2,15 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from .autocast import autocast_dtype
+
 # Inputs that close the LSTM's input gates at padding: as many as keep the width a multiple of 8 (kernels like
 # it), and together so far below 0 that the gate is exactly 0 in any floating-point type.
 _GATE_INPUTS = 8
 _CLOSED = -1000.0
+
+# The first cuDNN, and the first compute capability, whose LSTMs take bfloat16.
+_BFLOAT16_CUDNN = 91300
+_BFLOAT16_CAPABILITY = (8, 0)
 
 
 class BidirectionalLSTM(nn.Module):
@@ -25,9 +32,21 @@ class BidirectionalLSTM(nn.Module):
         """Maps `(T, N, nIn)` to `(T, N, nOut)`; `live` `(T, N, 1)` is 1 for frames and 0 for padding."""
         exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
         with symbolic_frames() if exporting else nullcontext():
-            both_directions, _ = self.rnn(frames) if live is None else self.rnn.read_padded(frames, live)
+            both_directions = self._read(frames, live)
         embedded: Tensor = self.embedding(both_directions)
         return embedded
+
+    def _read(self, frames: Tensor, live: Tensor | None) -> Tensor:
+        """What the two directions say of each frame, `(T, N, 2 nHidden)`.
+
+        Under bfloat16 autocast torch hands cuDNN's LSTM input and weights in float16, whose range most
+        gradients are below. The casts are made here, and autocast is off for the LSTM.
+        """
+        if autocast_dtype(frames) != torch.bfloat16:
+            return self.rnn.read(frames, live)
+        dtype = torch.bfloat16 if _lstm_takes_bfloat16(frames.device) else torch.float32
+        with torch.autocast(frames.device.type, enabled=False):
+            return self.rnn.read(frames.to(dtype), live, dtype)
 
 
 class _PaddedLSTM(nn.LSTM):
@@ -39,14 +58,31 @@ class _PaddedLSTM(nn.LSTM):
     turned around. What the forward direction does behind the last frame reaches no frame.
     """
 
-    def read_padded(self, frames: Tensor, live: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """As `forward`; `live` is 1 for frames and 0 for padding."""
-        gates = ((1 - live) * _CLOSED).to(frames.dtype).expand(-1, -1, _GATE_INPUTS)
+    def __setstate__(self, state: Any) -> None:
+        """Of a copy, whose weights would otherwise lie apart, so that cuDNN packs them at every call."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.flatten_parameters()
+
+    def read(self, frames: Tensor, live: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        """What the two directions say of each frame.
+
+        Args:
+            frames: `(T, N, input_size)`.
+            live: `(T, N, 1)`, 1 for frames and 0 for padding; None: there is no padding.
+            dtype: of the frames, to which the weights are cast; None: as they are.
+        """
+        if live is None and dtype in (None, self.weight_ih_l0.dtype):
+            output: Tensor = self(frames)[0]
+            return output
+        weights = self._weights_in_one_buffer(dtype, gated=live is not None)
+        if live is not None:
+            gates = ((1 - live) * _CLOSED).to(frames.dtype).expand(-1, -1, _GATE_INPUTS)
+            frames = torch.cat([frames, gates], 2)
         state = frames.new_zeros(2, frames.shape[1], self.hidden_size)
-        output, hidden, cell = torch.lstm(
-            torch.cat([frames, gates], 2),
+        output, _, _ = torch.lstm(
+            frames,
             [state, state],
-            self._gated_weights(),
+            weights,
             True,  # biases
             1,  # layer
             0.0,  # dropout
@@ -54,10 +90,10 @@ class _PaddedLSTM(nn.LSTM):
             True,  # both directions
             False,  # frames first
         )
-        return output, (hidden, cell)
+        return output
 
-    def _gated_weights(self) -> list[Tensor]:
-        """The weights, with those of the added inputs, in torch's order.
+    def _weights_in_one_buffer(self, dtype: torch.dtype | None, gated: bool) -> list[Tensor]:
+        """The weights in torch's order, cast to this dtype; `gated` with those of the added inputs.
 
         They lie in one buffer in cuDNN's order, which is all matrices, then all biases, so that cuDNN reads
         them where they are, as it does the parameters of nn.LSTM.
@@ -66,15 +102,27 @@ class _PaddedLSTM(nn.LSTM):
         forward, backward = (
             [getattr(self, f"{name}_l0{direction}") for name in names] for direction in ("", "_reverse")
         )
-        # The rows are those of the input gate, the forget gate, the cell and the output gate.
-        gates = pad(forward[0].new_ones(self.hidden_size, _GATE_INPUTS), (0, 0, 0, 3 * self.hidden_size))
-        for weights in (forward, backward):
-            weights[0] = torch.cat([weights[0], gates], 1)
+        if gated:
+            # The rows are those of the input gate, the forget gate, the cell and the output gate.
+            gates = pad(forward[0].new_ones(self.hidden_size, _GATE_INPUTS), (0, 0, 0, 3 * self.hidden_size))
+            for weights in (forward, backward):
+                weights[0] = torch.cat([weights[0], gates], 1)
         parts = forward[:2] + backward[:2] + forward[2:] + backward[2:]
-        buffer = torch.cat([part.flatten() for part in parts])
+        buffer = torch.cat([part.flatten() for part in parts]).to(dtype or forward[0].dtype)
         views = buffer.split([part.numel() for part in parts])
         placed = [view.view(part.shape) for view, part in zip(views, parts, strict=True)]
         return placed[:2] + placed[4:6] + placed[2:4] + placed[6:]
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _lstm_takes_bfloat16(device: torch.device) -> bool:
+    """Whether torch's fast LSTM of this device takes bfloat16; on a GPU the other is one kernel a frame."""
+    if device.type != "cuda":
+        return True
+    version = torch.backends.cudnn.version() if torch.backends.cudnn.enabled else None
+    return (version or 0) >= _BFLOAT16_CUDNN and (
+        torch.cuda.get_device_capability(device) >= _BFLOAT16_CAPABILITY
+    )
 
 
 @contextmanager
@@ -82,20 +130,26 @@ def symbolic_frames() -> Iterator[None]:
     """Lets torch.export trace an LSTM with any number of frames.
 
     The rule by which torch finds the shape of an LSTM's result unrolls its loop, which fixes T to that of the
-    example input. torch ships another rule for this purpose, and uses it itself when it exports to ONNX. With
-    either, the exported graph holds the one operator `aten.lstm`.
+    example input. `_shapes` takes its place meanwhile. With either, the exported graph holds the one operator
+    `aten.lstm`.
     """
-    try:
-        from torch.export._patches import register_lstm_while_loop_decomposition
-    except ImportError:  # an older torch, where T stays fixed
-        yield
-        return
+    lstm, key = torch.ops.aten.lstm.input, torch._C.DispatchKey.CompositeImplicitAutograd
+    before = lstm.py_kernels.get(key)
     # The operator remembers which rule it has used; without forgetting, the new one would come too late for
     # an LSTM traced before, and stay for those traced after.
-    remembered = torch.ops.aten.lstm.input._dispatch_cache
-    remembered.clear()
+    lstm._dispatch_cache.clear()
+    lstm.py_kernels[key] = _shapes
     try:
-        with register_lstm_while_loop_decomposition():
-            yield
+        yield
     finally:
-        remembered.clear()
+        lstm._dispatch_cache.clear()
+        lstm.py_kernels.pop(key)
+        if before is not None:
+            lstm.py_kernels[key] = before
+
+
+def _shapes(frames: Tensor, state: list[Tensor], *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Tensors like the results of an LSTM of one layer and two directions."""
+    hidden, cell = state
+    output = frames.new_empty(*frames.shape[:2], 2 * hidden.shape[2])
+    return output, torch.empty_like(hidden), torch.empty_like(cell)

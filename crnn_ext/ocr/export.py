@@ -5,7 +5,6 @@ columns each image has of its own, and the outputs `logits`, float32 `(T, N, C)`
 how many of the T frames are its own; N and W are any. Beside the network they hold what a checkpoint holds.
 """
 
-import importlib.util
 import io
 import logging
 import warnings
@@ -23,6 +22,9 @@ from .files import replace_file
 from .preprocessing import MAX_COLUMNS, MIN_COLUMNS
 
 Format = Literal["onnx", "pt2"]
+
+# Before it, torch's shape rules of pooling and of linear layers fix whether a width is even.
+_FIRST_TORCH = "2.13"
 
 # Rounding is far below it on logits of any size that a softmax tells apart, and every mistake far above.
 TOLERANCE = 1e-3
@@ -70,8 +72,10 @@ def export_checkpoint(path: str | Path, checkpoint: Checkpoint, form: Format) ->
         ImportError: onnxscript is not installed.
         OSError: the file cannot be written.
     """
-    if importlib.util.find_spec("torch.export._patches") is None:
-        raise ExportError(f"torch {torch.__version__} exports LSTMs for one width alone; torch 2.13 for any")
+    if torch.__version__ < _FIRST_TORCH:
+        raise ExportError(
+            f"torch {torch.__version__} cannot export networks for any width; torch {_FIRST_TORCH} can"
+        )
     reader = _Reader(checkpoint.network).eval()
     settings = settings_of(checkpoint)
     with _silent(), torch.no_grad():

@@ -78,7 +78,8 @@ class Recognizer:
     """Reads the text in images of any size.
 
     Images of similar width after preprocessing are read in one batch, in which the narrower ones are padded.
-    The text of an image does not depend on the images that it is read with.
+    The text of an image does not depend on the images that it is read with, up to the rounding of float32 (on
+    a GPU of TF32, which torch.backends.cudnn can forbid).
 
     Args:
         network: maps `(N, channels, height, W)` to logits `(T, N, C)`; it is put into evaluation mode.

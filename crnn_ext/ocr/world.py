@@ -17,6 +17,11 @@ Part = TypeVar("Part")
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
+def own_gpu(local_rank: int) -> torch.device:
+    """The GPU of a process of this rank on its machine; more processes than GPUs share them in turns."""
+    return torch.device("cuda", local_rank % torch.cuda.device_count())
+
+
 @dataclass(frozen=True)
 class World:
     """This process among all: its rank, how many there are, and its rank among those of this machine.
@@ -34,7 +39,8 @@ class World:
         """Meets the processes that torchrun has started; without it this one is alone.
 
         A program that has set up a process group by itself goes on with that one; it has to have gloo for
-        tensors of the CPU. Otherwise these travel through gloo, and those of GPUs through NCCL.
+        tensors of the CPU. Otherwise these travel through gloo, and those of GPUs through NCCL; through gloo
+        too where processes share a GPU, which NCCL refuses.
 
         Raises:
             ValueError: there are several processes, but what starts them has not set all that torchrun sets.
@@ -52,8 +58,7 @@ class World:
             # imports it, and the group would then outlive `leave`, with threads of gloo that abort the
             # process if they still hold a tensor when Python ends.
             importlib.import_module("torch.distributed.nn")
-            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            torch.distributed.init_process_group(backend)
+            torch.distributed.init_process_group(_backend(int(os.environ["LOCAL_WORLD_SIZE"])))
         rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
         return cls(rank, ranks, int(os.environ.get("LOCAL_RANK", rank)), began)
 
@@ -104,3 +109,9 @@ class World:
         if self.ranks > 1:
             torch.distributed.all_gather_object(parts, part)
         return parts
+
+
+def _backend(processes: int) -> str:
+    """Through what so many processes of this machine send tensors."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return "cpu:gloo,cuda:nccl" if 0 < processes <= gpus else "gloo"

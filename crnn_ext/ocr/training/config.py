@@ -14,7 +14,7 @@ from crnn_ext.ocr.files import replace_file
 from crnn_ext.ocr.preprocessing import Preprocessing, parse_resize
 
 NetworkName = Literal["CRNN", "CRNN_v2", "CRNN_res"]
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
 
 def _setting(default: Any, text: str, metavar: str | None = None) -> Any:
@@ -66,7 +66,9 @@ class TrainingConfig:
     weight_decay: float = _setting(0.01, "of AdamW", "DECAY")
     clip: float = _setting(5.0, "longer gradients are shortened to this norm", "NORM")
     precision: Precision | None = _setting(
-        None, "of what allows it; the rest is float32 (bfloat16 on a GPU, else float32)"
+        None,
+        "of what allows it, the rest is float32; tf32: float32 that a GPU rounds in convolutions and LSTMs "
+        "(bfloat16 on a GPU, else float32)",
     )
     freeze_batch_norm: bool = _setting(
         False, "leave the statistics of batch normalisation as they are, for few lines or tiny batches"

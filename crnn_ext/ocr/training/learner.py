@@ -17,6 +17,9 @@ from crnn_ext.ocr.world import World
 from .config import TrainingConfig
 from .model import Criterion, Encoded, MovingAverage, NetworkWithLoss, batch_norms, statistics
 
+# What autocast lowers to; other precisions are without it.
+_LOWERED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 class Learnt(NamedTuple):
     """What a step was like.
@@ -158,9 +161,8 @@ class Learner:
         return self._model.no_sync() if isinstance(self._model, DistributedDataParallel) else nullcontext()
 
     def _autocast(self) -> torch.autocast:
-        precision = self._config.precision
-        assert precision is not None
-        return torch.autocast(self._device.type, getattr(torch, precision), enabled=precision != "float32")
+        dtype = _LOWERED.get(self._config.precision or "")
+        return torch.autocast(self._device.type, dtype, enabled=dtype is not None)
 
 
 def _distributed(module: NetworkWithLoss) -> DistributedDataParallel:

@@ -19,8 +19,9 @@ from crnn_ext.ocr.data.check import columns_of, named
 from crnn_ext.ocr.evaluation import Lines
 from crnn_ext.ocr.files import remove_unfinished
 from crnn_ext.ocr.preprocessing import Preprocessing
+from crnn_ext.ocr.tf32 import tf32_allowed
 from crnn_ext.ocr.transfer import last_layer, transfer
-from crnn_ext.ocr.world import World
+from crnn_ext.ocr.world import World, own_gpu
 from crnn_ext.text import Charset
 
 from .config import TrainingConfig
@@ -64,7 +65,8 @@ def train(
         resume: goes on with the run in the folder, whose settings `config` must have, as
             `TrainingConfig.load(folder / "config.json")` does. Only `data`, `val`, `accumulate`, `patience`,
             `save_every`, `log_every` and `workers` may be others.
-        device: to train on; each process needs a GPU of its own, and of "cuda" takes that of its rank.
+        device: to train on; of "cuda" each process takes the GPU of its rank, and shares it if there are more
+            processes than GPUs.
         world: the processes that train together, which the caller has met and will part from; if not given
             those that torchrun has started, or this one alone.
         observers: are told what happens, in the first process.
@@ -98,7 +100,7 @@ def _train(
 ) -> Outcome:
     here = torch.device(device)
     if here.type == "cuda":
-        here = torch.device("cuda", world.local_rank if here.index is None else here.index)
+        here = own_gpu(world.local_rank) if here.index is None else here
         torch.cuda.set_device(here)  # which is what the processes exchange through
     if not resume:
         world.from_first(lambda: _check_new(folder))
@@ -137,6 +139,7 @@ def _train(
     )
     with ExitStack() as stack:
         world.from_first(lambda: _enter(folder, resume, stack))
+        stack.enter_context(tf32_allowed(start.config.precision == "tf32"))
         run = Run(task, told)
         if resume:
             run.resume()
