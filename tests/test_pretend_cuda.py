@@ -14,7 +14,8 @@ from torch import nn
 TESTS = Path(__file__).parent
 CUDA = torch.device("cuda", 0)
 
-# What the suite runs there each time: what no other device can show. float32 and float16 train as bfloat16 does.
+# What the suite runs there each time: the tests that have no other device. Of the precisions to train in, the
+# one that is the default.
 PARTS = ("pretend_cuda", "cuda", "training_cuda")
 
 pretended = pytest.mark.skipif(
