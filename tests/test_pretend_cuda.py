@@ -217,6 +217,18 @@ def test_autocast_runs_an_lstm_in_float16_and_what_else_in_its_own_dtype():
 
 
 @pretended
+def test_batch_normalization_by_a_mean_that_is_not_given_is_refused_where_one_kernel_takes_it():
+    def backward(*shape):
+        maps, channel = torch.ones(shape, device=CUDA), torch.ones(shape[1], device=CUDA)
+        constants = (channel, channel, channel, None, None, False, 1e-5, [True, True, True])
+        return torch.ops.aten.native_batch_norm_backward(maps, maps, *constants)
+
+    backward(2, 3, 4, 5)
+    with pytest.raises(RuntimeError, match="save_mean should always be defined"):
+        backward(2, 3, 1, 1)
+
+
+@pretended
 def test_a_generator_of_the_device():
     def drawn(seed):
         return torch.randn(3, device=CUDA, generator=torch.Generator(CUDA).manual_seed(seed)).tolist()

@@ -71,10 +71,12 @@ def _check_devices(op: Any, args: Any, kwargs: Any) -> None:
     )
 
 
-def _check_waits(op: Any, args: Any, kwargs: Any) -> None:
+def _check_call(op: Any, args: Any, kwargs: Any) -> None:
     name = op._schema.name.removeprefix("aten::")
     if name == "copy_":
         _check_copy(args[0], args[1], args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
+    elif name == "native_batch_norm_backward":
+        _check_batch_norm(*args)
     elif name in _WAIT or (name == "repeat_interleave" and kwargs.get("output_size") is None):
         stream.wait(str(op))
     elif name in _INDEXING:
@@ -96,6 +98,18 @@ def _check_copy(to: Tensor, source: Tensor, non_blocking: bool) -> None:
         )
     if not non_blocking:
         stream.wait("a copy that is not non_blocking")
+
+
+def _check_batch_norm(grad: Tensor, maps: Tensor, *rest: Any) -> None:
+    """One kernel computes mean and deviation where they are not given; for these maps another is chosen."""
+    _, _, _, mean, deviation, train, _, wanted = rest
+    last = maps.is_contiguous() and maps.stride(1) == 1
+    if maps.dim() == 4:
+        last = last or maps.is_contiguous(memory_format=torch.channels_last)
+    large = max(grad.numel(), maps.numel()) >= 1 << 31
+    fused = wanted[0] and (train or wanted[1] or wanted[2]) and not last and not large
+    if not fused and (mean is None or deviation is None):
+        stream.refuse("save_mean should always be defined")
 
 
 def _compute(op: Any, args: Any, kwargs: Any) -> Any:
@@ -141,7 +155,7 @@ def _compute(op: Any, args: Any, kwargs: Any) -> Any:
 def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     """Any operator of torch on tensors of the device."""
     _check_devices(op, args, kwargs)
-    _check_waits(op, args, kwargs)
+    _check_call(op, args, kwargs)
     return stream.launch(_compute, op, args, kwargs)
 
 
