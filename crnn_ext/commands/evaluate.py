@@ -66,6 +66,8 @@ def _evaluate(arguments: argparse.Namespace, world: "World") -> int:
     unit: Unit = "code points" if arguments.code_points else "graphemes"
     try:
         evaluation = evaluate(recognizer, lines, unit=unit, progress=True, world=world)
+    except ImportError as error:
+        return failure(str(error))
     except ValueError as error:
         return failure(f"{arguments.checkpoint}: {error}")
 
