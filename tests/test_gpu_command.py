@@ -163,21 +163,21 @@ def test_a_stage_that_raises(stages, stage):
     assert stages.perform(stage, lambda stage: 1 / 0) == ("failed", "ZeroDivisionError: division by zero")
 
 
-def test_output_is_kept_while_a_command_runs(stages, stage, monkeypatch):
+def test_output_is_kept_while_a_command_runs(stages, run, monkeypatch):
     monkeypatch.setattr(stages, "_TELL_SECONDS", 0.05)
     seen = []
 
     def meanwhile():
-        seen.extend(file.read_text() for file in stage.run.work.glob("stage-*.part"))
+        seen.extend(file.read_text() for file in run.work.glob("stage-*.part"))
         return "so far"
 
     told = []
-    stage.tell = told.append
+    stage = stages.Stage(run, "stage", 60, tell=lambda stage, detail: told.append(detail))
     script = "import time; print('begun'); time.sleep(0.8)"
     assert stage.python("-c", script, meanwhile=meanwhile).output == "begun\n"
     assert "begun\n" in seen
     assert told[0] == "so far"
-    assert not list(stage.run.work.glob("*.part"))
+    assert not list(run.work.glob("*.part"))
 
 
 class NothingToCompile:

@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from drivers import Compilation, drivers
 from results import UNFINISHED, Results
 from rows import Row
 from sanitizer import sanitizer
-from stages import ROOT, Outcome, Run, Stage, perform, python_path, search_path
+from stages import REHEARSAL_PATIENCE, ROOT, Outcome, Run, Stage, perform, python_path, search_path
 
 MACHINE_SECONDS = 40
 # Seconds that each stage may take, for a machine of 16 cores. First comes what shows whether anything works,
@@ -47,12 +48,13 @@ def described(rehearsal: bool) -> dict[str, object]:
         *(["--rehearsal"] if rehearsal else []),
     ]
     environment = {**os.environ, "PYTHONPATH": python_path()}
+    limit = MACHINE_SECONDS * (REHEARSAL_PATIENCE if rehearsal else 1)
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=MACHINE_SECONDS
+            command, env=environment, capture_output=True, text=True, check=False, timeout=limit
         )
     except subprocess.TimeoutExpired:
-        raise SystemExit(f"torch does not say within {MACHINE_SECONDS} s what GPU is here") from None
+        raise SystemExit(f"torch does not say within {limit} s what GPU is here") from None
     if done.returncode != 0:
         raise SystemExit(f"torch cannot say what GPU is here:\n{done.stderr}")
     machine = json.loads(done.stdout.splitlines()[-1])
@@ -64,11 +66,6 @@ def described(rehearsal: bool) -> dict[str, object]:
             "make gpu REHEARSAL=1 tries all else"
         )
     return machine
-
-
-def judged(outcome: Outcome, reason: str | None) -> Outcome:
-    """Failed where the limit is not realistic on the machine that it is for."""
-    return outcome if reason is None else Outcome("failed", f"{outcome.detail}; {reason}")
 
 
 def parsed() -> argparse.Namespace:
@@ -90,6 +87,63 @@ def parsed() -> argparse.Namespace:
     return options
 
 
+def perform_all(run: Run, names: list[str], results: Results) -> None:
+    of_drivers = {"drivers", "sanitizer"}
+    compilation = Compilation(run, COMPILE_SECONDS, wanted=not of_drivers.isdisjoint(names))
+    functions = {
+        "build": suite.build,
+        "tests": suite.tests,
+        "drivers": partial(drivers, compilation=compilation),
+        "bench": bench,
+        "sanitizer": partial(sanitizer, compilation=compilation),
+    }
+    try:
+        for name in names:
+            print(f"{name} ...", flush=True)
+            if name in of_drivers:
+                compilation.wait()
+            perform_one(run, name, functions[name], results, compilation)
+    finally:
+        compilation.stop()
+
+
+def perform_one(
+    run: Run, name: str, function: Callable[[Stage], Outcome], results: Results, compilation: Compilation
+) -> None:
+    """Its outcome, and before that what is known of it, is in the file of results."""
+    begin = time.monotonic()
+
+    def keep(stage: Stage, state: str, detail: str) -> None:
+        entry = {"stage": name, "state": state, "detail": detail, "seconds": time.monotonic() - begin}
+        results.put_stage(entry, order=list(LIMITS))
+        if name == "tests":
+            results.content["tests"] = suite.Tests(stage.notes).not_passed()
+        if name == "bench":
+            results.put_rows(rows_of(stage))
+            results.content["aims"] = [aim._asdict() for aim in reached(results.rows, run)]
+        results.write()
+
+    stage = Stage(run, name, LIMITS[name], tell=lambda stage, detail: keep(stage, UNFINISHED, detail))
+    stage.tell("just begun")
+    outcome = perform(stage, function)
+    if run.rehearsal and (reason := not_realistic(name, run, compilation)):
+        outcome = Outcome("failed", f"{outcome.detail}; {reason}")
+    keep(stage, *outcome)
+    print(f"{name}: {outcome.state}, {time.monotonic() - begin:.0f} s", flush=True)
+    if outcome.state == "failed":
+        print(stage.last_lines(15))
+
+
+def not_realistic(name: str, run: Run, compilation: Compilation) -> str | None:
+    """Why compilers cannot end within the limit of a stage on the machine that it is for."""
+    of_build = suite.compiled(run)
+    if name == "build":
+        return too_short(LIMITS[name], of_build)
+    if name == "drivers":
+        return too_short(COMPILE_SECONDS, compilation.seconds(), beside=sum(of_build))
+    return None
+
+
 def main() -> int:
     options = parsed()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -101,43 +155,7 @@ def main() -> int:
     results = Results.of(folder, machine, today, run.rehearsal, goes_on=bool(options.only))
     print(*(f"{name}: {value}" for name, value in machine.items()), sep="\n")
 
-    compilation = Compilation(run, COMPILE_SECONDS, wanted=bool({"drivers", "sanitizer"} & {*options.stages}))
-    functions = {
-        "build": suite.build,
-        "tests": suite.tests,
-        "drivers": partial(drivers, compilation=compilation),
-        "bench": bench,
-        "sanitizer": partial(sanitizer, compilation=compilation),
-    }
-    for name in options.stages:
-        print(f"{name} ...", flush=True)
-        if name in ("drivers", "sanitizer"):
-            compilation.wait()
-        begin = time.monotonic()
-
-        def keep(state: str, detail: str, name: str = name, begin: float = begin) -> None:
-            entry = {"stage": name, "state": state, "detail": detail, "seconds": time.monotonic() - begin}
-            results.put_stage(entry, order=list(LIMITS))
-            if name == "tests":
-                results.content["tests"] = suite.Tests(suite.results_file(run)).not_passed()
-            if name == "bench":
-                results.put_rows(rows_of(run))
-                results.content["aims"] = [aim._asdict() for aim in reached(results.rows, run)]
-            results.write()
-
-        stage = Stage(run, name, LIMITS[name], tell=partial(keep, UNFINISHED))
-        stage.tell("just begun")
-        outcome = perform(stage, functions[name])
-        if run.rehearsal and name == "build":
-            outcome = judged(outcome, too_short(LIMITS[name], suite.compiled(run)))
-        if run.rehearsal and name == "drivers":
-            reason = too_short(COMPILE_SECONDS, compilation.seconds(), beside=sum(suite.compiled(run)))
-            outcome = judged(outcome, reason)
-        keep(*outcome)
-        print(f"{name}: {outcome.state}, {time.monotonic() - begin:.0f} s", flush=True)
-        if outcome.state == "failed":
-            print(stage.last_lines(15))
-
+    perform_all(run, options.stages, results)
     say(results, run)
     ended = [stage for stage in results.stages if stage["stage"] in options.stages]
     return 1 if any(stage["state"] == "failed" for stage in ended) else 0

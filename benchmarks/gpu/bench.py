@@ -1,28 +1,20 @@
 """The benchmarks: each group in a process of its own, which appends its rows to a file as they come."""
 
 import json
-from pathlib import Path
 
 import report
 from rows import GROUP_SECONDS, Row
-from stages import LateError, Outcome, Run, Stage
+from stages import LateError, Outcome, Stage
 
 
-def rows_file(run: Run) -> Path:
-    return run.work / "rows.jsonl"
-
-
-def rows_of(run: Run) -> list[Row]:
+def rows_of(stage: Stage) -> list[Row]:
     """Those that are complete."""
-    if not rows_file(run).is_file():
-        return []
-    return [json.loads(line) for line in rows_file(run).read_text().splitlines() if line.endswith("}")]
+    lines = stage.notes.read_text().splitlines() if stage.notes.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def bench(stage: Stage) -> Outcome:
     """Every group, also after one that failed."""
-    run = stage.run
-    rows_file(run).unlink(missing_ok=True)
     failures = []
     reserved = sum(GROUP_SECONDS.values())
     for group, seconds in GROUP_SECONDS.items():
@@ -31,10 +23,10 @@ def bench(stage: Stage) -> Outcome:
             result = stage.python(
                 "benchmarks/gpu/measure.py",
                 group,
-                rows_file(run),
-                *(["--rehearsal"] if run.rehearsal else []),
+                stage.notes,
+                *(["--rehearsal"] if stage.run.rehearsal else []),
                 limit=stage.seconds_left() - reserved,
-                meanwhile=lambda: f"{len(rows_of(run))} rows",
+                meanwhile=lambda: f"{len(rows_of(stage))} rows",
                 # Without it JAX takes most of the card's memory at once.
                 XLA_PYTHON_CLIENT_PREALLOCATE="false",
             )
@@ -43,6 +35,6 @@ def bench(stage: Stage) -> Outcome:
             continue
         if result.status != 0:
             failures.append(f"{group}: {result.reason()}")
-        stage.tell(f"{len(rows_of(run))} rows")
-    failures += report.wrong(rows_of(run))
-    return Outcome("failed" if failures else "ok", "; ".join(failures) or f"{len(rows_of(run))} rows")
+        stage.tell(f"{len(rows_of(stage))} rows")
+    failures += report.wrong(rows_of(stage))
+    return Outcome("failed" if failures else "ok", "; ".join(failures) or f"{len(rows_of(stage))} rows")

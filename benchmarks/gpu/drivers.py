@@ -75,6 +75,12 @@ class Compilation:
             return f"{name} was not compiled within {self.limit:.0f} s"
         return None if result.status == 0 else f"{name} does not compile: {result.reason()}"
 
+    def stop(self) -> None:
+        """Nothing of it goes on, or begins."""
+        for future in self._compiled.values():
+            future.cancel()
+        self._stage.stop()
+
     def wait(self) -> None:
         """Until all are compiled, or late."""
         wait(self._compiled.values())
@@ -84,7 +90,8 @@ class Compilation:
         return list(compile_steps.steps(self._steps).values())
 
     def failures(self) -> list[str]:
-        return [reason for future in self._compiled.values() if (reason := future.result()) is not None]
+        reasons = (future.result() for future in self._compiled.values())
+        return [reason for reason in reasons if reason is not None]
 
 
 def drivers(stage: Stage, compilation: Compilation) -> Outcome:

@@ -52,9 +52,13 @@ class Problem:
     def cudnns(self, logits: Tensor, reduction: str = "mean") -> Tensor:
         return F.ctc_loss(F.log_softmax(logits, -1), *self.for_cudnn, reduction=reduction)
 
-    def is_for_cudnn(self) -> bool:
-        """Whether torch chooses it: it would take its own kernels without a word."""
-        return torch._use_cudnn_ctc_loss(F.log_softmax(self.logits, -1), *self.for_cudnn, 0)
+    def not_for_cudnn(self) -> str | None:
+        """Why cuDNN is not timed: where torch does not choose it, it takes its own kernels without a word."""
+        try:
+            chosen = torch._use_cudnn_ctc_loss(F.log_softmax(self.logits, -1), *self.for_cudnn, 0)
+        except Exception as error:
+            return first_line(error)
+        return None if chosen else "torch does not choose it"
 
 
 def forward_and_backward(loss: Loss) -> Callable[[Tensor], object]:
@@ -102,8 +106,8 @@ def rows_of(bench: Bench, shape: Shape, dtype: torch.dtype) -> Iterator[Row]:
         losses |= {"torch": problem.torchs, "cuDNN": problem.cudnns}
     exact = losses_and_gradient(problem.torchs, logits.double())
     rows = {name: Row("ctc_loss", shape, name, str(dtype).removeprefix("torch.")) for name in losses}
-    if "cuDNN" in losses and not problem.is_for_cudnn():
-        rows["cuDNN"]["note"] = "torch does not choose it"
+    if "cuDNN" in losses and (note := problem.not_for_cudnn()):
+        rows["cuDNN"]["note"] = note
         del losses["cuDNN"]
     losses = {name: loss for name, loss in losses.items() if checked(name, loss, logits, exact, rows[name])}
     del exact

@@ -5,6 +5,7 @@ is something to know, not a failure.
 """
 
 import re
+from collections.abc import Iterable
 from functools import partial
 
 from drivers import FAULTS, Compilation, executable, fault_cases, side_by_side, sound_commands
@@ -43,30 +44,45 @@ def sanitizer(stage: Stage, compilation: Compilation) -> Outcome:
     commands = sound_commands(run)
     if not commands:
         raise NotAvailableError("; ".join(["no driver was compiled", *compilation.failures()]))
-    sound = [(tool, name) for tool in TOOLS for name in commands]
-    faults = [name for name, faulty in fault_cases().items() if faulty] if FAULTS in commands else []
-    planted = [(tool, name) for name in faults for tool in TOOLS]
-    calls = [partial(_under, stage, tool, commands[name]) for tool, name in sound]
-    calls += [
-        partial(_under, stage, tool, [executable(run, FAULTS), name], _FAULT_SECONDS)
-        for tool, name in planted
-    ]
-    verdicts = dict(zip([*sound, *planted], side_by_side(calls, _SIDE_BY_SIDE), strict=True))
+    cases = fault_cases() if FAULTS in commands else {}
+    faults = [name for name, faulty in cases.items() if faulty]
+    verdicts: dict[tuple[str, str], str] = {}
 
-    bad = [
-        f"{name} under {tool}: {verdicts[tool, name]}"
-        for tool, name in sound
-        if verdicts[tool, name] != "clean"
+    def watch(name: str, tool: str, command: list[object], limit: float = float("inf")) -> None:
+        verdicts[name, tool] = _under(stage, tool, command, limit)
+        stage.tell(f"{len(verdicts)} of {len(calls)} done; {_said(dict(verdicts), commands, faults)}")
+
+    calls = [partial(watch, name, tool, commands[name]) for tool in TOOLS for name in commands]
+    limit = _FAULT_SECONDS * run.patience
+    calls += [
+        partial(watch, fault, tool, [executable(run, FAULTS), fault], limit)
+        for fault in faults
+        for tool in TOOLS
     ]
-    missed = []
-    for name in faults:
-        seen = {tool: verdicts[tool, name] for tool in TOOLS}
-        if "reported" not in seen.values():
-            others = sorted({verdict for verdict in seen.values() if verdict != "clean"})
-            missed.append(name + (f" ({', '.join(others)})" if others else ""))
-    parts = [*bad] or [f"clean: {', '.join(commands)}"]
-    if faults:
-        parts.append(f"{len(faults) - len(missed)} of {len(faults)} planted faults reported")
+    side_by_side(calls, _SIDE_BY_SIDE)
+    sound = all(verdicts[name, tool] == "clean" for name in commands for tool in TOOLS)
+    return Outcome("ok" if sound else "failed", _said(verdicts, commands, faults))
+
+
+def _said(verdicts: dict[tuple[str, str], str], commands: Iterable[str], faults: list[str]) -> str:
+    """What {(driver or fault, tool): verdict} comes to."""
+
+    def of(name: str) -> dict[str, str]:
+        return {tool: verdicts[name, tool] for tool in TOOLS if (name, tool) in verdicts}
+
+    parts = [
+        f"{name} under {tool}: {verdict}"
+        for name in commands
+        for tool, verdict in of(name).items()
+        if verdict != "clean"
+    ] or [f"clean: {', '.join(commands)}"]
+    watched = [fault for fault in faults if len(of(fault)) == len(TOOLS)]
+    missed = [fault for fault in watched if "reported" not in of(fault).values()]
+    if watched:
+        parts.append(f"{len(watched) - len(missed)} of {len(faults)} planted faults reported")
     if missed:
-        parts.append(f"by no tool: {', '.join(missed)}")
-    return Outcome("failed" if bad else "ok", "; ".join(parts))
+        others = {fault: ", ".join(sorted({*of(fault).values()} - {"clean"})) for fault in missed}
+        parts.append(
+            "by no tool: " + ", ".join(f"{fault} ({how})" if how else fault for fault, how in others.items())
+        )
+    return "; ".join(parts)

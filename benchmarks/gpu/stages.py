@@ -72,9 +72,14 @@ class Run:
         self.machine = machine
         self.work = work
         self.rehearsal = rehearsal
+        self.patience = REHEARSAL_PATIENCE if rehearsal else 1
         self.architecture = str(machine["compute capability"])
         # Packages that were carried here, where Python does not have them.
         self.site = work / "site"
+
+    def python_path(self) -> str:
+        """For the commands of a stage."""
+        return python_path(self.site, *([ROOT / "tests"] if self.rehearsal else []))
 
     def for_device(self, command: list[object]) -> list[object]:
         """The command of a compiler or a tool for the GPU, or what stands in for it in a rehearsal."""
@@ -85,16 +90,35 @@ class Stage:
     """One stage: its time, its log, the commands that it runs, and what it tells while it runs."""
 
     def __init__(
-        self, run: Run, name: str, limit: float, tell: Callable[[str], None] = lambda detail: None
+        self,
+        run: Run,
+        name: str,
+        limit: float,
+        tell: Callable[["Stage", str], None] = lambda stage, detail: None,
     ) -> None:
         self.run = run
         self.name = name
-        self.tell = tell
+        self._tell = tell
+        # Where what is measured or tested is appended to as it comes.
+        self.notes = run.work / f"{name}.jsonl"
+        self.notes.unlink(missing_ok=True)
         self._log = run.work / f"{name}.log"
         self._log.write_text("")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._running: set[subprocess.Popen] = set()
         self._numbers = itertools.count(1)
-        self._deadline = time.monotonic() + limit * (REHEARSAL_PATIENCE if run.rehearsal else 1)
+        self._deadline = time.monotonic() + limit * run.patience
+
+    def tell(self, detail: str) -> None:
+        """What is known so far; from any thread."""
+        with self._lock:
+            self._tell(self, detail)
+
+    def stop(self) -> None:
+        """Ends all that runs."""
+        self._deadline = 0.0
+        for process in list(self._running):
+            os.killpg(process.pid, signal.SIGKILL)
 
     def seconds_left(self) -> float:
         return self._deadline - time.monotonic()
@@ -119,7 +143,7 @@ class Stage:
                 cwd=ROOT,
                 env={
                     **os.environ,
-                    "PYTHONPATH": python_path(self.run.site),
+                    "PYTHONPATH": self.run.python_path(),
                     "PYTHONUNBUFFERED": "1",
                     **environment,
                 },
@@ -128,6 +152,7 @@ class Stage:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # to stop it with all that it has started
             )
+        self._running.add(process)
         end = time.monotonic() + min(limit, self.seconds_left())
         try:
             late = not self._ends_before(process, end, meanwhile)
@@ -138,6 +163,7 @@ class Stage:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+            self._running.discard(process)
         output = part.read_text(errors="replace")
         with self._lock, self._log.open("a") as log:  # whole, also where commands run side by side
             log.write(f"$ {' '.join(command)}\n{output}\n{'stopped' if late else process.returncode}\n\n")

@@ -88,13 +88,8 @@ def tests(stage: Stage) -> Outcome:
     return run_tests(stage, test_modules())
 
 
-def results_file(run: Run) -> Path:
-    return run.work / "tests.jsonl"
-
-
 def run_tests(stage: Stage, modules: list[Path]) -> Outcome:
-    notes = results_file(stage.run)
-    notes.unlink(missing_ok=True)
+    notes = stage.notes
     arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "cuda_tests", "--cuda-results", notes]
     environment = {"CRNN_REQUIRE_CUDA": "1"}
     cores = len(os.sched_getaffinity(0))
@@ -103,6 +98,8 @@ def run_tests(stage: Stage, modules: list[Path]) -> Outcome:
         # Tests wait for Python far more than for the GPU. They keep their order, more or less.
         arguments += ["-n", str(workers), "--dist", "load"]
         environment["OMP_NUM_THREADS"] = str(cores // workers)
+    if stage.run.rehearsal:
+        arguments += ["-p", "pretend_cuda.plugin"]
     # Or else a module that cannot be imported would keep the others from running.
     arguments += ["--continue-on-collection-errors", *modules]
     try:
