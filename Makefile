@@ -18,7 +18,7 @@ HARNESS_SOURCES := $(shell find tests/cuda_on_host tests/pretend_cuda -name '*.h
 # Spinning OpenMP threads fight with each other on a busy machine.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test bench lint cuda gpu clean
+.PHONY: demo test bench lint cuda gpu gpu-wheels clean
 
 demo: $(READY)
 	rm -rf demo
@@ -42,10 +42,20 @@ lint: $(READY)
 cuda: $(READY)
 	CRNN_EXT_CUDA=1 $(BIN_PYTHON) setup.py --quiet build_ext --inplace
 
-# Builds for the GPU that is here and runs what only a GPU can show; DRY=1 tries that without one. With what
-# .venv has, or where there is none $(PYTHON): it installs nothing and needs no network.
+# Builds for the GPU that is here and runs what only a GPU can show; ONLY=tests,bench are parts of it, and REHEARSAL=1
+# tries all of it without a GPU. With what .venv has, or where there is none $(PYTHON): it needs no network.
 gpu:
-	$(or $(wildcard $(BIN_PYTHON)),$(PYTHON)) benchmarks/gpu $(if $(DRY),--dry-run)
+	$(or $(wildcard $(BIN_PYTHON)),$(PYTHON)) benchmarks/gpu $(if $(REHEARSAL),--rehearsal) $(if $(ONLY),--only $(ONLY))
+
+# Packages that tests need and a machine with a GPU may lack, for its Python: carried there in build/wheels, which
+# `make gpu` looks into.
+GPU_PYTHON ?= 3.12
+gpu-wheels:
+	rm -rf build/wheels
+	$(or $(wildcard $(BIN_PYTHON)),$(PYTHON)) -m pip download --quiet --no-deps --only-binary=:all: --dest build/wheels \
+	  --implementation cp --python-version $(GPU_PYTHON) \
+	  --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
+	  lmdb rapidfuzz
 
 clean:
 	rm -rf build dist *.egg-info crnn_ext/*.so $(VENV)/.ready

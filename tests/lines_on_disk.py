@@ -3,7 +3,6 @@
 import io
 import json
 
-import lmdb
 import numpy as np
 from PIL import Image
 
@@ -45,6 +44,8 @@ def doctr_folder(folder, lines):
 
 def database(folder, values):
     """An LMDB database with these keys and values."""
+    import lmdb
+
     folder.mkdir(parents=True)
     with (
         lmdb.open(str(folder), map_size=1 << 24) as environment,

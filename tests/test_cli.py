@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import MAIN, complaints
+from lines_on_disk import labels_folder
 
 import crnn_ext
 from crnn_ext.cli import main
@@ -227,3 +228,26 @@ def test_without_the_extra():
         "crnn-ext: crnn_ext.ocr needs PIL, which is not installed: install crnn_ext with its extra [ocr]\n"
     )
     assert (result.returncode, result.stdout) == (2, "")
+
+
+def test_reading_without_packages_that_only_other_commands_need(checkpoint, images):
+    hidden = "import sys; sys.modules.update(dict.fromkeys(['lmdb', 'rapidfuzz', 'cv2', 'tensorboard'])); "
+    result = subprocess.run(
+        [sys.executable, "-c", f"{hidden}{MAIN}", "read", checkpoint, images[0]],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_error_rates_without_rapidfuzz(command, checkpoint, tmp_path, monkeypatch, capsys):
+    """Both say so before they read an image, or train for an epoch until the first validation."""
+    monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
+    (tmp_path / "data").mkdir()
+    labels_folder(tmp_path / "data", {"0.png": "a", "1.png": "b", "2.png": "a"})
+    arguments = [checkpoint] if command == "evaluate" else ["-o", str(tmp_path / "run")]
+    assert main([command, *arguments, str(tmp_path / "data")]) != 0
+    message = "error rates need rapidfuzz, which is not installed: install crnn_ext with its extra [ocr]"
+    assert capsys.readouterr().err == f"crnn-ext: {message}\n"
+    assert not (tmp_path / "run").exists()

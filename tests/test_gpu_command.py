@@ -1,6 +1,6 @@
-"""`make gpu` as far as it goes without a GPU, and what it makes of results."""
+"""`make gpu` as far as it goes without a GPU: the command, its stages and the file of results."""
 
-import json
+import importlib
 import os
 import subprocess
 import sys
@@ -27,11 +27,8 @@ def gpu_command(*options, **environment):
 def modules(monkeypatch):
     """Those that need no torch, by their names."""
     monkeypatch.syspath_prepend(FOLDER)
-    import report
-    import sanitizer
-    import stages
-
-    return {"report": report, "sanitizer": sanitizer, "stages": stages}
+    names = ("stages", "compile_steps", "results", "drivers", "sanitizer")
+    return {name: importlib.import_module(name) for name in names}
 
 
 @pytest.fixture
@@ -41,42 +38,12 @@ def stages(modules):
 
 @pytest.fixture
 def run(stages, tmp_path):
-    return stages.Run({"compute capability": "9.0"}, tmp_path, dry_run=False)
+    return stages.Run({"compute capability": "9.0"}, tmp_path)
 
 
-def test_dry_run_of_the_benchmarks(tmp_path):
-    done = gpu_command("--dry-run", "--only", "benchmarks", "--work", tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (file,) = tmp_path.glob("none-*.json")
-    results = json.loads(file.read_text())
-    assert results["dry run"] is True
-    assert [stage["state"] for stage in results["stages"]] == ["ok"]
-    ours = [row for row in results["rows"] if row["contender"] == "crnn_ext"]
-    assert {row["op"] for row in ours} == {
-        "ctc_loss",
-        "greedy_decode",
-        "align",
-        "beam_search",
-        "log_probability",
-        "one sample",
-    }
-    assert all(row["eager ms"] > 0 and row["graph ms"] > 0 for row in ours)
-    assert all(row["correct"] for row in ours if row["op"] != "one sample")
-    table = done.stdout[done.stdout.index("DRY RUN") :]
-    assert {aim["state"] for aim in results["aims"]} == {"not judged"}
-    titles = (
-        "ctc_loss, forward",
-        "greedy_decode",
-        "beam_search",
-        "align (T",
-        "log_probability of",
-        "best path",
-        "Aims",
-        "Stages",
-    )
-    for title in titles:
-        assert title in table
-    assert table.strip().splitlines()[-1].startswith("DRY RUN")
+@pytest.fixture
+def stage(stages, run):
+    return stages.Stage(run, "stage", 60)
 
 
 def test_no_gpu():
@@ -85,93 +52,28 @@ def test_no_gpu():
     torch_here = f"torch {torch.__version__} in {sys.executable}"
     reason = "is a build for the CPU" if torch.version.cuda is None else "sees no GPU"
     assert done.stderr.strip() == (
-        f"make gpu needs a GPU that torch can use, and {torch_here} {reason}; make gpu DRY=1 tries all else"
+        f"make gpu needs a GPU that torch can use, and {torch_here} {reason}; "
+        "make gpu REHEARSAL=1 tries all else"
     )
 
 
-def test_modules_that_need_what_is_not_installed_are_left_out(tmp_path):
-    (tmp_path / "test_here.py").write_text("def test_it(): pass")
-    (tmp_path / "test_away.py").write_text("import a_package_that_is_not_there")
-    (tmp_path / "test_wrong.py").write_text("import reference.not_there")
-    environment = os.environ | {"PYTEST_PLUGINS": "left_out", "PYTHONPATH": str(FOLDER)}
-    options = ["-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, "--continue-on-collection-errors"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, tmp_path],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "left out: test_away.py (a_package_that_is_not_there is not installed)" in done.stdout
-    assert "1 passed, 1 skipped, 1 error" in done.stdout
+def test_unknown_stages():
+    done = gpu_command("--only", "tests,benchmark")
+    assert done.returncode == 2
+    assert "--only knows build, tests, drivers, bench, sanitizer, and not benchmark" in done.stderr
 
 
-def test_torchs_helpers_for_tests_work_without_expecttest():
-    script = (
-        "import sys; sys.modules['expecttest'] = None; import left_out, torch; "
-        "torch.library.opcheck(torch.ops.aten.sin.default, (torch.ones(2),), test_utils='test_schema')"
-    )
-    environment = os.environ | {"PYTHONPATH": str(FOLDER)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_stage_that_hangs_costs_its_own_time_only(stages, run):
-    hanging = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); time.sleep(60)"
-    outcome = stages.perform(run, "hangs", lambda run: run.python("-c", hanging), limit=0.3)
-    assert outcome.state == "failed"
-    assert "stopped after its time" in outcome.detail
-    outcome = stages.perform(
-        run, "next", lambda run: stages.Outcome("ok", run.python("-c", "print(7)").output), limit=30
-    )
-    assert outcome == ("ok", "7\n")
-    assert "print(7)" in (run.work / "next.log").read_text()
-
-
-def test_a_stage_that_raises(stages, run):
-    def missing(run):
-        raise stages.NotAvailableError("no tool")
-
-    assert stages.perform(run, "missing", missing, 1) == ("not available", "no tool")
-    assert stages.perform(run, "broken", lambda run: 1 / 0, 1) == (
-        "failed",
-        "ZeroDivisionError: division by zero",
-    )
-
-
-@pytest.fixture
-def sanitizer(modules, run, monkeypatch):
-    """With a compute-sanitizer that reports what its name says, and drivers that are never run."""
-    tool = run.work / "compute-sanitizer"
-    tool.write_text(
-        '#!/bin/sh\necho "ERROR SUMMARY: some"\ncase "$*" in $REPORTED) exit $4;; *) exit 0;; esac\n'
-    )
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{run.work}:{os.environ['PATH']}")
-    sanitizer = modules["sanitizer"]
-    for driver in sanitizer.DRIVERS.glob("*.cu"):
-        (run.work / f"driver_{driver.stem}").touch()
-    return sanitizer
-
-
-def test_planted_faults_that_no_tool_reports_are_named(stages, run, sanitizer, monkeypatch):
-    monkeypatch.setenv("REPORTED", "*racecheck*planted_faults*barrier*")
-    outcome = stages.perform(run, "sanitizer", sanitizer.sanitized, 60)
-    faults = [name for name, faulty in sanitizer.fault_cases().items() if faulty]
-    unseen = [name for name in faults if "barrier" not in name]
-    assert len(faults) > 10
-    assert outcome.state == "ok"
-    assert f"{len(faults) - len(unseen)} of {len(faults)} planted faults reported" in outcome.detail
-    assert outcome.detail.endswith(f"by no tool: {', '.join(unseen)}")
-
-
-def test_a_report_on_a_sound_driver_is_a_failure(stages, run, sanitizer, monkeypatch):
-    monkeypatch.setenv("REPORTED", "*initcheck*driver_greedy")
-    outcome = stages.perform(run, "sanitizer", sanitizer.sanitized, 60)
-    assert outcome.state == "failed"
-    assert outcome.detail.startswith("greedy under initcheck: reported; ")
+def test_the_whole_takes_less_than_nine_minutes(stages, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    command = importlib.util.spec_from_file_location("gpu_command", FOLDER / "__main__.py")
+    main = importlib.util.module_from_spec(command)
+    command.loader.exec_module(main)
+    limits = main.LIMITS
+    # Compilers that are still at work when the tests are done are waited for.
+    first = max(limits["build"] + limits["tests"], main.COMPILE_SECONDS)
+    rest = sum(seconds for name, seconds in limits.items() if name not in ("build", "tests"))
+    graces = (len(limits) + 1) * stages.GRACE_SECONDS
+    assert main.MACHINE_SECONDS + first + rest + graces < 540
 
 
 SMALL, WIDE = [160, 64, 97, 40], [183, 90, 10241, 29]
@@ -181,68 +83,153 @@ def loss_row(contender, shape=SMALL, **fields):
     return {"op": "ctc_loss", "shape": shape, "contender": contender, "dtype": "float32", **fields}
 
 
-def of_ours(eager, graph, shape=SMALL, **fields):
-    return loss_row("crnn_ext", shape, **{"eager ms": eager, "graph ms": graph}, **fields)
+MACHINE = {"device": "A GPU", "torch": "2.11"}
 
 
-def of_peer(name, eager):
-    return loss_row(name, **{"eager ms": eager})
+def test_a_whole_run_has_a_file_of_its_own_and_a_part_goes_on_with_the_last(modules, tmp_path):
+    def opened(machine=MACHINE, today="2026-01-02", goes_on=False):
+        results = modules["results"].Results.of(tmp_path, machine, today, False, goes_on)
+        results.write()
+        return results.file.name
+
+    assert opened(goes_on=True) == "a-gpu-2026-01-02.json"
+    assert opened() == "a-gpu-2026-01-02-2.json"
+    assert opened(goes_on=True) == "a-gpu-2026-01-02-2.json"
+    assert opened({**MACHINE, "torch": "2.13"}, goes_on=True) == "a-gpu-2026-01-02-3.json"
+    assert opened(goes_on=True) == "a-gpu-2026-01-02-2.json"
+    assert opened(today="2026-01-03", goes_on=True) == "a-gpu-2026-01-03.json"
 
 
-def beam_rows(ours, theirs):
-    """Fields of our row and of the peer's."""
-    shape = [200, 1, 5000, 10]
-    contenders = {"crnn_ext": ours, "cuda_ctc_decoder": theirs}
-    return [
-        {"op": "beam_search", "shape": shape, "contender": name, "dtype": "float32", **fields}
-        for name, fields in contenders.items()
-    ]
+def test_new_results_take_the_place_of_old_ones(modules, tmp_path):
+    order = ["build", "tests", "bench"]
+    results = modules["results"].Results.of(tmp_path, MACHINE, "2026-01-02", False, False)
+    results.put_stage({"stage": "bench", "state": "unfinished"}, order)
+    results.put_stage({"stage": "build", "state": "ok"}, order)
+    results.put_stage({"stage": "bench", "state": "ok"}, order)
+    assert results.stages == [{"stage": "build", "state": "ok"}, {"stage": "bench", "state": "ok"}]
+    results.put_rows([loss_row("crnn_ext", note="late"), loss_row("torch")])
+    results.put_rows([loss_row("crnn_ext", WIDE), loss_row("crnn_ext")])
+    assert results.rows == [loss_row("torch"), loss_row("crnn_ext", WIDE), loss_row("crnn_ext")]
 
 
-@pytest.mark.parametrize(
-    ("rows", "what", "measured", "state"),
-    [
-        ([of_ours(0.5, 0.4), of_peer("torch", 6)], "torch / ctc_loss", "12 / 15", "met"),
-        ([of_ours(1, 0.5), of_peer("torch", 6)], "torch / ctc_loss", "6 / 12", "met in a graph"),
-        ([of_ours(1, 1), of_peer("torch", 6)], "torch / ctc_loss", "6 / 6", "missed"),
-        ([loss_row("crnn_ext", note="no kernel")], "torch / ctc_loss", "-", "not measured"),
-        ([of_ours(1, 1), of_peer("cuDNN", 3.5)], "cuDNN / ctc_loss", "3.5 / 3.5", "met"),
-        ([of_ours(3, 2, WIDE, **{"floor ms": 1.5})], "ctc_loss / floor", "2 / 1.33", "met in a graph"),
-        ([loss_row("crnn_ext", **{"recursion ns a frame": 61.0})], "recursion, ns a frame", "61", "missed"),
-        ([loss_row("crnn_ext", **{"same bits": False})], "same bits every time", "no", "missed"),
-        (
-            beam_rows({"eager ms": 1, "graph ms": 0.5}, {"eager ms": 2}),
-            "cuda_ctc_decoder / beam_search",
-            "2 / 4",
-            "met in a graph",
-        ),
-        (beam_rows({"log P": -20}, {"log P": -20.5}), "log P - that of cuda_ctc_decoder", "0.5", "met"),
-        (beam_rows({"log P": -20}, {"log P": -19.5}), "log P - that of cuda_ctc_decoder", "-0.5", "missed"),
-        (
-            beam_rows({"log P": -20}, {"note": "not installed"}),
-            "log P - that of cuda_ctc_decoder",
-            "-",
-            "not measured",
-        ),
-        (
-            [of_ours(1, 0.5) | {"op": "align"}, of_peer("forced_align", 40) | {"op": "align"}],
-            "forced_align / align",
-            "40 / 80",
-            "met in a graph",
-        ),
-    ],
-)
-def test_aims(modules, rows, what, measured, state):
-    (aim,) = (aim for aim in modules["report"].aims(rows) if aim.what == what)
-    assert (aim.measured, aim.state) == (measured, state)
+def test_a_limit_below_what_compilers_need_is_too_short(modules):
+    """A build in 80 s, of which one file takes 112, and drivers in 60 s."""
+    too_short = modules["compile_steps"].too_short
+    assert too_short(80, [112.0, 30.0, 20.0]) == (
+        "the limit of 80 s is too short: 3 compiler steps of 162 CPU s, "
+        "the longest 112 s, need 140 s on 16 cores"
+    )
+    assert too_short(60, [149.0, 9.0])
+    assert too_short(60, [10.0] * 80)  # all cores together take longer than the limit
+    assert too_short(60, [10.0] * 16, beside=700.0)
+    assert too_short(60, [10.0] * 16, beside=500.0) is None
+    assert too_short(150, [112.0, 30.0, 20.0]) is None
+    assert too_short(1, []) is None
 
 
-def test_wrong_rows(modules):
-    report = modules["report"]
-    rows = [
-        loss_row("crnn_ext", correct=True),
-        loss_row("crnn_ext", WIDE, correct=False),
-        loss_row("torch", note="out of memory"),
-    ]
-    assert report.wrong(rows) == [f"ctc_loss {tuple(WIDE)} float32: wrong"]
-    assert "WRONG" in "\n".join(report.table(rows, list(report.aims(rows))))
+def test_compiler_steps_are_noted(modules, tmp_path):
+    file = tmp_path / "some.steps"
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\ni=0; while [ $i -lt 100000 ]; do i=$((i+1)); done\nexit ${1%.x}\n")
+    compiler.chmod(0o755)
+    noted = modules["compile_steps"].noted(str(compiler), file)
+    assert subprocess.run([noted, "0.x", "-o", "a.o"], check=False).returncode == 0
+    assert subprocess.run([noted, "0.x", "-o", "b.o"], check=False).returncode == 0
+    assert subprocess.run([noted, "3.x", "-o", "c.o"], check=False).returncode == 3
+    steps = modules["compile_steps"].steps(file)
+    assert list(steps) == ["a.o", "b.o"]
+    assert all(seconds > 0.005 for seconds in steps.values())
+
+
+def test_a_stage_that_hangs_costs_its_own_time_only(stages, run):
+    hanging = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); time.sleep(60)"
+    stage = stages.Stage(run, "hangs", 0.3)
+    outcome = stages.perform(stage, lambda stage: stage.python("-c", hanging))
+    assert outcome.state == "failed"
+    assert "stopped after its time" in outcome.detail
+    outcome = stages.perform(
+        stages.Stage(run, "next", 30),
+        lambda stage: stages.Outcome("ok", stage.python("-c", "print(7)").output),
+    )
+    assert outcome == ("ok", "7\n")
+    assert "print(7)" in (run.work / "next.log").read_text()
+
+
+def test_a_stage_that_raises(stages, stage):
+    def missing(stage):
+        raise stages.NotAvailableError("no tool")
+
+    assert stages.perform(stage, missing) == ("not available", "no tool")
+    assert stages.perform(stage, lambda stage: 1 / 0) == ("failed", "ZeroDivisionError: division by zero")
+
+
+def test_output_is_kept_while_a_command_runs(stages, run, monkeypatch):
+    monkeypatch.setattr(stages, "_TELL_SECONDS", 0.05)
+    seen = []
+
+    def meanwhile():
+        seen.extend(file.read_text() for file in run.work.glob("stage-*.part"))
+        return "so far"
+
+    told = []
+    stage = stages.Stage(run, "stage", 60, tell=lambda stage, detail: told.append(detail))
+    script = "import time; print('begun'); time.sleep(0.8)"
+    assert stage.python("-c", script, meanwhile=meanwhile).output == "begun\n"
+    assert "begun\n" in seen
+    assert told[0] == "so far"
+    assert not list(run.work.glob("*.part"))
+
+
+class NothingToCompile:
+    def failures(self):
+        return []
+
+
+@pytest.fixture
+def sanitized(modules, stages, run, monkeypatch):
+    """The outcome with a compute-sanitizer that reports what its name says, and drivers that are never run.
+
+    As the real one: the exit status is that of the driver, which fails where its kernel was ended.
+    """
+    tool = run.work / "compute-sanitizer"
+    tool.write_text(
+        '#!/bin/sh\ncase "$*" in $REPORTED) count=1;; *) count=0;; esac\n'
+        'case $2 in racecheck) echo "RACECHECK SUMMARY: $count hazards displayed (0 errors, 0 warnings)";;\n'
+        '*) echo "ERROR SUMMARY: $count errors";; esac\nexit $count\n'
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{run.work}:{os.environ['PATH']}")
+    for driver in modules["drivers"].FOLDER.glob("*.cu"):
+        (run.work / f"driver_{driver.stem}").touch()
+
+    def sanitized():
+        stage = stages.Stage(run, "sanitizer", 60)
+        return stages.perform(stage, lambda stage: modules["sanitizer"].sanitizer(stage, NothingToCompile()))
+
+    return sanitized
+
+
+def test_planted_faults_that_no_tool_reports_are_named(modules, sanitized, monkeypatch):
+    monkeypatch.setenv("REPORTED", "*racecheck*planted_faults*barrier*")
+    outcome = sanitized()
+    faults = [name for name, faulty in modules["drivers"].fault_cases().items() if faulty]
+    unseen = [name for name in faults if "barrier" not in name]
+    assert len(faults) > 10
+    assert outcome.state == "ok"
+    assert f"{len(faults) - len(unseen)} of {len(faults)} planted faults reported" in outcome.detail
+    assert outcome.detail.endswith(f"by no tool: {', '.join(unseen)}")
+
+
+def test_a_report_on_a_sound_driver_is_a_failure(sanitized, monkeypatch):
+    monkeypatch.setenv("REPORTED", "*initcheck*driver_greedy")
+    outcome = sanitized()
+    assert outcome.state == "failed"
+    assert outcome.detail.startswith("greedy under initcheck: reported; ")
+
+
+def test_a_compute_sanitizer_that_does_not_work_here(run, sanitized):
+    (run.work / "compute-sanitizer").write_text("#!/bin/sh\necho 'Error: Device not supported'\nexit 1\n")
+    assert sanitized() == (
+        "not available",
+        "compute-sanitizer does not work here: Error: Device not supported",
+    )

@@ -1,10 +1,13 @@
 """Builds for the GPU that is here, runs everything that only a GPU can show, and reports.
 
-    make gpu            # or: python benchmarks/gpu
-    make gpu DRY=1      # without a GPU: the same as far as it goes, on tiny shapes and the CPU's clock
+    make gpu                    # or: python benchmarks/gpu
+    make gpu ONLY=tests,bench   # some stages; the build is always brought up to date first
+    make gpu REHEARSAL=1        # without a GPU: the same, with stand-ins for the device
 
-It installs nothing and needs no network. Stages run whether or not others failed, each within its own time.
-What they print is in build/gpu/*.log, the results in benchmarks/results/<device>-<date>.json; the table comes
+It needs no network, and installs nothing outside build/gpu. The whole takes less than 9 minutes on 16 cores:
+each stage runs within its own time, whether or not others failed. Results are in
+benchmarks/results/<device>-<date>.json, written as they come, so that a run that is cut off leaves what it
+had; a part of a run goes on with the day's file. What the stages print is in build/gpu/*.log. The table comes
 last.
 """
 
@@ -12,33 +15,46 @@ import argparse
 import datetime
 import json
 import os
-import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import report
-import sanitizer
 import suite
-from rows import GROUPS, Row
-from stages import ROOT, LateError, Outcome, Run, perform, python_path, search_path
+from bench import bench, rows_of
+from compile_steps import too_short
+from drivers import Compilation, drivers
+from results import UNFINISHED, Results
+from rows import Row
+from sanitizer import sanitizer
+from stages import REHEARSAL_PATIENCE, ROOT, Outcome, Run, Stage, perform, python_path, search_path
 
-MACHINE_SECONDS = 60
-# What a group of measurements leaves to each that comes after it, at the least.
-GROUP_SECONDS = 20
+MACHINE_SECONDS = 40
+# Seconds that each stage may take, for a machine of 16 cores. First comes what shows whether anything works,
+# last compute-sanitizer, of which nobody knows how long it takes. The drivers come before the benchmarks,
+# which compilers would disturb.
+LIMITS = {"build": 130, "tests": 120, "drivers": 30, "bench": 125, "sanitizer": 65}
+# They compile in the background of the build and the tests.
+COMPILE_SECONDS = 200
 
 
-def described(dry_run: bool) -> dict[str, object]:
+def described(rehearsal: bool) -> dict[str, object]:
     command = [
         sys.executable,
         str(Path(__file__).with_name("machine.py")),
-        *(["--dry-run"] if dry_run else []),
+        *(["--rehearsal"] if rehearsal else []),
     ]
     environment = {**os.environ, "PYTHONPATH": python_path()}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=MACHINE_SECONDS
-    )
+    limit = MACHINE_SECONDS * (REHEARSAL_PATIENCE if rehearsal else 1)
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=limit
+        )
+    except subprocess.TimeoutExpired:
+        raise SystemExit(f"torch does not say within {limit} s what GPU is here") from None
     if done.returncode != 0:
         raise SystemExit(f"torch cannot say what GPU is here:\n{done.stderr}")
     machine = json.loads(done.stdout.splitlines()[-1])
@@ -46,115 +62,123 @@ def described(dry_run: bool) -> dict[str, object]:
         build = f"torch {machine['torch']} in {sys.executable}"
         reason = "sees no GPU" if machine["torch's CUDA"] else "is a build for the CPU"
         raise SystemExit(
-            f"make gpu needs a GPU that torch can use, and {build} {reason}; make gpu DRY=1 tries all else"
+            f"make gpu needs a GPU that torch can use, and {build} {reason}; "
+            "make gpu REHEARSAL=1 tries all else"
         )
     return machine
 
 
-def rows_file(run: Run) -> Path:
-    return run.work / "rows.jsonl"
-
-
-def rows_of(run: Run) -> list[Row]:
-    if not rows_file(run).is_file():
-        return []
-    return [json.loads(line) for line in rows_file(run).read_text().splitlines()]
-
-
-def benchmarks(run: Run) -> Outcome:
-    """Every group, also after one that failed."""
-    rows_file(run).unlink(missing_ok=True)
-    failures = []
-    for later, group in zip(reversed(range(len(GROUPS))), GROUPS, strict=True):
-        arguments = [
-            "benchmarks/gpu/measure.py",
-            group,
-            rows_file(run),
-            *(["--dry-run"] if run.dry_run else []),
-        ]
-        try:
-            result = run.python(
-                *arguments,
-                limit=run.seconds_left() - later * GROUP_SECONDS,
-                # Without it JAX takes most of the card's memory at once.
-                XLA_PYTHON_CLIENT_PREALLOCATE="false",
-            )
-        except LateError as late:
-            failures.append(f"{group}: {late}")
-            continue
-        if result.status != 0:
-            failures.append(f"{group}: {result.reason()}")
-    failures += report.wrong(rows_of(run))
-    return Outcome("failed" if failures else "ok", "; ".join(failures) or f"{len(rows_of(run))} rows")
-
-
-# Seconds that each may take: under 8 minutes in all.
-STAGES = {
-    "build": (suite.build, 80),
-    "tests": (suite.tests, 155),
-    "drivers": (sanitizer.drivers, 60),
-    "sanitizer": (sanitizer.sanitized, 65),
-    "benchmarks": (benchmarks, 110),
-}
-
-
-def main() -> int:
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="benchmarks/gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dry-run", action="store_true", help="do what can be done without a GPU")
-    parser.add_argument("--only", metavar="STAGES", help=f"some of {','.join(STAGES)}")
+    parser.add_argument("--rehearsal", action="store_true", help="with stand-ins for the device")
+    parser.add_argument("--only", metavar="STAGES", default="", help=f"some of {','.join(LIMITS)}")
     parser.add_argument("--work", type=Path, help="folder of logs and of what is built (build/gpu)")
     options = parser.parse_args()
-    chosen = options.only.split(",") if options.only else list(STAGES)
-    if unknown := set(chosen) - set(STAGES):
-        parser.error(f"--only knows {', '.join(STAGES)}, and not {', '.join(sorted(unknown))}")
-    work = (options.work or ROOT / "build" / ("gpu-dry-run" if options.dry_run else "gpu")).resolve()
-    os.environ["PATH"] = search_path()
-    machine = described(options.dry_run)
-    work.mkdir(parents=True, exist_ok=True)
-    run = Run(machine, work, options.dry_run)
-    print(*(f"{name}: {value}" for name, value in machine.items()), sep="\n")
-    stages = []
-    for name in chosen:
-        print(f"{name} ...", flush=True)
-        begin = time.monotonic()
-        outcome = perform(run, name, *STAGES[name])
-        seconds = time.monotonic() - begin
-        print(f"{name}: {outcome.state}, {seconds:.0f} s", flush=True)
-        if outcome.state == "failed":
-            print(run.last_lines(15))
-        stages.append({"stage": name, **outcome._asdict(), "seconds": seconds})
+    chosen = set(options.only.split(",")) if options.only else set(LIMITS)
+    if unknown := chosen - set(LIMITS):
+        parser.error(f"--only knows {', '.join(LIMITS)}, and not {', '.join(sorted(unknown))}")
+    if not options.rehearsal:
+        chosen.add("build")  # what is there may be older than the sources, and takes seconds if it is not
+    options.stages = [name for name in LIMITS if name in chosen]
+    folder = ROOT / "build" / ("gpu-rehearsal" if options.rehearsal else "gpu")
+    options.work = (options.work or folder).resolve()
+    return options
 
-    rows = rows_of(run) if "benchmarks" in chosen else []
-    aims = list(report.aims(rows))
-    if options.dry_run:
-        aims = [aim._replace(state="not judged") for aim in aims]
-    today = datetime.date.today().isoformat()
-    results = {
-        "dry run": options.dry_run,
-        "date": today,
-        "machine": machine,
-        "stages": stages,
-        "rows": rows,
-        "aims": [aim._asdict() for aim in aims],
+
+def perform_all(run: Run, names: list[str], results: Results) -> None:
+    of_drivers = {"drivers", "sanitizer"}
+    compilation = Compilation(run, COMPILE_SECONDS, wanted=not of_drivers.isdisjoint(names))
+    functions = {
+        "build": suite.build,
+        "tests": suite.tests,
+        "drivers": partial(drivers, compilation=compilation),
+        "bench": bench,
+        "sanitizer": partial(sanitizer, compilation=compilation),
     }
-    folder = work if options.dry_run else ROOT / "benchmarks" / "results"
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{machine['device']}-{today}".lower())
-    file = folder / f"{slug}.json"
-    file.write_text(json.dumps(results, indent=1) + "\n")
+    try:
+        for name in names:
+            print(f"{name} ...", flush=True)
+            if name in of_drivers:
+                compilation.wait()
+            perform_one(run, name, functions[name], results, compilation)
+    finally:
+        compilation.stop()
 
-    mark = "\nDRY RUN: no GPU was used, and none of these times means anything" if options.dry_run else ""
+
+def perform_one(
+    run: Run, name: str, function: Callable[[Stage], Outcome], results: Results, compilation: Compilation
+) -> None:
+    """Its outcome, and before that what is known of it, is in the file of results."""
+    begin = time.monotonic()
+
+    def keep(stage: Stage, state: str, detail: str) -> None:
+        entry = {"stage": name, "state": state, "detail": detail, "seconds": time.monotonic() - begin}
+        results.put_stage(entry, order=list(LIMITS))
+        if name == "tests":
+            results.content["tests"] = suite.Tests(stage.notes).not_passed()
+        if name == "bench":
+            results.put_rows(rows_of(stage))
+            results.content["aims"] = [aim._asdict() for aim in reached(results.rows, run)]
+        results.write()
+
+    stage = Stage(run, name, LIMITS[name], tell=lambda stage, detail: keep(stage, UNFINISHED, detail))
+    stage.tell("just begun")
+    outcome = perform(stage, function)
+    if run.rehearsal and (reason := not_realistic(name, run, compilation)):
+        outcome = Outcome("failed", f"{outcome.detail}; {reason}")
+    keep(stage, *outcome)
+    print(f"{name}: {outcome.state}, {time.monotonic() - begin:.0f} s", flush=True)
+    if outcome.state == "failed":
+        print(stage.last_lines(15))
+
+
+def not_realistic(name: str, run: Run, compilation: Compilation) -> str | None:
+    """Why compilers cannot end within the limit of a stage on the machine that it is for."""
+    of_build = suite.compiled(run)
+    if name == "build":
+        return too_short(LIMITS[name], of_build)
+    if name == "drivers":
+        return too_short(COMPILE_SECONDS, compilation.seconds(), beside=sum(of_build))
+    return None
+
+
+def main() -> int:
+    options = parsed()
+    options.work.mkdir(parents=True, exist_ok=True)
+    os.environ["PATH"] = search_path()
+    machine = described(options.rehearsal)
+    run = Run(machine, options.work, options.rehearsal)
+    folder = run.work if run.rehearsal else ROOT / "benchmarks" / "results"
+    today = datetime.date.today().isoformat()
+    results = Results.of(folder, machine, today, run.rehearsal, goes_on=bool(options.only))
+    print(*(f"{name}: {value}" for name, value in machine.items()), sep="\n")
+
+    perform_all(run, options.stages, results)
+    say(results, run)
+    ended = [stage for stage in results.stages if stage["stage"] in options.stages]
+    return 1 if any(stage["state"] == "failed" for stage in ended) else 0
+
+
+def reached(rows: list[Row], run: Run) -> list[report.Aim]:
+    aims = list(report.aims(rows))
+    return [aim._replace(state="not judged") for aim in aims] if run.rehearsal else aims
+
+
+def say(results: Results, run: Run) -> None:
+    """The table of all that the file of results has."""
+    machine, rows = run.machine, results.rows
+    mark = "\nREHEARSAL: no GPU was used, and none of these times means anything" if run.rehearsal else ""
     print(mark)
     print(f"{machine['device']}, driver {machine.get('driver')}, torch {machine['torch']}", end="")
     copies = [row["GB/s"] for row in rows if row["op"] == "copy"]
     print(*(f", copy {bandwidth:.0f} GB/s (read + written)" for bandwidth in copies))
-    print(*report.table(rows, aims), sep="\n")
+    print(*report.table(rows, reached(rows, run)), sep="\n")
     print("\nStages")
-    for stage in stages:
+    for stage in results.stages:
         print(f"{stage['stage']}: {stage['state']}, {stage['seconds']:.0f} s: {stage['detail']}")
-    print(f"results: {file}, logs: {work}{mark}")
-    return 1 if any(stage["state"] == "failed" for stage in stages) else 0
+    print(f"results: {results.file}, logs: {run.work}{mark}")
 
 
 if __name__ == "__main__":

@@ -34,10 +34,9 @@ class Problem:
 
     def __init__(self, shape: Shape, device: torch.device) -> None:
         frames, samples, classes, length, texts = shape
-        generator = torch.Generator(device).manual_seed(0)
-        self.logits = torch.randn(frames, samples, classes, generator=generator, device=device) * 3
-        labels = (samples, texts, length)
-        self.targets = torch.randint(1, classes, labels, generator=generator, device=device)
+        torch.manual_seed(0)
+        self.logits = torch.randn(frames, samples, classes, device=device) * 3
+        self.targets = torch.randint(1, classes, (samples, texts, length), device=device)
         self.input_lengths = torch.full((samples,), frames, device=device)
         self.target_lengths = torch.full((samples, texts), length, device=device)
 

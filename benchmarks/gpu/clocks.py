@@ -1,4 +1,4 @@
-"""How long calls take: by events on a GPU, or by the processor's clock, to try the same code without one.
+"""How long calls take on a GPU.
 
 Calls that are compared take turns. Each gets its inputs in rotation from more copies than the GPU's L2 cache
 holds, so that they are read from memory, as they are in training. "eager" is a call as Python makes it;
@@ -20,6 +20,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 _FEWEST_TURNS = 5
+# Of small inputs, which are in the cache anyway where they come from: each is a call in a CUDA graph.
+_MOST_COPIES = 512
 
 
 def kernel_name(signature: str) -> str:
@@ -61,47 +63,31 @@ class CudaClock:
 
     def kernels(self, call: Callable[[], object], repetitions: int = 20) -> dict[str, float]:
         """Seconds a call in each kernel."""
-        return _profiled(call, repetitions, ProfilerActivity.CUDA, DeviceType.CUDA, "self_device_time_total")
+        call()
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            for _ in range(repetitions):
+                call()
+            torch.cuda.synchronize()
+        seconds: dict[str, float] = {}
+        for event in profiler.key_averages():
+            if event.device_type == DeviceType.CUDA and event.self_device_time_total > 0:
+                name = kernel_name(event.key)
+                seconds.setdefault(name, 0.0)
+                seconds[name] += event.self_device_time_total * 1e-6 / repetitions
+        return seconds
 
 
-class CpuClock:
-    """The processor's clock, behind the same methods. It shows that the code runs, and nothing else."""
+class HostClock:
+    """The processor's, for calls that wait for their result."""
 
-    device = torch.device("cpu")
-    turn_seconds = 1e-4
+    turn_seconds = 5e-3
 
     def turn(self, call: Callable[[], object], repetitions: int) -> float:
+        """Seconds a call."""
         begin = time.perf_counter()
         for _ in range(repetitions):
             call()
         return (time.perf_counter() - begin) / repetitions
-
-    def captured(self, calls: Sequence[Callable[[], object]]) -> Callable[[], object]:
-        return lambda: [call() for call in calls]
-
-    def kernels(self, call: Callable[[], object], repetitions: int = 2) -> dict[str, float]:
-        return _profiled(call, repetitions, ProfilerActivity.CPU, DeviceType.CPU, "self_cpu_time_total")
-
-
-Clock = CudaClock | CpuClock
-
-
-def _profiled(
-    call: Callable[[], object], repetitions: int, activity: ProfilerActivity, where: DeviceType, field: str
-) -> dict[str, float]:
-    call()
-    with profile(activities=[activity]) as profiler:
-        for _ in range(repetitions):
-            call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-    seconds: dict[str, float] = {}
-    for event in profiler.key_averages():
-        duration = getattr(event, field) * 1e-6 / repetitions
-        if event.device_type == where and duration > 0:
-            name = kernel_name(event.key)
-            seconds[name] = seconds.get(name, 0.0) + duration
-    return seconds
 
 
 class Duration(NamedTuple):
@@ -117,7 +103,9 @@ class Duration(NamedTuple):
         return {f"{kind} ms": median, f"{kind} spread ms": [low, high]}
 
 
-def durations(calls: dict[str, Callable[[], object]], clock: Clock, seconds: float) -> dict[str, Duration]:
+def durations(
+    calls: dict[str, Callable[[], object]], clock: CudaClock | HostClock, seconds: float
+) -> dict[str, Duration]:
     """Of each call, from turns A B C A B C ... over about `seconds` a call."""
     repetitions = {}
     for name, call in calls.items():
@@ -155,16 +143,17 @@ class Contender(NamedTuple):
 class Bench:
     """What all measurements of one run share."""
 
-    def __init__(self, clock: Clock, cache_bytes: int, seconds: float) -> None:
-        self.clock = clock
-        self.device = clock.device
+    def __init__(self, cache_bytes: int, seconds: float, copied: int) -> None:
+        """`copied` numbers make up the tensor that the bandwidth is measured on."""
+        self.clock = CudaClock()
+        self.device = self.clock.device
         self.cache_bytes = cache_bytes
         self.seconds = seconds
-        self.bandwidth = self._copy_bandwidth()
+        self.bandwidth = self._copy_bandwidth(copied)
 
     def copies(self, tensor: Tensor) -> list[Tensor]:
-        """The tensor and copies of it: together more than twice what the cache holds."""
-        count = 2 * self.cache_bytes // tensor.nbytes + 1
+        """The tensor and copies of it: together more than twice what the cache holds, if so many do."""
+        count = min(_MOST_COPIES, 2 * self.cache_bytes // tensor.nbytes + 1)
         gradient = tensor.requires_grad
         return [tensor, *(tensor.detach().clone().requires_grad_(gradient) for _ in range(count - 1))]
 
@@ -200,9 +189,9 @@ class Bench:
             return {"not profiled": first_line(error)}
         return {"kernels us": {name: 1e6 * seconds for name, seconds in kernels.items()}}
 
-    def _copy_bandwidth(self) -> float:
+    def _copy_bandwidth(self, count: int) -> float:
         """Bytes a second that a copy within the device reads and writes."""
-        source = torch.randn(1 << 28 if self.device.type == "cuda" else 1 << 12, device=self.device)
+        source = torch.randn(count, device=self.device)
         copy = torch.empty_like(source)
         duration = durations({"copy": lambda: copy.copy_(source)}, self.clock, self.seconds)["copy"]
         return 2 * source.nbytes / duration.median

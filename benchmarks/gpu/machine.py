@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+import rehearsal
 import torch
 from timing import environment
 
@@ -33,11 +34,7 @@ def gpu() -> dict[str, object]:
     }
 
 
-# What a dry run takes in place of a card: an architecture to compile for, and a cache of a few rows.
-NO_GPU = {"device": "none", "compute capability": "9.0", "L2 bytes": 4096}
-
-
-def describe(dry_run: bool) -> dict[str, object]:
+def describe() -> dict[str, object]:
     """Everything known; without "device" where torch sees no GPU."""
     version = re.search(r"release ([\d.]+)", said_by("nvcc", "--version"))
     known = {
@@ -46,10 +43,10 @@ def describe(dry_run: bool) -> dict[str, object]:
         "torch's CUDA": torch.version.cuda,
         "nvcc": version.group(1) if version else "not installed",
     }
-    if dry_run:
-        return known | NO_GPU
     return known | gpu() if torch.cuda.is_available() else known
 
 
 if __name__ == "__main__":
-    print(json.dumps(describe("--dry-run" in sys.argv)))
+    if "--rehearsal" in sys.argv:
+        rehearsal.pretend_device()
+    print(json.dumps(describe()))

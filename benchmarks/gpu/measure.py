@@ -1,6 +1,6 @@
 """One group of measurements, in a process of its own: a crash then costs no other group.
 
-    python benchmarks/gpu/measure.py GROUP FILE [--dry-run]
+    python benchmarks/gpu/measure.py GROUP FILE [--rehearsal]
 
 Each row is appended to FILE as a line of JSON once it is known.
 """
@@ -9,32 +9,33 @@ import argparse
 import importlib
 import json
 
+import rehearsal
 import torch
-from clocks import Bench, CpuClock, CudaClock
-from machine import NO_GPU
-from rows import GROUPS, Row
+from clocks import Bench
+from rows import GROUP_SECONDS, Row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("group", choices=GROUPS)
+    parser.add_argument("group", choices=GROUP_SECONDS)
     parser.add_argument("file")
-    parser.add_argument("--dry-run", action="store_true", help="tiny shapes on the CPU")
+    parser.add_argument("--rehearsal", action="store_true", help="tiny shapes on a pretend GPU")
     options = parser.parse_args()
-    if options.dry_run:
+    if options.rehearsal:
+        rehearsal.pretend_device()
         torch.set_num_threads(1)
-        bench = Bench(CpuClock(), NO_GPU["L2 bytes"], seconds=0)
-    else:
-        bench = Bench(CudaClock(), torch.cuda.get_device_properties(0).L2_cache_size, seconds=0.4)
+    cache = torch.cuda.get_device_properties(0).L2_cache_size
+    seconds, copied = (0.0, 1 << 12) if options.rehearsal else (0.25, 1 << 28)
+    bench = Bench(cache, seconds, copied)
 
     def put(row: Row) -> None:
         print(json.dumps(row), flush=True)
         with open(options.file, "a") as file:
             file.write(json.dumps(row) + "\n")
 
-    if options.group == GROUPS[0]:
+    if options.group == next(iter(GROUP_SECONDS)):
         put(Row("copy", [], "torch") | {"GB/s": 1e-9 * bench.bandwidth})
-    for row in importlib.import_module(options.group).rows(bench, tiny=options.dry_run):
+    for row in importlib.import_module(options.group).rows(bench, tiny=options.rehearsal):
         put(row)
 
 

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
-# The modules that make rows, each to be run in a process of its own.
-GROUPS = ["loss", "greedy", "decode", "alignment", "others"]
+# The modules that make rows, each to be run in a process of its own, and the seconds that those before it
+# leave to it: 8 to begin, then a second or two for each contender on each shape; "others" compiles with XLA.
+GROUP_SECONDS = {"loss": 40, "greedy": 14, "decode": 20, "alignment": 20, "others": 30}
+
+_IDENTITY = ("op", "shape", "contender", "dtype")
 
 
 def first_line(error: BaseException) -> str:
@@ -17,3 +20,8 @@ class Row(dict):
 
     def __init__(self, op: str, shape: Sequence[int], contender: str, dtype: str = "float32") -> None:
         super().__init__(op=op, shape=list(shape), contender=contender, dtype=dtype)
+
+
+def same_row(one: dict, other: dict) -> bool:
+    """Whether both are of the same contender on the same shape."""
+    return all(one[key] == other[key] for key in _IDENTITY)

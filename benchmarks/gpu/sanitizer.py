@@ -1,133 +1,88 @@
-"""The C++ drivers of the kernels, on a GPU: their results, and what compute-sanitizer sees in them.
+"""What compute-sanitizer sees in the drivers of the kernels.
 
-They are those of tests/cuda_on_host, where they run on a CPU. One of them holds planted faults, and there it
-is the tools that are tested: a fault that none of them reports is something to know, not a failure.
+One of them holds planted faults, and there it is the tools that are tested: a fault that none of them reports
+is something to know, not a failure.
 """
 
 import re
-import shutil
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 
-from stages import ROOT, LateError, NotAvailableError, Outcome, Run
+from drivers import FAULTS, Compilation, executable, fault_cases, side_by_side, sound_commands
+from stages import LateError, NotAvailableError, Outcome, Stage, require
 
-DRIVERS = ROOT / "tests" / "cuda_on_host" / "drivers"
-FAULTS = "planted_faults"
 TOOLS = ["memcheck", "racecheck", "initcheck", "synccheck"]
-_REPORTED = 86  # an exit status that no driver has
 _SIDE_BY_SIDE = 8
 # A fault in a barrier can stop a kernel for good.
-_FAULT_SECONDS = 15
+_FAULT_SECONDS = 10
+_SUMMARY = re.compile(r"SUMMARY: (\d+) (?:errors?|hazards?)")
 
 
-def fault_cases() -> dict[str, bool]:
-    """The names of its cases, and whether they have a fault."""
-    source = (DRIVERS / f"{FAULTS}.cu").read_text()
-    cases = re.findall(r'\{"([^"]+)", \w+<Fault::(\w+)>\}', source)
-    return {name: fault != "kNone" for name, fault in cases}
-
-
-def _names() -> list[str]:
-    names = sorted(path.stem for path in DRIVERS.glob("*.cu"))
-    if not names:
-        raise NotAvailableError(f"no drivers in {DRIVERS.relative_to(ROOT)}")
-    return names
-
-
-def _executable(run: Run, name: str) -> Path:
-    return run.work / f"driver_{name}"
-
-
-def _side_by_side(calls: Iterable[Callable[[], object]]) -> list:
-    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-        return [future.result() for future in [pool.submit(call) for call in calls]]
-
-
-def _sound_commands(run: Run) -> dict[str, list[object]]:
-    commands: dict[str, list[object]] = {
-        name: [_executable(run, name)] for name in _names() if name != FAULTS
-    }
-    if (DRIVERS / f"{FAULTS}.cu").is_file():
-        sound = [name for name, faulty in fault_cases().items() if not faulty]
-        commands[FAULTS] = [_executable(run, FAULTS), *sound]
-    return {name: command for name, command in commands.items() if command[0].is_file()}
-
-
-def drivers(run: Run) -> Outcome:
-    """Compiles them for the card and runs them without any tool."""
-    if shutil.which("nvcc") is None:
-        raise NotAvailableError("nvcc is not on PATH")
-    flags = ["-std=c++20", "-O2", "--expt-relaxed-constexpr", "-lineinfo"]
-    flags += [f"-arch=sm_{run.architecture.replace('.', '')}"]
-    flags += ["-I", ROOT / "csrc", "-I", ROOT / "tests" / "cuda_on_host"]
-
-    def compiled(name: str) -> bool:
-        _executable(run, name).unlink(missing_ok=True)
-        source = DRIVERS / f"{name}.cu"
-        return run.command("nvcc", *flags, source, "-o", _executable(run, name)).status == 0
-
-    names = _names()
-    failures = [
-        f"{name} does not compile"
-        for name, done in zip(names, _side_by_side(partial(compiled, name) for name in names), strict=True)
-        if not done
-    ]
-    if run.dry_run:
-        return Outcome("failed" if failures else "ok", "; ".join(failures) or f"compiled: {', '.join(names)}")
-    for name, command in _sound_commands(run).items():
-        result = run.command(*command)
-        if result.status != 0:
-            wrong = re.findall(r"^FAILED.*", result.output, re.MULTILINE) or [f"status {result.status}"]
-            failures.append(f"{name}: {len(wrong)} wrong, first {wrong[0]}")
-    return Outcome("failed" if failures else "ok", "; ".join(failures) or f"right: {', '.join(names)}")
-
-
-def _under(run: Run, tool: str, command: list[object], limit: float = float("inf")) -> str:
+def _under(stage: Stage, tool: str, command: list[object], limit: float = float("inf")) -> str:
     """ "clean", "reported", "wrong" (the driver found its results wrong) or "stopped"."""
-    options = ["--tool", tool, "--error-exitcode", _REPORTED]
+    if stage.seconds_left() <= 0:
+        return "stopped"
+    watched = stage.run.for_device(["compute-sanitizer", "--tool", tool, *command])
     try:
-        result = run.command("compute-sanitizer", *options, *command, limit=limit)
+        result = stage.command(*watched, limit=limit)
     except LateError:
         return "stopped"
-    if "SUMMARY" not in result.output:
+    # Not the exit status: that is the driver's, which also fails where a tool has ended its kernel.
+    counts = _SUMMARY.findall(result.output)
+    if not counts:
         raise NotAvailableError(f"compute-sanitizer does not work here: {result.reason()}")
-    return {0: "clean", _REPORTED: "reported"}.get(result.status, "wrong")
+    if any(map(int, counts)):
+        return "reported"
+    return "clean" if result.status == 0 else "wrong"
 
 
-def sanitized(run: Run) -> Outcome:
+def sanitizer(stage: Stage, compilation: Compilation) -> Outcome:
     """Every driver, and every planted fault, under every tool."""
-    if shutil.which("compute-sanitizer") is None:
-        raise NotAvailableError("compute-sanitizer is not on PATH")
-    if run.dry_run:
-        raise NotAvailableError("there is no GPU to watch")
-    commands = _sound_commands(run)
+    run = stage.run
+    if not run.rehearsal:
+        require("compute-sanitizer")
+    commands = sound_commands(run)
     if not commands:
-        raise NotAvailableError("no driver was compiled")
-    sound = [(tool, name) for name in commands for tool in TOOLS]
-    faults = [name for name, faulty in fault_cases().items() if faulty] if FAULTS in commands else []
-    planted = [(tool, name) for name in faults for tool in TOOLS]
-    calls = [partial(_under, run, tool, commands[name]) for tool, name in sound]
-    calls += [
-        partial(_under, run, tool, [_executable(run, FAULTS), name], _FAULT_SECONDS) for tool, name in planted
-    ]
-    verdicts = dict(zip([*sound, *planted], _side_by_side(calls), strict=True))
+        raise NotAvailableError("; ".join(["no driver was compiled", *compilation.failures()]))
+    cases = fault_cases() if FAULTS in commands else {}
+    faults = [name for name, faulty in cases.items() if faulty]
+    verdicts: dict[tuple[str, str], str] = {}
 
-    bad = [
-        f"{name} under {tool}: {verdicts[tool, name]}"
-        for tool, name in sound
-        if verdicts[tool, name] != "clean"
+    def watch(name: str, tool: str, command: list[object], limit: float = float("inf")) -> None:
+        verdicts[name, tool] = _under(stage, tool, command, limit)
+        stage.tell(f"{len(verdicts)} of {len(calls)} done; {_said(dict(verdicts), commands, faults)}")
+
+    calls = [partial(watch, name, tool, commands[name]) for tool in TOOLS for name in commands]
+    limit = _FAULT_SECONDS * run.patience
+    calls += [
+        partial(watch, fault, tool, [executable(run, FAULTS), fault], limit)
+        for fault in faults
+        for tool in TOOLS
     ]
-    missed = []
-    for name in faults:
-        seen = {tool: verdicts[tool, name] for tool in TOOLS}
-        if "reported" not in seen.values():
-            others = sorted({verdict for verdict in seen.values() if verdict != "clean"})
-            missed.append(name + (f" ({', '.join(others)})" if others else ""))
-    parts = [*bad] or [f"clean: {', '.join(commands)}"]
-    if faults:
-        parts.append(f"{len(faults) - len(missed)} of {len(faults)} planted faults reported")
+    side_by_side(calls, _SIDE_BY_SIDE)
+    sound = all(verdicts[name, tool] == "clean" for name in commands for tool in TOOLS)
+    return Outcome("ok" if sound else "failed", _said(verdicts, commands, faults))
+
+
+def _said(verdicts: dict[tuple[str, str], str], commands: Iterable[str], faults: list[str]) -> str:
+    """What {(driver or fault, tool): verdict} comes to."""
+
+    def of(name: str) -> dict[str, str]:
+        return {tool: verdicts[name, tool] for tool in TOOLS if (name, tool) in verdicts}
+
+    parts = [
+        f"{name} under {tool}: {verdict}"
+        for name in commands
+        for tool, verdict in of(name).items()
+        if verdict != "clean"
+    ] or [f"clean: {', '.join(commands)}"]
+    watched = [fault for fault in faults if len(of(fault)) == len(TOOLS)]
+    missed = [fault for fault in watched if "reported" not in of(fault).values()]
+    if watched:
+        parts.append(f"{len(watched) - len(missed)} of {len(faults)} planted faults reported")
     if missed:
-        parts.append(f"by no tool: {', '.join(missed)}")
-    return Outcome("failed" if bad else "ok", "; ".join(parts))
+        others = {fault: ", ".join(sorted({*of(fault).values()} - {"clean"})) for fault in missed}
+        parts.append(
+            "by no tool: " + ", ".join(f"{fault} ({how})" if how else fault for fault, how in others.items())
+        )
+    return "; ".join(parts)

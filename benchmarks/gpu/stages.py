@@ -1,23 +1,30 @@
 """Stages of a run: each ends in its own outcome and within its own time, whatever the others do."""
 
+import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+
 # How long a command may take to stop by itself, and to say what it knows, once its time is over.
-_GRACE_SECONDS = 8
-# A dry run is for any machine, however slow.
-_DRY_RUN_PATIENCE = 6
+GRACE_SECONDS = 3
+# A rehearsal is for any machine, however slow; compile_steps.py judges whether the limits are realistic.
+REHEARSAL_PATIENCE = 20
+# How often a stage says what it knows so far.
+_TELL_SECONDS = 2
 
 
 class Outcome(NamedTuple):
-    state: str  # "ok", "failed" or "not available"
+    state: str  # "ok", "failed", "not available" or, while it runs and after it was killed, "unfinished"
     detail: str
 
 
@@ -29,6 +36,11 @@ class LateError(Exception):
     """A command was stopped at its limit."""
 
 
+def require(program: str) -> None:
+    if shutil.which(program) is None:
+        raise NotAvailableError(f"{program} is not on PATH")
+
+
 def search_path() -> str:
     """PATH, with the programs of this Python and of CUDA behind it."""
     homes = (os.environ.get("CUDA_HOME"), "/usr/local/cuda")
@@ -36,9 +48,9 @@ def search_path() -> str:
     return os.pathsep.join([os.environ.get("PATH", os.defpath), *folders])
 
 
-def python_path() -> str:
+def python_path(*more: Path) -> str:
     """The package as it is built in place, and the modules of this folder and of the one above it."""
-    folders = (ROOT, ROOT / "benchmarks", ROOT / "benchmarks" / "gpu", os.environ.get("PYTHONPATH"))
+    folders = (ROOT, ROOT / "benchmarks", HERE, os.environ.get("PYTHONPATH"), *more)
     return os.pathsep.join(str(folder) for folder in folders if folder)
 
 
@@ -54,73 +66,137 @@ class Result(NamedTuple):
 
 
 class Run:
-    """What all stages share, and the time that the present one has left."""
+    """What all stages share."""
 
-    def __init__(self, machine: dict[str, object], work: Path, dry_run: bool) -> None:
+    def __init__(self, machine: dict[str, object], work: Path, rehearsal: bool = False) -> None:
         self.machine = machine
         self.work = work
-        self.dry_run = dry_run
+        self.rehearsal = rehearsal
+        self.patience = REHEARSAL_PATIENCE if rehearsal else 1
         self.architecture = str(machine["compute capability"])
-        self._log = work / "log"
-        self._deadline = 0.0
+        # Packages that were carried here, where Python does not have them.
+        self.site = work / "site"
 
-    def begin(self, stage: str, limit: float) -> None:
-        self._log = self.work / f"{stage}.log"
+    def python_path(self) -> str:
+        """For the commands of a stage."""
+        return python_path(self.site, *([ROOT / "tests"] if self.rehearsal else []))
+
+    def for_device(self, command: list[object]) -> list[object]:
+        """The command of a compiler or a tool for the GPU, or what stands in for it in a rehearsal."""
+        return [sys.executable, HERE / "rehearsal.py", *command] if self.rehearsal else command
+
+
+class Stage:
+    """One stage: its time, its log, the commands that it runs, and what it tells while it runs."""
+
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        limit: float,
+        tell: Callable[["Stage", str], None] = lambda stage, detail: None,
+    ) -> None:
+        self.run = run
+        self.name = name
+        self._tell = tell
+        # Where what is measured or tested is appended to as it comes.
+        self.notes = run.work / f"{name}.jsonl"
+        self.notes.unlink(missing_ok=True)
+        self._log = run.work / f"{name}.log"
         self._log.write_text("")
-        self._deadline = time.monotonic() + limit * (_DRY_RUN_PATIENCE if self.dry_run else 1)
+        self._lock = threading.RLock()
+        self._running: set[subprocess.Popen] = set()
+        self._numbers = itertools.count(1)
+        self._deadline = time.monotonic() + limit * run.patience
+
+    def tell(self, detail: str) -> None:
+        """What is known so far; from any thread."""
+        with self._lock:
+            self._tell(self, detail)
+
+    def stop(self) -> None:
+        """Ends all that runs."""
+        self._deadline = 0.0
+        for process in list(self._running):
+            os.killpg(process.pid, signal.SIGKILL)
 
     def seconds_left(self) -> float:
         return self._deadline - time.monotonic()
 
-    def command(self, *arguments: object, limit: float = float("inf"), **environment: str) -> Result:
-        """Runs it in the checkout; raises LateError when its time or that of the stage is over."""
+    def command(
+        self,
+        *arguments: object,
+        limit: float = float("inf"),
+        meanwhile: Callable[[], str] | None = None,
+        **environment: str,
+    ) -> Result:
+        """Runs it in the checkout; raises LateError when its time or that of the stage is over.
+
+        `meanwhile` says again and again what is known so far. The output is in a file from the start, so that
+        it is there also if this program is killed.
+        """
         command = list(map(str, arguments))
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1", **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # to stop it with all that it has started
-        )
-        late, output = False, ""
+        part = self.run.work / f"{self.name}-{next(self._numbers)}.part"
+        with part.open("w") as file:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": self.run.python_path(),
+                    "PYTHONUNBUFFERED": "1",
+                    **environment,
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # to stop it with all that it has started
+            )
+        self._running.add(process)
+        end = time.monotonic() + min(limit, self.seconds_left())
         try:
-            output, _ = process.communicate(timeout=max(0.1, min(limit, self.seconds_left())))
-        except subprocess.TimeoutExpired:
-            late = True
-            os.killpg(process.pid, signal.SIGINT)
-            try:
-                output, _ = process.communicate(timeout=_GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                output, _ = process.communicate()
+            late = not self._ends_before(process, end, meanwhile)
+            if late:
+                os.killpg(process.pid, signal.SIGINT)
+                self._ends_before(process, time.monotonic() + GRACE_SECONDS)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-        with self._log.open("a") as log:  # whole, also where commands run side by side
+                process.wait()
+            self._running.discard(process)
+        output = part.read_text(errors="replace")
+        with self._lock, self._log.open("a") as log:  # whole, also where commands run side by side
             log.write(f"$ {' '.join(command)}\n{output}\n{'stopped' if late else process.returncode}\n\n")
+        part.unlink()
         if late:
             raise LateError(f"stopped after its time: {Path(command[0]).name} {' '.join(command[1:3])}")
         return Result(process.returncode, output)
 
-    def python(self, *arguments: object, limit: float = float("inf"), **environment: str) -> Result:
-        return self.command(sys.executable, *arguments, limit=limit, **environment)
+    def _ends_before(
+        self, process: subprocess.Popen, end: float, meanwhile: Callable[[], str] | None = None
+    ) -> bool:
+        while True:
+            patience = max(0.1, end - time.monotonic())
+            try:
+                process.wait(min(patience, _TELL_SECONDS) if meanwhile else patience)
+                return True
+            except subprocess.TimeoutExpired:
+                if time.monotonic() >= end:
+                    return False
+                if meanwhile:
+                    self.tell(meanwhile())
+
+    def python(self, *arguments: object, **options) -> Result:
+        return self.command(sys.executable, *arguments, **options)
 
     def last_lines(self, count: int) -> str:
         return "\n".join(self._log.read_text().splitlines()[-count:])
 
 
-Stage = Callable[[Run], Outcome]
-
-
-def perform(run: Run, name: str, stage: Stage, limit: float) -> Outcome:
+def perform(stage: Stage, function: Callable[[Stage], Outcome]) -> Outcome:
     """The outcome of a stage, also of one that raises."""
-    run.begin(name, limit)
     try:
-        return stage(run)
+        return function(stage)
     except NotAvailableError as error:
         return Outcome("not available", str(error))
     except LateError as error:

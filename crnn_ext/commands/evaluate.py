@@ -68,6 +68,8 @@ def _evaluate(arguments: argparse.Namespace, world: "World") -> int:
     try:
         with tf32_allowed(False):
             evaluation = evaluate(recognizer, lines, unit=unit, progress=True, world=world)
+    except ImportError as error:
+        return failure(str(error))
     except ValueError as error:
         return failure(f"{arguments.checkpoint}: {error}")
 

@@ -5,7 +5,6 @@ Needs the optional dependencies of `crnn_ext[ocr]`.
 
 try:
     import PIL  # noqa: F401 (only to say at once, and in one place, what is missing)
-    import rapidfuzz  # noqa: F401
     import regex  # noqa: F401
     import safetensors  # noqa: F401
     import tqdm  # noqa: F401

@@ -101,8 +101,9 @@ def evaluate(
     Raises:
         TypeError, ValueError: an image is of a type that `read_image` does not take, and as
             `Recognizer.read` and `ErrorCounts.of`.
+        ImportError: as `ErrorCounts.of`.
     """
-    ErrorCounts.of([], unit)  # A unit that breaks its rule shows before any image is read.
+    ErrorCounts.of([], unit)  # Before any image is read: is the unit one that it knows, is its package here?
     world = world or World()
     started = time.perf_counter()
     mode = recognizer.preprocessing.mode

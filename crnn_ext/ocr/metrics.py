@@ -5,18 +5,19 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from rapidfuzz.distance import Levenshtein
 
 from .graphemes import graphemes
 from .intervals import Rate, error_rate, share_of_lines
 
 Unit = Literal["graphemes", "code points"]
+
+_EditOperations = Callable[[Sequence[str], Sequence[str]], Any]
 
 # The shortest truth of each class of lengths, in characters. Fixed, so that sets of lines can be compared.
 LENGTHS = (0, 1, 5, 10, 20, 40, 60, 80)
@@ -103,18 +104,20 @@ class ErrorCounts:
 
         Raises:
             ValueError: the unit is none of these.
+            ImportError: the package rapidfuzz is not installed.
         """
         if unit not in ("graphemes", "code points"):
             raise ValueError(f"ErrorCounts.of: unit must be 'graphemes' or 'code points', and it is {unit!r}")
+        edit_operations = _edit_operations()
         characters, words, doubled = [], [], []
         confusions: Counter[tuple[str, str]] = Counter()
         for pair in pairs:
             truth, read = (unicodedata.normalize("NFC", text) for text in pair)
             truth_characters = _characters(truth, unit)
-            edits = _edits(truth_characters, _characters(read, unit))
+            edits = _edits(truth_characters, _characters(read, unit), edit_operations)
             characters.append(_counts(truth_characters, edits))
             confusions.update(edits)
-            words.append(_counts(truth.split(), _edits(truth.split(), read.split())))
+            words.append(_counts(truth.split(), _edits(truth.split(), read.split(), edit_operations)))
             doubled.append(any(map(str.__eq__, truth, truth[1:])))
         return cls(
             np.array(characters, np.int64).reshape(-1, 4),
@@ -167,14 +170,28 @@ def _characters(text: str, unit: Unit) -> Sequence[str]:
     return graphemes(text) if unit == "graphemes" else text
 
 
-def _edits(truth: Sequence[str], read: Sequence[str]) -> list[tuple[str, str]]:
+def _edit_operations() -> _EditOperations:
+    """rapidfuzz's, imported where errors are counted: all else does without it."""
+    try:
+        from rapidfuzz.distance import Levenshtein
+    except ImportError as error:
+        raise ImportError(
+            "error rates need rapidfuzz, which is not installed: install crnn_ext with its extra [ocr]",
+            name=error.name,
+        ) from error
+    return Levenshtein.editops
+
+
+def _edits(
+    truth: Sequence[str], read: Sequence[str], edit_operations: _EditOperations
+) -> list[tuple[str, str]]:
     """The fewest edits that make the truth what was read: (unit of the truth or "", unit read or "")."""
     return [
         (
             "" if edit.tag == "insert" else truth[edit.src_pos],
             "" if edit.tag == "delete" else read[edit.dest_pos],
         )
-        for edit in Levenshtein.editops(truth, read)
+        for edit in edit_operations(truth, read)
     ]
 
 

@@ -18,6 +18,7 @@ from crnn_ext.ocr.data import DataError, LineSource, Problem, measure_lines, ope
 from crnn_ext.ocr.data.check import columns_of, named
 from crnn_ext.ocr.evaluation import Lines
 from crnn_ext.ocr.files import remove_unfinished
+from crnn_ext.ocr.metrics import ErrorCounts
 from crnn_ext.ocr.preprocessing import Preprocessing
 from crnn_ext.ocr.tf32 import tf32_allowed
 from crnn_ext.ocr.transfer import last_layer, transfer
@@ -78,9 +79,11 @@ def train(
         TrainingError: the network became unusable.
         ValueError: the folder has a run, and `resume` is not set, or a setting is not that of the run.
         OSError: a file cannot be written.
+        ImportError: a package that training or validation needs is not installed.
     """
     if not config.data:
         raise ValueError("data must name a data set to train on, and it is empty")
+    ErrorCounts.of([])  # A missing package shows now, and not at the first validation.
     with ExitStack() as stack:
         if world is None:
             world = World.join()
