@@ -15,14 +15,14 @@ void run_forward(const Tensor& logits, const DeviceBatch& batch, bool normalize,
     using Real = typename ComputeType<Storage>::Real;
     using State = StoredState<Real>;
     const bool with_grad = options.with_grad;
-    const BatchShape slice =
-        slice_of(shape, [=](const BatchShape& part) { return scratch_bytes<Real>(part, with_grad); });
+    // With a gradient, scratch is only some times what is saved, and slices would leave processors idle.
+    const BatchShape slice = with_grad ? shape : slice_of(shape, scratch_bytes<Real>);
     const Tensor emissions = scratch<State>(logits, emission_elements(slice));
     const Tensor stored = scratch<State>(logits, stored_elements(slice, with_grad));
     const Tensor states = scratch<State>(logits, state_elements(slice));
     const Tensor statistics = with_grad ? saved : scratch<Real>(logits, 2 * slice.frames * slice.texts());
     const RecursionMemory<Real> memory{data<State>(emissions), data<State>(stored), data<State>(states),
-                                       Saved<Real>(data<Real>(statistics), with_grad ? shape : slice)};
+                                       Saved<Real>(data<Real>(statistics), slice)};
     launch_ctc_loss<Storage, Real>(Rows<const Storage>(logits.const_data_ptr(), logits), batch, normalize,
                                    slice, memory, options, data<Real>(losses), data<double>(terms), stream);
   });

@@ -25,34 +25,33 @@ inline int64_t state_elements(const BatchShape& shape) {
   return needed ? kStatesPerPair * (shape.labels + shape.texts()) : 0;
 }
 
+// Without a gradient.
 template <class Real>
-int64_t scratch_bytes(const BatchShape& shape, bool with_grad) {
-  const int64_t states = emission_elements(shape) + stored_elements(shape, with_grad) + state_elements(shape);
-  const int64_t statistics = with_grad ? 0 : 2 * shape.frames * shape.texts();
-  return states * int64_t(sizeof(StoredState<Real>)) + statistics * int64_t(sizeof(Real));
+int64_t scratch_bytes(const BatchShape& shape) {
+  const int64_t states = emission_elements(shape) + state_elements(shape);
+  return states * int64_t(sizeof(StoredState<Real>)) +
+         2 * shape.frames * shape.texts() * int64_t(sizeof(Real));
 }
 
-// logits: (T, N, C); memory: for slices of that shape, but with a gradient memory.saved for the whole batch;
-// losses: (texts), or () with a reduction; terms: (texts) with a reduction, scratch
+// logits: (T, N, C); memory: for slices of that shape, with a gradient that of the whole batch; losses:
+// (texts), or () with a reduction; terms: (texts) with a reduction, scratch
 template <class Storage, class Real>
 void launch_ctc_loss(const Rows<const Storage>& logits, const DeviceBatch& batch, bool normalize,
                      const BatchShape& slice_shape, const RecursionMemory<Real>& memory,
                      const LossOptions& options, Real* losses, double* terms, gpu::Stream stream) {
   const bool reduced = options.reduction != Reduction::kNone;
+  Real* posterior = options.with_grad ? memory.saved.posterior : nullptr;
   for_each_slice(batch, slice_shape, [&](const Slice& slice) {
     const BatchShape& shape = slice.batch.shape;
     const Statistics statistics = slice.statistics(normalize);
-    RecursionMemory<Real> of_slice = memory;
-    if (options.with_grad) of_slice.saved = memory.saved.from_sample(slice.first_sample, shape);
-    Real* posterior = options.with_grad ? of_slice.saved.posterior : nullptr;
     with_row_groups(shape.frames * shape.samples, shape.classes, [&](auto row_threads, int64_t blocks) {
       gpu::launch(emissions_kernel<row_threads(), Storage, Real>, blocks, kRowBlock, 0, stream,
-                  logits.from_sample(slice.first_sample), slice.batch, statistics, of_slice.saved.peak,
-                  of_slice.saved.inverse_sum, memory.emissions, posterior);
+                  logits.from_sample(slice.first_sample), slice.batch, statistics, memory.saved.peak,
+                  memory.saved.inverse_sum, memory.emissions, posterior);
     });
     with_most_pairs(shape.most_labels() + 1, [&](auto most_pairs) {
       gpu::launch(recursion_kernel<most_pairs(), Real>, shape.texts(), threads_for(most_pairs()), 0, stream,
-                  slice.batch, of_slice, options, reduced ? losses : losses + slice.first_text,
+                  slice.batch, memory, options, reduced ? losses : losses + slice.first_text,
                   reduced ? terms + slice.first_text : terms);
     });
   });

@@ -38,15 +38,6 @@ struct Saved {
       : peak(data),
         inverse_sum(peak + shape.frames * shape.texts()),
         posterior(inverse_sum + shape.frames * shape.texts()) {}
-
-  // Of samples n and behind it, of padded targets.
-  Saved from_sample(int64_t n, const BatchShape& shape) const {
-    Saved rest = *this;
-    rest.peak += n * shape.frames;
-    rest.inverse_sum += n * shape.frames;
-    rest.posterior += n * shape.frames * shape.max_length;
-    return rest;
-  }
 };
 
 // The peak of a sample's live rows as the backward pass takes it. Lengths may have changed since the forward

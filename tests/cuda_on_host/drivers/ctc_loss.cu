@@ -312,17 +312,17 @@ class Run {
         driver::Placement(problem_.layout, shape_.frames, shape_.samples, shape_.classes)
             .tensor(logits_, converted<Storage>(kNaN));
 
+    const crnn::DeviceBatch batch = batch_with(target_lengths);
     for (const crnn::BatchShape& slice : driver::slices_of(shape_)) {
-      const crnn::DeviceBatch batch = batch_with(target_lengths);
       const DeviceTensor<Real> statistics({2 * slice.frames * slice.samples});
       forward("loss without a gradient", logits, batch, slice, statistics, false);
-      const DeviceTensor<Real> saved({ctc::saved_elements(shape_)});
-      forward("loss", logits, batch, slice, saved, true);
-      const std::vector<bool> valid = problem_.valid();
-      const bool all_located = std::find(valid.begin(), valid.end(), false) == valid.end();
-      if (problem_.padded || all_located) first_run_.expect_same("saved", saved);
-      backward(logits, batch_with(changed_lengths), saved);
     }
+    const DeviceTensor<Real> saved({ctc::saved_elements(shape_)});
+    forward("loss", logits, batch, shape_, saved, true);
+    const std::vector<bool> valid = problem_.valid();
+    const bool all_located = std::find(valid.begin(), valid.end(), false) == valid.end();
+    if (problem_.padded || all_located) first_run_.expect_same("saved", saved);
+    backward(logits, batch_with(changed_lengths), saved);
   }
 
  private:
@@ -348,7 +348,7 @@ class Run {
     const DeviceTensor<double> terms({reduced_ ? shape_.samples : 0});
     const DeviceTensor<Real> loss({reduced_ ? 1 : shape_.samples});
     const ctc::RecursionMemory<Real> memory{emissions.data(), stored.data(), states.data(),
-                                            ctc::Saved<Real>(saved.data(), with_grad ? shape_ : slice)};
+                                            ctc::Saved<Real>(saved.data(), slice)};
     const ctc::LossOptions options{problem_.reduction, problem_.zero_infinity, with_grad};
     ctc::launch_ctc_loss<Storage, Real>(rows(logits), batch, problem_.normalize, slice, memory, options,
                                         loss.data(), terms.data(), kStream);
