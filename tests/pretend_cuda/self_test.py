@@ -104,6 +104,14 @@ def test_waiting_is_refused_where_nothing_may_wait(numbers, graph, call):
         graph.replay()
 
 
+def test_copies_end_on_the_device_that_they_go_to(numbers):
+    there = torch.zeros(2, 3)
+    assert there.copy_(numbers) is there
+    assert there.tolist() == numbers.tolist()
+    assert torch.ops.aten.copy_(there, numbers).device.type == "cpu"
+    assert numbers.copy_(torch.zeros(2, 3)).device == CUDA
+
+
 def test_what_does_not_wait_passes(numbers):
     pinned = torch.ones(2, 3).pin_memory()
     with no_synchronisation(CUDA):
@@ -138,6 +146,15 @@ def test_a_replay_computes_again(numbers, graph):
         graph.replay()
         assert squares.tolist() == [(value + 1) ** 2] * 3
     assert total.item() == 12 + 27
+
+
+def test_a_replay_reads_and_writes_pinned_memory(graph):
+    source, there = torch.ones(3).pin_memory(), torch.zeros(3).pin_memory()
+    with torch.cuda.graph(graph):
+        there.copy_(source.to(CUDA, non_blocking=True) + 1, non_blocking=True)
+    source.fill_(5)
+    graph.replay()
+    assert there.tolist() == [6, 6, 6]
 
 
 def test_new_memory_holds_garbage():
