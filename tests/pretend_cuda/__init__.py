@@ -6,7 +6,6 @@ import torch
 from cuda_on_host import build
 
 missing = build.missing
-installed = False
 
 
 def install() -> None:
@@ -14,7 +13,6 @@ def install() -> None:
 
     Comes before anything imports crnn_ext.
     """
-    global installed
     if torch.version.cuda is not None:
         raise RuntimeError("the pretend device is for CPU builds of torch")
     build.build(build.PRETEND_DEVICE, build.OPERATORS)
@@ -22,7 +20,6 @@ def install() -> None:
 
     from pretend_cuda import kernels, runtime
 
-    installed = True
     runtime.install()
     _stand_in_for_the_cuda_library()
     kernels.register()

@@ -50,20 +50,14 @@ def _check_devices(op: Any, args: Any, kwargs: Any) -> None:
     name = op._schema.name.removeprefix("aten::")
     if not elsewhere or name == "copy_":
         return
-    if (
-        name in _INDEXING
-        and args[0].is_cuda
-        and all(t.dim() == 0 for t in stream.tensors_in(args[2:3]) if not t.is_cuda)
-    ):
+    values = [value for value in stream.tensors_in(args[2:3]) if not value.is_cuda]
+    if name in _INDEXING and args[0].is_cuda and all(value.dim() == 0 for value in values):
         return  # indices go to the GPU
     overload = op._schema.overload_name
-    takes_scalars = (f"{name}.{overload}" if overload else name) in _CPU_SCALARS
     written = stream.tensors_in([*args[:1], *kwargs.values()]) if op._schema.is_mutable else []
-    if (
-        takes_scalars
-        and all(t.dim() == 0 and t.device == CPU for t in elsewhere)
-        and all(t.is_cuda for t in written)
-    ):
+    if (f"{name}.{overload}" if overload else name) in _CPU_SCALARS and all(t.is_cuda for t in written):
+        elsewhere = [tensor for tensor in elsewhere if tensor.dim() > 0 or tensor.device != CPU]
+    if not elsewhere:
         return
     stream.refuse(
         "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and "
@@ -114,17 +108,15 @@ def _check_batch_norm(grad: Tensor, maps: Tensor, *rest: Any) -> None:
 
 def _compute(op: Any, args: Any, kwargs: Any) -> Any:
     """What the CPU makes of the memory of the arguments."""
-    hosts: dict[int, Tensor] = {}
-    devices: dict[int, Tensor] = {}
+    hosts: dict[int, Tensor] = {}  # by the id of the argument
+    arguments: dict[int, Tensor] = {}  # by the id of the tensor that the operator gets for it
     generators: list[tuple[torch.Generator, torch.Generator]] = []
 
     def down(value: Any) -> Any:
         if isinstance(value, Tensor):
-            if not value.is_cuda:
-                return value
             if id(value) not in hosts:
-                host = stream.on_host(value)
-                hosts[id(value)], devices[id(host)] = host, value
+                host = hosts[id(value)] = stream.on_host(value) if value.is_cuda else value
+                arguments[id(host)] = value
             return hosts[id(value)]
         if isinstance(value, list | tuple):
             return [down(part) for part in value]
@@ -137,15 +129,14 @@ def _compute(op: Any, args: Any, kwargs: Any) -> Any:
 
     def up(value: Any) -> Any:
         if isinstance(value, Tensor):
-            known = devices.get(id(value))
-            return _on_device(value) if known is None and value.device == CPU else known
+            return arguments[id(value)] if id(value) in arguments else _on_device(value)
         if isinstance(value, list | tuple):
             return type(value)(up(part) for part in value)
         return value
 
     results = op(*down(args), **{name: down(value) for name, value in kwargs.items()})
     if op._schema.is_mutable:
-        for tensor in devices.values():
+        for tensor in filter(lambda argument: argument.is_cuda, arguments.values()):
             torch.ops.pretend_cuda.follow(tensor, hosts[id(tensor)])
     for generator, drawn in generators:
         generator.set_state(drawn.get_state())

@@ -28,7 +28,7 @@ class Capture:
         """Leaves garbage in the new tensors: a GPU computes nothing before the graph is replayed."""
         torch.ops.pretend_cuda.end_capture()
         for _, _, results in self._calls:
-            for result in tensors_in(results):
+            for result in filter(lambda tensor: tensor.is_cuda, tensors_in(results)):
                 torch.ops.pretend_cuda.spoil(result)
 
     def replay(self) -> None:
