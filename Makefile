@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 endif
 
 NATIVE_SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
-HARNESS_SOURCES := $(shell find tests/cuda_on_host -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+HARNESS_SOURCES := $(shell find tests/cuda_on_host tests/pretend_cuda -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 # Spinning OpenMP threads fight with each other on a busy machine.
 export OMP_WAIT_POLICY ?= passive
 

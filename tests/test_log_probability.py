@@ -49,10 +49,11 @@ def test_equals_the_losses_of_torch(device, problem, layout, normalized):
     if normalized:
         logits = logits.double().log_softmax(-1)
     there = strided(logits.to(device), layout)
+    indices_there = [tensor.to(device) for tensor in indices]
     with no_synchronisation(device):
         log_p = log_probability(
             there,
-            *(tensor.to(device) for tensor in indices),
+            *indices_there,
             blank=blank,
             input_type="log_probs" if normalized else "logits",
         )

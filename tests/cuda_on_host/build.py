@@ -28,6 +28,9 @@ VARIANTS = {
 # The kernels as operators of torch, under the dispatch key PrivateUse3.
 OPERATORS = FOLDER / "libcrnn_ext_cuda_on_host.so"
 
+# A device for torch on which they run: pretend_cuda.
+PRETEND_DEVICE = FOLDER / "libpretend_cuda.so"
+
 
 def driver(variant: str, name: str) -> Path:
     return FOLDER / variant / name
@@ -80,6 +83,9 @@ def _ninja_file() -> str:
     ]
     link_flags = f"-shared {torch_folders} -ltorch_cpu -lc10 -Wl,-z,defs"
     target("link", OPERATORS, [*operators, *runtime], link_flags)
+    device = [HERE.parent / "pretend_cuda" / "device.cpp"]
+    device = [target("compile", FOLDER / "pretend_cuda.o", device, f"-O1 {hidden} {torch_includes}")]
+    target("link", PRETEND_DEVICE, device, link_flags)
     return "\n".join(lines) + "\n"
 
 

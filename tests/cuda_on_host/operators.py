@@ -20,7 +20,7 @@ def load():
     torch.ops.load_library(build.OPERATORS)
 
 
-def _names():
+def names():
     """The operators that have such a kernel, without the namespace."""
     names = torch._C._dispatch_get_all_op_names()
     ours = [name for name in names if name.startswith("crnn_ext::")]
@@ -36,7 +36,7 @@ def on_cpu_tensors():
     """Operators called with CPU tensors run the CUDA kernels."""
     library = torch.library.Library("crnn_ext", "IMPL", "CPU")
     try:
-        for name in _names():
+        for name in names():
             operator = getattr(torch.ops.crnn_ext, name).default
             kernel = functools.partial(operator.redispatch, torch._C.DispatchKeySet(KEY))
             with warnings.catch_warnings():

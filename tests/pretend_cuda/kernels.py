@@ -1,0 +1,252 @@
+"""The operators on the pretend device, from those of the CPU; what a GPU would refuse is refused."""
+
+import functools
+import re
+import warnings
+from importlib.resources import files
+from typing import Any
+
+import torch
+from cuda_on_host import operators
+from torch import Tensor
+
+from pretend_cuda import stream
+
+CPU = torch.device("cpu")
+
+_on_device = torch.ops.pretend_cuda.on_device
+_below_autograd = torch._C._AutoDispatchBelowAutograd
+
+# Operators that wait until the GPU has said how large their result is, or what it is.
+_WAIT = {
+    "_local_scalar_dense",
+    "_unique",
+    "_unique2",
+    "bincount",
+    "equal",
+    "masked_select",
+    "nonzero",
+    "unique_consecutive",
+    "unique_dim",
+}
+_INDEXING = {"index", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
+
+# Operators that torch composes of others for any device, which need kernels of the GPU or many small ones.
+_WHOLE = re.compile(r"aten::(copy_|convolution|convolution_backward|_foreach_\w+)(\.\w+)?")
+
+
+def _taking_cpu_scalars() -> set[str]:
+    """The operators whose kernels for GPUs take arguments of no dimension from the CPU."""
+    declared = files("torchgen").joinpath("packaged/ATen/native/native_functions.yaml").read_text()
+    blocks = declared.split("\n- func: ")
+    return {re.match(r"[\w.]+", block)[0] for block in blocks if "device_check: NoCheck" in block}
+
+
+_CPU_SCALARS = _taking_cpu_scalars()
+
+
+def _check_devices(op: Any, args: Any, kwargs: Any) -> None:
+    elsewhere = [tensor for tensor in stream.tensors_in([*args, *kwargs.values()]) if not tensor.is_cuda]
+    name = op._schema.name.removeprefix("aten::")
+    if not elsewhere or name == "copy_":
+        return
+    if (
+        name in _INDEXING
+        and args[0].is_cuda
+        and all(t.dim() == 0 for t in stream.tensors_in(args[2:3]) if not t.is_cuda)
+    ):
+        return  # indices go to the GPU
+    overload = op._schema.overload_name
+    takes_scalars = (f"{name}.{overload}" if overload else name) in _CPU_SCALARS
+    written = stream.tensors_in([*args[:1], *kwargs.values()]) if op._schema.is_mutable else []
+    if (
+        takes_scalars
+        and all(t.dim() == 0 and t.device == CPU for t in elsewhere)
+        and all(t.is_cuda for t in written)
+    ):
+        return
+    stream.refuse(
+        "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and "
+        f"{elsewhere[0].device}! (in {op})"
+    )
+
+
+def _check_call(op: Any, args: Any, kwargs: Any) -> None:
+    name = op._schema.name.removeprefix("aten::")
+    if name == "copy_":
+        _check_copy(args[0], args[1], args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
+    elif name == "native_batch_norm_backward":
+        _check_batch_norm(*args)
+    elif name in _WAIT or (name == "repeat_interleave" and kwargs.get("output_size") is None):
+        stream.wait(str(op))
+    elif name in _INDEXING:
+        indices = stream.tensors_in(args[1])
+        masks = [index for index in indices if index.dtype in (torch.bool, torch.uint8)]
+        filled = len(args) > 2 and not args[2].is_cuda  # a mask with one value: masked_fill_
+        if not all(index.is_cuda for index in indices) or (masks and not filled):
+            stream.wait(f"{op} with {'a mask' if masks else 'indices on the CPU'}")
+
+
+def _check_copy(to: Tensor, source: Tensor, non_blocking: bool) -> None:
+    if to.device == source.device:
+        return
+    host = source if to.is_cuda else to
+    if stream.capture is not None and not host.is_pinned():
+        stream.refuse(
+            "Cannot copy between CPU and CUDA tensors during CUDA graph capture "
+            "unless the CPU tensor is pinned."
+        )
+    if not non_blocking:
+        stream.wait("a copy that is not non_blocking")
+
+
+def _check_batch_norm(grad: Tensor, maps: Tensor, *rest: Any) -> None:
+    """One kernel computes mean and deviation where they are not given; for these maps another is chosen."""
+    _, _, _, mean, deviation, train, _, wanted = rest
+    last = maps.is_contiguous() and maps.stride(1) == 1
+    if maps.dim() == 4:
+        last = last or maps.is_contiguous(memory_format=torch.channels_last)
+    large = max(grad.numel(), maps.numel()) >= 1 << 31
+    fused = wanted[0] and (train or wanted[1] or wanted[2]) and not last and not large
+    if not fused and (mean is None or deviation is None):
+        stream.refuse("save_mean should always be defined")
+
+
+def _compute(op: Any, args: Any, kwargs: Any) -> Any:
+    """What the CPU makes of the memory of the arguments."""
+    hosts: dict[int, Tensor] = {}
+    devices: dict[int, Tensor] = {}
+    generators: list[tuple[torch.Generator, torch.Generator]] = []
+
+    def down(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            if not value.is_cuda:
+                return value
+            if id(value) not in hosts:
+                host = stream.on_host(value)
+                hosts[id(value)], devices[id(host)] = host, value
+            return hosts[id(value)]
+        if isinstance(value, list | tuple):
+            return [down(part) for part in value]
+        if isinstance(value, torch.device):
+            return CPU
+        if isinstance(value, torch.Generator) and value.device.type == "cuda":
+            generators.append((value, torch.Generator().set_state(value.get_state())))
+            return generators[-1][1]
+        return value
+
+    def up(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            known = devices.get(id(value))
+            return _on_device(value) if known is None and value.device == CPU else known
+        if isinstance(value, list | tuple):
+            return type(value)(up(part) for part in value)
+        return value
+
+    results = op(*down(args), **{name: down(value) for name, value in kwargs.items()})
+    if op._schema.is_mutable:
+        for tensor in devices.values():
+            torch.ops.pretend_cuda.follow(tensor, hosts[id(tensor)])
+    for generator, drawn in generators:
+        generator.set_state(drawn.get_state())
+    return up(results)
+
+
+def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
+    """Any operator of torch on tensors of the device."""
+    _check_devices(op, args, kwargs)
+    _check_call(op, args, kwargs)
+    return stream.launch(_compute, op, args, kwargs)
+
+
+def _run_ours(op: Any, *args: Any) -> Any:
+    """An operator of crnn_ext, which checks for itself what it is given."""
+    return stream.launch(_redispatch, op, args, {})
+
+
+def _redispatch(op: Any, args: Any, kwargs: Any) -> Any:
+    return op.redispatch(torch._C.DispatchKeySet(operators.KEY), *args, **kwargs)
+
+
+class _LSTM(torch.autograd.Function):
+    """aten::lstm in one call, as from cuDNN; of the CPU's operator, computed in float32 at least."""
+
+    @staticmethod
+    def forward(ctx: Any, options: tuple[Any, ...], state_size: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        with _below_autograd():
+            ctx.inputs = [stream.on_host(tensor).detach() for tensor in tensors]
+        for host, needed in zip(ctx.inputs, ctx.needs_input_grad[2:], strict=True):
+            host.requires_grad_(needed)
+        with torch.enable_grad():
+            wide = [host if host.dtype == torch.float64 else host.float() for host in ctx.inputs]
+            state, weights = wide[1 : 1 + state_size], wide[1 + state_size :]
+            results = torch.ops.aten.lstm.input(wide[0], state, weights, *options)
+            ctx.results = [result.to(tensors[0].dtype) for result in results]
+        with _below_autograd():
+            return tuple(_on_device(result.detach()) for result in ctx.results)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        with _below_autograd():
+            given = [stream.on_host(grad) for grad in grads]
+        wanted = [host for host in ctx.inputs if host.requires_grad]
+        found = iter(torch.autograd.grad(ctx.results, wanted, given, allow_unused=True))
+        with _below_autograd():
+            gradients = [next(found) if host.requires_grad else None for host in ctx.inputs]
+            return (None, None, *(None if g is None else _on_device(g) for g in gradients))
+
+
+def _lstm(frames: Tensor, state: list[Tensor], weights: list[Tensor], *options: Any) -> tuple[Tensor, ...]:
+    tensors = [frames, *state, *weights]
+    if not all(tensor.is_cuda for tensor in tensors):
+        stream.refuse("Input and parameter tensors are not at the same device")
+    if len({tensor.dtype for tensor in tensors}) > 1:
+        stream.refuse("RNN input, state and weights must have the same dtype")
+    if stream.capture is not None:
+        stream.refuse("the pretend device captures no LSTM")
+    return _LSTM.apply(options, len(state), *tensors)
+
+
+def _lstm_under_autocast(*args: Any) -> Any:
+    """aten::lstm, which cuDNN computes in float16 under autocast, whatever dtype autocast is set to."""
+
+    def half(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.half() if value.is_floating_point() and value.dtype != torch.float64 else value
+        return [half(part) for part in value] if isinstance(value, list | tuple) else value
+
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCUDA)):
+        return torch.ops.aten.lstm.input(*half(args))
+
+
+_libraries: list[torch.library.Library] = []
+
+
+def register() -> None:
+    """Makes the kernels those of device cuda; for good, as a process cannot have a device for a while."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)
+        _register_those_of_torch()
+    operators.load()
+    ours = _library("crnn_ext")
+    for name in operators.names():
+        op = getattr(torch.ops.crnn_ext, name).default
+        ours.impl(name, functools.partial(_run_ours, op), "CUDA")
+
+
+def _register_those_of_torch() -> None:
+    _library("_").fallback(_run, "CUDA")
+    aten = _library("aten")
+    for name in filter(_WHOLE.fullmatch, torch._C._dispatch_get_all_op_names()):
+        packet, _, overload = name.removeprefix("aten::").partition(".")
+        op = getattr(getattr(torch.ops.aten, packet), overload or "default")
+        aten.impl(op, functools.partial(_run, op), "CUDA")
+    aten.impl("record_stream", lambda *_: None, "CUDA")
+    for key in ("CUDA", "AutogradCUDA"):
+        aten.impl("lstm.input", _lstm, key)
+    aten.impl("lstm.input", _lstm_under_autocast, "AutocastCUDA")
+
+
+def _library(namespace: str) -> torch.library.Library:
+    _libraries.append(torch.library.Library(namespace, "IMPL"))
+    return _libraries[-1]
