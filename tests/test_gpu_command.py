@@ -136,6 +136,7 @@ def test_compiler_steps_are_noted(modules, tmp_path):
     assert subprocess.run([noted, "0.x", "-o", "a.o"], check=False).returncode == 0
     assert subprocess.run([noted, "0.x", "-o", "b.o"], check=False).returncode == 0
     assert subprocess.run([noted, "3.x", "-o", "c.o"], check=False).returncode == 3
+    assert subprocess.run([noted, "0.x"], check=False).returncode == 0
     steps = modules["compile_steps"].steps(file)
     assert list(steps) == ["a.o", "b.o"]
     assert all(seconds > 0.005 for seconds in steps.values())

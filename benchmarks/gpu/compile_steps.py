@@ -53,8 +53,8 @@ def too_short(limit: float, seconds: list[float], beside: float = 0.0) -> str | 
 def main(file: str, *command: str) -> int:
     status = subprocess.call(command)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    made = command[command.index("-o") + 1] if "-o" in command[:-1] else command[-1]
-    if status == 0:
+    if status == 0 and "-o" in command:  # and not one that only asks for the version
+        made = command[command.index("-o") + 1]
         with open(file, "a") as steps:
             steps.write(json.dumps([made, used.ru_utime + used.ru_stime]) + "\n")
     return status

@@ -31,6 +31,9 @@ _WAIT = {
 }
 _INDEXING = {"index", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
 
+# Whether a library computes torch's own loss, which is asked with lengths on the CPU too: there is none.
+_LIBRARY_CTC = re.compile(r"aten::_use_(cudnn|miopen)_ctc_loss(\.\w+)?")
+
 # Operators that torch composes of others for any device, which need kernels of the GPU or many small ones.
 _WHOLE = re.compile(r"aten::(copy_|convolution|convolution_backward|_foreach_\w+)(\.\w+)?")
 
@@ -233,6 +236,8 @@ def _register_those_of_torch() -> None:
         op = getattr(getattr(torch.ops.aten, packet), overload or "default")
         aten.impl(op, functools.partial(_run, op), "CUDA")
     aten.impl("record_stream", lambda *_: None, "CUDA")
+    for name in filter(_LIBRARY_CTC.fullmatch, torch._C._dispatch_get_all_op_names()):
+        aten.impl(name.removeprefix("aten::"), lambda *_: False, "CUDA")
     for key in ("CUDA", "AutogradCUDA"):
         aten.impl("lstm.input", _lstm, key)
     aten.impl("lstm.input", _lstm_under_autocast, "AutocastCUDA")
