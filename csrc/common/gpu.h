@@ -2,7 +2,6 @@
 // an explicit mask, and what is declared here. No other file of the kernels includes a CUDA header.
 #pragma once
 
-#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -35,25 +34,6 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t s
   const std::string error =
       launch_error(kernel, unsigned(blocks), unsigned(threads), shared_bytes, stream.handle, arguments...);
   if (!error.empty()) fail(stream.op, error);
-}
-
-__device__ inline float exp2(float x) {
-  return ::exp2f(x);
-}
-__device__ inline double exp2(double x) {
-  return ::exp2(x);
-}
-__device__ inline float log(float x) {
-  return ::logf(x);
-}
-__device__ inline double log(double x) {
-  return ::log(x);
-}
-__device__ inline float log2(float x) {
-  return ::log2f(x);
-}
-__device__ inline double log2(double x) {
-  return ::log2(x);
 }
 
 // As crnn::to_compute.
