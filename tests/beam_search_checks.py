@@ -103,7 +103,10 @@ def check(
         highest = max((abs(h.score) for h in expected if math.isfinite(h.score)), default=0)
         if margin <= 4 * (close["abs"] + close["rel"] * highest):
             continue
-        if has_ties and logits.element_size() == 2:  # numbers of few digits have equal sums by chance
+        # Numbers of few digits have equal sums by chance; and where -inf leaves few paths, texts of different
+        # shapes may be left with the same ones, summed in another order. Such ties hang on the last bits too.
+        few_paths = any(math.isinf(logit) for row in rows for logit in row)
+        if has_ties and (logits.element_size() == 2 or few_paths):
             continue
         found = hypotheses(result, n)
         assert [h.text for h in found] == [h.text for h in expected]

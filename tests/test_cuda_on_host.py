@@ -1,4 +1,4 @@
-"""The CUDA kernels on a CPU: drivers in three builds, and what the builds have to find (docs/testing.md)."""
+"""The CUDA kernels on a CPU: drivers in four builds, and what the builds have to find (docs/testing.md)."""
 
 import os
 import re
@@ -20,8 +20,9 @@ def _built():
     build.build()
 
 
-def run_driver(variant, name, *cases):
-    environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
+def run_driver(variant, name, *cases, seed=1):
+    options = {"ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    environment = os.environ | options | {"CUDA_ON_HOST_SEED": str(seed)}
     return subprocess.run(
         [build.driver(variant, name), *cases],
         env=environment,
@@ -39,10 +40,17 @@ def test_driver(name, variant):
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("seed", [2, 3])
+@pytest.mark.parametrize("name", [name for name in build.DRIVERS if name != FAULTS.stem])
+def test_driver_when_functions_round_otherwise(name, seed):
+    done = run_driver("rounding", name, seed=seed)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("variant", build.VARIANTS)
 def test_kernels_without_a_fault(variant):
     """The kernels that the faults are planted in."""
-    done = run_driver(variant, FAULTS.stem, "sum_rows", "rotate", "count_values", "reverse")
+    done = run_driver(variant, FAULTS.stem, "sum_rows", "rotate", "count_values", "reverse", "add_squares")
     assert done.returncode == 0, done.stdout
 
 
@@ -85,6 +93,7 @@ BARRIER, SYNCWARP = "__syncthreads();", "__syncwarp"
         ("race", "reverse reads unwritten global memory", "uninitialised memory", ["= in[kFault"]),
         ("plain", "reverse leaves out an element", r"out\[40\] is nan", []),
         ("race", "reverse leaves out an element", "what nobody has written: byte 160", []),
+        ("rounding", "add_squares as each partner sees it", r"differences\[0\] is -?\d.*e-", []),
     ],
 )
 def test_planted_fault(variant, case, message, lines):

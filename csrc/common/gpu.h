@@ -37,25 +37,6 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t s
   if (!error.empty()) fail(stream.op, error);
 }
 
-__device__ inline float exp2(float x) {
-  return ::exp2f(x);
-}
-__device__ inline double exp2(double x) {
-  return ::exp2(x);
-}
-__device__ inline float log(float x) {
-  return ::logf(x);
-}
-__device__ inline double log(double x) {
-  return ::log(x);
-}
-__device__ inline float log2(float x) {
-  return ::log2f(x);
-}
-__device__ inline double log2(double x) {
-  return ::log2(x);
-}
-
 // a * b, rounded before anything is added to it. Compilers fuse a product with an addition behind it.
 __device__ inline float rounded_product(float a, float b) {
   return ::fmaf(a, b, 0.0f);

@@ -1,4 +1,5 @@
-// What common/gpu.h needs of CUDA itself: shared memory, the launch, and the conversions of float16.
+// What common/gpu.h needs of CUDA itself: shared memory, the launch, the conversions of float16, and the
+// functions whose last digits are the device's own.
 //
 // A twin of this file, found first on the include path, is all it takes to run the kernels elsewhere.
 #pragma once
@@ -6,6 +7,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <cmath>
 #include <string>
 
 #include "common/half.h"
@@ -44,6 +46,25 @@ __device__ inline float half_to_float(Half x) {
 }
 __device__ inline Half float_to_half(float x) {
   return {__half_as_ushort(__float2half_rn(x))};
+}
+
+__device__ inline float exp2(float x) {
+  return ::exp2f(x);
+}
+__device__ inline double exp2(double x) {
+  return ::exp2(x);
+}
+__device__ inline float log(float x) {
+  return ::logf(x);
+}
+__device__ inline double log(double x) {
+  return ::log(x);
+}
+__device__ inline float log2(float x) {
+  return ::log2f(x);
+}
+__device__ inline double log2(double x) {
+  return ::log2(x);
 }
 
 }  // namespace crnn::gpu

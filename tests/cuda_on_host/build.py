@@ -1,4 +1,4 @@
-"""Builds what runs the CUDA kernels on a CPU: the drivers in three variants, and the operators for torch.
+"""Builds what runs the CUDA kernels on a CPU: the drivers in four variants, and the operators for torch.
 
 `python -m cuda_on_host.build`, in tests/, builds everything; results are in build/cuda_on_host/.
 """
@@ -23,6 +23,8 @@ VARIANTS = {
     "asan": "-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer",
     # Instrumented, but not linked with ThreadSanitizer's library: the race checker stands in for it.
     "race": "-O1 -fsanitize=thread",
+    # Arithmetic as a GPU's: fused multiply-add, and functions that are off by the ulps that CUDA documents.
+    "rounding": "-O2 -mfma -ffp-contract=fast -DCUDA_ON_HOST_ROUNDING",
 }
 
 # The kernels as operators of torch, under the dispatch key PrivateUse3.
@@ -76,7 +78,7 @@ def _ninja_file() -> str:
                 objects.append(race_checker)
             target("link", driver(variant, name), objects, flags if variant == "asan" else "")
 
-    stable_abi = f"{VARIANTS['plain']} {hidden} {torch_includes} -DTORCH_TARGET_VERSION=0x020a000000000000"
+    stable_abi = f"{VARIANTS['rounding']} {hidden} {torch_includes} -DTORCH_TARGET_VERSION=0x020a000000000000"
     operators = [
         target("compile", FOLDER / "operators" / f"{path.parent.name}_{path.stem}.o", [path], stable_abi)
         for path in sorted((ROOT / "csrc").glob("*/cuda.cu"))

@@ -1,6 +1,7 @@
 """The CUDA kernels in place of the CPU kernels of crnn_ext's operators."""
 
 import functools
+import os
 import warnings
 from contextlib import contextmanager
 
@@ -12,11 +13,15 @@ KEY = torch._C.DispatchKey.PrivateUse3
 
 missing = build.missing
 
+# Of the last digits of exp2, log and log2: under this one, a known loss is as far off as under any of 200.
+SEED = "16"
+
 
 @functools.cache
 def load():
     """Builds and loads the kernels. Nothing calls them yet."""
     build.build(build.OPERATORS)
+    os.environ.setdefault("CUDA_ON_HOST_SEED", SEED)
     torch.ops.load_library(build.OPERATORS)
 
 

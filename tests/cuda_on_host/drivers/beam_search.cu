@@ -44,10 +44,12 @@ struct Problem {
   RowKind rows = RowKind::kRandom;
   double scale = 2;  // standard deviation of the logits
   std::vector<Change> changes = {};
+  bool changes_are_even = false;  // they leave a frame's possible classes equally probable
   Layout layout = Layout::kContiguous;
   unsigned seed = 0;
 
   int64_t samples() const { return int64_t(lengths.size()); }
+  bool ties_are_exact() const { return changes_are_even || rows == RowKind::kEven; }
   bool is_possible(int64_t n) const { return 0 <= lengths[n] && lengths[n] <= frames; }
 };
 
@@ -140,8 +142,9 @@ Expected searched_on_host(const Problem& problem, const std::vector<Storage>& lo
     }
     plain::Found found;
     if (usable) {
-      const plain::Options options{problem.blank,       problem.beam,           problem.nbest,
-                                   problem.most_tokens, problem.token_min_logp, problem.beam_threshold};
+      const plain::Options options{problem.blank,           problem.beam,           problem.nbest,
+                                   problem.most_tokens,     problem.token_min_logp, problem.beam_threshold,
+                                   problem.ties_are_exact()};
       found = plain::Search(options, tables.weights(n)).run(rows);
     }
     for (int64_t k = 0; k < problem.nbest; ++k) {
@@ -264,6 +267,13 @@ Problem of_rows(const std::vector<std::vector<double>>& rows, int64_t beam) {
   return problem;
 }
 
+// As of_rows, where the classes of a frame that are possible at all are equally probable.
+Problem of_even_rows(const std::vector<std::vector<double>>& rows, int64_t beam) {
+  Problem problem = of_rows(rows, beam);
+  problem.changes_are_even = true;
+  return problem;
+}
+
 // Some classes equally probable, and the others not at all.
 std::vector<double> even_row(int classes, int first, int count) {
   std::vector<double> row(classes);
@@ -276,15 +286,16 @@ std::vector<double> even_row(int classes, int first, int count) {
 // probable, which fills the beam; no extension that enters comes later in the search than the last of these.
 Problem of_last_to_enter(int prefixes, int tokens) {
   const int classes = 2 + tokens + prefixes;
-  return of_rows({even_row(classes, 2 + tokens, prefixes), even_row(classes, 1, 1), even_row(classes, 0, 2),
-                  even_row(classes, 1, 1 + tokens)},
-                 prefixes * tokens);
+  return of_even_rows({even_row(classes, 2 + tokens, prefixes), even_row(classes, 1, 1),
+                       even_row(classes, 0, 2), even_row(classes, 1, 1 + tokens)},
+                      prefixes * tokens);
 }
 
 // 20 times 15 prefixes, of which none stays: each is extended by one more token.
 Problem of_all_extended() {
   constexpr int kClasses = 37;
-  return of_rows({even_row(kClasses, 1, 20), even_row(kClasses, 21, 15), even_row(kClasses, 36, 1)}, 300);
+  return of_even_rows({even_row(kClasses, 1, 20), even_row(kClasses, 21, 15), even_row(kClasses, 36, 1)},
+                      300);
 }
 
 // In the second frame, class 2 extends the prefix to a probability of 0.2546, a little more than the 0.245

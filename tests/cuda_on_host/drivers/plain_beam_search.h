@@ -124,6 +124,7 @@ struct Options {
   int64_t beam, nbest;
   int64_t most_tokens;
   double token_min_logp, beam_threshold;
+  bool ties_are_exact = false;  // equal scores are results of equal operations, and rounded alike
 };
 
 struct Hypothesis {
@@ -133,8 +134,8 @@ struct Hypothesis {
 
 struct Found {
   std::vector<Hypothesis> hypotheses;  // as many of the n-best as there are
-  // The smallest difference between two scores that differ and whose order decided something: a search that
-  // rounds more may decide otherwise where it is tiny.
+  // The smallest difference between two scores whose order decided something: a search that rounds more may
+  // decide otherwise where it is tiny. 0 for a tie, unless ties are exact.
   double margin = kInfinity;
 };
 
@@ -226,8 +227,9 @@ class Search {
     std::sort(candidates.begin(), candidates.end());
     if (!candidates.empty()) drop_below(&candidates, candidates[0].score - options_.beam_threshold);
     if (int64_t(candidates.size()) > options_.beam) {
-      for (const Candidate& candidate : candidates)
-        narrow(candidate.score, candidates[options_.beam - 1].score);
+      const long double last = candidates[options_.beam - 1].score;
+      for (size_t i = 0; i < candidates.size(); ++i)
+        if (int64_t(i) != options_.beam - 1) narrow(candidates[i].score, last);
       candidates.resize(options_.beam);
     }
     std::vector<Prefix> next;
@@ -254,12 +256,13 @@ class Search {
 
   void drop_below(std::vector<Candidate>* candidates, long double floor) {
     if (floor == -kInfinity) return;
-    for (const Candidate& candidate : *candidates) narrow(candidate.score, floor);
+    for (size_t i = 1; i < candidates->size(); ++i) narrow((*candidates)[i].score, floor);
     std::erase_if(*candidates, [&](const Candidate& candidate) { return candidate.score < floor; });
   }
 
   void narrow(long double score, long double edge) {
-    if (score != edge) margin_ = std::min(margin_, double(std::abs(score - edge)));
+    if (score != edge || !options_.ties_are_exact)
+      margin_ = std::min(margin_, double(std::abs(score - edge)));
   }
 
   const Options options_;

@@ -1,4 +1,6 @@
 // What CUDA's built-ins and the folds of common/warp.h give, and sound code that a checker must not report.
+#include <bit>
+
 #include "common/softmax_sum.h"
 #include "common/warp.h"
 #include "drivers/driver.h"
@@ -276,6 +278,50 @@ void run_neighbouring_bytes() {
   expect("number", number, std::vector<int>{3});
 }
 
+// ---- Functions ----
+
+constexpr int kArguments = 256;
+
+// results: (3, kArguments)
+template <class Real>
+__global__ void call_functions(const Real* __restrict__ arguments, Real* results) {
+  const int i = threadIdx.x;
+  results[i] = gpu::exp2(arguments[i]);
+  results[kArguments + i] = gpu::log(arguments[i]);
+  results[2 * kArguments + i] = gpu::log2(arguments[i]);
+}
+
+// Each is off the correctly rounded result by no more ulps than CUDA documents, and where results are moved,
+// by each number of them.
+template <class Real>
+void run_functions() {
+  using Bits = std::conditional_t<sizeof(Real) == 4, int32_t, int64_t>;
+  std::vector<Real> arguments;
+  std::vector<Real> exact(3 * kArguments);
+  for (int i = 0; i < kArguments; ++i) {
+    const long double x = arguments.emplace_back(Real(0.05) * Real(i + 1));
+    exact[i] = Real(std::exp2(x));
+    exact[kArguments + i] = Real(std::log(x));
+    exact[2 * kArguments + i] = Real(std::log2(x));
+  }
+  const DeviceTensor<Real> device_arguments({kArguments}, arguments), results({3, kArguments});
+  gpu::launch(call_functions<Real>, 1, kArguments, 0, kStream, device_arguments.data(), results.data());
+  const std::vector<Real> values = results.on_host();
+  for (int function = 0; function < 3; ++function) {
+    std::set<int64_t> seen;
+    for (int i = function * kArguments; i < (function + 1) * kArguments; ++i)
+      seen.insert(int64_t(std::bit_cast<Bits>(values[i])) - int64_t(std::bit_cast<Bits>(exact[i])));
+    const int64_t most = function == 0 && sizeof(Real) == 4 ? 2 : 1;
+    const bool within = -most <= *seen.begin() && *seen.rbegin() <= most;
+#ifdef CUDA_ON_HOST_ROUNDING
+    const bool all = int64_t(seen.size()) == 2 * most + 1;
+#else
+    const bool all = true;
+#endif
+    if (!within || !all) throw std::runtime_error("function " + std::to_string(function) + " is off");
+  }
+}
+
 }  // namespace
 
 int main(int arguments, char** argument) {
@@ -303,6 +349,8 @@ int main(int arguments, char** argument) {
       {"atomic additions of double", run_atomics<double>},
       {"numbers passed on within a warp", run_pass_on},
       {"neighbouring bytes", run_neighbouring_bytes},
+      {"functions of float", run_functions<float>},
+      {"functions of double", run_functions<double>},
   };
   return driver::run(cases, arguments, argument);
 }

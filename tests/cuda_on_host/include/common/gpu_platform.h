@@ -2,10 +2,12 @@
 // compiler.
 #pragma once
 
+#include <cmath>
 #include <string>
 
 #include "common/half.h"
 #include "runtime/cuda.h"
+#include "runtime/rounding.h"
 
 #define GPU_SHARED(name, ...)                                                             \
   static char name##_owner;                                                               \
@@ -36,6 +38,27 @@ inline float half_to_float(Half x) {
 }
 inline Half float_to_half(float x) {
   return FromCompute<Half>::convert(x);
+}
+
+// CUDA documents how many ulps a function may be off the correctly rounded result: 2 for exp2f, 1 for the
+// others. The wider type's result, rounded, is that.
+inline float exp2(float x) {
+  return x == 0 ? 1 : cuda_on_host::rounded(float(std::exp2(double(x))), x, 2);
+}
+inline double exp2(double x) {
+  return x == 0 ? 1 : cuda_on_host::rounded(double(std::exp2(static_cast<long double>(x))), x, 1);
+}
+inline float log(float x) {
+  return x == 1 ? 0 : cuda_on_host::rounded(float(std::log(double(x))), x, 1);
+}
+inline double log(double x) {
+  return x == 1 ? 0 : cuda_on_host::rounded(double(std::log(static_cast<long double>(x))), x, 1);
+}
+inline float log2(float x) {
+  return x == 1 ? 0 : cuda_on_host::rounded(float(std::log2(double(x))), x, 1);
+}
+inline double log2(double x) {
+  return x == 1 ? 0 : cuda_on_host::rounded(double(std::log2(static_cast<long double>(x))), x, 1);
 }
 
 }  // namespace crnn::gpu
