@@ -1,5 +1,5 @@
-// The kernels of align in their order: [first_label]  logits  path. What is launched depends on shapes alone,
-// so that nothing waits for the host.
+// The kernels of align in their order: [first_label]  logits  path. What is launched depends on the
+// BatchShape alone, so that nothing waits for the host.
 #pragma once
 
 #include "align/logits.cuh"
@@ -25,7 +25,7 @@ void launch_align(const Rows<const Storage>& logits, const DeviceBatch& batch, b
     gpu::launch(logits_kernel<row_threads(), Storage, Real>, blocks, kRowBlock, 0, stream, logits, batch,
                 normalize, memory);
   });
-  with_most_pairs(shape.most_labels() + 1, [&](auto most_pairs) {
+  with_most_pairs<2 * gpu::kWarp, kFourWarps>(shape.most_labels() + 1, [&](auto most_pairs) {
     gpu::launch(path_kernel<most_pairs(), Real>, shape.texts(), threads_for(most_pairs()), 0, stream, batch,
                 memory, aligned);
   });

@@ -3,7 +3,7 @@
 //   forward    [first_label]  emissions  recursion  [reduction]
 //   backward   [first_label]  prepare_gradient  gradient
 //
-// What is launched depends on shapes alone, so that nothing waits for the host.
+// What is launched depends on the BatchShape alone, so that nothing waits for the host.
 #pragma once
 
 #include "ctc_loss/gradient.cuh"
@@ -35,10 +35,7 @@ void launch_ctc_loss(const Rows<const Storage>& logits, const DeviceBatch& batch
     gpu::launch(emissions_kernel<row_threads(), Storage, Real>, blocks, kRowBlock, 0, stream, logits, batch,
                 normalize, memory.saved.peak, memory.saved.inverse_sum, memory.emissions, posterior);
   });
-  with_most_pairs(shape.most_labels() + 1, [&](auto most_pairs) {
-    gpu::launch(recursion_kernel<most_pairs(), Real>, shape.texts(), threads_for(most_pairs()), 0, stream,
-                batch, memory, options, losses, terms);
-  });
+  launch_recursion(batch, memory, options, losses, terms, stream);
   if (options.reduction == Reduction::kNone) return;
   gpu::launch(reduction_kernel<Real>, 1, kReductionBlock, 0, stream, terms, shape.texts(),
               options.reduction == Reduction::kMean, losses);

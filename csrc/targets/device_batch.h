@@ -35,7 +35,7 @@ struct DeviceBatch {
     const int64_t first = shape.padded ? m * shape.max_length : first_label[m];
     const int64_t available = shape.padded ? shape.max_length : shape.labels - first;
     const bool frames_fit = is_possible_length(frames, shape.frames);
-    const bool valid = frames_fit && is_possible_length(length, available);
+    const bool valid = frames_fit && is_possible_length(length, smaller(available, shape.longest));
     return {frames_fit ? frames : shape.frames, valid ? length : 0, valid ? first : 0, valid};
   }
 
