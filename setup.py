@@ -6,6 +6,7 @@ _text     pybind11 module without any torch header
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -17,10 +18,12 @@ import torch
 from setuptools import Extension, setup
 from torch.utils import cpp_extension
 
+# Capabilities of the GPUs that a build is for, if TORCH_CUDA_ARCH_LIST does not say. Others of the same
+# generation run the machine code of the one below, later generations compile the PTX.
+CUDA_ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
 # The oldest torch whose stable ABI the libraries use: major, minor, patch in the three top bytes.
 TORCH_TARGET_VERSION = "-DTORCH_TARGET_VERSION=0x020a000000000000"
 SOURCE_ROOT = str(Path(__file__).resolve().parent / "csrc")
-CUDA_ARCHITECTURES = ["8.0", "8.6", "8.9", "9.0", "10.0"]
 
 
 def require_toolchain() -> None:
@@ -58,24 +61,65 @@ def wants_cuda(cuda_home: str | None) -> bool:
     return choice == "1" or (choice == "" and cuda_home is not None and torch.version.cuda is not None)
 
 
-def cuda_architectures(cuda_home: str) -> str:
-    """The default list without what this nvcc does not know; later GPUs compile the PTX of its last entry."""
-    nvcc = [f"{cuda_home}/bin/nvcc", "--list-gpu-arch"]
-    known = subprocess.run(nvcc, check=True, capture_output=True, text=True).stdout.split()
-    return ";".join(a for a in CUDA_ARCHITECTURES if f"compute_{a.replace('.', '')}" in known) + "+PTX"
+def nvcc_says(cuda_home: str, option: str) -> str:
+    command = [f"{cuda_home}/bin/nvcc", option]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def nvcc_version(cuda_home: str) -> str:
+    """Such as "13.0"."""
+    return re.search(r"release (\d+\.\d+)", nvcc_says(cuda_home, "--version"))[1]
+
+
+def architecture_flags(cuda_home: str) -> list[str]:
+    """Machine code for what this nvcc knows of the default list, and PTX for all other GPUs.
+
+    All of it comes from the PTX for the oldest one: the kernels use no instruction that only newer ones have,
+    and to compile them to PTX once for each takes as long as to compile them further.
+    """
+    if os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        return []  # torch adds the flags
+    known = nvcc_says(cuda_home, "--list-gpu-arch").split()
+    numbers = [number for number in CUDA_ARCHITECTURES if f"compute_{number}" in known]
+    code = [f"sm_{number}" for number in numbers] + [f"compute_{numbers[0]}"]
+    return [f"-gencode=arch=compute_{numbers[0]},code=[{','.join(code)}]"]
+
+
+def nvcc_flags(cuda_home: str) -> list[str]:
+    host_flags = [f"-Xcompiler={flag}" for flag in ("-fvisibility=hidden", "-Wall", "-Wno-psabi")]
+    # Drivers that read the smaller form came with CUDA 12.4; those for CUDA 13 all do.
+    is_13 = int(nvcc_version(cuda_home).split(".")[0]) >= 13
+    compression = "--compress-mode=size" if is_13 else "-Xfatbin=-compress-all"
+    return [
+        *("-O3", "-std=c++17", *host_flags, TORCH_TARGET_VERSION, "-DUSE_CUDA"),
+        # The architectures of a file, four at a time.
+        *("--threads=4", compression, *architecture_flags(cuda_home)),
+    ]
 
 
 class BuildExtension(cpp_extension.BuildExtension):
-    """torch's, which also compiles .cu files beside a CPU build of torch."""
+    """torch's, which also compiles .cu files beside a CPU build of torch, or one for another CUDA."""
 
     def build_extensions(self) -> None:
+        # torch wants its own version of CUDA. Ours may be another one: the library brings its runtime along.
+        cpp_extension._check_cuda_version = lambda *_: None
         if torch.version.cuda is None:
-            # There is no version to match, and the headers of a .cu file are not tracked.
-            cpp_extension._check_cuda_version = lambda *_: None
-            for stale in Path(self.build_temp).rglob("cuda.o"):
-                stale.unlink()
+            # The headers of .cu files are then not tracked.
+            for source in {source for extension in self.extensions for source in extension.sources}:
+                if source.endswith(".cu"):
+                    Path(self.build_temp, source).with_suffix(".o").unlink(missing_ok=True)
         cpp_extension.CUDA_HOME = find_cuda_home()
+        print(self.description_of_build(), flush=True)
         super().build_extensions()
+
+    def description_of_build(self) -> str:
+        cuda = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "for CPUs"
+        names = [extension.name for extension in self.extensions]
+        if "crnn_ext._C_cuda" in names:
+            kernels = f"CUDA kernels by nvcc {nvcc_version(cpp_extension.CUDA_HOME)}"
+        else:
+            kernels = "no CUDA kernels"
+        return f"crnn_ext: built against torch {torch.__version__} {cuda}, for any from 2.10 on; {kernels}"
 
 
 def torch_library(name: str, sources: list[str], link_args: list[str], **options) -> Extension:
@@ -97,6 +141,7 @@ def torch_library(name: str, sources: list[str], link_args: list[str], **options
 def extensions() -> list[Extension]:
     cxx_flags = [
         "-O3",
+        "-g0",  # Python's own flags ask for debug information: half as long again, and ten times the size
         "-std=c++17",
         "-fno-trapping-math",
         "-fno-math-errno",
@@ -118,15 +163,14 @@ def extensions() -> list[Extension]:
     ]
     cuda_home = find_cuda_home()
     if wants_cuda(cuda_home):
-        architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or cuda_architectures(cuda_home)
-        os.environ["TORCH_CUDA_ARCH_LIST"] = architectures
-        host_flags = [f"-Xcompiler={flag}" for flag in ("-fvisibility=hidden", "-Wall", "-Wno-psabi")]
-        nvcc_flags = ["-O3", "-std=c++17", *host_flags, TORCH_TARGET_VERSION, "-DUSE_CUDA"]
         folders = [f"-L{cuda_home}/lib64", f"-L{cuda_home}/lib"]
         cuda_runtime = [*folders, "-lcudart_static", "-lrt", "-lpthread", "-ldl"]
         modules.append(
             torch_library(
-                "_C_cuda", glob("csrc/*/cuda.cu"), cuda_runtime, extra_compile_args={"nvcc": nvcc_flags}
+                "_C_cuda",
+                glob("csrc/*/*.cu"),
+                cuda_runtime,
+                extra_compile_args={"nvcc": nvcc_flags(cuda_home)},
             )
         )
     return modules

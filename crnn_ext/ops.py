@@ -36,6 +36,7 @@ def _(
     normalize: bool,
     validate: bool,
     with_grad: bool,
+    longest_target: int = -1,
 ) -> tuple[Tensor, Tensor]:
     frames, samples, _ = logits.shape
     dtype = compute_dtype(logits.dtype)
@@ -87,6 +88,7 @@ def _(
     target_lengths: Tensor,
     blank: int,
     normalize: bool,
+    longest_target: int = -1,
 ) -> tuple[Tensor, ...]:
     texts, frames = target_lengths.shape[0], logits.shape[0]
     columns = targets.shape[1] if targets.dim() == 2 else torch.sym_min(targets.shape[0], frames)
@@ -102,12 +104,12 @@ def _(logits: Tensor, targets: Tensor, *_: Any) -> Tensor:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    logits, targets, input_lengths, target_lengths, blank, reduction, _, normalize, _, _ = inputs
+    logits, targets, input_lengths, target_lengths, blank, reduction, _, normalize, _, _, longest = inputs
     saved = output[1]
     ctx.mark_non_differentiable(saved)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(logits, targets, input_lengths, target_lengths, saved)
-    ctx.options = (blank, reduction, normalize)
+    ctx.options = (blank, reduction, normalize, longest)
 
 
 def _backward(
@@ -119,7 +121,7 @@ def _backward(
         saved = ctx.saved_tensors
         with guard():
             gradient = _ctc_loss_backward(grad_loss, *saved, *ctx.options)
-    return (gradient, *[None] * 9)
+    return (gradient, *[None] * 10)
 
 
 def _no_second_derivative(*_: Any) -> None:
@@ -161,7 +163,7 @@ class _EagerCTCLoss(torch.autograd.Function):
 
 def ctc_loss(*inputs: Any) -> Tensor:
     """`crnn_ext::ctc_loss`, differentiable with respect to its first input; without what it keeps."""
-    with_grad = inputs[-1]
+    with_grad = inputs[9]
     call: Callable[..., Any] = _ctc_loss
     # Within forward-mode differentiation too, which would otherwise pass over the loss in silence.
     if not torch.compiler.is_compiling() and (with_grad or torch.autograd.forward_ad._current_level >= 0):

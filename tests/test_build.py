@@ -40,6 +40,75 @@ def test_no_compiler():
     assert message == "crnn_ext needs a C++17 compiler, and '/nonexistent/c++' is not there: install g++"
 
 
+COMPILE = """
+import runpy, sys, setuptools, torch
+from setuptools.command.build_ext import build_ext
+
+torch.version.cuda = sys.argv[1]
+arguments = {}
+setuptools.setup = lambda **given: arguments.update(given)
+runpy.run_path("setup.py")
+# Instead of compiling, once all is ready for it.
+build_ext.build_extensions = lambda self: print(self.extensions[-1].extra_compile_args["nvcc"])
+command = arguments["cmdclass"]["build_ext"](setuptools.Distribution(arguments))
+command.ensure_finalized()
+command.run()
+"""
+
+
+def toolkit(folder, version, architectures):
+    """What setup.py asks of a CUDA toolkit."""
+    (folder / "bin").mkdir()
+    (folder / "lib64").mkdir()
+    (folder / "lib64" / "libcudart_static.a").touch()
+    nvcc = folder / "bin" / "nvcc"
+    listed = " ".join(f"compute_{number}" for number in architectures)
+    release = f"Cuda compilation tools, release {version}, V{version}.85"
+    nvcc.write_text(f'#!/bin/sh\ncase $1 in --list-gpu-arch) echo {listed};; *) echo "{release}";; esac\n')
+    nvcc.chmod(0o755)
+    return folder
+
+
+def compiled(home, cuda_of_torch, **environment):
+    """What a build with this toolkit and a torch for such a CUDA prints, the flags of nvcc last."""
+    environment = {**os.environ, "CUDA_HOME": str(home), "TORCH_CUDA_ARCH_LIST": "", **environment}
+    environment.pop("CRNN_EXT_CUDA", None)
+    command = [sys.executable, "-c", COMPILE, cuda_of_torch]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(("nvcc", "cuda_of_torch"), [("12.6", "13.0"), ("13.0", "12.6")])
+def test_nvcc_of_another_cuda_than_torch(tmp_path, nvcc, cuda_of_torch):
+    """pip's isolated builds take the newest torch, whatever toolkit is there."""
+    said = compiled(toolkit(tmp_path, nvcc, [80]), cuda_of_torch)
+    assert f"CUDA kernels by nvcc {nvcc}" in said[-2]
+    assert f"for CUDA {cuda_of_torch}" in said[-2]
+
+
+@pytest.mark.parametrize(
+    ("nvcc", "known", "expected"),
+    [
+        ("12.6", [50, 75, 80, 86, 89, 90], "compute_75,code=[sm_75,sm_80,sm_86,sm_89,sm_90,compute_75]"),
+        (
+            "14.0",
+            [80, 86, 89, 90, 100, 110, 120],
+            "compute_80,code=[sm_80,sm_86,sm_89,sm_90,sm_100,sm_120,compute_80]",
+        ),
+    ],
+)
+def test_default_architectures_are_those_that_nvcc_knows(tmp_path, nvcc, known, expected):
+    flags = compiled(toolkit(tmp_path, nvcc, known), "13.0")[-1]
+    assert f"'-gencode=arch={expected}'" in flags
+    assert ("--compress-mode=size" in flags) == (nvcc == "14.0")
+
+
+def test_chosen_architectures_are_left_to_torch(tmp_path):
+    flags = compiled(toolkit(tmp_path, "13.0", [75, 90]), "13.0", TORCH_CUDA_ARCH_LIST="9.0")[-1]
+    assert "-gencode" not in flags
+
+
 def built(name):
     path = library_path(name)
     if path is None:

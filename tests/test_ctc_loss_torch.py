@@ -155,3 +155,28 @@ def test_memory_held_for_the_backward_pass(device):
     operator = torch.ops.crnn_ext.ctc_loss.default
     _, without_gradient = operator(x, targets, *lengths, 0, 1, False, True, True, False)
     assert without_gradient.numel() == 0
+
+
+@pytest.mark.parametrize("concatenated", [False, True])
+def test_targets_longer_than_the_longest_are_invalid(device, targets, concatenated):
+    x = logits(device)
+    labels = torch.tensor([1, 2, 3], device=device) if concatenated else targets[0]
+    arguments = (labels, *targets[1:], 0, 0)
+
+    def losses_and_gradient(*longest):
+        losses, saved = torch.ops.crnn_ext.ctc_loss(x, *arguments, False, True, False, True, *longest)
+        ones = torch.ones(2, device=device)
+        return losses, torch.ops.crnn_ext.ctc_loss_backward(
+            ones, x, *arguments[:3], saved, 0, 0, True, *longest
+        )
+
+    losses, gradient = losses_and_gradient()
+    for a, b in zip(losses_and_gradient(2), (losses, gradient), strict=True):
+        assert torch.equal(a, b)
+    losses_of_short, gradient_of_short = losses_and_gradient(1)
+    assert losses_of_short[0].isnan()
+    assert gradient_of_short[:, 0].isnan().all()
+    assert torch.equal(losses_of_short[1], losses[1])
+    assert torch.equal(gradient_of_short[:, 1], gradient[:, 1])
+    with pytest.raises(RuntimeError, match=r"target_lengths\[0\] is 2, but longest_target is 1"):
+        torch.ops.crnn_ext.ctc_loss(x, *arguments, False, True, True, True, 1)

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from crnn_ext.ctc import align, ctc_loss, log_probability
 from crnn_ext.ctc._indices import _packed, _unpacked, check_what_the_cpu_holds, index_tensor, sent
 
 
@@ -94,3 +96,44 @@ def test_messages_name_the_text_of_several_and_the_operator():
 def test_shapes_that_no_caller_passes_are_refused_too(arguments):
     with pytest.raises(RuntimeError, match="targets and lengths must be"):
         torch.ops.crnn_ext.targets_check.default(*arguments, 5, 4, 0, "ctc_loss")
+
+
+class LongestTargets(TorchDispatchMode):
+    """What the operators are given as `longest_target`, by their names."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        names = [argument.name for argument in function._schema.arguments]
+        if "longest_target" in names:
+            given = dict(zip(names, args, strict=False))
+            self.seen[function._schema.name] = given.get("longest_target", -1)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("validate", [None, False])
+@pytest.mark.parametrize("concatenated", [False, True])
+@pytest.mark.parametrize("lengths_elsewhere", [False, True])
+def test_operators_elsewhere_get_the_longest_target(concatenated, validate, lengths_elsewhere):
+    """Or what each of them allows for would be the labels of all texts together."""
+    logits = torch.randn(600, 3, 9, device="meta", requires_grad=True)
+    targets = torch.ones((600,) if concatenated else (3, 300), dtype=torch.long)
+    lengths = torch.tensor([200, 300, 100])
+    where = elsewhere(lengths) if lengths_elsewhere else lengths
+    with LongestTargets() as given:
+        ctc_loss(logits, targets, [600] * 3, where, validate=validate).backward()
+        align(logits, targets, [600] * 3, where)
+        if not concatenated:
+            log_probability(logits, targets.unsqueeze(1), [600] * 3, where.unsqueeze(1), validate=validate)
+    names = ["ctc_loss", "ctc_loss_backward", "align", *([] if concatenated else ["log_probability"])]
+    assert given.seen == {f"crnn_ext::{name}": -1 if lengths_elsewhere else 300 for name in names}
+
+
+@pytest.mark.parametrize("lengths", [[], [-1, -1, 5]])
+def test_the_longest_of_none_and_of_negative_ones(lengths):
+    logits = torch.randn(6, len(lengths), 9, device="meta")
+    with LongestTargets() as given:
+        ctc_loss(logits, [1] * 5, [6] * len(lengths), lengths, validate=False)
+    assert given.seen == {"crnn_ext::ctc_loss": max(lengths, default=-1)}

@@ -25,8 +25,8 @@ def what_waits(source):
 
 
 def cuda_sources():
-    """The files behind each operator's cuda.cu, the headers that it includes among them."""
-    found, todo = set(), list(SOURCES.glob("*/cuda.cu"))
+    """The .cu files of all operators and the headers that they include."""
+    found, todo = set(), list(SOURCES.glob("*/*.cu"))
     while todo:
         path = todo.pop()
         if path in found:

@@ -87,6 +87,18 @@ def check_what_the_cpu_holds(
     torch.ops.crnn_ext.targets_check.default(*values, frames, classes, blank, operator)
 
 
+def longest_target(target_lengths: Tensor, device: torch.device) -> int:
+    """The largest of the lengths, by which operators on a GPU choose kernels; -1 where only that would know.
+
+    Without it they have to allow for what the shape of targets allows, which is much if those are
+    concatenated. Within torch.compile it would become a constant of the graph.
+    """
+    is_known = target_lengths.device.type == "cpu" and not torch.compiler.is_compiling()
+    if device.type == "cpu" or not is_known or target_lengths.numel() == 0:
+        return -1
+    return max(int(target_lengths.max()), 0)
+
+
 def sent(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
     """The tensors on `device`; those in the CPU's memory go to a GPU in one copy that is not waited for."""
     if all(tensor.device == device for tensor in tensors):

@@ -11,6 +11,7 @@ from crnn_ext.ctc._indices import (
     Targets,
     check_what_the_cpu_holds,
     lengths_tensor,
+    longest_target,
     sent,
     targets_tensor,
 )
@@ -86,7 +87,8 @@ def align(
     try:
         if logits.device.type != "cpu" and not torch.compiler.is_compiling():
             check_what_the_cpu_holds("align", indices, frames, classes, blank)
-        arguments = (batch.detach(), *sent(indices, logits.device), blank, normalize)
+        longest = longest_target(indices[2], logits.device)
+        arguments = (batch.detach(), *sent(indices, logits.device), blank, normalize, longest)
         result = torch.ops.crnn_ext.align.default(*arguments)
     except RuntimeError as error:
         raise_value_error(error, "align")

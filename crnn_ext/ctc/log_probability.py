@@ -20,6 +20,7 @@ from crnn_ext.ctc._indices import (
     check_what_the_cpu_holds,
     index_tensor,
     lengths_tensor,
+    longest_target,
     sent,
 )
 
@@ -93,9 +94,10 @@ def log_probability(
     try:
         if validate is None and device.type != "cpu" and not torch.compiler.is_compiling():
             check_what_the_cpu_holds("log_probability", rows, frames, classes, blank)
+        longest = longest_target(rows[2], device)
         *rows, claimed = sent([*rows, lengths.flatten()], device)
         result: Tensor = torch.ops.crnn_ext.log_probability.default(
-            batch.detach(), *rows, blank, normalize, check
+            batch.detach(), *rows, blank, normalize, check, longest
         )
     except RuntimeError as error:
         raise_value_error(error, "log_probability")

@@ -19,6 +19,7 @@ from crnn_ext.ctc._indices import (
     Targets,
     check_what_the_cpu_holds,
     lengths_tensor,
+    longest_target,
     sent,
     targets_tensor,
 )
@@ -101,6 +102,7 @@ def ctc_loss(
         normalize,
         device.type == "cpu" if validate is None else validate,
         logits.requires_grad and torch.is_grad_enabled(),
+        longest_target(indices[2], device),
     )
     if torch.compiler.is_compiling():
         loss = ops.ctc_loss(logits, *sent(indices, device), *options)

@@ -1,8 +1,9 @@
-// Schema of align: the tensors of a Result, see align.h. targets may have K rows a sample.
+// Schema of align: the tensors of a Result, see align.h. targets may have K rows a sample. longest_target:
+// see ctc_loss.cpp.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {
   m.def(
       "align(Tensor logits, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank, "
-      "bool normalize) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "bool normalize, int longest_target=-1) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }

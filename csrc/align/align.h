@@ -39,7 +39,7 @@ struct Result {
 
  private:
   static int64_t columns(const BatchShape& shape) {
-    return shape.padded ? shape.max_length : shape.most_labels();
+    return shape.padded ? shape.max_length : smaller(shape.labels, shape.frames);
   }
 };
 

@@ -149,8 +149,9 @@ class Alignments {
 };
 
 auto align_cpu(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
-               const Tensor& target_lengths, int64_t blank, bool normalize) {
-  const BatchShape shape = check_batch(logits, targets, input_lengths, target_lengths, blank, kOp);
+               const Tensor& target_lengths, int64_t blank, bool normalize, int64_t longest_target) {
+  const BatchShape shape =
+      check_batch(logits, targets, input_lengths, target_lengths, blank, longest_target, kOp);
   const Batch batch = read_batch(shape, targets, input_lengths, target_lengths, blank, true, kOp);
   const Result result(logits, shape);
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {

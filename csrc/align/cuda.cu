@@ -7,8 +7,9 @@ namespace crnn::align {
 namespace {
 
 auto align_cuda(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
-                const Tensor& target_lengths, int64_t blank, bool normalize) {
-  const BatchShape shape = check_batch(logits, targets, input_lengths, target_lengths, blank, kOp);
+                const Tensor& target_lengths, int64_t blank, bool normalize, int64_t longest_target) {
+  const BatchShape shape =
+      check_batch(logits, targets, input_lengths, target_lengths, blank, longest_target, kOp);
   const DeviceScope device(logits, kOp);
   const LocatedBatch batch(shape, blank, targets, input_lengths, target_lengths, device.stream());
   const Result result(logits, shape);

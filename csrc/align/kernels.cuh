@@ -1,5 +1,5 @@
 // The kernels of align in their order: [first_label], then for each slice logits  path. What is launched
-// depends on shapes alone, so that nothing waits for the host.
+// depends on the BatchShape alone, so that nothing waits for the host.
 #pragma once
 
 #include "align/logits.cuh"
@@ -38,7 +38,7 @@ void launch_align(const Rows<const Storage>& logits, const DeviceBatch& batch, b
       gpu::launch(logits_kernel<row_threads(), Storage, Real>, blocks, kRowBlock, 0, stream,
                   logits.from_sample(slice.first_sample), slice.batch, statistics, memory);
     });
-    with_most_pairs(shape.most_labels() + 1, [&](auto most_pairs) {
+    with_most_pairs<2 * gpu::kWarp, kFourWarps>(shape.most_labels() + 1, [&](auto most_pairs) {
       gpu::launch(path_kernel<most_pairs(), Real>, shape.texts(), threads_for(most_pairs()), 0, stream,
                   slice.batch, memory, aligned.from_text(slice.first_text));
     });

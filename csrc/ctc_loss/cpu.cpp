@@ -100,9 +100,10 @@ std::vector<double> forward(const BatchShape& shape, const Batch& batch, const T
 std::tuple<Tensor, Tensor> ctc_loss_cpu(const Tensor& logits, const Tensor& targets,
                                         const Tensor& input_lengths, const Tensor& target_lengths,
                                         int64_t blank, int64_t reduction_code, bool zero_infinity,
-                                        bool normalize, bool validate, bool with_grad) {
+                                        bool normalize, bool validate, bool with_grad,
+                                        int64_t longest_target) {
   const BatchShape shape =
-      check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code);
+      check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code, longest_target);
   const Reduction reduction = Reduction(reduction_code);
   const Batch batch = read_batch(shape, targets, input_lengths, target_lengths, blank, validate, kOp);
   const ScalarType type = compute_type(logits.scalar_type());
@@ -130,9 +131,9 @@ std::tuple<Tensor, Tensor> ctc_loss_cpu(const Tensor& logits, const Tensor& targ
 Tensor ctc_loss_backward_cpu(const Tensor& grad_loss, const Tensor& logits, const Tensor& targets,
                              const Tensor& input_lengths, const Tensor& target_lengths,
                              const Tensor& saved_tensor, int64_t blank, int64_t reduction_code,
-                             bool normalize) {
+                             bool normalize, int64_t longest_target) {
   const BatchShape shape =
-      check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code);
+      check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code, longest_target);
   const Reduction reduction = Reduction(reduction_code);
   check_backward(grad_loss, logits, saved_tensor, shape, reduction);
   const Batch batch = read_batch(shape, targets, input_lengths, target_lengths, blank, false, kOp);

@@ -11,9 +11,11 @@ constexpr const char* kOp = "ctc_loss";
 // Shapes, dtypes, devices and options; not the values of lengths and targets, which may live on a GPU. In the
 // header, because each backend is a library of its own.
 inline BatchShape check_tensors(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
-                                const Tensor& target_lengths, int64_t blank, int64_t reduction) {
+                                const Tensor& target_lengths, int64_t blank, int64_t reduction,
+                                int64_t longest_target) {
   check(reduction >= 0 && reduction <= 2, kOp, "reduction must be 0, 1 or 2, and it is ", reduction);
-  const BatchShape shape = check_batch(logits, targets, input_lengths, target_lengths, blank, kOp);
+  const BatchShape shape =
+      check_batch(logits, targets, input_lengths, target_lengths, blank, longest_target, kOp);
   check(shape.texts_per_sample == 1, kOp, "target_lengths must have N=", shape.samples,
         " elements, and it has ", target_lengths.numel());
   return shape;

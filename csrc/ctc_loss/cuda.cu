@@ -5,6 +5,12 @@
 
 namespace crnn::ctc_loss {
 
+// Most of the build's time, so each is a file of its own: recursion_float.cu and recursion_double.cu.
+extern template void launch_recursion(const DeviceBatch&, const RecursionMemory<float>&, const LossOptions&,
+                                      float*, double*, gpu::Stream);
+extern template void launch_recursion(const DeviceBatch&, const RecursionMemory<double>&, const LossOptions&,
+                                      double*, double*, gpu::Stream);
+
 void run_forward(const Tensor& logits, const DeviceBatch& batch, bool normalize, const LossOptions& options,
                  const Tensor& losses, const Tensor& saved, gpu::Stream stream) {
   const BatchShape& shape = batch.shape;
@@ -33,9 +39,10 @@ namespace {
 std::tuple<Tensor, Tensor> ctc_loss_cuda(const Tensor& logits, const Tensor& targets,
                                          const Tensor& input_lengths, const Tensor& target_lengths,
                                          int64_t blank, int64_t reduction_code, bool zero_infinity,
-                                         bool normalize, bool validate, bool with_grad) {
+                                         bool normalize, bool validate, bool with_grad,
+                                         int64_t longest_target) {
   const BatchShape shape =
-      check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code);
+      check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code, longest_target);
   const DeviceScope device(logits, kOp);
   if (validate) {  // waits for the device
     read_batch(shape, on_host(targets), on_host(input_lengths), on_host(target_lengths), blank, true, kOp);
@@ -53,9 +60,9 @@ std::tuple<Tensor, Tensor> ctc_loss_cuda(const Tensor& logits, const Tensor& tar
 
 Tensor ctc_loss_backward_cuda(const Tensor& grad_loss, const Tensor& logits, const Tensor& targets,
                               const Tensor& input_lengths, const Tensor& target_lengths, const Tensor& saved,
-                              int64_t blank, int64_t reduction_code, bool normalize) {
+                              int64_t blank, int64_t reduction_code, bool normalize, int64_t longest_target) {
   const BatchShape shape =
-      check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code);
+      check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code, longest_target);
   const Reduction reduction = Reduction(reduction_code);
   check_backward(grad_loss, logits, saved, shape, reduction);
   const DeviceScope device(logits, kOp);

@@ -3,7 +3,7 @@
 //   forward    [first_label]  emissions  recursion, for each slice  [reduction]
 //   backward   [first_label]  prepare_gradient  gradient
 //
-// What is launched depends on shapes alone, so that nothing waits for the host.
+// What is launched depends on the BatchShape alone, so that nothing waits for the host.
 #pragma once
 
 #include "ctc_loss/gradient.cuh"
@@ -49,11 +49,8 @@ void launch_ctc_loss(const Rows<const Storage>& logits, const DeviceBatch& batch
                   logits.from_sample(slice.first_sample), slice.batch, statistics, memory.saved.peak,
                   memory.saved.inverse_sum, memory.emissions, posterior);
     });
-    with_most_pairs(shape.most_labels() + 1, [&](auto most_pairs) {
-      gpu::launch(recursion_kernel<most_pairs(), Real>, shape.texts(), threads_for(most_pairs()), 0, stream,
-                  slice.batch, memory, options, reduced ? losses : losses + slice.first_text,
-                  reduced ? terms + slice.first_text : terms);
-    });
+    launch_recursion(slice.batch, memory, options, reduced ? losses : losses + slice.first_text,
+                     reduced ? terms + slice.first_text : terms, stream);
   });
   if (!reduced) return;
   gpu::launch(reduction_kernel<Real>, 1, kReductionBlock, 0, stream, terms, batch.shape.texts(),

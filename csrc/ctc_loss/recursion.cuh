@@ -130,6 +130,17 @@ __global__ void __launch_bounds__(threads_for(kMostPairs))
   }
 }
 
+// Compiled for each Real in a file of its own, see cuda.cu.
+template <class Real>
+void launch_recursion(const DeviceBatch& batch, const RecursionMemory<Real>& memory,
+                      const LossOptions& options, Real* losses, double* terms, gpu::Stream stream) {
+  const BatchShape& shape = batch.shape;
+  with_most_pairs<2 * gpu::kWarp, kOneWarp>(shape.most_labels() + 1, [&](auto most_pairs) {
+    gpu::launch(recursion_kernel<most_pairs(), Real>, shape.texts(), threads_for(most_pairs()), 0, stream,
+                batch, memory, options, losses, terms);
+  });
+}
+
 constexpr int kReductionBlock = 256;
 
 // One block, in an order that depends on N alone.

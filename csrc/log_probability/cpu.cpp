@@ -52,8 +52,10 @@ void compute(const BatchShape& shape, const Batch& batch, const Tensor& logits, 
 }
 
 Tensor log_probability_cpu(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
-                           const Tensor& target_lengths, int64_t blank, bool normalize, bool validate) {
-  const BatchShape shape = check_batch(logits, targets, input_lengths, target_lengths, blank, kOp);
+                           const Tensor& target_lengths, int64_t blank, bool normalize, bool validate,
+                           int64_t longest_target) {
+  const BatchShape shape =
+      check_batch(logits, targets, input_lengths, target_lengths, blank, longest_target, kOp);
   const Batch batch = read_batch(shape, targets, input_lengths, target_lengths, blank, validate, kOp);
   const Tensor result = new_tensor(logits, {shape.texts()}, compute_type(logits.scalar_type()));
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {

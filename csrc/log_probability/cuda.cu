@@ -7,8 +7,10 @@ namespace crnn::log_probability {
 namespace {
 
 Tensor log_probability_cuda(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
-                            const Tensor& target_lengths, int64_t blank, bool normalize, bool validate) {
-  const BatchShape shape = check_batch(logits, targets, input_lengths, target_lengths, blank, kOp);
+                            const Tensor& target_lengths, int64_t blank, bool normalize, bool validate,
+                            int64_t longest_target) {
+  const BatchShape shape =
+      check_batch(logits, targets, input_lengths, target_lengths, blank, longest_target, kOp);
   const DeviceScope device(logits, kOp);
   if (validate) {  // waits for the device
     read_batch(shape, on_host(targets), on_host(input_lengths), on_host(target_lengths), blank, true, kOp);

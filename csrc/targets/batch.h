@@ -11,18 +11,21 @@
 
 namespace crnn {
 
+// longest_target: the labels of the longest target, where the caller knows it; negative where not.
 inline BatchShape shape_of(int64_t frames, int64_t samples, int64_t classes, const Tensor& targets,
-                           const Tensor& target_lengths) {
+                           const Tensor& target_lengths, int64_t longest_target = -1) {
   const bool padded = targets.dim() == 2;
   const int64_t texts_per_sample = samples == 0 ? 1 : target_lengths.size(0) / samples;
-  return {frames, samples, classes, padded ? targets.size(1) : 0, padded, targets.numel(), texts_per_sample};
+  return {frames, samples,         classes,          padded ? targets.size(1) : 0,
+          padded, targets.numel(), texts_per_sample, longest_target < 0 ? INT64_MAX : longest_target};
 }
 
 // Shapes, dtypes and devices; not the values of lengths and targets, which may live on a GPU.
 //
 // logits: (T, N, C); targets: (N * K, S) or concatenated; input_lengths: (N); target_lengths: (N * K)
 inline BatchShape check_batch(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
-                              const Tensor& target_lengths, int64_t blank, const char* op) {
+                              const Tensor& target_lengths, int64_t blank, int64_t longest_target,
+                              const char* op) {
   check_logits(logits, blank, op);
   check_lengths(input_lengths, logits, op, "input_lengths");
   check_indices(target_lengths, logits, op, "target_lengths");
@@ -37,7 +40,7 @@ inline BatchShape check_batch(const Tensor& logits, const Tensor& targets, const
         targets.dim(), " dimensions");
   check(targets.dim() == 1 || targets.size(0) == texts, op, "targets must have ", texts,
         " rows, as many as target_lengths has elements, and it has ", targets.size(0));
-  return shape_of(logits.size(0), samples, logits.size(2), targets, target_lengths);
+  return shape_of(logits.size(0), samples, logits.size(2), targets, target_lengths, longest_target);
 }
 
 struct Batch {
@@ -89,9 +92,13 @@ inline Batch read_batch(const BatchShape& shape, const Tensor& targets, const Te
       fail(op, element, " is ", length, ", but concatenated targets has only ", available, " labels left of ",
            shape.labels);
     }
+    const bool is_too_long = length > shape.longest;
+    if (validate && is_too_long)
+      fail(op, element_of(shape, "target_lengths", m), " is ", length, ", but longest_target is ",
+           shape.longest);
     // Where the labels behind a wrong length begin, cannot be told.
     lost |= !shape.padded && !length_fits;
-    bool valid = frames_fit && length_fits && !lost;
+    bool valid = frames_fit && length_fits && !is_too_long && !lost;
     next_label = first + (length_fits ? length : 0);
     for (int64_t i = 0; valid && i < length; ++i) {
       const int64_t label = shape.padded ? target(m, i) : target(first + i);

@@ -15,11 +15,14 @@ struct BatchShape {
   bool padded;                   // targets (N * K, S); otherwise concatenated, (sum of target lengths)
   int64_t labels;                // elements of targets
   int64_t texts_per_sample = 1;  // K
+  int64_t longest = INT64_MAX;   // no text has more labels: one that claims more is invalid
 
   CRNN_INLINE int64_t texts() const { return samples * texts_per_sample; }
 
-  // Labels of the longest target that shapes allow: no alignment has more of them than frames.
-  CRNN_INLINE int64_t most_labels() const { return smaller(padded ? max_length : labels, frames); }
+  // Labels of the longest target that can have an alignment: none has more of them than frames.
+  CRNN_INLINE int64_t most_labels() const {
+    return smaller(longest, smaller(padded ? max_length : labels, frames));
+  }
 };
 
 }  // namespace crnn

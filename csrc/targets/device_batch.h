@@ -40,7 +40,7 @@ struct DeviceBatch {
     const int64_t first = shape.padded ? slot * shape.max_length : first_label[slot];
     const int64_t available = shape.padded ? shape.max_length : shape.labels - first;
     const bool frames_fit = is_possible_length(frames, shape.frames);
-    const bool valid = frames_fit && is_possible_length(length, available);
+    const bool valid = frames_fit && is_possible_length(length, smaller(available, shape.longest));
     return {slot, number, frames_fit ? frames : shape.frames, valid ? length : 0, valid ? first : 0, valid};
   }
 

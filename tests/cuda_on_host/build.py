@@ -81,7 +81,7 @@ def _ninja_file() -> str:
     stable_abi = f"{VARIANTS['rounding']} {hidden} {torch_includes} -DTORCH_TARGET_VERSION=0x020a000000000000"
     operators = [
         target("compile", FOLDER / "operators" / f"{path.parent.name}_{path.stem}.o", [path], stable_abi)
-        for path in sorted((ROOT / "csrc").glob("*/cuda.cu"))
+        for path in sorted((ROOT / "csrc").glob("*/*.cu"))
     ]
     link_flags = f"-shared {torch_folders} -ltorch_cpu -lc10 -Wl,-z,defs"
     target("link", OPERATORS, [*operators, *runtime], link_flags)

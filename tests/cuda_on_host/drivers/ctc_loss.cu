@@ -42,7 +42,8 @@ struct Problem {
   bool normalize = true;
   bool padded = true;
   int64_t padding = 0;  // labels that targets have behind the longest one, or behind the last one
-  bool wide = true;     // int64 lengths and labels, not int32
+  int64_t longest = std::numeric_limits<int64_t>::max();  // as of BatchShape
+  bool wide = true;                                       // int64 lengths and labels, not int32
   Layout layout = Layout::kContiguous, gradient_layout = Layout::kContiguous;
   std::vector<Change> changes = {};
   unsigned seed = 0;
@@ -59,6 +60,7 @@ struct Problem {
     } else {
       shape.max_length = 0;
     }
+    shape.longest = longest;
     return shape;
   }
 
@@ -83,7 +85,7 @@ struct Problem {
       const bool fits = 0 <= length && length <= most;
       lost |= !padded && !fits;
       if (!lost) available -= length;
-      all.push_back(fits && !lost && 0 <= sample.frames && sample.frames <= frames);
+      all.push_back(fits && length <= longest && !lost && 0 <= sample.frames && sample.frames <= frames);
     }
     return all;
   }
@@ -489,6 +491,27 @@ std::vector<driver::Case> cases() {
                      .classes = 9,
                      .samples = {{9, {1, 2, 2}}, {40, some_labels(33, 9)}, {80, some_labels(65, 9)}, {1, {}}},
                      .padding = 70}));
+
+  // The kernels hold no more labels than the longest target is said to have.
+  for (const bool padded : {false, true}) {
+    add(padded ? "padded targets longer than the longest" : "targets longer than the longest",
+        run_of<float>({.frames = 160,
+                       .classes = 9,
+                       .samples = {{150, some_labels(64, 9)},
+                                   {9, {1, 2, 2}},
+                                   {160, some_labels(63, 9)},
+                                   {160, some_labels(140, 9)},
+                                   {80, some_labels(20, 9)}},
+                       .padded = padded,
+                       .longest = 63}));
+  }
+  add("short targets of many labels in all", [] {
+    Problem problem{.frames = 600, .classes = 9, .padded = false, .longest = 31};
+    for (int64_t n = 0; n < 20; ++n) problem.samples.push_back({70, some_labels(31 - n % 2, 9)});
+    if (problem.shape().most_labels() != 31 || ctc::state_elements(problem.shape()) != 0)
+      throw std::runtime_error("the kernels are those for the sum of the lengths");
+    run_of<float>(problem)();
+  });
 
   add("no frames", run_of<float>({.frames = 0, .classes = 4, .samples = {{0, {}}, {0, {1}}}}));
   add("1 frame",
