@@ -18,7 +18,7 @@ HARNESS_SOURCES := $(shell find tests/cuda_on_host tests/pretend_cuda -name '*.h
 # Spinning OpenMP threads fight with each other on a busy machine.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test bench lint cuda gpu gpu-wheels clean
+.PHONY: demo test bench lint cuda check-cuda gpu gpu-wheels clean
 
 demo: $(READY)
 	rm -rf demo
@@ -41,6 +41,10 @@ lint: $(READY)
 # The CUDA library beside the others, also where torch is a CPU build; TORCH_CUDA_ARCH_LIST chooses the GPUs.
 cuda: $(READY)
 	CRNN_EXT_CUDA=1 $(BIN_PYTHON) setup.py --quiet build_ext --inplace
+
+# Needs nvcc and no GPU: compiles against other releases of torch and CUDA, and audits the machine code.
+check-cuda: $(READY)
+	PYTHONPATH=tests $(BIN_PYTHON) -m cuda_compile
 
 # Builds for the GPU that is here and runs what only a GPU can show; ONLY=tests,bench are parts of it, and REHEARSAL=1
 # tries all of it without a GPU. With what .venv has, or where there is none $(PYTHON): it needs no network.

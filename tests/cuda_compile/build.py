@@ -1,0 +1,152 @@
+"""Runs the compilers: each source through each front end, and the kernels on to machine code.
+
+Everything lands in build/cuda_compile/. What is up to date is not compiled again.
+"""
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from torch.utils import cpp_extension
+
+from cuda_compile import headers
+from cuda_compile.headers import ROOT
+
+FOLDER = ROOT / "build" / "cuda_compile"
+
+OLDEST_TORCH = "2.10.0"
+# Of the oldest GPU whose code is audited; ptxas makes that of the others from it, as a driver does.
+PTX = "80"
+ARCHITECTURES = ["80", "90", "120"]
+
+CUDA_SOURCES = sorted((ROOT / "csrc").glob("*/*.cu"))
+CPU_SOURCES = sorted(path for path in (ROOT / "csrc").glob("*/*.cpp") if path.parent.name != "text")
+
+# As setup.py has them. Torch's build adds --expt-relaxed-constexpr for nvcc.
+COMMON = "-std=c++17 -DTORCH_TARGET_VERSION=0x020a000000000000"
+# Those of bugprone that have something to say of sound code here are left out.
+NOISY = [
+    "dynamic-static-initializers",
+    "easily-swappable-parameters",
+    "implicit-widening-of-multiplication-result",
+    "macro-parentheses",
+    "narrowing-conversions",
+    "signed-bitwise",
+    "sizeof-expression",
+]
+CHECKS = ",".join(["-*", "clang-diagnostic-*", "bugprone-*", *(f"-bugprone-{name}" for name in NOISY)])
+
+
+def machine_code(source: Path, architecture: str, suffix: str) -> Path:
+    """A file that is made of the source: "ptxas", what ptxas says, or "sass", the instructions."""
+    return FOLDER / _name(source) / f"sm_{architecture}.{suffix}"
+
+
+def ptx(source: Path) -> Path:
+    return FOLDER / _name(source) / f"{source.stem}.ptx"
+
+
+def missing() -> str | None:
+    """Why nothing can be compiled on this machine; None if it can."""
+    for program in ("nvcc", "g++"):
+        if shutil.which(program) is None:
+            return f"{program} is not on PATH"
+    return None
+
+
+def _toolkit() -> Path:
+    """Where nvcc is; what is on PATH may only call it."""
+    command = ["nvcc", "--dryrun", "-x", "cu", os.devnull]
+    steps = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    (folder,) = re.findall(r"^#\$ _HERE_=(.*)$", steps, re.MULTILINE)
+    return Path(folder).parent
+
+
+def _name(source: Path) -> str:
+    return f"{source.parent.name}_{source.stem}"
+
+
+def _ninja_file() -> str:
+    toolkit = _toolkit()
+    clang_tidy = Path(sys.executable).with_name("clang-tidy")
+    disassembler = importlib.metadata.distribution("nvidia-cuda-nvdisasm")
+    nvdisasm = disassembler.locate_file("nvidia/cu13/bin/nvdisasm")
+    old_torch = [str(headers.unpacked(f"torch-{OLDEST_TORCH}", headers.torch_release(OLDEST_TORCH)))]
+    old_cuda = headers.unpacked("cuda-12.6", headers.CUDA_12_6)
+    new_torch = cpp_extension.include_paths()
+    # clang wants a header of curand for the sake of programs that use it.
+    stub = FOLDER / "include" / "curand_mtgp32_kernel.h"
+    stub.parent.mkdir(parents=True, exist_ok=True)
+    stub.touch()
+
+    def system(folders: list[str]) -> str:
+        return " ".join(f"-isystem {folder}" for folder in folders)
+
+    lines = [
+        f"common = {COMMON} -I{ROOT}/csrc",
+        "rule host",
+        "  command = g++ -fsyntax-only -fvisibility=hidden -Wall -Werror -Wno-psabi $common $flags $in "
+        "&& touch $out",
+        "  description = g++ $in, $against",
+        "rule clang",
+        f"  command = {clang_tidy} --quiet --checks='{CHECKS}' --warnings-as-errors='*' $in -- "
+        f"-x cuda --cuda-gpu-arch=sm_{PTX} -Wall -Wno-unknown-cuda-version $common -DUSE_CUDA "
+        f"-isystem {stub.parent} $flags && touch $out",
+        "  description = clang $in, $against",
+        "rule ptx",
+        f"  command = {toolkit}/bin/nvcc -c --keep --keep-dir $folder -O3 --expt-relaxed-constexpr "
+        f"-gencode=arch=compute_{PTX},code=compute_{PTX} $common -DUSE_CUDA $flags $in -o $folder/host.o",
+        "  description = nvcc $in, $against",
+        "rule ptxas",
+        "  command = "
+        f"{toolkit}/bin/ptxas -v -arch=$architecture $in -o $out > $log 2>&1 || {{ cat $log; exit 1; }}",
+        "rule sass",
+        f"  command = {nvdisasm} -c $in > $out",
+    ]
+
+    def target(rule: str, output: Path, source: Path, **variables: str | Path) -> Path:
+        # The headers are dependencies of all, as clang-tidy lists none.
+        lines.append(f"build {output}: {rule} {source} | headers")
+        lines.extend(f"  {name} = {value}" for name, value in variables.items())
+        output.parent.mkdir(parents=True, exist_ok=True)
+        return output
+
+    lines.append("build headers: phony " + " ".join(map(str, sorted((ROOT / "csrc").rglob("*.*h")))))
+    old, new = f"torch {OLDEST_TORCH}", "the torch that is installed"
+    for source in CPU_SOURCES:
+        target("host", FOLDER / _name(source) / "host", source, flags=system(old_torch), against=old)
+    for source in CUDA_SOURCES:
+        folder = FOLDER / _name(source)
+        for release, torch, cuda, against in (
+            ("old", old_torch, old_cuda, f"CUDA 12.6 and {old}"),
+            ("new", new_torch, toolkit, f"{toolkit} and {new}"),
+        ):
+            for side in ("host", "device"):
+                flags = f"--cuda-path={cuda} --cuda-{side}-only {system([*torch, f'{cuda}/include/cccl'])}"
+                target(
+                    "clang",
+                    folder / f"clang_{release}_{side}",
+                    source,
+                    flags=flags,
+                    against=f"{side}, {against}",
+                )
+        target("ptx", ptx(source), source, folder=folder, flags=system(old_torch), against=old)
+        for architecture in ARCHITECTURES:
+            cubin = machine_code(source, architecture, "cubin")
+            log = machine_code(source, architecture, "ptxas")
+            target("ptxas", cubin, ptx(source), architecture=f"sm_{architecture}", log=log)
+            target("sass", machine_code(source, architecture, "sass"), cubin)
+    return "\n".join(lines) + "\n"
+
+
+def build() -> bool:
+    """Whether every compiler took every source; what they said is printed."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "build.ninja").write_text(_ninja_file())
+    jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count())
+    command = [sys.executable, "-m", "ninja", "-C", FOLDER, "-k0", "-j", jobs]
+    return subprocess.run(command, check=False).returncode == 0

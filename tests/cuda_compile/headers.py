@@ -1,0 +1,79 @@
+"""Headers of other releases of torch and CUDA: taken out of their packages, which are not installed."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "build" / "headers"
+
+
+@dataclass(frozen=True)
+class Package:
+    requirement: str
+    folders: dict[str, str]  # what is taken: folders of the package, and where they go
+    platform: str = "manylinux2014_x86_64"
+
+
+def torch_release(version: str) -> list[Package]:
+    # The wheel for Macs has the same headers in the fewest bytes.
+    folders = {"torch/include/": ""}
+    return [Package(f"torch=={version}", folders, platform="macosx_11_0_arm64")]
+
+
+# As a CUDA toolkit lays them out: clang looks for bin/ and libdevice too.
+CUDA_12_6 = [
+    Package("nvidia-cuda-runtime-cu12==12.6.77", {"nvidia/cuda_runtime/include/": "include/"}),
+    Package("nvidia-cuda-cccl-cu12==12.6.77", {"nvidia/cuda_cccl/include/": "include/cccl/"}),
+    Package(
+        "nvidia-cuda-nvcc-cu12==12.6.85",
+        {
+            "nvidia/cuda_nvcc/include/": "include/",
+            "nvidia/cuda_nvcc/nvvm/libdevice/": "nvvm/libdevice/",
+            "nvidia/cuda_nvcc/bin/": "bin/",
+        },
+    ),
+]
+
+
+def unpacked(name: str, packages: list[Package]) -> Path:
+    """The folder of that name with what the packages hold; they are downloaded when it is first asked for."""
+    folder = FOLDER / name
+    if folder.is_dir():
+        return folder
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=FOLDER) as temporary:
+        partial = Path(temporary, "partial")
+        for package in packages:
+            _extract(_downloaded(package, Path(temporary)), package.folders, partial)
+        partial.rename(folder)
+    return folder
+
+
+def _downloaded(package: Package, folder: Path) -> Path:
+    print(f"Downloading the headers of {package.requirement}", flush=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary=:all:", "--python-version=3.12", "--dest", folder / "wheels"]
+    command += ["--platform", package.platform, package.requirement]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(
+            f"cannot download {package.requirement}, whose headers are not in {FOLDER} yet\n{done.stderr}"
+        )
+    (wheel,) = (folder / "wheels").iterdir()
+    return wheel.rename(folder / wheel.name)
+
+
+def _extract(wheel: Path, folders: dict[str, str], to: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            for source, target in folders.items():
+                if name.startswith(source) and not name.endswith("/"):
+                    path = to / target / name.removeprefix(source)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with archive.open(name) as member, path.open("wb") as file:
+                        shutil.copyfileobj(member, file)
