@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cuda_on_host import operators
 from hypothesis import strategies as st
 from reference.beam_search import INVALID, MISSING, Hypothesis, beam_search, log_softmax
 
@@ -103,10 +104,11 @@ def check(
         highest = max((abs(h.score) for h in expected if math.isfinite(h.score)), default=0)
         if margin <= 4 * (close["abs"] + close["rel"] * highest):
             continue
-        # Numbers of few digits have equal sums by chance; and where -inf leaves few paths, texts of different
-        # shapes may be left with the same ones, summed in another order. Such ties hang on the last bits too.
+        # Numbers of few digits have equal sums by chance. Where -inf leaves few paths, different texts may be
+        # left with equal sums in another order, which a GPU's arithmetic rounds apart.
         few_paths = any(math.isinf(logit) for row in rows for logit in row)
-        if has_ties and (logits.element_size() == 2 or few_paths):
+        on_gpu = logits.is_cuda or operators.run_on_cpu_tensors()
+        if has_ties and (logits.element_size() == 2 or (few_paths and on_gpu)):
             continue
         found = hypotheses(result, n)
         assert [h.text for h in found] == [h.text for h in expected]

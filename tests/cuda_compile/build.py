@@ -52,9 +52,12 @@ def ptx(source: Path) -> Path:
 
 def missing() -> str | None:
     """Why nothing can be compiled on this machine; None if it can."""
-    for program in ("nvcc", "g++"):
+    for program in ("nvcc", "g++", "c++filt"):
         if shutil.which(program) is None:
             return f"{program} is not on PATH"
+    for package in ("clang-tidy", "nvidia-cuda-nvdisasm"):
+        if not any(importlib.metadata.distributions(name=package)):
+            return f"the package {package} is not installed (requirements-dev.txt)"
     return None
 
 

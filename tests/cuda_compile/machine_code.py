@@ -34,8 +34,9 @@ class Kernel(NamedTuple):
     real: str  # what it computes in
 
 
-# Of all that a template makes, on all architectures; registers by eights, as they are allotted. Whoever makes
-# a kernel need more has to say so here. Alignment, beam search and greedy scores add up in double on purpose.
+# Of all that a template makes, on all architectures; registers by eights, as they are allotted. A
+# change that needs more raises the limit here. Alignment, beam search and greedy scores add up in double on
+# purpose.
 LIMITS = {
     Kernel("align::logits_kernel", "double"): Usage(64, 16, 10),
     Kernel("align::logits_kernel", "float"): Usage(40),

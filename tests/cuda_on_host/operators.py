@@ -36,10 +36,20 @@ def names():
     ]
 
 
+_users = 0  # of on_cpu_tensors, now
+
+
+def run_on_cpu_tensors():
+    """Whether operators called with CPU tensors run the CUDA kernels now."""
+    return _users > 0
+
+
 @contextmanager
 def on_cpu_tensors():
     """Operators called with CPU tensors run the CUDA kernels."""
+    global _users
     library = torch.library.Library("crnn_ext", "IMPL", "CPU")
+    _users += 1
     try:
         for name in names():
             operator = getattr(torch.ops.crnn_ext, name).default
@@ -49,4 +59,5 @@ def on_cpu_tensors():
                 library.impl(name, kernel, allow_override=True)
         yield
     finally:
+        _users -= 1
         library._destroy()

@@ -175,6 +175,9 @@ def install() -> None:
         "_maybe_exchange_device": lambda index: 0,
         "device_count": lambda: 1,
         "get_device_properties": lambda device=None: _PROPERTIES,
+        "mem_get_info": lambda device=None: tuple(
+            os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE") for pages in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES")
+        ),
         "get_device_name": lambda device=None: _PROPERTIES.name,
         "get_device_capability": lambda device=None: (_PROPERTIES.major, _PROPERTIES.minor),
         "Stream": Stream,
