@@ -1,7 +1,7 @@
 """Whether a GPU rounds float32."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -14,14 +14,50 @@ def tf32_allowed(allowed: bool) -> Iterator[None]:
     TF32 keeps 10 of float32's 23 bits of a fraction, and is torch's own choice for these two. Its settings
     are of the whole process; those from before come back at the end.
     """
-    rounded = "tf32" if allowed else "ieee"
     cudnn: Any = torch.backends.cudnn
-    wanted = ((cudnn.conv, rounded), (cudnn.rnn, rounded), (torch.backends.cuda.matmul, "ieee"))
-    before = [setting.fp32_precision for setting, _ in wanted]
+    matmul: Any = torch.backends.cuda.matmul
+
+    def set_cudnn(flag: bool) -> None:
+        cudnn.allow_tf32 = flag
+
+    with ExitStack() as stack:
+        convolutions = (lambda: cudnn.allow_tf32, set_cudnn, allowed)
+        stack.enter_context(_settings(*convolutions, [cudnn.conv, cudnn.rnn], "tf32" if allowed else "ieee"))
+        products = (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest")
+        stack.enter_context(_settings(*products, [matmul], "ieee"))
+        yield
+
+
+@contextmanager
+def _settings(
+    get: Callable[[], Any], set_: Callable[[Any], None], flag: Any, backends: list[Any], precision: str
+) -> Iterator[None]:
+    """The precision of some backends, by torch's older flag for all of them and by their newer settings.
+
+    Both are set, and only where they have to change: torch refuses to read a flag that the settings
+    contradict, and a setting that has once been written no longer follows those above it.
+    """
+    before = [backend.fp32_precision for backend in backends]
     try:
-        for setting, precision in wanted:
-            setting.fp32_precision = precision
+        old_flag = get()
+    except RuntimeError:  # contradicted
+        old_flag = None
+    changed = old_flag is not None and old_flag != flag
+    try:
+        if changed:
+            set_(flag)
+        for backend in backends:
+            if _effective(backend) != precision:
+                backend.fp32_precision = precision
         yield
     finally:
-        for (setting, _), precision in zip(wanted, before, strict=True):
-            setting.fp32_precision = precision
+        if changed:
+            set_(old_flag)
+        for backend, old in zip(backends, before, strict=True):
+            if backend.fp32_precision != old:
+                backend.fp32_precision = old
+
+
+def _effective(backend: Any) -> str:
+    setting: str = backend.fp32_precision
+    return "ieee" if setting == "none" else setting
