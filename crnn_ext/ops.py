@@ -99,8 +99,8 @@ def _(
 
 
 @torch.library.register_fake("crnn_ext::log_probability")
-def _(logits: Tensor, targets: Tensor, *_: Any) -> Tensor:
-    return logits.new_empty((targets.shape[0],), dtype=compute_dtype(logits.dtype))
+def _(logits: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, *_: Any) -> Tensor:
+    return logits.new_empty((target_lengths.shape[0],), dtype=compute_dtype(logits.dtype))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crnn_ext.ctc import align, ctc_loss, log_probability
@@ -98,6 +100,12 @@ def test_shapes_that_no_caller_passes_are_refused_too(arguments):
         torch.ops.crnn_ext.targets_check.default(*arguments, 5, 4, 0, "ctc_loss")
 
 
+def longest_target_of(function, arguments):
+    """What a call has for it; default arguments are left out at its end."""
+    names = [argument.name for argument in function._schema.arguments]
+    return dict(zip(names, arguments, strict=False)).get("longest_target", -1)
+
+
 class LongestTargets(TorchDispatchMode):
     """What the operators are given as `longest_target`, by their names."""
 
@@ -106,10 +114,8 @@ class LongestTargets(TorchDispatchMode):
         self.seen = {}
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        names = [argument.name for argument in function._schema.arguments]
-        if "longest_target" in names:
-            given = dict(zip(names, args, strict=False))
-            self.seen[function._schema.name] = given.get("longest_target", -1)
+        if any(argument.name == "longest_target" for argument in function._schema.arguments):
+            self.seen[function._schema.name] = longest_target_of(function, args)
         return function(*args, **(kwargs or {}))
 
 
@@ -137,3 +143,24 @@ def test_the_longest_of_none_and_of_negative_ones(lengths):
     with LongestTargets() as given:
         ctc_loss(logits, [1] * 5, [6] * len(lengths), lengths, validate=False)
     assert given.seen == {"crnn_ext::ctc_loss": max(lengths, default=-1)}
+
+
+@pytest.mark.parametrize("tracing_mode", ["real", "fake", "symbolic"])
+def test_the_longest_is_unknown_where_calls_are_traced(tracing_mode):
+    lengths = torch.tensor([2, 3])
+
+    def losses(logits, targets, lengths):
+        return ctc_loss(logits, targets, [6, 6], lengths, reduction="none", validate=False)
+
+    graph = make_fx(losses, tracing_mode=tracing_mode)(
+        torch.randn(6, 2, 9, device="meta"), torch.ones(2, 3, dtype=torch.long), lengths
+    )
+    (call,) = (node for node in graph.graph.nodes if node.target is torch.ops.crnn_ext.ctc_loss.default)
+    assert longest_target_of(call.target, call.args) == -1
+
+
+def test_losses_of_fake_tensors():
+    with FakeTensorMode():
+        logits = torch.randn(6, 2, 9, device="meta")
+        losses = ctc_loss(logits, [[1, 2], [3, 4]], [6, 6], [2, 2], reduction="none", validate=False)
+        assert losses.shape == (2,)

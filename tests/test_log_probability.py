@@ -283,6 +283,9 @@ def test_opcheck(device, dtype):
     for normalize in (True, False):
         arguments = (logits, targets, *lengths, 0, normalize, False)
         torch.library.opcheck(torch.ops.crnn_ext.log_probability.default, arguments)
+    concatenated = torch.tensor([1, 2, 3, 2, 2], device=device)
+    arguments = (logits, concatenated, *lengths, 0, True, False)
+    torch.library.opcheck(torch.ops.crnn_ext.log_probability.default, arguments)
 
 
 def test_compile(device):

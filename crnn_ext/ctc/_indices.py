@@ -10,6 +10,8 @@ Targets = Tensor | Sequence[int] | Sequence[Sequence[int]]
 Texts = Targets | Sequence[Sequence[Sequence[int]]]
 
 _INDICES = (torch.int64, torch.int32)
+# The modes of torch in which tensors have no values, or what is computed from values is recorded.
+_TRACING = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
 _INTEGERS = (*_INDICES, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
@@ -91,10 +93,11 @@ def longest_target(target_lengths: Tensor, device: torch.device) -> int:
     """The largest of the lengths, by which operators on a GPU choose kernels; -1 where only that would know.
 
     Without it they have to allow for what the shape of targets allows, which is much if those are
-    concatenated. Within torch.compile it would become a constant of the graph.
+    concatenated. Where calls are traced it would become a constant of the graph, or fake lengths have none.
     """
-    is_known = target_lengths.device.type == "cpu" and not torch.compiler.is_compiling()
-    if device.type == "cpu" or not is_known or target_lengths.numel() == 0:
+    if device.type == "cpu" or target_lengths.device.type != "cpu" or target_lengths.numel() == 0:
+        return -1
+    if torch.compiler.is_compiling() or any(torch._C._get_dispatch_mode(mode) for mode in _TRACING):
         return -1
     return max(int(target_lengths.max()), 0)
 

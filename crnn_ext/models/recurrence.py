@@ -114,7 +114,6 @@ class _PaddedLSTM(nn.LSTM):
         return placed[:2] + placed[4:6] + placed[2:4] + placed[6:]
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _lstm_takes_bfloat16(device: torch.device) -> bool:
     """Whether torch's fast LSTM of this device takes bfloat16; on a GPU the other is one kernel a frame."""
     if device.type != "cuda":
@@ -123,6 +122,10 @@ def _lstm_takes_bfloat16(device: torch.device) -> bool:
     return (version or 0) >= _BFLOAT16_CUDNN and (
         torch.cuda.get_device_capability(device) >= _BFLOAT16_CAPABILITY
     )
+
+
+# As torch.compiler.assume_constant_result does, which would import Dynamo: two seconds for every program.
+_lstm_takes_bfloat16._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @contextmanager
