@@ -16,6 +16,7 @@ import crnn_ext
 from crnn_ext.cli import main
 from crnn_ext.commands import device
 from crnn_ext.commands.messages import warnings_in_one_line
+from crnn_ext.ocr.world import World
 
 
 def test_devices(checkpoint, images, monkeypatch, capsys):
@@ -47,9 +48,10 @@ def test_which_device_is_chosen(monkeypatch):
         device.chosen("cuda")
     monkeypatch.setattr("crnn_ext._load.library_path", Path)
     assert device.chosen(None) == torch.device("cuda:0")
-    assert device.chosen("cuda", local_rank=1) == torch.device("cuda:1")
-    assert device.chosen("cuda:0", local_rank=1) == torch.device("cuda:0")
-    assert device.chosen("cpu", local_rank=1) == torch.device("cpu")
+    second = World(rank=1, ranks=2, local_rank=1, gpus=2)
+    assert device.chosen("cuda", second) == torch.device("cuda:1")
+    assert device.chosen("cuda:0", second) == torch.device("cuda:0")
+    assert device.chosen("cpu", second) == torch.device("cpu")
     with pytest.raises(ValueError, match=r"--device cuda:2: the index must be in \[0, 2\), got 2"):
         device.chosen("cuda:2")
 
@@ -71,19 +73,19 @@ def test_more_processes_than_gpus_share_them(monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("crnn_ext._load.library_path", Path)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
-    for gpus, indices, told in (
-        (1, [0, 0, 0], "crnn-ext: 3 processes on this machine share 1 GPU\n"),
-        (2, [0, 1, 0], "crnn-ext: 3 processes on this machine share 2 GPUs\n"),
+    for gpus, indices, message in (
+        (1, [0, 0, 0], "crnn-ext: 3 processes share 1 GPU\n"),
+        (2, [0, 1, 0], "crnn-ext: 3 processes share 2 GPUs\n"),
         (3, [0, 1, 2], ""),
     ):
         monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
         for name in (None, "cuda"):
-            chosen = [device.chosen(name, rank) for rank in range(3)]
+            chosen = [device.chosen(name, World(rank, 3, rank, True, gpus)) for rank in range(3)]
             assert chosen == [torch.device("cuda", index) for index in indices]
-            assert capsys.readouterr().err == told
+            assert capsys.readouterr().err == message
     with pytest.raises(ValueError, match="--device must be cpu or cuda where several processes run"):
         device.chosen("cuda:0")
-    assert device.chosen("cpu", 1) == torch.device("cpu")
+    assert device.chosen("cpu", World(1, 3, 1, True, 3)) == torch.device("cpu")
     assert capsys.readouterr().err == ""
 
 

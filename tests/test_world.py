@@ -5,13 +5,15 @@ import os
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 pytest.importorskip("PIL")
 
 from crnn_ext.cli import main
-from crnn_ext.ocr.world import World
+from crnn_ext.ocr.world import World, own_gpu
 
 PROGRAM = """
 import glob, json, sys
@@ -55,26 +57,39 @@ def test_one_process_is_a_world():
 
 
 @pytest.mark.parametrize(
-    ("processes", "gpus", "backend"),
+    ("uuids", "gpus", "backend"),
     [
-        (2, 0, "gloo"),
-        (2, 1, "gloo"),
-        (2, 2, "cpu:gloo,cuda:nccl"),
-        (3, 8, "cpu:gloo,cuda:nccl"),
+        (["", ""], 0, "gloo"),
+        (["a", ""], 0, "gloo"),
+        (["a", "a"], 1, "gloo"),
+        (["a", "b", "a"], 2, "gloo"),
+        (["a", "b"], 2, "cpu:gloo,cuda:nccl"),
     ],
 )
-def test_gpus_exchange_through_nccl_unless_processes_share_them(processes, gpus, backend, monkeypatch):
-    joined = []
-    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    monkeypatch.setattr("torch.distributed.init_process_group", joined.append)
+def test_gpus_exchange_through_nccl_unless_processes_share_them(uuids, gpus, backend, monkeypatch):
+    """Judged by all processes alike, also where each sees no other GPU than its own."""
+    ranks, joined = len(uuids), []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: uuids[1] != "")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: SimpleNamespace(uuid=uuids[1]))
+    store = torch.distributed.HashStore()
+    for rank, uuid in enumerate(uuids):
+        if rank != 1:
+            store.set(f"gpu of {rank}", uuid)
+    monkeypatch.setattr("torch.distributed.rendezvous", lambda url: iter([(store, 1, ranks)]))
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *names, **_: joined.extend(names))
     monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
-    monkeypatch.setattr("torch.distributed.get_world_size", lambda: processes)
-    settings = {"RANK": 1, "WORLD_SIZE": processes, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": processes}
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: ranks)
+    settings = {"RANK": 1, "WORLD_SIZE": ranks, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": ranks}
     for name, value in {**settings, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}.items():
         monkeypatch.setenv(name, str(value))
-    assert World.join() == World(1, processes, 1, began=True)
+    assert World.join() == World(1, ranks, 1, began=True, gpus=gpus)
     assert joined == [backend]
+
+
+def test_no_gpu_to_take():
+    with pytest.raises(ValueError, match="the device must be cpu, got cuda, and torch finds no CUDA GPU"):
+        own_gpu(0)
 
 
 def by_torchrun(program, folder):

@@ -11,6 +11,8 @@ from .messages import complain
 if TYPE_CHECKING:
     import torch
 
+    from crnn_ext.ocr.world import World
+
 
 def add_option(parser: argparse.ArgumentParser) -> None:
     """Adds `--device`."""
@@ -22,21 +24,22 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen(name: str | None, local_rank: int = 0) -> "torch.device":
+def chosen(name: str | None, world: "World | None" = None) -> "torch.device":
     """The device of that name, or the default for None.
 
     Args:
         name: as `--device` has it.
-        local_rank: which of the processes on this machine this is; "cuda" is the GPU of that index. If there
-            are more processes than GPUs, they share them, and the first one says so.
+        world: the processes that work together, if there are several; for "cuda" each takes the GPU of its
+            rank on its machine. Where they share GPUs, the first one says so.
 
     Raises:
         ValueError: the device is of an unknown kind, or it is not there.
     """
     import torch
 
-    from crnn_ext.ocr.world import own_gpu
+    from crnn_ext.ocr.world import World, own_gpu
 
+    world = world or World()
     missing = _missing_for_cuda()
     if name is None:
         name = "cpu" if missing else "cuda"
@@ -50,12 +53,12 @@ def chosen(name: str | None, local_rank: int = 0) -> "torch.device":
         return torch.device("cpu")
     if missing:
         raise ValueError(f"--device {name}: {missing}")
-    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     if device.index is None:
-        if local_rank == 0 and processes > gpus:
-            complain(f"{processes} processes on this machine share {counted(gpus, 'GPU')}")
-        return own_gpu(local_rank)
-    if processes > 1:
+        if world.rank == 0 and 0 < world.gpus < world.ranks:
+            complain(f"{world.ranks} processes share {counted(world.gpus, 'GPU')}")
+        return own_gpu(world.local_rank)
+    gpus = torch.cuda.device_count()
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
         raise ValueError(
             f"--device must be cpu or cuda where several processes run on a machine, and it is {name}"
         )

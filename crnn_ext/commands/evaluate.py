@@ -54,9 +54,7 @@ def _evaluate(arguments: argparse.Namespace, world: "World") -> int:
     if arguments.worst < 0:
         return failure(f"--worst must be at least 0, and it is {arguments.worst}")
     try:
-        recognizer = Recognizer.load(
-            arguments.checkpoint, device=device.chosen(arguments.device, world.local_rank)
-        )
+        recognizer = Recognizer.load(arguments.checkpoint, device=device.chosen(arguments.device, world))
         recognizer.decoding = decoding.chosen(arguments, recognizer.charset)
         lines = open_lines(arguments.data)
     except (ImportError, ValueError, OSError, RuntimeError) as error:

@@ -80,9 +80,7 @@ def _read(arguments: argparse.Namespace, world: "World") -> int:
     if world.ranks > 1 and arguments.output is None:
         return failure("several processes need -o FILE, in which their lines are joined")
     try:
-        recognizer = Recognizer.load(
-            arguments.checkpoint, device=device.chosen(arguments.device, world.local_rank)
-        )
+        recognizer = Recognizer.load(arguments.checkpoint, device=device.chosen(arguments.device, world))
         recognizer.decoding = decoding.chosen(arguments, recognizer.charset)
         # One process looks, as there is one standard input, and folders may change.
         found = world.from_first(lambda: inputs.find(arguments.images))

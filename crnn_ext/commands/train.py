@@ -89,7 +89,7 @@ def _train(arguments: argparse.Namespace, world: "World") -> int:
                 config,
                 folder,
                 resume=arguments.resume,
-                device=device.chosen(arguments.device, world.local_rank),
+                device=device.chosen(arguments.device, world),
                 world=world,
                 observers=[Display(), TensorBoard(folder / "tensorboard")],
                 stop=interrupted,

@@ -5,11 +5,14 @@ import importlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 Part = TypeVar("Part")
 
@@ -18,7 +21,13 @@ _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
 
 
 def own_gpu(local_rank: int) -> torch.device:
-    """The GPU of a process of this rank on its machine; more processes than GPUs share them in turns."""
+    """The GPU of a process of this rank on its machine; more processes than GPUs share them in turns.
+
+    Raises:
+        ValueError: torch finds no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise ValueError("the device must be cpu, got cuda, and torch finds no CUDA GPU")
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
@@ -26,13 +35,15 @@ def own_gpu(local_rank: int) -> torch.device:
 class World:
     """This process among all: its rank, how many there are, and its rank among those of this machine.
 
-    `began` is whether the group of processes is this object's own, for `leave` to end.
+    `began` is whether the group of processes is this object's own, for `leave` to end; `gpus` is how many
+    different GPUs such a group has, 0 unless every process has one.
     """
 
     rank: int = 0
     ranks: int = 1
     local_rank: int = 0
     began: bool = False
+    gpus: int = 0
 
     @classmethod
     def join(cls) -> "World":
@@ -46,6 +57,7 @@ class World:
             ValueError: there are several processes, but what starts them has not set all that torchrun sets.
         """
         began = not torch.distributed.is_initialized()
+        gpus = 0
         if began:
             missing = [name for name in _NAMES if name not in os.environ]
             if missing and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -58,9 +70,12 @@ class World:
             # imports it, and the group would then outlive `leave`, with threads of gloo that abort the
             # process if they still hold a tensor when Python ends.
             importlib.import_module("torch.distributed.nn")
-            torch.distributed.init_process_group(_backend(int(os.environ["LOCAL_WORLD_SIZE"])))
+            store, rank, ranks = next(torch.distributed.rendezvous("env://"))  # type: ignore[attr-defined]
+            gpus = _different_gpus(store, rank, ranks)
+            backend = "cpu:gloo,cuda:nccl" if gpus == ranks else "gloo"
+            torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=ranks)
         rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return cls(rank, ranks, int(os.environ.get("LOCAL_RANK", rank)), began)
+        return cls(rank, ranks, int(os.environ.get("LOCAL_RANK", rank)), began, gpus)
 
     def leave(self) -> None:
         """Parts from the others, if `join` has met them; all do it, or those left wait for the time limit."""
@@ -111,7 +126,14 @@ class World:
         return parts
 
 
-def _backend(processes: int) -> str:
-    """Through what so many processes of this machine send tensors."""
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return "cpu:gloo,cuda:nccl" if 0 < processes <= gpus else "gloo"
+def _different_gpus(store: "Store", rank: int, ranks: int) -> int:
+    """How many GPUs the processes have between them, the same for all; 0 unless each has one.
+
+    By their UUIDs: a launcher may show each process its own GPU alone, and all of them by the same index.
+    """
+    own = ""
+    if torch.cuda.is_available():
+        own = str(torch.cuda.get_device_properties(own_gpu(int(os.environ["LOCAL_RANK"]))).uuid)
+    store.set(f"gpu of {rank}", own)
+    uuids = set(store.multi_get([f"gpu of {other}" for other in range(ranks)]))
+    return 0 if b"" in uuids else len(uuids)

@@ -101,8 +101,13 @@ __global__ void __launch_bounds__(threads_for(kMostPairs))
                      double* terms) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const BatchShape& shape = batch.shape;
-  const int64_t slot = blockIdx.x, n = slot / shape.texts_per_sample;
-  const DeviceText text = batch.text(n, slot - n * shape.texts_per_sample);
+  // Called again behind the recursion, where no register is free to keep the text in.
+  const auto text_of_block = [&batch] {
+    const uint32_t n = blockIdx.x / uint32_t(batch.shape.texts_per_sample);
+    return batch.text(n, blockIdx.x - n * uint32_t(batch.shape.texts_per_sample));
+  };
+  const DeviceText text = text_of_block();
+  const int64_t slot = text.slot;
   const int64_t labels_before = shape.frames * text.first_label;
   const bool with_grad = options.with_grad;
   const auto skips = [&](int64_t a, int64_t b) {
@@ -119,14 +124,15 @@ __global__ void __launch_bounds__(threads_for(kMostPairs))
                ? kInfinity
                : loss_of<kMostPairs>(strip, skips, memory.states, text.first_label + slot, with_grad);
   }
+  const DeviceText same_text = text_of_block();
   const bool no_gradient = options.zero_infinity && loss == kInfinity;
-  if (with_grad && !(loss < kInfinity)) mark(shape, text, no_gradient, memory.saved);
+  if (with_grad && !(loss < kInfinity)) mark(shape, same_text, no_gradient, memory.saved);
   if (threadIdx.x != 0) return;
   if (no_gradient) loss = 0;
   if (options.reduction == Reduction::kNone) {
-    losses[text.number] = Real(options.negated ? 0 - loss : loss);  // 0, and not -0, for a certain text
+    losses[same_text.number] = Real(options.negated ? 0 - loss : loss);  // 0, and not -0, for a certain text
   } else {
-    terms[text.number] = loss * weight(batch.all_samples, text.length, options.reduction);
+    terms[same_text.number] = loss * weight(batch.all_samples, same_text.length, options.reduction);
   }
 }
 
