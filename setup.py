@@ -116,7 +116,8 @@ class BuildExtension(cpp_extension.BuildExtension):
         cuda = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "for CPUs"
         names = [extension.name for extension in self.extensions]
         if "crnn_ext._C_cuda" in names:
-            kernels = f"CUDA kernels by nvcc {nvcc_version(cpp_extension.CUDA_HOME)}"
+            version = nvcc_version(cpp_extension.CUDA_HOME)
+            kernels = f"CUDA kernels by nvcc {version}, for drivers of CUDA {version.split('.')[0]} or later"
         else:
             kernels = "no CUDA kernels"
         return f"crnn_ext: built against torch {torch.__version__} {cuda}, for any from 2.10 on; {kernels}"

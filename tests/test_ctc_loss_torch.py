@@ -180,3 +180,5 @@ def test_targets_longer_than_the_longest_are_invalid(device, targets, concatenat
     assert torch.equal(gradient_of_short[:, 1], gradient[:, 1])
     with pytest.raises(RuntimeError, match=r"target_lengths\[0\] is 2, but longest_target is 1"):
         torch.ops.crnn_ext.ctc_loss(x, *arguments, False, True, True, True, 1)
+    with pytest.raises(RuntimeError, match="longest_target must be at least -1, got -2"):
+        losses_and_gradient(-2)

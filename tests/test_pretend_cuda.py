@@ -11,7 +11,7 @@ import torch
 
 TESTS = Path(__file__).parent
 
-PARTS = ("pretend_cuda/self_test.py", "test_cuda.py", "test_training_cuda.py")
+PARTS = ("pretend_cuda/self_checks.py", "test_cuda.py", "test_training_cuda.py")
 # Each precision to train in takes half a minute: bfloat16, the default, stands for all.
 LEFT_OUT = [
     f"--deselect=tests/test_training_cuda.py::test_it_learns_to_read[{precision}-cuda]"

@@ -1,6 +1,9 @@
 """How GPUs multiply float32: the settings are as chosen while a network runs, and come back."""
 
-from contextlib import contextmanager, suppress
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,37 +20,83 @@ BACKENDS = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.c
 FULL, ROUNDED = ["ieee", "ieee", "ieee"], ["tf32", "tf32", "ieee"]
 
 
-def precisions():
+def settings():
     return [backend.fp32_precision for backend in BACKENDS]
 
 
-@contextmanager
-def settings_of_a_user(old_flag, *new):
-    before = precisions()
-    try:
-        if old_flag is not None:
-            torch.backends.cudnn.allow_tf32 = old_flag
-        for backend, precision in zip(BACKENDS, new, strict=False):
-            backend.fp32_precision = precision
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = True
-        for backend, precision in zip(BACKENDS, before, strict=True):
-            backend.fp32_precision = precision
+def precisions():
+    """What the settings amount to."""
+    return ["ieee" if setting == "none" else setting for setting in settings()]
 
 
-@pytest.mark.parametrize(("allowed", "expected"), [(False, FULL), (True, ROUNDED)])
-@pytest.mark.parametrize("user", [(None,), (False,), (True,), (None, "ieee", "tf32", "tf32")])
-@pytest.mark.filterwarnings("ignore:Please use the new API")
-def test_settings_are_as_chosen_and_come_back(allowed, expected, user):
-    with settings_of_a_user(*user):
-        before = precisions()
-        with suppress(KeyError), tf32_allowed(allowed):
-            assert precisions() == expected
-            raise KeyError
-        assert precisions() == before
-        if user[0] is not None:
-            assert torch.backends.cudnn.allow_tf32 is user[0]
+def older_flags():
+    return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+
+def in_a_process(program, allowed):
+    """The program's own settings last as long as the process. It may use `inside(block)`."""
+    preamble = f"""
+import torch
+from test_tf32 import BACKENDS, FULL, ROUNDED, older_flags, precisions, settings
+from crnn_ext.ocr.tf32 import tf32_allowed
+
+expected = ROUNDED if {allowed} else FULL
+"""
+    check = f"""
+before = settings()
+try:
+    with tf32_allowed({allowed}):
+        assert precisions() == expected, precisions()
+        inside()
+        raise KeyError
+except KeyError:
+    pass
+assert settings() == before, (settings(), before)
+after()
+"""
+    command = [sys.executable, "-c", preamble + textwrap.dedent(program) + check]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+@pytest.mark.parametrize(
+    "program",
+    [
+        # Settings of torch's own: they follow those above them afterwards.
+        """
+        inside = older_flags
+        def after():
+            torch.backends.cudnn.allow_tf32 = False
+            assert precisions() == FULL
+            torch.backends.fp32_precision = "tf32"
+            assert settings() == ["tf32"] * 3
+        """,
+        # A user's older flags; torch can read them throughout.
+        """
+        torch.backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("medium")
+        inside = older_flags
+        def after():
+            assert older_flags() == (False, "medium")
+        """,
+        # A user's newer settings.
+        """
+        for backend, precision in zip(BACKENDS, ["ieee", "tf32", "tf32"]):
+            backend.fp32_precision = precision
+        inside = after = lambda: None
+        """,
+        """
+        torch.backends.fp32_precision = "tf32"
+        inside = lambda: None
+        def after():
+            torch.backends.fp32_precision = "none"
+            assert precisions() == ROUNDED
+        """,
+    ],
+)
+def test_settings_are_as_chosen_and_come_back(program, allowed):
+    in_a_process(program, allowed)
 
 
 def test_a_setting_inside_another():

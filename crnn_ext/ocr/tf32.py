@@ -54,8 +54,9 @@ def _settings(
         if changed:
             set_(old_flag)
         for backend, old in zip(backends, before, strict=True):
-            if backend.fp32_precision != old:
-                backend.fp32_precision = old
+            for setting in ("none", old):  # "none" is enough where the old one came from above
+                if backend.fp32_precision != old:
+                    backend.fp32_precision = setting
 
 
 def _effective(backend: Any) -> str:

@@ -11,7 +11,7 @@
 
 namespace crnn {
 
-// longest_target: the labels of the longest target, where the caller knows it; negative where not.
+// longest_target: the labels of the longest target, where the caller knows it; -1 where not.
 inline BatchShape shape_of(int64_t frames, int64_t samples, int64_t classes, const Tensor& targets,
                            const Tensor& target_lengths, int64_t longest_target = -1) {
   const bool padded = targets.dim() == 2;
@@ -40,6 +40,7 @@ inline BatchShape check_batch(const Tensor& logits, const Tensor& targets, const
         targets.dim(), " dimensions");
   check(targets.dim() == 1 || targets.size(0) == texts, op, "targets must have ", texts,
         " rows, as many as target_lengths has elements, and it has ", targets.size(0));
+  check(longest_target >= -1, op, "longest_target must be at least -1, got ", longest_target);
   return shape_of(logits.size(0), samples, logits.size(2), targets, target_lengths, longest_target);
 }
 

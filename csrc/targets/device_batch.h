@@ -8,8 +8,8 @@
 namespace crnn {
 
 struct DeviceText {
-  int64_t slot;         // its number in the batch; that of the samples in a slice of one, see slices.h
-  int64_t number;       // its row of targets, and of results
+  int64_t slot;         // its index among the texts of this batch or slice (slices.h): in scratch memory
+  int64_t number;       // its row of targets and of results, counted from the slice's first text
   int64_t frames;       // that are live: all of them, where that length breaks its rule
   int64_t length;       // its labels
   int64_t first_label;  // index into the labels of all texts, laid out as in targets, by slots

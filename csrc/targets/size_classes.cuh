@@ -3,8 +3,9 @@
 // A recursion works on pairs of states, a label and the blank before it: S + 1 of them, the last without a
 // label. Up to kOneWarp pairs one warp holds them in registers, with 1, 2 or 4 a lane; up to kFourWarps four
 // warps do, with 2 or 4; those of a longer text lie in memory. A kernel is made for the longest target that
-// shapes allow, and each text takes the first class that holds it. There are fewer kernels than classes, for
-// they are most of a build: a bound has one of its own where that needs fewer threads or registers.
+// the BatchShape allows, and each text takes the first class that holds it. There are fewer kernels than
+// classes, for they are most of a build: a bound has one of its own where that needs fewer threads or
+// registers.
 #pragma once
 
 #include <type_traits>
@@ -15,9 +16,9 @@ namespace crnn {
 
 constexpr int kOneWarp = 4 * gpu::kWarp, kFourWarps = 16 * gpu::kWarp;
 
-// Calls launch_with(kMostPairs as an integral_constant): the smallest kernel for all targets that shapes
-// allow. kBounds: the most pairs of the kernels but the largest, which is for targets of any length;
-// ascending.
+// Calls launch_with(kMostPairs as an integral_constant): the smallest kernel for all targets that the
+// BatchShape allows. kBounds: the most pairs of the kernels but the largest, which is for targets of any
+// length; ascending.
 template <int64_t... kBounds, class LaunchWith>
 void with_most_pairs(int64_t most_pairs, const LaunchWith& launch_with) {
   const bool launched =

@@ -6,7 +6,7 @@
 
 namespace crnn {
 
-// Bytes of scratch memory that a call takes, unless a single text needs more.
+// Bytes of scratch memory that a slice of padded targets takes, unless a single text needs more.
 constexpr int64_t kMostScratch = int64_t(1) << 28;
 
 // The shape of the slices that padded targets are taken in: of all samples some of their texts, or where not
@@ -36,12 +36,12 @@ struct Slice {
   DeviceBatch batch;
   int64_t first_sample;
   int64_t first_text;  // its number in the whole batch
-  bool has_new_rows;   // its samples have not been in a slice before
+  bool is_first;       // of the slices of its samples
 
-  // Those of its rows: the slices of the same samples share them.
+  // Those of its rows: the later slices of the same samples find them where the first one has put them.
   Statistics statistics(bool normalize) const {
     if (!normalize) return Statistics::kNone;
-    return has_new_rows ? Statistics::kCompute : Statistics::kThere;
+    return is_first ? Statistics::kCompute : Statistics::kThere;
   }
 };
 

@@ -38,29 +38,29 @@ class Kernel(NamedTuple):
 # change that needs more raises the limit here. Alignment, beam search and greedy scores add up in double on
 # purpose.
 LIMITS = {
-    Kernel("align::logits_kernel", "double"): Usage(64, 16, 10),
+    Kernel("align::logits_kernel", "double"): Usage(64),
     Kernel("align::logits_kernel", "float"): Usage(40),
-    Kernel("align::path_kernel", "double"): Usage(200, 24, 10),
-    Kernel("align::path_kernel", "float"): Usage(160, double_in_loops=1300),
+    Kernel("align::path_kernel", "double"): Usage(200),
+    Kernel("align::path_kernel", "float"): Usage(160, double_in_loops=1280),
     Kernel("beam_search::search_kernel", "double"): Usage(128),
     Kernel("beam_search::search_kernel", "float"): Usage(128, double_in_loops=200),
     Kernel("beam_search::tokens_kernel", "double"): Usage(80, 16, 6),
     Kernel("beam_search::tokens_kernel", "float"): Usage(64),
-    Kernel("ctc_loss::emissions_kernel", "double"): Usage(64, 24, 12),
+    Kernel("ctc_loss::emissions_kernel", "double"): Usage(64, 8, 2),
     # The exponents of emissions.
     Kernel("ctc_loss::emissions_kernel", "float"): Usage(64, double_in_loops=6),
-    Kernel("ctc_loss::gradient_kernel", "double"): Usage(64, 32, 28),
-    Kernel("ctc_loss::gradient_kernel", "float"): Usage(64, 8, 2),
+    Kernel("ctc_loss::gradient_kernel", "double"): Usage(64, 24, 16),
+    Kernel("ctc_loss::gradient_kernel", "float"): Usage(64),
     Kernel("ctc_loss::prepare_gradient_kernel", "double"): Usage(40),
     Kernel("ctc_loss::prepare_gradient_kernel", "float"): Usage(40),
     Kernel("ctc_loss::recursion_kernel", "double"): Usage(256, 560, 490),
     # Once a sample, where both directions meet.
-    Kernel("ctc_loss::recursion_kernel", "float"): Usage(256, 32, 12, double_in_loops=4),
+    Kernel("ctc_loss::recursion_kernel", "float"): Usage(256, 16, 4, double_in_loops=4),
     Kernel("ctc_loss::reduction_kernel", "double"): Usage(40),
     Kernel("ctc_loss::reduction_kernel", "float"): Usage(40, double_in_loops=20),
     Kernel("first_label_kernel", "float"): Usage(40),
     Kernel("greedy::best_class_kernel", "double"): Usage(64),
-    Kernel("greedy::best_class_kernel", "float"): Usage(40, 8, 3),
+    Kernel("greedy::best_class_kernel", "float"): Usage(40, 8, 2),
     Kernel("greedy::collapse_kernel", "double"): Usage(48),
     Kernel("greedy::collapse_kernel", "float"): Usage(48, double_in_loops=32),
 }

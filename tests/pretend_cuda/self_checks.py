@@ -1,6 +1,6 @@
 """The pretend device refuses what a GPU refuses, and computes what a GPU computes.
 
-Runs where the device is: python -m pytest -p pretend_cuda.plugin pretend_cuda/self_test.py, in tests/.
+Runs where the device is: python -m pytest -p pretend_cuda.plugin pretend_cuda/self_checks.py, in tests/.
 """
 
 import os
