@@ -10,6 +10,12 @@ import torch
 from reference.ctc import no_synchronisation
 from torch import nn
 
+# Tests of any other device see no GPU.
+pytestmark = [
+    pytest.mark.usefixtures("device"),
+    pytest.mark.parametrize("device", ["cuda"], indirect=True),
+]
+
 CUDA = torch.device("cuda", 0)
 
 
