@@ -46,10 +46,12 @@ cuda: $(READY)
 check-cuda: $(READY)
 	PYTHONPATH=tests $(BIN_PYTHON) -m cuda_compile
 
-# Builds for the GPU that is here and runs what only a GPU can show; ONLY=tests,bench are parts of it, and REHEARSAL=1
-# tries all of it without a GPU. With what .venv has, or where there is none $(PYTHON): it needs no network.
+# Builds for the GPU that is here and runs what only a GPU can show; ONLY=tests,bench are parts of it, RESULTS=folder
+# says where the results go (benchmarks/results), and REHEARSAL=1 tries all of it without a GPU. With what .venv has,
+# or where there is none $(PYTHON): it needs no network.
 gpu:
-	$(or $(wildcard $(BIN_PYTHON)),$(PYTHON)) benchmarks/gpu $(if $(REHEARSAL),--rehearsal) $(if $(ONLY),--only $(ONLY))
+	$(or $(wildcard $(BIN_PYTHON)),$(PYTHON)) benchmarks/gpu $(if $(REHEARSAL),--rehearsal) $(if $(ONLY),--only $(ONLY)) \
+	  $(if $(RESULTS),--results $(RESULTS))
 
 # Packages that tests need and a machine with a GPU may lack, for its Python: carried there in build/wheels, which
 # `make gpu` looks into.
@@ -59,7 +61,7 @@ gpu-wheels:
 	$(or $(wildcard $(BIN_PYTHON)),$(PYTHON)) -m pip download --quiet --no-deps --only-binary=:all: --dest build/wheels \
 	  --implementation cp --python-version $(GPU_PYTHON) \
 	  --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
-	  lmdb rapidfuzz
+	  lmdb rapidfuzz pytest-xdist execnet
 
 clean:
 	rm -rf build dist *.egg-info crnn_ext/*.so $(VENV)/.ready

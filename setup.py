@@ -177,5 +177,6 @@ def extensions() -> list[Extension]:
     return modules
 
 
-require_toolchain()
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtension})
+if __name__ == "__main__":
+    require_toolchain()
+    setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtension})

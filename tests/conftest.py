@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from cuda_on_host import operators
+from devices import device_of
 
 from crnn_ext._load import library_path
 
@@ -37,12 +38,6 @@ def device(request):
         operators.load()
         return torch.device("cpu")
     return torch.device(request.param)
-
-
-def device_of(test):
-    """The name of the device that a test runs on; None if it is about none."""
-    callspec = getattr(test, "callspec", None)
-    return None if callspec is None else callspec.params.get("device")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -47,7 +47,7 @@ from setuptools.command.build_ext import build_ext
 torch.version.cuda = sys.argv[1]
 arguments = {}
 setuptools.setup = lambda **given: arguments.update(given)
-runpy.run_path("setup.py")
+runpy.run_path("setup.py", run_name="__main__")
 # Instead of compiling, once all is ready for it.
 build_ext.build_extensions = lambda self: print(self.extensions[-1].extra_compile_args["nvcc"])
 command = arguments["cmdclass"]["build_ext"](setuptools.Distribution(arguments))

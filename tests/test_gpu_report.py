@@ -1,10 +1,7 @@
 """What `make gpu` makes of results: aims, and the table."""
 
-from pathlib import Path
-
 import pytest
-
-FOLDER = Path(__file__).parent.parent / "benchmarks" / "gpu"
+from gpu_command import FOLDER, SMALL, WIDE, loss_row
 
 
 @pytest.fixture
@@ -13,13 +10,6 @@ def report(monkeypatch):
     import report
 
     return report
-
-
-SMALL, WIDE = [160, 64, 97, 40], [183, 90, 10241, 29]
-
-
-def loss_row(contender, shape=SMALL, **fields):
-    return {"op": "ctc_loss", "shape": shape, "contender": contender, "dtype": "float32", **fields}
 
 
 def of_ours(eager, graph, shape=SMALL, **fields):

@@ -1,6 +1,7 @@
 """Training on a GPU does what it does on a CPU."""
 
 import math
+import os
 import subprocess
 import sys
 from difflib import SequenceMatcher
@@ -42,15 +43,28 @@ def test_it_learns_to_read(lines, tmp_path, device, precision):
     assert sum(likeness) / len(likeness) > 0.8
 
 
+def stderr_of(command, seconds):
+    """Of a command of torchrun, which has to end well in this time."""
+    # Without a network, the name of this machine may have no address that its processes could meet at.
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    torchrun = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        _, errors = torchrun.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        torchrun.terminate()  # and not killed: it ends its workers, which have sessions of their own
+        pytest.fail(f"not done within {seconds} s:\n{torchrun.communicate()[1]}")
+    assert torchrun.returncode == 0, errors
+    return errors
+
+
 def test_processes_share_a_gpu(lines, tmp_path, device):
     """As many as there are cards and one more, of which NCCL would not take two on one."""
     processes = torch.cuda.device_count() + 1
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     options = ["--width", "0.05", "--hidden", "16", "--epochs", "1", "--workers", "0", "--log-every", "1"]
     command = [*launcher, "-m", "crnn_ext", "train", str(lines), "-o", str(tmp_path / "run"), *options]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"{processes} processes share" in done.stderr
+    errors = stderr_of([sys.executable, *command], seconds=60)
+    assert f"{processes} processes share" in errors
     assert math.isfinite(entries(tmp_path / "run", "step")[-1]["loss"])
 
 

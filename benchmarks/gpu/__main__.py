@@ -6,9 +6,9 @@
 
 It needs no network, and installs nothing outside build/gpu. The whole takes less than 9 minutes on 16 cores:
 each stage runs within its own time, whether or not others failed. Results are in
-benchmarks/results/<device>-<date>.json, written as they come, so that a run that is cut off leaves what it
-had; a part of a run goes on with the day's file. What the stages print is in build/gpu/*.log. The table comes
-last.
+benchmarks/results/<device>-<date>.json, or in the folder that --results names, written as they come: a run
+that is cut off leaves what it had, and a part of a run resumes the day's file. What the stages print is in
+build/gpu/*.log. The table comes last.
 """
 
 import argparse
@@ -25,20 +25,32 @@ from pathlib import Path
 import report
 import suite
 from bench import bench, rows_of
-from compile_steps import too_short
+from compile_steps import limit_problem
 from drivers import Compilation, drivers
 from results import UNFINISHED, Results
 from rows import Row
 from sanitizer import sanitizer
-from stages import REHEARSAL_PATIENCE, ROOT, Outcome, Run, Stage, perform, python_path, search_path
+from stages import (
+    REHEARSAL_PATIENCE,
+    ROOT,
+    Outcome,
+    Run,
+    Stage,
+    end_on_sigterm,
+    perform,
+    python_path,
+    search_path,
+)
 
-MACHINE_SECONDS = 40
+MACHINE_SECONDS = 60
 # Seconds that each stage may take, for a machine of 16 cores. First comes what shows whether anything works,
-# last compute-sanitizer, of which nobody knows how long it takes. The drivers come before the benchmarks,
-# which compilers would disturb.
-LIMITS = {"build": 130, "tests": 120, "drivers": 30, "bench": 125, "sanitizer": 65}
-# They compile in the background of the build and the tests.
+# last compute-sanitizer, whose duration is unknown.
+LIMITS = {"build": 120, "tests": 120, "drivers": 30, "bench": 125, "sanitizer": 60}
+# The drivers compile in the background of these stages; the others wait, and nothing disturbs the benchmarks.
+BESIDE_COMPILERS = ("build", "tests")
 COMPILE_SECONDS = 200
+# What has to be there on a machine with a GPU.
+REQUIRED = ("build", "tests", "drivers")
 
 
 def described(rehearsal: bool) -> dict[str, object]:
@@ -54,9 +66,9 @@ def described(rehearsal: bool) -> dict[str, object]:
             command, env=environment, capture_output=True, text=True, check=False, timeout=limit
         )
     except subprocess.TimeoutExpired:
-        raise SystemExit(f"torch does not say within {limit} s what GPU is here") from None
+        raise SystemExit(f"torch has not found within {limit} s which GPU is here") from None
     if done.returncode != 0:
-        raise SystemExit(f"torch cannot say what GPU is here:\n{done.stderr}")
+        raise SystemExit(f"this machine cannot be described:\n{done.stderr}")
     machine = json.loads(done.stdout.splitlines()[-1])
     if "device" not in machine:
         build = f"torch {machine['torch']} in {sys.executable}"
@@ -75,6 +87,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rehearsal", action="store_true", help="with stand-ins for the device")
     parser.add_argument("--only", metavar="STAGES", default="", help=f"some of {','.join(LIMITS)}")
     parser.add_argument("--work", type=Path, help="folder of logs and of what is built (build/gpu)")
+    parser.add_argument("--results", type=Path, help="folder of the results (benchmarks/results)")
     options = parser.parse_args()
     chosen = set(options.only.split(",")) if options.only else set(LIMITS)
     if unknown := chosen - set(LIMITS):
@@ -84,6 +97,8 @@ def parsed() -> argparse.Namespace:
     options.stages = [name for name in LIMITS if name in chosen]
     folder = ROOT / "build" / ("gpu-rehearsal" if options.rehearsal else "gpu")
     options.work = (options.work or folder).resolve()
+    results = options.work if options.rehearsal else ROOT / "benchmarks" / "results"
+    options.results = (options.results or results).resolve()
     return options
 
 
@@ -100,7 +115,7 @@ def perform_all(run: Run, names: list[str], results: Results) -> None:
     try:
         for name in names:
             print(f"{name} ...", flush=True)
-            if name in of_drivers:
+            if name not in BESIDE_COMPILERS:
                 compilation.wait()
             perform_one(run, name, functions[name], results, compilation)
     finally:
@@ -117,14 +132,14 @@ def perform_one(
         entry = {"stage": name, "state": state, "detail": detail, "seconds": time.monotonic() - begin}
         results.put_stage(entry, order=list(LIMITS))
         if name == "tests":
-            results.content["tests"] = suite.Tests(stage.notes).not_passed()
+            results.content["tests"] = suite.Tests(stage.notes, run.rehearsal).not_passed()
         if name == "bench":
             results.put_rows(rows_of(stage))
             results.content["aims"] = [aim._asdict() for aim in reached(results.rows, run)]
         results.write()
 
-    stage = Stage(run, name, LIMITS[name], tell=lambda stage, detail: keep(stage, UNFINISHED, detail))
-    stage.tell("just begun")
+    stage = Stage(run, name, LIMITS[name], on_progress=lambda stage, detail: keep(stage, UNFINISHED, detail))
+    stage.report_progress("just begun")
     outcome = perform(stage, function)
     if run.rehearsal and (reason := not_realistic(name, run, compilation)):
         outcome = Outcome("failed", f"{outcome.detail}; {reason}")
@@ -138,27 +153,32 @@ def not_realistic(name: str, run: Run, compilation: Compilation) -> str | None:
     """Why compilers cannot end within the limit of a stage on the machine that it is for."""
     of_build = suite.compiled(run)
     if name == "build":
-        return too_short(LIMITS[name], of_build)
+        return limit_problem(LIMITS[name], of_build)
     if name == "drivers":
-        return too_short(COMPILE_SECONDS, compilation.seconds(), beside=sum(of_build))
+        return limit_problem(COMPILE_SECONDS, compilation.seconds(), beside=sum(of_build))
     return None
 
 
 def main() -> int:
     options = parsed()
+    end_on_sigterm()
     options.work.mkdir(parents=True, exist_ok=True)
     os.environ["PATH"] = search_path()
     machine = described(options.rehearsal)
     run = Run(machine, options.work, options.rehearsal)
-    folder = run.work if run.rehearsal else ROOT / "benchmarks" / "results"
     today = datetime.date.today().isoformat()
-    results = Results.of(folder, machine, today, run.rehearsal, goes_on=bool(options.only))
+    results = Results.of(options.results, machine, today, run.rehearsal, resumes=bool(options.only))
     print(*(f"{name}: {value}" for name, value in machine.items()), sep="\n")
 
     perform_all(run, options.stages, results)
-    say(results, run)
-    ended = [stage for stage in results.stages if stage["stage"] in options.stages]
-    return 1 if any(stage["state"] == "failed" for stage in ended) else 0
+    print_table(results, run)
+    ended = {stage["stage"]: stage["state"] for stage in results.stages if stage["stage"] in options.stages}
+    return 1 if any(is_failure(name, state, run) for name, state in ended.items()) else 0
+
+
+def is_failure(stage: str, state: str, run: Run) -> bool:
+    """Also what is not available where a GPU is: nothing was shown then."""
+    return state == "failed" or (state == "not available" and stage in REQUIRED and not run.rehearsal)
 
 
 def reached(rows: list[Row], run: Run) -> list[report.Aim]:
@@ -166,7 +186,7 @@ def reached(rows: list[Row], run: Run) -> list[report.Aim]:
     return [aim._replace(state="not judged") for aim in aims] if run.rehearsal else aims
 
 
-def say(results: Results, run: Run) -> None:
+def print_table(results: Results, run: Run) -> None:
     """The table of all that the file of results has."""
     machine, rows = run.machine, results.rows
     mark = "\nREHEARSAL: no GPU was used, and none of these times means anything" if run.rehearsal else ""

@@ -35,6 +35,6 @@ def bench(stage: Stage) -> Outcome:
             continue
         if result.status != 0:
             failures.append(f"{group}: {result.reason()}")
-        stage.tell(f"{len(rows_of(stage))} rows")
+        stage.report_progress(f"{len(rows_of(stage))} rows")
     failures += report.wrong(rows_of(stage))
     return Outcome("failed" if failures else "ok", "; ".join(failures) or f"{len(rows_of(stage))} rows")

@@ -3,14 +3,16 @@
     python compile_steps.py FILE COMMAND...
 
 runs a compiler and appends what it took to FILE. A rehearsal has patience, as its machine may be slow and
-busy; whether a stage can end within its limit on the machine that the limits are for is told from the steps.
+busy; whether a stage can end within its limit on the machine that the limits are for follows from the steps.
 """
 
 import json
+import os
 import resource
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 # The machine that the limits are for.
@@ -20,11 +22,16 @@ MARGIN = 1.25
 
 
 def noted(compiler: str, file: Path) -> Path:
-    """A program that runs the compiler and notes its steps in the file."""
+    """A program that runs the compiler and notes its steps in the file.
+
+    Others may be running it: it is replaced as a whole.
+    """
     program = file.with_name(f"{file.stem}-{Path(compiler).name}")
     words = [sys.executable, str(Path(__file__).resolve()), str(file), compiler]
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-    program.chmod(0o755)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as unfinished:
+        unfinished.write(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    os.chmod(unfinished.name, 0o755)
+    os.replace(unfinished.name, program)
     return program
 
 
@@ -35,7 +42,7 @@ def steps(file: Path) -> dict[str, float]:
     return dict(json.loads(line) for line in file.read_text().splitlines())
 
 
-def too_short(limit: float, seconds: list[float], beside: float = 0.0) -> str | None:
+def limit_problem(limit: float, seconds: list[float], beside: float = 0.0) -> str | None:
     """Why a limit is not realistic for these steps, of which any may run at the same time; None if it is.
 
     `beside` are the CPU seconds of what runs on the same cores before them.

@@ -13,12 +13,13 @@ import types
 import unittest
 
 import pytest
+from devices import device_of
 
 try:
     import expecttest  # noqa: F401
 except ImportError:
-    # torch's own helpers for tests import it, torch.library.opcheck among them. Of what it can do, tests here
-    # use nothing, and without a stand-in they would all be left out.
+    # torch's own helpers for tests import it, torch.library.opcheck among them. The tests use none of its
+    # functions, and without a stand-in they would all be left out.
     stand_in = types.ModuleType("expecttest")
     stand_in.TestCase, stand_in.ACCEPT = unittest.TestCase, False
     sys.modules["expecttest"] = stand_in
@@ -33,14 +34,13 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    chosen = [item for item in items if _device(item) == "cuda"]
-    config.hook.pytest_deselected(items=[item for item in items if _device(item) != "cuda"])
-    items[:] = sorted(chosen, key=lambda item: item.path.stem not in _FIRST)
-
-
-def _device(item):
-    callspec = getattr(item, "callspec", None)
-    return callspec.params.get("device") if callspec else None
+    chosen = [item for item in items if device_of(item) == "cuda"]
+    config.hook.pytest_deselected(items=[item for item in items if device_of(item) != "cuda"])
+    chosen.sort(key=lambda item: item.path.stem not in _FIRST)
+    # pytest-xdist gives each worker one stretch of the list, the longer ones last. The first tests are dealt
+    # out to all of them.
+    workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    items[:] = [item for first in reversed(range(workers)) for item in chosen[first::workers]]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,16 +3,16 @@
 They are those of tests/cuda_on_host, where they run on a CPU.
 """
 
+import contextlib
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Container
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
 import compile_steps
-from stages import ROOT, LateError, Outcome, Run, Stage, require
+from stages import ROOT, LateError, NotAvailableError, Outcome, Run, Stage, side_by_side
 
 FOLDER = ROOT / "tests" / "cuda_on_host" / "drivers"
 # The one whose cases have planted faults, but for some.
@@ -22,28 +22,34 @@ _NICE = ["nice", "-n", "10"]
 _SIDE_BY_SIDE = 4
 
 
-def fault_cases() -> dict[str, bool]:
-    """The names of its cases, and whether they have a fault."""
+def _cases() -> list[tuple[str, str, str]]:
+    """Of its cases the name, the kind of faults and the fault."""
     source = (FOLDER / f"{FAULTS}.cu").read_text()
-    cases = re.findall(r'\{"([^"]+)", \w+<Fault::(\w+)>\}', source)
-    return {name: fault != "kNone" for name, fault in cases}
+    return re.findall(r'\{"([^"]+)", \w+<(\w*Fault)::(\w+)>\}', source)
+
+
+def sound_cases() -> list[str]:
+    return [name for name, _, fault in _cases() if fault == "kNone"]
+
+
+def fault_cases() -> list[str]:
+    """Those with a fault that a tool could report: it sees memory and barriers, and not wrong arithmetic."""
+    return [name for name, kind, fault in _cases() if kind == "Fault" and fault != "kNone"]
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.cu"))
 
 
 def executable(run: Run, name: str) -> Path:
     return run.work / f"driver_{name}"
 
 
-def sound_commands(run: Run) -> dict[str, list[object]]:
+def sound_commands(run: Run, not_compiled: Container[str]) -> dict[str, list[object]]:
     """How each driver runs that was compiled, without the faults."""
-    names = sorted(path.stem for path in FOLDER.glob("*.cu"))
-    commands: dict[str, list[object]] = {name: [executable(run, name)] for name in names}
-    commands[FAULTS] += [name for name, faulty in fault_cases().items() if not faulty]
-    return {name: command for name, command in commands.items() if command[0].is_file()}
-
-
-def side_by_side(calls: Iterable[Callable[[], object]], workers: int) -> list:
-    with ThreadPoolExecutor(workers) as pool:
-        return [future.result() for future in [pool.submit(call) for call in calls]]
+    commands: dict[str, list[object]] = {name: [executable(run, name)] for name in names()}
+    commands[FAULTS] += sound_cases()
+    return {name: command for name, command in commands.items() if name not in not_compiled}
 
 
 class Compilation:
@@ -54,26 +60,31 @@ class Compilation:
         self.limit = limit
         self._steps = run.work / "drivers.steps"
         self._stage = Stage(run, "compile", limit)
-        names = sorted(path.stem for path in FOLDER.glob("*.cu")) if wanted and shutil.which("nvcc") else []
         pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-        self._compiled = {name: pool.submit(self._compile, name) for name in names}
+        self._compiled: dict[str, Future[str | None]] = {}
+        # Without a compiler, the stages that need it say so.
+        with contextlib.suppress(NotAvailableError):
+            if wanted:
+                nvcc = compile_steps.noted(run.nvcc(), self._steps)
+                self._compiled = {name: pool.submit(self._compile, nvcc, name) for name in names()}
         pool.shutdown(wait=False)
 
-    def _compile(self, name: str) -> str | None:
+    def _compile(self, nvcc: Path, name: str) -> str | None:
         """Why it failed; None if it did not."""
         made = executable(self.run, name)
         made.unlink(missing_ok=True)
         flags = ["-std=c++20", "-O2", "--expt-relaxed-constexpr", "-lineinfo"]
         flags += [f"-arch=sm_{self.run.architecture.replace('.', '')}"]
         flags += ["-I", ROOT / "csrc", "-I", ROOT / "tests" / "cuda_on_host"]
-        nvcc = compile_steps.noted("nvcc", self._steps)
         try:
             result = self._stage.command(
                 *_NICE, *self.run.for_device([nvcc, *flags, FOLDER / f"{name}.cu", "-o", made])
             )
         except LateError:
             return f"{name} was not compiled within {self.limit:.0f} s"
-        return None if result.status == 0 else f"{name} does not compile: {result.reason()}"
+        if result.status != 0:
+            return f"{name} does not compile: {result.reason()}"
+        return None if made.is_file() else f"{name} does not compile: nvcc made nothing"
 
     def stop(self) -> None:
         """Nothing of it goes on, or begins."""
@@ -89,14 +100,19 @@ class Compilation:
         """The CPU seconds of each compiler, also of an earlier run."""
         return list(compile_steps.steps(self._steps).values())
 
-    def failures(self) -> list[str]:
-        reasons = (future.result() for future in self._compiled.values())
-        return [reason for reason in reasons if reason is not None]
+    def failures(self) -> dict[str, str]:
+        """Of the drivers that cannot run: why."""
+        reasons = {name: future.result() for name, future in self._compiled.items()}
+        return {
+            name: reason
+            for name in names()
+            if (reason := reasons.get(name, f"{name} was not compiled")) is not None
+        }
 
 
 def drivers(stage: Stage, compilation: Compilation) -> Outcome:
-    """Runs those that were compiled, without any tool."""
-    require("nvcc")
+    """Runs each without any tool. One that was not compiled has failed."""
+    stage.run.nvcc()
 
     def reason(name: str, command: list[object]) -> str | None:
         try:
@@ -108,7 +124,8 @@ def drivers(stage: Stage, compilation: Compilation) -> Outcome:
         wrong = re.findall(r"^FAILED.*", result.output, re.MULTILINE) or [result.reason()]
         return f"{name}: {len(wrong)} wrong, first {wrong[0]}"
 
-    commands = sound_commands(stage.run)
-    reasons = side_by_side((partial(reason, *item) for item in commands.items()), _SIDE_BY_SIDE)
-    failures = [*compilation.failures(), *filter(None, reasons)]
+    not_compiled = compilation.failures()
+    commands = sound_commands(stage.run, not_compiled)
+    reasons = side_by_side(stage, [partial(reason, *item) for item in commands.items()], _SIDE_BY_SIDE)
+    failures = [*not_compiled.values(), *filter(None, reasons)]
     return Outcome("failed" if failures else "ok", "; ".join(failures) or f"right: {', '.join(commands)}")

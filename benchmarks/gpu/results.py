@@ -20,16 +20,19 @@ class Results:
 
     @classmethod
     def of(
-        cls, folder: Path, machine: dict[str, object], today: str, rehearsal: bool, goes_on: bool
+        cls, folder: Path, machine: dict[str, object], today: str, rehearsal: bool, resumes: bool
     ) -> "Results":
-        """A whole run begins a file of its own; a part goes on with the machine's last one of the day."""
+        """A whole run begins a file of its own; a part resumes the last one of the day.
+
+        That has to be of the same machine, which includes the sources and the packages.
+        """
         slug = re.sub(r"[^a-z0-9]+", "-", f"{machine['device']}-{today}".lower()).strip("-")
         files = [folder / f"{slug}.json"]
         while files[-1].exists():
             files.append(folder / f"{slug}-{len(files) + 1}.json")
         free = files.pop()
         content = {"rehearsal": rehearsal, "date": today, "machine": machine}
-        for file in reversed(files if goes_on else []):
+        for file in reversed(files if resumes else []):
             known = json.loads(file.read_text())
             if content.items() <= known.items():
                 return cls(file, known)
@@ -55,7 +58,7 @@ class Results:
         return self.content["rows"]
 
     def write(self) -> None:
-        """At once: a reader, or whoever looks after a kill, finds the old file or the new one."""
+        """At once: a reader finds the old file or the new one, also after a kill."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.file.with_suffix(".tmp")
         unfinished.write_text(json.dumps(self.content, indent=1) + "\n")

@@ -5,11 +5,11 @@ is something to know, not a failure.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import partial
 
-from drivers import FAULTS, Compilation, executable, fault_cases, side_by_side, sound_commands
-from stages import LateError, NotAvailableError, Outcome, Stage, require
+from drivers import FAULTS, Compilation, executable, fault_cases, sound_commands
+from stages import LateError, NotAvailableError, Outcome, Stage, require, side_by_side
 
 TOOLS = ["memcheck", "racecheck", "initcheck", "synccheck"]
 _SIDE_BY_SIDE = 8
@@ -17,40 +17,50 @@ _SIDE_BY_SIDE = 8
 _FAULT_SECONDS = 10
 _SUMMARY = re.compile(r"SUMMARY: (\d+) (?:errors?|hazards?)")
 
+# Verdicts on a command besides "clean". "wrong": the driver found its results wrong; "hangs": it was stopped
+# at its own limit; "not done": the time of the stage was over.
+_FAILURES = {"reported", "wrong", "no summary"}
+_NOT_DONE = "not done"
 
-def _under(stage: Stage, tool: str, command: list[object], limit: float = float("inf")) -> str:
-    """ "clean", "reported", "wrong" (the driver found its results wrong) or "stopped"."""
+
+def _under(stage: Stage, tool: str, command: list[object], limit: float) -> tuple[str, str]:
+    """The verdict, and the tool's last words."""
     if stage.seconds_left() <= 0:
-        return "stopped"
+        return _NOT_DONE, ""
     watched = stage.run.for_device(["compute-sanitizer", "--tool", tool, *command])
     try:
         result = stage.command(*watched, limit=limit)
     except LateError:
-        return "stopped"
+        return (_NOT_DONE if stage.seconds_left() <= 0 else "hangs"), ""
     # Not the exit status: that is the driver's, which also fails where a tool has ended its kernel.
     counts = _SUMMARY.findall(result.output)
     if not counts:
-        raise NotAvailableError(f"compute-sanitizer does not work here: {result.reason()}")
+        return "no summary", result.reason()
     if any(map(int, counts)):
-        return "reported"
-    return "clean" if result.status == 0 else "wrong"
+        return "reported", ""
+    return ("clean" if result.status == 0 else "wrong"), ""
 
 
 def sanitizer(stage: Stage, compilation: Compilation) -> Outcome:
-    """Every driver, and every planted fault, under every tool."""
+    """Every driver, and every planted fault, under every tool: first memcheck over all drivers."""
     run = stage.run
     if not run.rehearsal:
         require("compute-sanitizer")
-    commands = sound_commands(run)
+    not_compiled = compilation.failures()
+    commands = sound_commands(run, not_compiled)
     if not commands:
-        raise NotAvailableError("; ".join(["no driver was compiled", *compilation.failures()]))
-    cases = fault_cases() if FAULTS in commands else {}
-    faults = [name for name, faulty in cases.items() if faulty]
+        raise NotAvailableError("; ".join(["no driver was compiled", *not_compiled.values()]))
+    faults = fault_cases() if FAULTS in commands else []
     verdicts: dict[tuple[str, str], str] = {}
+    reasons: list[str] = []
 
     def watch(name: str, tool: str, command: list[object], limit: float = float("inf")) -> None:
-        verdicts[name, tool] = _under(stage, tool, command, limit)
-        stage.tell(f"{len(verdicts)} of {len(calls)} done; {_said(dict(verdicts), commands, faults)}")
+        verdict, reason = _under(stage, tool, command, limit)
+        if reason:
+            reasons.append(reason)
+        verdicts[name, tool] = verdict
+        progress = summary(dict(verdicts), commands, faults)
+        stage.report_progress(f"{len(verdicts)} of {len(calls)} done; {progress}")
 
     calls = [partial(watch, name, tool, commands[name]) for tool in TOOLS for name in commands]
     limit = _FAULT_SECONDS * run.patience
@@ -59,27 +69,43 @@ def sanitizer(stage: Stage, compilation: Compilation) -> Outcome:
         for fault in faults
         for tool in TOOLS
     ]
-    side_by_side(calls, _SIDE_BY_SIDE)
-    sound = all(verdicts[name, tool] == "clean" for name in commands for tool in TOOLS)
-    return Outcome("ok" if sound else "failed", _said(verdicts, commands, faults))
+    side_by_side(stage, calls, _SIDE_BY_SIDE)
+    known = set(verdicts.values())
+    if reasons and known <= {"no summary", "hangs", _NOT_DONE}:
+        raise NotAvailableError(f"compute-sanitizer does not work here: {reasons[0]}")
+    of_sound = {verdicts[name, tool] for name in commands for tool in TOOLS}
+    detail = "; ".join([*not_compiled.values(), summary(verdicts, commands, faults)])
+    if not_compiled or of_sound & _FAILURES:
+        return Outcome("failed", detail)
+    return Outcome("unfinished" if _NOT_DONE in known else "ok", detail)
 
 
-def _said(verdicts: dict[tuple[str, str], str], commands: Iterable[str], faults: list[str]) -> str:
+def summary(verdicts: dict[tuple[str, str], str], commands: Collection[str], faults: list[str]) -> str:
     """What {(driver or fault, tool): verdict} comes to."""
 
     def of(name: str) -> dict[str, str]:
-        return {tool: verdicts[name, tool] for tool in TOOLS if (name, tool) in verdicts}
+        """The verdicts that there are."""
+        known = {tool: verdicts.get((name, tool), _NOT_DONE) for tool in TOOLS}
+        return {tool: verdict for tool, verdict in known.items() if verdict != _NOT_DONE}
 
     parts = [
         f"{name} under {tool}: {verdict}"
         for name in commands
         for tool, verdict in of(name).items()
         if verdict != "clean"
-    ] or [f"clean: {', '.join(commands)}"]
-    watched = [fault for fault in faults if len(of(fault)) == len(TOOLS)]
-    missed = [fault for fault in watched if "reported" not in of(fault).values()]
-    if watched:
-        parts.append(f"{len(watched) - len(missed)} of {len(faults)} planted faults reported")
+    ]
+    done = {tool: sum(tool in of(name) for name in commands) for tool in TOOLS}
+    if set(done.values()) != {len(commands)}:
+        parts.append(f"of {len(commands)} drivers, " + ", ".join(f"{tool} {n}" for tool, n in done.items()))
+    elif not parts:
+        parts.append(f"clean: {', '.join(commands)}")
+    reported = [fault for fault in faults if "reported" in of(fault).values()]
+    missed = [fault for fault in faults if len(of(fault)) == len(TOOLS) and fault not in reported]
+    not_done = len(faults) - len(reported) - len(missed)
+    if reported or missed:
+        parts.append(f"{len(reported)} of {len(faults)} planted faults reported")
+    if not_done:
+        parts.append(f"{not_done} planted faults not done")
     if missed:
         others = {fault: ", ".join(sorted({*of(fault).values()} - {"clean"})) for fault in missed}
         parts.append(

@@ -1,5 +1,7 @@
 """Stages of a run: each ends in its own outcome and within its own time, whatever the others do."""
 
+import contextlib
+import importlib.machinery
 import itertools
 import os
 import shutil
@@ -8,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +22,13 @@ HERE = Path(__file__).resolve().parent
 GRACE_SECONDS = 3
 # A rehearsal is for any machine, however slow; compile_steps.py judges whether the limits are realistic.
 REHEARSAL_PATIENCE = 20
-# How often a stage says what it knows so far.
-_TELL_SECONDS = 2
+# How often a stage reports its progress.
+_PROGRESS_SECONDS = 2
 
 
 class Outcome(NamedTuple):
-    state: str  # "ok", "failed", "not available" or, while it runs and after it was killed, "unfinished"
+    # "ok", "failed", "not available" or "unfinished": it still runs, was killed, or its time was too short.
+    state: str
     detail: str
 
 
@@ -41,6 +45,17 @@ def require(program: str) -> None:
         raise NotAvailableError(f"{program} is not on PATH")
 
 
+def end_on_sigterm() -> None:
+    """As at the end of a failed run: no command is left behind that would keep the GPU."""
+
+    def end(*_: object) -> None:
+        # `timeout` ends make and this process, and make ends it once more.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def search_path() -> str:
     """PATH, with the programs of this Python and of CUDA behind it."""
     homes = (os.environ.get("CUDA_HOME"), "/usr/local/cuda")
@@ -49,8 +64,8 @@ def search_path() -> str:
 
 
 def python_path(*more: Path) -> str:
-    """The package as it is built in place, and the modules of this folder and of the one above it."""
-    folders = (ROOT, ROOT / "benchmarks", HERE, os.environ.get("PYTHONPATH"), *more)
+    """The package as it is built in place, and the modules of this folder, the one above it and tests/."""
+    folders = (ROOT, ROOT / "benchmarks", HERE, os.environ.get("PYTHONPATH"), *more, ROOT / "tests")
     return os.pathsep.join(str(folder) for folder in folders if folder)
 
 
@@ -79,7 +94,19 @@ class Run:
 
     def python_path(self) -> str:
         """For the commands of a stage."""
-        return python_path(self.site, *([ROOT / "tests"] if self.rehearsal else []))
+        return python_path(self.site)
+
+    def has_package(self, name: str) -> bool:
+        """Whether the commands of a stage can import it."""
+        importlib.invalidate_caches()  # a stage may have installed it
+        return importlib.machinery.PathFinder.find_spec(name, [str(self.site), *sys.path]) is not None
+
+    def nvcc(self) -> str:
+        """That of the toolkit which setup.py builds with."""
+        home = self.machine["CUDA toolkit"]
+        if home is None:
+            raise NotAvailableError("there is no CUDA toolkit (nvcc and libcudart_static.a)")
+        return f"{home}/bin/nvcc"
 
     def for_device(self, command: list[object]) -> list[object]:
         """The command of a compiler or a tool for the GPU, or what stands in for it in a rehearsal."""
@@ -87,18 +114,18 @@ class Run:
 
 
 class Stage:
-    """One stage: its time, its log, the commands that it runs, and what it tells while it runs."""
+    """One stage: its time, its log, the commands that it runs, and the progress that it reports."""
 
     def __init__(
         self,
         run: Run,
         name: str,
         limit: float,
-        tell: Callable[["Stage", str], None] = lambda stage, detail: None,
+        on_progress: Callable[["Stage", str], None] = lambda stage, detail: None,
     ) -> None:
         self.run = run
         self.name = name
-        self._tell = tell
+        self._on_progress = on_progress
         # Where what is measured or tested is appended to as it comes.
         self.notes = run.work / f"{name}.jsonl"
         self.notes.unlink(missing_ok=True)
@@ -109,16 +136,17 @@ class Stage:
         self._numbers = itertools.count(1)
         self._deadline = time.monotonic() + limit * run.patience
 
-    def tell(self, detail: str) -> None:
+    def report_progress(self, detail: str) -> None:
         """What is known so far; from any thread."""
         with self._lock:
-            self._tell(self, detail)
+            self._on_progress(self, detail)
 
     def stop(self) -> None:
         """Ends all that runs."""
         self._deadline = 0.0
         for process in list(self._running):
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended, and its thread has seen that
+                os.killpg(process.pid, signal.SIGKILL)
 
     def seconds_left(self) -> float:
         return self._deadline - time.monotonic()
@@ -132,8 +160,8 @@ class Stage:
     ) -> Result:
         """Runs it in the checkout; raises LateError when its time or that of the stage is over.
 
-        `meanwhile` says again and again what is known so far. The output is in a file from the start, so that
-        it is there also if this program is killed.
+        `meanwhile` is asked again and again for the progress to report. The output is in a file from the
+        start, so that it is there also if this program is killed.
         """
         command = list(map(str, arguments))
         part = self.run.work / f"{self.name}-{next(self._numbers)}.part"
@@ -178,19 +206,31 @@ class Stage:
         while True:
             patience = max(0.1, end - time.monotonic())
             try:
-                process.wait(min(patience, _TELL_SECONDS) if meanwhile else patience)
+                process.wait(min(patience, _PROGRESS_SECONDS) if meanwhile else patience)
                 return True
             except subprocess.TimeoutExpired:
                 if time.monotonic() >= end:
                     return False
                 if meanwhile:
-                    self.tell(meanwhile())
+                    self.report_progress(meanwhile())
 
     def python(self, *arguments: object, **options) -> Result:
         return self.command(sys.executable, *arguments, **options)
 
     def last_lines(self, count: int) -> str:
         return "\n".join(self._log.read_text().splitlines()[-count:])
+
+
+def side_by_side(stage: Stage, calls: Iterable[Callable[[], object]], workers: int) -> list:
+    """The results of all calls; the first exception ends the stage's commands, and is raised."""
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(call) for call in calls]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stage.stop()
+            raise
 
 
 def perform(stage: Stage, function: Callable[[Stage], Outcome]) -> Outcome:

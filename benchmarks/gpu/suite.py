@@ -1,18 +1,21 @@
 """The build for the card that is there, and every test that needs a card."""
 
 import ast
-import importlib.util
 import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import compile_steps
-from stages import ROOT, LateError, NotAvailableError, Outcome, Run, Stage, require
+from stages import ROOT, LateError, NotAvailableError, Outcome, Run, Stage
 
 WHEELS = ROOT / "build" / "wheels"
 _MOST_NAMES = 6
 _MOST_WORKERS = 8
+# How the reasons begin to skip a test for what a machine may lack.
+_EXCUSES = ("needs ",)
+# And for what tests/pretend_cuda cannot do, which stands in for the GPU in a rehearsal.
+_PRETEND_DEVICE = "not on the pretend device: "
 
 
 def steps_file(run: Run) -> Path:
@@ -30,7 +33,7 @@ def build(stage: Stage) -> Outcome:
     where = ["--inplace"]
     if run.rehearsal:
         where = ["--build-lib", run.work / "lib", "--build-temp", run.work / "objects"]
-    require("nvcc")
+    nvcc = run.nvcc()
     result = stage.python(
         "setup.py",
         "--quiet",
@@ -39,7 +42,7 @@ def build(stage: Stage) -> Outcome:
         CRNN_EXT_CUDA="1",
         TORCH_CUDA_ARCH_LIST=run.architecture,
         CXX=str(compile_steps.noted("c++", steps_file(run))),
-        PYTORCH_NVCC=str(compile_steps.noted("nvcc", steps_file(run))),
+        PYTORCH_NVCC=str(compile_steps.noted(nvcc, steps_file(run))),
     )
     if result.status != 0:
         return Outcome("failed", result.reason())
@@ -83,7 +86,7 @@ def _names_other_devices(decorator: ast.expr) -> bool:
 
 def tests(stage: Stage) -> Outcome:
     """Every test of the device `cuda`; each has to run, but for what this machine cannot have."""
-    if importlib.util.find_spec("pytest") is None:
+    if not stage.run.has_package("pytest"):
         raise NotAvailableError("pytest is not installed")
     return run_tests(stage, test_modules())
 
@@ -94,28 +97,32 @@ def run_tests(stage: Stage, modules: list[Path]) -> Outcome:
     environment = {"CRNN_REQUIRE_CUDA": "1"}
     cores = len(os.sched_getaffinity(0))
     workers = min(_MOST_WORKERS, cores // 2)
-    if workers > 1 and importlib.util.find_spec("xdist") is not None:
-        # Tests wait for Python far more than for the GPU. They keep their order, more or less.
-        arguments += ["-n", str(workers), "--dist", "load"]
+    if workers > 1 and stage.run.has_package("xdist"):
+        # Tests wait for Python far more than for the GPU.
+        arguments += ["-n", str(workers), "--dist", "worksteal"]
         environment["OMP_NUM_THREADS"] = str(cores // workers)
     if stage.run.rehearsal:
         arguments += ["-p", "pretend_cuda.plugin"]
     # Or else a module that cannot be imported would keep the others from running.
     arguments += ["--continue-on-collection-errors", *modules]
+
+    def known() -> Tests:
+        return Tests(notes, stage.run.rehearsal)
+
     try:
-        result = stage.python(*arguments, meanwhile=lambda: _told(Tests(notes)), **environment)
+        result = stage.python(*arguments, meanwhile=lambda: summary(known()), **environment)
     except LateError as late:
-        return Outcome("failed", f"{late}; {_told(Tests(notes))}")
-    known = Tests(notes)
-    missing = known.missing(modules)
+        return Outcome("failed", f"{late}; {summary(known(), known().missing(modules))}")
+    missing = known().missing(modules)
     failed = result.status != 0 or missing
-    return Outcome("failed" if failed else "ok", _told(known, missing))
+    return Outcome("failed" if failed else "ok", summary(known(), missing))
 
 
 class Tests:
     """What is known of the tests: {node id: (outcome, why)}."""
 
-    def __init__(self, notes: Path) -> None:
+    def __init__(self, notes: Path, rehearsal: bool) -> None:
+        self._excuses = (*_EXCUSES, *([_PRETEND_DEVICE] if rehearsal else []))
         lines = notes.read_text().splitlines() if notes.is_file() else []
         self.known: dict[str, tuple[str, str]] = {}
         for line in lines:
@@ -133,7 +140,7 @@ class Tests:
 
     def excused(self) -> list[str]:
         """Skipped for what a machine may lack. A package is not among that: it can be carried."""
-        return [test for test in self.of("skipped") if self.why(test).startswith("needs ")]
+        return [test for test in self.of("skipped") if self.why(test).startswith(self._excuses)]
 
     def missing(self, modules: Iterable[Path]) -> list[str]:
         """What should have run and did not, and why."""
@@ -155,7 +162,7 @@ class Tests:
         ]
 
 
-def _told(tests: Tests, missing: Iterable[str] = ()) -> str:
+def summary(tests: Tests, missing: Iterable[str] = ()) -> str:
     """How many tests ended how, and names of those that failed and of what did not run."""
     counts = {outcome: len(tests.of(outcome)) for outcome in ("passed", "failed")}
     parts = [", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "no test ran"]
