@@ -55,7 +55,7 @@ LIMITS = {
     Kernel("ctc_loss::prepare_gradient_kernel", "float"): Usage(40),
     Kernel("ctc_loss::recursion_kernel", "double"): Usage(256, 560, 490),
     # Once a sample, where both directions meet.
-    Kernel("ctc_loss::recursion_kernel", "float"): Usage(256, 16, 4, double_in_loops=4),
+    Kernel("ctc_loss::recursion_kernel", "float"): Usage(256, 16, 8, double_in_loops=4),
     Kernel("ctc_loss::reduction_kernel", "double"): Usage(40),
     Kernel("ctc_loss::reduction_kernel", "float"): Usage(40, double_in_loops=20),
     Kernel("first_label_kernel", "float"): Usage(40),
