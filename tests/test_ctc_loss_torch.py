@@ -123,7 +123,7 @@ def test_logits_changed_before_the_backward_pass_are_noticed(device, targets):
 @pytest.mark.parametrize("later", [100, -1])
 def test_lengths_changed_behind_autograds_back_make_the_gradient_nan(device, later):
     x = logits(device, requires_grad=True)
-    targets = torch.arange(200, device=device).remainder(3).add(1).view(2, 100)
+    targets = torch.arange(200).remainder(3).add(1).view(2, 100).to(device)
     input_lengths, target_lengths = (torch.tensor(y, device=device) for y in ([6, 6], [2, 2]))
     loss = ctc_loss(x, targets, input_lengths, target_lengths, reduction="sum")
     expected = torch.autograd.grad(loss, x, retain_graph=True)[0]
