@@ -61,7 +61,7 @@ gpu-wheels:
 	$(or $(wildcard $(BIN_PYTHON)),$(PYTHON)) -m pip download --quiet --no-deps --only-binary=:all: --dest build/wheels \
 	  --implementation cp --python-version $(GPU_PYTHON) \
 	  --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
-	  lmdb rapidfuzz pytest-xdist execnet
+	  pillow safetensors tqdm regex lmdb rapidfuzz pytest-xdist execnet
 
 clean:
 	rm -rf build dist *.egg-info crnn_ext/*.so $(VENV)/.ready

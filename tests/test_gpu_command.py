@@ -42,6 +42,7 @@ def test_no_gpu():
     reason = "is a build for the CPU" if torch.version.cuda is None else "sees no GPU"
     assert done.stderr.strip() == (
         f"make gpu needs a GPU that torch can use, and {torch_here} {reason}; "
+        "make gpu VENV=0 PYTHON=python3 takes another Python, and "
         "make gpu REHEARSAL=1 tries all else"
     )
 

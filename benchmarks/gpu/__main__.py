@@ -75,7 +75,7 @@ def described(rehearsal: bool) -> dict[str, object]:
         reason = "sees no GPU" if machine["torch's CUDA"] else "is a build for the CPU"
         raise SystemExit(
             f"make gpu needs a GPU that torch can use, and {build} {reason}; "
-            "make gpu REHEARSAL=1 tries all else"
+            "make gpu VENV=0 PYTHON=python3 takes another Python, and make gpu REHEARSAL=1 tries all else"
         )
     return machine
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from bench_ctc_loss import MOST_GRADIENT_ERROR, MOST_LOSS_ERROR, Shape, losses_and_gradient
 from clocks import Bench, Contender
-from rows import Row, first_line
+from rows import NOT_CHOSEN, Row, first_line
 from torch import Tensor
 
 from crnn_ext.ctc import ctc_loss
@@ -58,7 +58,7 @@ class Problem:
             chosen = torch._use_cudnn_ctc_loss(F.log_softmax(self.logits, -1), *self.for_cudnn, 0)
         except Exception as error:
             return first_line(error)
-        return None if chosen else "torch does not choose it"
+        return None if chosen else NOT_CHOSEN
 
 
 def forward_and_backward(loss: Loss) -> Callable[[Tensor], object]:

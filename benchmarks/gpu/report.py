@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from rows import Row
+from rows import NOT_CHOSEN, NOT_INSTALLED, Row
 
 PEERS = {
     "ctc_loss": ["torch", "cuDNN", "optax"],
@@ -157,7 +157,7 @@ def _cells(rows: list[Row], ours: Row, peers: list[str]) -> list[str]:
         time = theirs.get("eager ms")
         if time is None:
             note = theirs.get("note", "-")
-            cells.append(note if note in ("-", "not installed") else "failed")
+            cells.append(note if note in ("-", NOT_INSTALLED, NOT_CHOSEN) else "failed")
         else:
             cells.append(f"{time:.3g} ({time / eager:.3g}x)" if eager else _ms(time))
     return cells

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 # leave to it: 8 to begin, then a second or two for each contender on each shape; "others" compiles with XLA.
 GROUP_SECONDS = {"loss": 40, "greedy": 14, "decode": 20, "alignment": 20, "others": 30}
 
+# Notes that say all there is to say; others are errors.
+NOT_INSTALLED, NOT_CHOSEN = "not installed", "not chosen by torch"
+
 _IDENTITY = ("op", "shape", "contender", "dtype")
 
 
 def first_line(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return "not installed"
+        return NOT_INSTALLED
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
