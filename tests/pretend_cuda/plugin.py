@@ -11,6 +11,7 @@ CANNOT = {
     "::test_cuda_library_loads_beside_any_torch": "its place is taken by the harness",
     "::test_compile_into_one_graph[cuda-inductor]": "Inductor writes kernels for a GPU, in Triton",
     "::test_processes_share_a_gpu[cuda]": "it starts processes, which have no such device",
+    "::test_copied_networks_read_without_packing_weights[cuda]": "it has no cuDNN, which packs weights",
     "test_scratch_memory.py::": "it keeps no statistics of memory",
 }
 
