@@ -17,7 +17,7 @@ def tf32_allowed(allowed: bool) -> Iterator[None]:
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
     with ExitStack() as stack:
-        # What assigning to cudnn.allow_tf32 does, where torch's own helpers for tests have not forbidden that.
+        # What assigning to cudnn.allow_tf32 does, unless torch's own helpers for tests have forbidden that.
         convolutions = (lambda: cudnn.allow_tf32, torch._C._set_cudnn_allow_tf32, allowed)
         stack.enter_context(_settings(*convolutions, [cudnn.conv, cudnn.rnn], "tf32" if allowed else "ieee"))
         products = (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest")
