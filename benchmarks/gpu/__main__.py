@@ -4,11 +4,11 @@
     make gpu ONLY=tests,bench   # some stages; the build is always brought up to date first
     make gpu REHEARSAL=1        # without a GPU: the same, with stand-ins for the device
 
-It needs no network, and installs nothing outside build/gpu. The whole takes less than 9 minutes on 16 cores:
-each stage runs within its own time, whether or not others failed. Results are in
-benchmarks/results/<device>-<date>.json, or in the folder that --results names, written as they come: a run
-that is cut off leaves what it had, and a part of a run resumes the day's file. What the stages print is in
-build/gpu/*.log. The table comes last.
+It needs no network; it builds the libraries in place, for this card, and installs nothing else outside
+build/gpu. Each stage ends at its own limit, whether or not others failed: less than 9 minutes in all. Results
+are in benchmarks/results/<device>-<date>.json, or in the folder that --results names, written as they come: a
+run that is cut off leaves what it had, and a part of a run resumes the day's file. What the stages print is
+in build/gpu/*.log. The table comes last.
 """
 
 import argparse

@@ -57,11 +57,11 @@ def chosen(name: str | None, world: "World | None" = None) -> "torch.device":
         if world.rank == 0 and 0 < world.gpus < world.ranks:
             complain(f"{world.ranks} processes share {counted(world.gpus, 'GPU')}")
         return own_gpu(world.local_rank)
-    gpus = torch.cuda.device_count()
     if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
         raise ValueError(
             f"--device must be cpu or cuda where several processes run on a machine, and it is {name}"
         )
+    gpus = torch.cuda.device_count()
     if device.index >= gpus:
         raise ValueError(f"--device {name}: the index must be in [0, {gpus}), got {device.index}")
     return device

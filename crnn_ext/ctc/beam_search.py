@@ -81,8 +81,8 @@ def beam_search(
     Args:
         logits: (T, N, C), or (T, C) for one sample; float16, bfloat16, float32 or float64, any strides.
         input_lengths: (N,), frames of each sample; all T if None. Frames behind them are never read. Values
-            on a GPU are not checked, nor any under torch.compile with logits there:
-            one outside [0, T] gives no texts, and scores of NaN.
+            on a GPU are not checked, nor any under torch.compile with logits there: one outside [0, T] gives
+            no texts, and scores of NaN.
         blank: the class that stands for no label, in [0, C).
         beam_size: prefixes that are kept, 1 to 1024.
         nbest: texts that are returned, 1 to beam_size.

@@ -38,8 +38,8 @@ def greedy_decode(
     Args:
         logits: (T, N, C), or (T, C) for one sample; float16, bfloat16, float32 or float64, any strides.
         input_lengths: (N,), frames of each sample; all T if None. Frames behind them are never read. Values
-            on a GPU are not checked, nor any under torch.compile with logits there:
-            one outside [0, T] counts as 0, and makes the score NaN.
+            on a GPU are not checked, nor any under torch.compile with logits there: one outside [0, T] counts
+            as 0, and makes the score NaN.
         blank: the class that stands for no label, in [0, C).
         input_type: "logits", or "log_probs": scores are then sums of the values as they are.
 

@@ -64,8 +64,8 @@ def ctc_loss(
             the occupancy. A log-probability above 2^26 / T counts as +inf.
         validate: whether the values of lengths and targets are checked. None: those in the CPU's memory are
             (under torch.compile only with logits that are there too), those on a GPU, where that would
-            synchronise, are not. Unchecked, a sample that breaks the rules has
-            loss NaN; of concatenated targets, so have those behind it, whose labels cannot be told.
+            synchronise, are not. Unchecked, a sample that breaks the rules has loss NaN; of concatenated
+            targets, so have those behind it, whose labels cannot be told.
 
     Returns:
         The loss, () or (N,); float64 for float64 logits, float32 for all others. A sample with NaN or +inf in
