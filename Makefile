@@ -50,7 +50,7 @@ check-cuda: $(READY)
 # says where the results go (benchmarks/results), and REHEARSAL=1 tries all of it without a GPU. With what .venv has,
 # or where there is none $(PYTHON): it needs no network.
 gpu:
-	$(or $(wildcard $(BIN_PYTHON)),$(PYTHON)) benchmarks/gpu $(if $(REHEARSAL),--rehearsal) $(if $(ONLY),--only $(ONLY)) \
+	$(or $(wildcard $(BIN_PYTHON)),$(PYTHON)) tools/gpu_check $(if $(REHEARSAL),--rehearsal) $(if $(ONLY),--only $(ONLY)) \
 	  $(if $(RESULTS),--results $(RESULTS))
 
 # Packages that tests need and a machine with a GPU may lack, for its Python: carried there in build/wheels, which

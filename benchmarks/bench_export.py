@@ -13,7 +13,7 @@ import torch
 from timing import environment, medians
 
 from crnn_ext.ocr import Architecture, Checkpoint, Preprocessing
-from crnn_ext.ocr.export import export_checkpoint
+from crnn_ext.ocr.checkpoints.export import export_checkpoint
 from crnn_ext.text import Charset
 
 CHARSET = Charset("0123456789abcdefghijklmnopqrstuvwxyz")

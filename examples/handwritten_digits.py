@@ -22,7 +22,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from crnn_ext.ocr import Recognizer
-from crnn_ext.ocr.plot import plot_readings
+from crnn_ext.ocr.reading.plot import plot_readings
 from crnn_ext.ocr.training import TrainingConfig, train
 from crnn_ext.ocr.training.display import Display
 

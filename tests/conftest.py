@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from cuda_on_host import operators
-from devices import device_of
+from helpers.devices import device_of
 
 from crnn_ext._load import library_path
 
@@ -84,7 +84,7 @@ def file(tmp_path):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """The path of a checkpoint of a random network."""
-    from random_network import random_checkpoint
+    from helpers.random_network import random_checkpoint
 
     from crnn_ext.ocr import save_checkpoint
 

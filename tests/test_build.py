@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
 from crnn_ext._load import library_path
-
-ROOT = Path(__file__).parent.parent
 
 
 def message_of_setup(**environment):

@@ -3,20 +3,19 @@
 import ast
 import gzip
 import importlib.util
-import re
 from pathlib import Path
 
 import pytest
 import torch
-from lines import ListOfLines
-from lines_on_disk import labels_folder, picture
-from random_network import random_checkpoint
+from helpers.docs import blocks
+from helpers.lines import ListOfLines
+from helpers.lines_on_disk import labels_folder, picture
+from helpers.random_network import random_checkpoint
 from reference.ngram import estimated
 
 from crnn_ext.ocr import ErrorCounts, Recognizer, save_checkpoint
 from crnn_ext.text import Charset
 
-ROOT = Path(__file__).parent.parent
 PAGES = [
     "README.md",
     "docs/alignment.md",
@@ -35,10 +34,6 @@ TEXT = "the cat sat"
 TEXTS = [TEXT, "the cat", "a cat sat", "new york"]
 WORDS = ["a", "the", "cat", "sat", "new", "york"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-
-
-def blocks(page):
-    return re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
 def missing_packages(code):

@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         from crnn_ext.ocr import Architecture, Preprocessing, load_checkpoint
         from crnn_ext.ocr.data import open_lines
         from crnn_ext.ocr.data.check import check_lines
-        from crnn_ext.ocr.preprocessing import parse_resize
+        from crnn_ext.ocr.images import parse_resize
         from crnn_ext.text import Charset
     except ImportError as error:
         return failure(str(error))

@@ -155,7 +155,7 @@ def _named(option: str, make: Callable[..., Made], *arguments: Any, **keywords: 
 
 def _words(path: str) -> list[str]:
     """The words of a lexicon, in NFC as labels are."""
-    from crnn_ext.ocr.files import errors_name
+    from crnn_ext.ocr.system.atomic_write import errors_name
 
     with open(path, encoding="utf-8-sig") as file, errors_name(path):
         try:

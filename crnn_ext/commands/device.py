@@ -11,7 +11,7 @@ from .messages import complain
 if TYPE_CHECKING:
     import torch
 
-    from crnn_ext.ocr.world import World
+    from crnn_ext.ocr.system.distributed import World
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def chosen(name: str | None, world: "World | None" = None) -> "torch.device":
     """
     import torch
 
-    from crnn_ext.ocr.world import World, own_gpu
+    from crnn_ext.ocr.system.distributed import World, own_gpu
 
     world = world or World()
     missing = _missing_for_cuda()

@@ -4,12 +4,12 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from . import decoding, device, evaluation_report
+from .distributed import run_together
 from .messages import complain, explained, failure
-from .together import run_together
 
 if TYPE_CHECKING:
-    from crnn_ext.ocr.metrics import Unit
-    from crnn_ext.ocr.world import World
+    from crnn_ext.ocr.evaluation.metrics import Unit
+    from crnn_ext.ocr.system.distributed import World
 
 
 def add_parser(commands: Any) -> None:
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace, world: "World") -> int:
     from crnn_ext.ocr import Recognizer, evaluate
     from crnn_ext.ocr.data import open_lines
-    from crnn_ext.ocr.tf32 import tf32_allowed
+    from crnn_ext.ocr.system.tf32 import tf32_allowed
 
     if arguments.worst < 0:
         return failure(f"--worst must be at least 0, and it is {arguments.worst}")

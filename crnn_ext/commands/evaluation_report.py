@@ -11,8 +11,8 @@ from .messages import throughput
 
 if TYPE_CHECKING:
     from crnn_ext.ocr import Calibration, Evaluation, Metrics
-    from crnn_ext.ocr.intervals import Rate
-    from crnn_ext.ocr.metrics import ErrorRate, Scores
+    from crnn_ext.ocr.evaluation.intervals import Rate
+    from crnn_ext.ocr.evaluation.metrics import ErrorRate, Scores
 
 
 def as_json(evaluation: "Evaluation", worst: int) -> str:

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         return failure(f"{arguments.output}: a file must end in .onnx or .pt2, or --onnx or --pt2 be given")
     try:
         from crnn_ext.ocr import load_checkpoint
-        from crnn_ext.ocr.export import ExportError, export_checkpoint
+        from crnn_ext.ocr.checkpoints.export import ExportError, export_checkpoint
     except ImportError as error:
         return failure(str(error))
     try:

@@ -65,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
     try:
         from crnn_ext.ocr import save_checkpoint
-        from crnn_ext.ocr.preprocessing import parse_resize
-        from crnn_ext.ocr.pth import load_pth
+        from crnn_ext.ocr.checkpoints.pth import load_pth
+        from crnn_ext.ocr.images import parse_resize
         from crnn_ext.text import Charset
     except ImportError as error:
         return failure(str(error))

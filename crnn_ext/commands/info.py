@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _facts(checkpoint: "Checkpoint") -> dict[str, Any]:
     """What `--json` prints."""
-    from crnn_ext.ocr.checkpoint import FORMAT
+    from crnn_ext.ocr.checkpoints.checkpoint import FORMAT
 
     network, charset = checkpoint.network, checkpoint.charset
     frames = network.output_lengths(list(_WIDTHS)).tolist()

@@ -81,8 +81,8 @@ def _listed(content: bytes) -> list[str]:
 
 def _below(root: str, refuse: Callable[[OSError], None]) -> Iterator[str]:
     # Pillow, which this imports, may be missing, and the command is to say so itself.
-    from crnn_ext.ocr.folders import walk
-    from crnn_ext.ocr.images import SUFFIXES
+    from crnn_ext.ocr.images.image_files import SUFFIXES
+    from crnn_ext.ocr.system.folders import walk
 
     for folder, names in walk(root, refuse):
         yield from (str(folder / name) for name in names if name.lower().endswith(SUFFIXES))
@@ -90,7 +90,7 @@ def _below(root: str, refuse: Callable[[OSError], None]) -> Iterator[str]:
 
 def _matches(pattern: str, refuse: Callable[[OSError], None]) -> Iterator[str]:
     """Files and folders that match, "**" standing for any folders; `glob` would follow links in circles."""
-    from crnn_ext.ocr.folders import walk
+    from crnn_ext.ocr.system.folders import walk
 
     parts = pattern.split("/")
     if "**" not in parts:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .messages import complain
 
 if TYPE_CHECKING:
-    from crnn_ext.ocr.world import World
+    from crnn_ext.ocr.system.distributed import World
 
 # How the help of a command says it.
 WHOLE = "a file of this name is replaced when the new one is complete, not before"
@@ -71,7 +71,7 @@ class SharedFile:
 
     def write(self, index: int, line: str) -> None:
         """Adds a line, itself without a line break, of the item with this index among those of all."""
-        from crnn_ext.ocr.files import errors_name
+        from crnn_ext.ocr.system.atomic_write import errors_name
 
         with errors_name(self._part.name):
             self._part.write(f"{line}\n")
@@ -84,7 +84,7 @@ class SharedFile:
             OSError: a part is not there, as where machines do not share the folder, or the file cannot be
                 written.
         """
-        from crnn_ext.ocr.files import errors_name
+        from crnn_ext.ocr.system.atomic_write import errors_name
 
         with errors_name(self._part.name):
             self._part.close()
@@ -93,7 +93,7 @@ class SharedFile:
         self._world.from_first(lambda: self._join(indices))
 
     def _join(self, indices: Sequence[Sequence[int]]) -> None:
-        from crnn_ext.ocr.files import replacing
+        from crnn_ext.ocr.system.atomic_write import replacing
 
         names = [self._name(rank) for rank in range(self._world.ranks)]
         with ExitStack() as stack:

@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from crnn_ext.ocr import ImageError, Recognizer
         from crnn_ext.ocr.images import read_image
-        from crnn_ext.ocr.plot import MAX_IMAGES, format_of, plot_readings
-        from crnn_ext.ocr.tf32 import tf32_allowed
+        from crnn_ext.ocr.reading.plot import MAX_IMAGES, format_of, plot_readings
+        from crnn_ext.ocr.system.tf32 import tf32_allowed
     except ImportError as error:
         return failure(str(error))
     try:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from crnn_ext._printable import printable
 
 from . import decoding, device, inputs, output
+from .distributed import run_together
 from .messages import complain, explained, failure, throughput
-from .together import run_together
 
 if TYPE_CHECKING:
     from crnn_ext.ocr import Reading
-    from crnn_ext.ocr.world import World
+    from crnn_ext.ocr.system.distributed import World
 
 
 def add_parser(commands: Any) -> None:
@@ -75,7 +75,7 @@ def _read(arguments: argparse.Namespace, world: "World") -> int:
     from tqdm import tqdm
 
     from crnn_ext.ocr import ImageError, Recognizer
-    from crnn_ext.ocr.tf32 import tf32_allowed
+    from crnn_ext.ocr.system.tf32 import tf32_allowed
 
     if world.ranks > 1 and arguments.output is None:
         return failure("several processes need -o FILE, in which their lines are joined")

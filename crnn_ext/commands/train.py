@@ -8,13 +8,13 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from . import device
+from .distributed import run_together
 from .messages import complain, explained, failure, is_short_of_memory
 from .parser import CommandParser
-from .together import run_together
 
 if TYPE_CHECKING:
+    from crnn_ext.ocr.system.distributed import World
     from crnn_ext.ocr.training import Outcome, TrainingConfig
-    from crnn_ext.ocr.world import World
 
 
 def add_parser(commands: Any) -> None:

@@ -14,15 +14,17 @@ except ImportError as error:
         name=error.name,
     ) from error
 
-from .architecture import Architecture
-from .calibration import Calibration
-from .checkpoint import Checkpoint, CheckpointError, CheckpointWarning, load_checkpoint, save_checkpoint
-from .decoding import BeamSearch, Decoded, Decoding, greedy
-from .evaluation import EvaluatedLine, Evaluation, Lines, evaluate
-from .images import ImageError
-from .metrics import ErrorCounts, Metrics
-from .preprocessing import Preprocessing
-from .recognizer import Alternative, Character, Reading, Recognizer
+from .checkpoints import (
+    Architecture,
+    Checkpoint,
+    CheckpointError,
+    CheckpointWarning,
+    load_checkpoint,
+    save_checkpoint,
+)
+from .evaluation import Calibration, ErrorCounts, EvaluatedLine, Evaluation, Lines, Metrics, evaluate
+from .images import ImageError, Preprocessing
+from .reading import Alternative, BeamSearch, Character, Decoded, Decoding, Reading, Recognizer, greedy
 
 __all__ = [
     "Alternative",

@@ -4,9 +4,9 @@ Needs the optional dependencies of `crnn_ext[ocr]`; LMDB, and with it `pack`, th
 """
 
 from .batches import Batch, LineDataset, Sample, WidthBuckets, collate
-from .lines import DataError, LineSource, Problem
 from .measure import Measured, measure_lines
 from .readers import open_lines
+from .source import DataError, LineSource, Problem
 
 __all__ = [
     "Batch",

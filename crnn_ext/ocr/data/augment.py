@@ -11,7 +11,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from crnn_ext.ocr.arguments import check_number
+from crnn_ext.ocr.system.arguments import check_number
 
 try:
     import cv2

@@ -10,11 +10,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from crnn_ext.ocr.arguments import check_int
-from crnn_ext.ocr.images import ImageError
-from crnn_ext.ocr.preprocessing import Preprocessing
+from crnn_ext.ocr.images import ImageError, Preprocessing
+from crnn_ext.ocr.system.arguments import check_int
 
-from .lines import LineSource, Problem
+from .source import LineSource, Problem
 
 if TYPE_CHECKING:  # it needs OpenCV, and most data sets are read without
     from .augment import Augmentation

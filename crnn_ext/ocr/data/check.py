@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from crnn_ext.ocr.graphemes import graphemes
-from crnn_ext.ocr.images import ImageError
-from crnn_ext.ocr.preprocessing import Preprocessing
+from crnn_ext.ocr.images import ImageError, Preprocessing
 from crnn_ext.text import Charset
+from crnn_ext.text.graphemes import graphemes
 
-from .lines import LineSource, Problem
 from .measure import Measured, measure_lines
+from .source import LineSource, Problem
 
 
 class Spread(NamedTuple):

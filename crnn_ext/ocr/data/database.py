@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from crnn_ext.ocr.images import ImageError
 
-from .lines import DataError, Items, LineSource
+from .source import DataError, Items, LineSource
 
 try:
     import lmdb

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from crnn_ext.ocr.images import ImageError, read_image
 
-from .lines import LineSource, Problem
 from .parallel import map_lines
+from .source import LineSource, Problem
 
 
 class Measured(NamedTuple):

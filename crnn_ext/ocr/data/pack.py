@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 from crnn_ext.ocr.images import ImageError, read_image
 
 from .database import DatabaseError, DatabaseWriter
-from .lines import DataError, LineSource, Problem
 from .parallel import map_lines
+from .source import DataError, LineSource, Problem
 
 Encoding = Literal["png", "jpeg"]
 

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from crnn_ext.ocr.arguments import check_int
+from crnn_ext.ocr.system.arguments import check_int
 
-from .lines import DataError, LineSource
+from .source import DataError, LineSource
 
 Result = TypeVar("Result")
 

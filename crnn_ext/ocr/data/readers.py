@@ -10,10 +10,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from crnn_ext.ocr.folders import is_file, walk
-from crnn_ext.ocr.images import SUFFIXES
+from crnn_ext.ocr.images.image_files import SUFFIXES
+from crnn_ext.ocr.system.folders import is_file, walk
 
-from .lines import DataError, Items, LineSource, Problem
+from .source import DataError, Items, LineSource, Problem
 
 _LABELS_FILE = re.compile(r"(labels?|gt)([_.-].+)?\.(txt|tsv)")
 _PAIR_SUFFIX = ".gt.txt"

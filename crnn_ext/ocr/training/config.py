@@ -7,11 +7,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from crnn_ext.ocr.architecture import Architecture
-from crnn_ext.ocr.arguments import check_int, check_number
+from crnn_ext.ocr.checkpoints import Architecture
 from crnn_ext.ocr.data import DataError
-from crnn_ext.ocr.files import replace_file
-from crnn_ext.ocr.preprocessing import Preprocessing, parse_resize
+from crnn_ext.ocr.images import Preprocessing, parse_resize
+from crnn_ext.ocr.system.arguments import check_int, check_number
+from crnn_ext.ocr.system.atomic_write import replace_file
 
 NetworkName = Literal["CRNN", "CRNN_v2", "CRNN_res"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]

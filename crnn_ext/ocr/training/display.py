@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from crnn_ext._printable import counted, printable, some
 from crnn_ext.ocr.data import Problem
-from crnn_ext.ocr.intervals import Rate
+from crnn_ext.ocr.evaluation.intervals import Rate
 
 from .events import LeftOut, Observer, Step, Validation
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from crnn_ext.ocr.data import Batch, LineDataset, LineSource, WidthBuckets, collate
 from crnn_ext.ocr.data.augment import Augmentation
-from crnn_ext.ocr.preprocessing import Preprocessing
+from crnn_ext.ocr.images import Preprocessing
 
 
 class BatchLoader:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from crnn_ext.ocr.data import Problem
-from crnn_ext.ocr.files import errors_name, replace_file
+from crnn_ext.ocr.system.atomic_write import errors_name, replace_file
 
 from .events import LeftOut, Observer, Step, Validation
 

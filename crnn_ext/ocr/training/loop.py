@@ -11,21 +11,21 @@ from typing import Literal, NamedTuple
 import torch
 
 from crnn_ext._printable import some
-from crnn_ext.ocr.checkpoint import Checkpoint, save_checkpoint
+from crnn_ext.ocr.checkpoints import Checkpoint, save_checkpoint
 from crnn_ext.ocr.data import Batch, DataError, LineSource, Problem, WidthBuckets
 from crnn_ext.ocr.data.augment import Augmentation
 from crnn_ext.ocr.evaluation import Lines, evaluate
-from crnn_ext.ocr.recognizer import Recognizer
-from crnn_ext.ocr.world import World
+from crnn_ext.ocr.reading import Recognizer
+from crnn_ext.ocr.system.distributed import World
 
 from .config import TrainingConfig
 from .events import LeftOut, Observer, Step, Validation
-from .learner import Learner
-from .lines import TrainingLines, fingerprint
 from .loader import BatchLoader
 from .model import Criterion, Encoded
 from .schedule import one_cycle
+from .splits import TrainingLines, fingerprint
 from .state import Progress, load_state, save_state
+from .trainer import Learner
 
 BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state.safetensors"
 

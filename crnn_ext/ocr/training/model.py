@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from crnn_ext.ocr.architecture import Network
+from crnn_ext.ocr.checkpoints import Network
 from crnn_ext.ocr.data import Batch
 from crnn_ext.ocr.data.check import frames_needed
 from crnn_ext.text import Charset

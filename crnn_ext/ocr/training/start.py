@@ -13,25 +13,24 @@ from torch import Tensor
 
 from crnn_ext._printable import counted, some
 from crnn_ext.ctc import ctc_loss
-from crnn_ext.ocr.checkpoint import Checkpoint, load_checkpoint
+from crnn_ext.ocr.checkpoints import Checkpoint, load_checkpoint
+from crnn_ext.ocr.checkpoints.transfer import last_layer, transfer
 from crnn_ext.ocr.data import DataError, LineSource, Problem, measure_lines, open_lines
 from crnn_ext.ocr.data.check import columns_of, named
-from crnn_ext.ocr.evaluation import Lines
-from crnn_ext.ocr.files import remove_unfinished
-from crnn_ext.ocr.metrics import ErrorCounts
-from crnn_ext.ocr.preprocessing import Preprocessing
-from crnn_ext.ocr.tf32 import tf32_allowed
-from crnn_ext.ocr.transfer import last_layer, transfer
-from crnn_ext.ocr.world import World, own_gpu
+from crnn_ext.ocr.evaluation import ErrorCounts, Lines
+from crnn_ext.ocr.images import Preprocessing
+from crnn_ext.ocr.system.atomic_write import remove_unfinished
+from crnn_ext.ocr.system.distributed import World, own_gpu
+from crnn_ext.ocr.system.tf32 import tf32_allowed
 from crnn_ext.text import Charset
 
 from .config import TrainingConfig
 from .events import Observer
-from .lines import Columns, Part, fingerprint, part_for_validation, training_lines
 from .lock import locked
 from .log_file import LogFile
 from .loop import BEST, LAST, STATE, Outcome, Run, Task
 from .model import Criterion
+from .splits import Columns, Part, fingerprint, part_for_validation, training_lines
 
 CONFIG = "config.json"
 

@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from crnn_ext.ocr.arguments import check_int, check_keys, check_number
-from crnn_ext.ocr.checkpoint import TRAINING_ENTRY
+from crnn_ext.ocr.checkpoints.checkpoint import TRAINING_ENTRY
 from crnn_ext.ocr.data import DataError
-from crnn_ext.ocr.files import replace_file
+from crnn_ext.ocr.system.arguments import check_int, check_keys, check_number
+from crnn_ext.ocr.system.atomic_write import replace_file
 
 FORMAT = 2
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crnn_ext.ocr.data import Problem
-from crnn_ext.ocr.intervals import Rate
+from crnn_ext.ocr.evaluation.intervals import Rate
 
 from .events import LeftOut, Observer, Step, Validation
 

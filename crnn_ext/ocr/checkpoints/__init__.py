@@ -1,0 +1,14 @@
+"""Checkpoints: architecture, weights and charset of a network in one file; their import and export."""
+
+from .architecture import Architecture, Network
+from .checkpoint import Checkpoint, CheckpointError, CheckpointWarning, load_checkpoint, save_checkpoint
+
+__all__ = [
+    "Architecture",
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointWarning",
+    "Network",
+    "load_checkpoint",
+    "save_checkpoint",
+]

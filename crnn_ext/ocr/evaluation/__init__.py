@@ -1,0 +1,15 @@
+"""Evaluation of a recognizer on labeled lines: error rates, confidence intervals, calibration."""
+
+from .calibration import Calibration
+from .evaluate import EvaluatedLine, Evaluation, Lines, evaluate
+from .metrics import ErrorCounts, Metrics
+
+__all__ = [
+    "Calibration",
+    "ErrorCounts",
+    "EvaluatedLine",
+    "Evaluation",
+    "Lines",
+    "Metrics",
+    "evaluate",
+]

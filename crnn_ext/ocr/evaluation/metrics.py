@@ -1,0 +1,217 @@
+"""How well texts were read: error rates over characters and words, and whole lines.
+
+`docs/metrics.md` has the definitions. `dataclasses.asdict` makes dicts of the results that JSON can hold.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from crnn_ext.text.graphemes import graphemes
+
+from .intervals import Rate, error_rate, share_of_lines
+
+Unit = Literal["graphemes", "code points"]
+
+_EditOperations = Callable[[Sequence[str], Sequence[str]], Any]
+
+# The shortest truth of each class of lengths, in characters. Fixed, so that sets of lines can be compared.
+LENGTHS = (0, 1, 5, 10, 20, 40, 60, 80)
+
+# Confusions that `ErrorCounts.metrics` names.
+CONFUSIONS = 20
+
+# Columns of the counts of lines.
+_UNITS, _ERRORS = 0, slice(1, 4)
+
+
+@dataclass(frozen=True)
+class ErrorRate:
+    """Errors over the units of the truth: the rate, which may be above 1, and what it is made of.
+
+    `rate` is None where the truth has no units.
+    """
+
+    rate: Rate | None
+    units: int
+    substitutions: int
+    insertions: int
+    deletions: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Error rates over characters and words, and the share of lines without an error; None without lines."""
+
+    lines: int
+    cer: ErrorRate
+    wer: ErrorRate
+    accuracy: Rate | None
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A character, what was read for it, and how often; "" where it was inserted or deleted."""
+
+    truth: str
+    read: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Scores of all lines and of those alike, and the most frequent confusions.
+
+    `by_length` has the classes of lengths of the truth that occur, such as "10-19" and "80-"; `by_doubled`
+    tells "doubled" from "not doubled": whether the truth has a code point twice in a row.
+    """
+
+    overall: Scores
+    by_length: dict[str, Scores]
+    by_doubled: dict[str, Scores]
+    confusions: list[Confusion]
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorCounts:
+    """The errors in each of L lines, from which all metrics follow.
+
+    Processes that have read a share of the lines each exchange these, and `merge` them.
+
+    Attributes:
+        characters: int64 `(L, 4)`: characters of the truth; substitutions, insertions and deletions.
+        words: the same of words.
+        doubled: bool `(L,)`: whether the truth has a code point twice in a row.
+        confusions: how often each (truth, read) was among the errors of characters.
+    """
+
+    characters: npt.NDArray[np.int64]
+    words: npt.NDArray[np.int64]
+    doubled: npt.NDArray[np.bool_]
+    confusions: Counter[tuple[str, str]]
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[str, str]], unit: Unit = "graphemes") -> "ErrorCounts":
+        """Counts the errors in texts.
+
+        Args:
+            pairs: (truth, read) of each line, in any Unicode form; they are compared in NFC.
+            unit: what is a character: a grapheme cluster, which is what people see as one, or a code point.
+
+        Raises:
+            ValueError: the unit is none of these.
+            ImportError: the package rapidfuzz is not installed.
+        """
+        if unit not in ("graphemes", "code points"):
+            raise ValueError(f"ErrorCounts.of: unit must be 'graphemes' or 'code points', and it is {unit!r}")
+        edit_operations = _edit_operations()
+        characters, words, doubled = [], [], []
+        confusions: Counter[tuple[str, str]] = Counter()
+        for pair in pairs:
+            truth, read = (unicodedata.normalize("NFC", text) for text in pair)
+            truth_characters = _characters(truth, unit)
+            edits = _edits(truth_characters, _characters(read, unit), edit_operations)
+            characters.append(_counts(truth_characters, edits))
+            confusions.update(edits)
+            words.append(_counts(truth.split(), _edits(truth.split(), read.split(), edit_operations)))
+            doubled.append(any(map(str.__eq__, truth, truth[1:])))
+        return cls(
+            np.array(characters, np.int64).reshape(-1, 4),
+            np.array(words, np.int64).reshape(-1, 4),
+            np.array(doubled, np.bool_),
+            confusions,
+        )
+
+    @classmethod
+    def merge(cls, parts: Sequence["ErrorCounts"]) -> "ErrorCounts":
+        """The counts of the lines of all parts, of which there must be one.
+
+        Their metrics do not depend on the order of the parts.
+        """
+        return cls(
+            np.concatenate([part.characters for part in parts]),
+            np.concatenate([part.words for part in parts]),
+            np.concatenate([part.doubled for part in parts]),
+            sum((part.confusions for part in parts), Counter()),
+        )
+
+    @property
+    def errors(self) -> npt.NDArray[np.int64]:
+        """Errors in the characters of each line, `(L,)`; a line is right if it has none."""
+        errors: npt.NDArray[np.int64] = self.characters[:, _ERRORS].sum(axis=1)
+        return errors
+
+    def metrics(self) -> Metrics:
+        """All metrics of the lines."""
+        classes = np.searchsorted(LENGTHS, self.characters[:, _UNITS], side="right") - 1
+        by_length = {_length_class(index): self._scores(classes == index) for index in np.unique(classes)}
+        by_doubled = {"doubled": self.doubled, "not doubled": ~self.doubled}
+        frequent = sorted(self.confusions.items(), key=lambda item: (-item[1], item[0]))
+        return Metrics(
+            self._scores(np.ones(len(self.doubled), np.bool_)),
+            by_length,
+            {name: self._scores(lines) for name, lines in by_doubled.items() if lines.any()},
+            [Confusion(*pair, count) for pair, count in frequent[:CONFUSIONS]],
+        )
+
+    def _scores(self, lines: npt.NDArray[np.bool_]) -> Scores:
+        """Of the lines that are marked in `(L,)`."""
+        count = int(lines.sum())
+        right = int((self.errors[lines] == 0).sum())
+        cer, wer = (_rate(counts[lines]) for counts in (self.characters, self.words))
+        return Scores(count, cer, wer, share_of_lines(right, count))
+
+
+def _characters(text: str, unit: Unit) -> Sequence[str]:
+    return graphemes(text) if unit == "graphemes" else text
+
+
+def _edit_operations() -> _EditOperations:
+    """rapidfuzz's, imported where errors are counted: all else does without it."""
+    try:
+        from rapidfuzz.distance import Levenshtein
+    except ImportError as error:
+        raise ImportError(
+            "error rates need rapidfuzz, which is not installed: install crnn_ext with its extra [ocr]",
+            name=error.name,
+        ) from error
+    return Levenshtein.editops
+
+
+def _edits(
+    truth: Sequence[str], read: Sequence[str], edit_operations: _EditOperations
+) -> list[tuple[str, str]]:
+    """The fewest edits that make the truth what was read: (unit of the truth or "", unit read or "")."""
+    return [
+        (
+            "" if edit.tag == "insert" else truth[edit.src_pos],
+            "" if edit.tag == "delete" else read[edit.dest_pos],
+        )
+        for edit in edit_operations(truth, read)
+    ]
+
+
+def _counts(truth: Sequence[str], edits: Sequence[tuple[str, str]]) -> list[int]:
+    """A line of `ErrorCounts.characters` or `ErrorCounts.words`."""
+    insertions = sum(not unit for unit, _ in edits)
+    deletions = sum(not unit for _, unit in edits)
+    return [len(truth), len(edits) - insertions - deletions, insertions, deletions]
+
+
+def _rate(counts: npt.NDArray[np.int64]) -> ErrorRate:
+    """Of the counts of lines `(L, 4)`."""
+    rate = error_rate(counts[:, _ERRORS].sum(axis=1), counts[:, _UNITS])
+    return ErrorRate(rate, *counts.sum(axis=0).tolist())
+
+
+def _length_class(index: int) -> str:
+    shortest = LENGTHS[index]
+    if index == len(LENGTHS) - 1:
+        return f"{shortest}-"
+    longest = LENGTHS[index + 1] - 1
+    return f"{shortest}" if shortest == longest else f"{shortest}-{longest}"

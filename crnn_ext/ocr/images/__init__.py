@@ -1,0 +1,13 @@
+"""Images of text lines: opening them, and scaling them to what networks read."""
+
+from .image_files import ImageError, ImageSource, Mode, read_image
+from .preprocessing import Preprocessing, parse_resize
+
+__all__ = [
+    "ImageError",
+    "ImageSource",
+    "Mode",
+    "Preprocessing",
+    "parse_resize",
+    "read_image",
+]

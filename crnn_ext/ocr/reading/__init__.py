@@ -1,0 +1,15 @@
+"""Reading text in images with a trained network: batches, decoding, alignment plots."""
+
+from .decoding import BeamSearch, Decoded, Decoding, greedy
+from .recognizer import Alternative, Character, Reading, Recognizer
+
+__all__ = [
+    "Alternative",
+    "BeamSearch",
+    "Character",
+    "Decoded",
+    "Decoding",
+    "Reading",
+    "Recognizer",
+    "greedy",
+]

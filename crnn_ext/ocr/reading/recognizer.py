@@ -1,0 +1,275 @@
+"""Images in, texts out."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import pad
+
+from crnn_ext.ocr.checkpoints import Network, load_checkpoint
+from crnn_ext.ocr.images import ImageError, ImageSource, read_image
+from crnn_ext.ocr.images.preprocessing import MAX_COLUMNS, Preprocessing
+from crnn_ext.text import Charset
+
+from .decoding import Decoded, Decoding, greedy
+
+Source = TypeVar("Source", bound=ImageSource)
+Item = TypeVar("Item")
+
+# Prepared images that are held in memory at a time: enough to find some of similar width.
+IMAGES_AT_A_TIME = 256
+# Fewer where the images are wide: a batch has at most MAX_COLUMNS in all.
+MAX_BATCH_SIZE = 16
+# How much wider than its narrowest image the widest of a batch may be: padding takes time and tells nothing.
+MAX_STRETCH = 1.25
+
+
+class Character(NamedTuple):
+    """A character, and the pixel columns `[start, end)` of the image, in its own size, at which it was read.
+
+    These are the frames in which the network named it, which are often fewer than the character is wide.
+    `confidence` is the geometric mean of the character's probability over them, in [0, 1].
+    """
+
+    character: str
+    start: int
+    end: int
+    confidence: float
+
+
+class Alternative(NamedTuple):
+    """Another text that an image may have, with its confidence."""
+
+    text: str
+    confidence: float
+
+
+class Reading(NamedTuple):
+    """The text in an image.
+
+    `confidence` is P(text | image), in [0, 1]: the probability of the text under the network, all its
+    alignments added up. `alternatives` are further texts, if the decoding gives any, best first. `found` is
+    False if a search found no text that the lexicon allows; the text is then empty, with confidence 0. An
+    empty text that was found says that the image shows none.
+    """
+
+    text: str
+    confidence: float
+    characters: list[Character]
+    alternatives: list[Alternative]
+    found: bool = True
+
+
+class Prepared(NamedTuple):
+    """An image as the network reads it, float32 `(channels, height, W)`, and how wide it was before."""
+
+    pixels: Tensor
+    width: int
+
+
+class Recognizer:
+    """Reads the text in images of any size.
+
+    Images of similar width after preprocessing are read in one batch, in which the narrower ones are padded.
+    The text of an image does not depend on the images that it is read with, up to the rounding of float32 (on
+    a GPU of TF32, which torch.backends.cudnn can forbid).
+
+    Args:
+        network: maps `(N, channels, height, W)` to logits `(T, N, C)`; it is put into evaluation mode.
+        charset: the characters of its classes.
+        preprocessing: with which the network was trained.
+        decoding: from logits to texts: `greedy`, or a `BeamSearch`. It may be changed at any time.
+    """
+
+    def __init__(
+        self, network: Network, charset: Charset, preprocessing: Preprocessing, decoding: Decoding = greedy
+    ) -> None:
+        self.network = network.eval()
+        self.charset = charset
+        self.preprocessing = preprocessing
+        self.decoding = decoding
+
+    @classmethod
+    def load(cls, checkpoint: str | Path, *, device: str | torch.device = "cpu") -> "Recognizer":
+        """The recognizer of a checkpoint file, with its network on the device.
+
+        Raises:
+            CheckpointError: as `load_checkpoint`.
+            RuntimeError: torch cannot use the device.
+        """
+        loaded = load_checkpoint(checkpoint)
+        return cls(loaded.network, loaded.charset, loaded.preprocessing).to(device)
+
+    def to(self, device: str | torch.device) -> "Recognizer":
+        """Moves the network to the device, and returns this recognizer.
+
+        Raises:
+            RuntimeError: torch cannot use the device.
+        """
+        self.network.to(device)
+        return self
+
+    def __call__(self, images: Iterable[ImageSource]) -> list[Reading]:
+        """Reads PIL images, uint8 arrays or image files, in any mixture, and returns their texts in order.
+
+        Raises:
+            ImageError: an image cannot be read; the message names it.
+            TypeError, ValueError: as `stream`.
+        """
+        readings = []
+        for index, (image, reading) in enumerate(self.stream(images)):
+            if isinstance(reading, ImageError):
+                name = f"{image}" if isinstance(image, str | Path) else f"images[{index}]"
+                raise ImageError(f"{name}: {reading}") from reading
+            readings.append(reading)
+        return readings
+
+    @overload
+    def stream(self, images: Iterable[Source]) -> Iterator[tuple[Source, Reading | ImageError]]: ...
+
+    @overload
+    def stream(
+        self, images: Iterable[Item], opened: Callable[[Item], ImageSource]
+    ) -> Iterator[tuple[Item, Reading | ImageError]]: ...
+
+    def stream(
+        self, images: Iterable[Any], opened: Callable[[Any], ImageSource] | None = None
+    ) -> Iterator[tuple[Any, Reading | ImageError]]:
+        """Reads any number of images in bounded memory, those of similar width among each 256 together.
+
+        Args:
+            images: what `prepare` takes, or anything from which `opened` makes that. They are taken when
+                their turn comes, up to 256 ahead of what is yielded.
+            opened: called once an item, when its turn comes.
+
+        Yields:
+            Each item in order, with its reading, or the error for which there is none.
+
+        Raises:
+            TypeError, ValueError: `images` is a single one, and as `read_image` and `read`.
+        """
+        if _is_single(images):
+            raise TypeError(f"images must be an iterable of images, and it is one {type(images).__name__}")
+        return self._stream(iter(images), opened or (lambda image: image))
+
+    def _stream(
+        self, images: Iterator[Any], opened: Callable[[Any], ImageSource]
+    ) -> Iterator[tuple[Any, Reading | ImageError]]:
+        while items := list(islice(images, IMAGES_AT_A_TIME)):
+            yield from zip(items, self._read_or_errors(items, opened), strict=True)
+
+    def _read_or_errors(
+        self, items: Sequence[Any], opened: Callable[[Any], ImageSource]
+    ) -> list[Reading | ImageError]:
+        prepared: list[Prepared] = []
+        errors: dict[int, ImageError] = {}
+        for index, item in enumerate(items):
+            try:
+                prepared.append(self.prepare(opened(item)))
+            except ImageError as error:
+                # Whoever keeps the error keeps the frames of its traceback, and this one holds the images.
+                errors[index] = error.with_traceback(None)
+        readings = iter(self.read(prepared))
+        return [errors[index] if index in errors else next(readings) for index in range(len(items))]
+
+    def prepare(self, image: ImageSource) -> Prepared:
+        """Preprocesses one image, for `read`.
+
+        Raises:
+            ImageError, TypeError, ValueError: as `Preprocessing`.
+        """
+        opened = read_image(image, self.preprocessing.mode)
+        return Prepared(self.preprocessing(opened), opened.width)
+
+    def read(self, images: Sequence[Prepared]) -> list[Reading]:
+        """The texts of preprocessed images, in order.
+
+        Raises:
+            ValueError: the network gave logits that are not finite.
+        """
+        readings: dict[int, Reading] = {}
+        for batch in _batches([image.pixels.shape[-1] for image in images]):
+            readings.update(zip(batch, self._read_batch([images[index] for index in batch]), strict=True))
+        return [readings[index] for index in range(len(images))]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    @torch.inference_mode()
+    def logits(self, pixels: Tensor, widths: Sequence[int] | None = None) -> Tensor:
+        """The network's logits `(T, N, C)` for images `(N, channels, height, W)` of these widths, or all W.
+
+        Raises:
+            ValueError: they are not finite.
+        """
+        logits: Tensor = self.network(pixels.to(self.device), widths)
+        if not logits.isfinite().all():
+            raise ValueError("the network gave logits that are not finite: its weights are unusable")
+        return logits
+
+    @torch.inference_mode()
+    def _read_batch(self, images: Sequence[Prepared]) -> list[Reading]:
+        widths = [image.pixels.shape[-1] for image in images]
+        widest = max(widths)
+        pixels = torch.stack([pad(image.pixels, (0, widest - image.pixels.shape[-1])) for image in images])
+        logits = self.logits(pixels, None if min(widths) == widest else widths)
+        lengths = self.network.output_lengths(widths)
+        texts = self.decoding(logits, lengths, self.charset)
+        return [
+            _reading(decoded, frames, image.width)
+            for decoded, frames, image in zip(texts, lengths.tolist(), images, strict=True)
+        ]
+
+
+def _is_single(images: object) -> bool:
+    """Whether it is an image itself, or nothing that holds images."""
+    if isinstance(images, np.ndarray):
+        return images.ndim < 3 or (images.ndim == 3 and images.shape[-1] in (3, 4))
+    return isinstance(images, str | bytes | BytesIO | Image.Image) or not isinstance(images, Iterable)
+
+
+def _batches(widths: Sequence[int]) -> Iterator[list[int]]:
+    """Which images are read together: their indices, from the narrowest to the widest."""
+    batch: list[int] = []
+    for index in sorted(range(len(widths)), key=widths.__getitem__):
+        width = widths[index]
+        full = len(batch) == MAX_BATCH_SIZE or (len(batch) + 1) * width > MAX_COLUMNS
+        if batch and (full or width > MAX_STRETCH * widths[batch[0]]):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def characters_at(
+    text: str,
+    starts: Sequence[int],
+    ends: Sequence[int],
+    confidences: Sequence[float],
+    frames: int,
+    width: int,
+) -> list[Character]:
+    """The characters of a text at the columns of their frames `[start, end)`, behind which may be padding."""
+    return [
+        # Frames divide the width evenly among them; to the outside, so that no span is empty.
+        Character(character, start * width // frames, -(-end * width // frames), confidence)
+        for character, start, end, confidence in zip(text, starts, ends, confidences, strict=False)
+    ]
+
+
+def _reading(texts: Sequence[Decoded], frames: int, width: int) -> Reading:
+    if not texts:
+        return Reading("", 0.0, [], [], found=False)
+    best, *others = texts
+    characters = characters_at(best.text, best.starts, best.ends, best.confidences, frames, width)
+    alternatives = [Alternative(other.text, other.probability) for other in others]
+    return Reading(best.text, best.probability, characters, alternatives)

@@ -1,0 +1,255 @@
+"""The command `crnn-ext`: usage, devices, warnings, and as a process."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.command_line import MAIN, complaints
+from helpers.lines_on_disk import labels_folder
+
+import crnn_ext
+from crnn_ext.cli import main
+from crnn_ext.commands import device
+from crnn_ext.commands.messages import warnings_in_one_line
+from crnn_ext.ocr.system.distributed import World
+
+
+def test_devices(checkpoint, images, monkeypatch, capsys):
+    for name, message in [
+        ("gpu", "--device must be cpu, cuda or cuda:N, and it is 'gpu'"),
+        ("meta", "--device must be cpu, cuda or cuda:N, and it is 'meta'"),
+        ("cuda:1", "--device cuda:1: torch finds no CUDA GPU"),
+    ]:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        assert main(["read", checkpoint, images[0], "--device", name]) == 2
+        assert capsys.readouterr() == ("", f"crnn-ext: {message}\n")
+    assert main(["read", checkpoint, images[0], "--device", "cpu"]) == 0
+
+
+def test_export_says_which_torch_it_needs(checkpoint, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.12.1+cu130"))
+    assert main(["export", checkpoint, "-o", str(tmp_path / "model.pt2")]) == 2
+    expected = "torch 2.12.1+cu130 cannot export networks for any width; torch 2.13 can\n"
+    assert capsys.readouterr().err.endswith(expected)
+    assert not (tmp_path / "model.pt2").exists()
+
+
+def test_which_device_is_chosen(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("crnn_ext._load.library_path", lambda name: None)
+    assert device.chosen(None) == torch.device("cpu")
+    with pytest.raises(ValueError, match="--device cuda: crnn_ext was built without CUDA"):
+        device.chosen("cuda")
+    monkeypatch.setattr("crnn_ext._load.library_path", Path)
+    assert device.chosen(None) == torch.device("cuda:0")
+    second = World(rank=1, ranks=2, local_rank=1, gpus=2)
+    assert device.chosen("cuda", second) == torch.device("cuda:1")
+    assert device.chosen("cuda:0", second) == torch.device("cuda:0")
+    assert device.chosen("cpu", second) == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"--device cuda:2: the index must be in \[0, 2\), got 2"):
+        device.chosen("cuda:2")
+
+
+@pytest.fixture(scope="module")
+def gpus_of_another_process():
+    script = "import torch; print(torch.cuda.device_count())"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
+
+
+def test_tests_see_no_gpu_nor_do_processes_that_they_or_their_fixtures_start(gpus_of_another_process):
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert not torch.cuda.is_available()
+    assert torch.cuda.device_count() == 0
+    assert gpus_of_another_process == b"0\n"
+
+
+def test_more_processes_than_gpus_share_them(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("crnn_ext._load.library_path", Path)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    for gpus, indices, message in (
+        (1, [0, 0, 0], "crnn-ext: 3 processes share 1 GPU\n"),
+        (2, [0, 1, 0], "crnn-ext: 3 processes share 2 GPUs\n"),
+        (3, [0, 1, 2], ""),
+    ):
+        monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
+        for name in (None, "cuda"):
+            chosen = [device.chosen(name, World(rank, 3, rank, True, gpus)) for rank in range(3)]
+            assert chosen == [torch.device("cuda", index) for index in indices]
+            assert capsys.readouterr().err == message
+    with pytest.raises(ValueError, match="--device must be cpu or cuda where several processes run"):
+        device.chosen("cuda:0")
+    assert device.chosen("cpu", World(1, 3, 1, True, 3)) == torch.device("cpu")
+    assert capsys.readouterr().err == ""
+
+
+def test_other_warnings_are_shown_as_python_does(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr("warnings.showwarning", lambda *arguments: shown.append(arguments))
+    with warnings_in_one_line():
+        warnings.warn("not ours", UserWarning, stacklevel=1)
+    assert [(str(message), category) for message, category, *_ in shown] == [("not ours", UserWarning)]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["read"], ["read", "model"], ["write"], ["read", "--fast", "a", "b"]),
+        ["read", "--js", "a", "b"],  # there are no abbreviations
+        ["read", "a", "b", "--lm-w", "2"],
+        ["--he"],
+    ],
+)
+def test_wrong_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: crnn-ext" in capsys.readouterr().err
+
+
+def test_no_command(capsys):
+    assert main([]) == 2
+    assert "read the text in images" in capsys.readouterr().err
+
+
+def test_help(capsys):
+    for arguments in (["--help"], ["read", "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 0
+    assert "CHECKPOINT IMAGE [IMAGE ...]" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"crnn_ext {crnn_ext.__version__}\n"
+
+
+def test_as_a_module():
+    result = subprocess.run([sys.executable, "-m", "crnn_ext", "--help"], capture_output=True, text=True)
+    assert result.returncode == 0
+    assert result.stdout.startswith("usage: crnn-ext ")
+
+
+@pytest.fixture(scope="module")
+def command():
+    """How a shell would start the command: by the script that the installation wrote, where there is one."""
+    try:
+        scripts = importlib.metadata.distribution("crnn_ext").entry_points
+    except importlib.metadata.PackageNotFoundError:  # built in place
+        return [sys.executable, "-c", MAIN]
+    assert [script.value for script in scripts if script.name == "crnn-ext"] == ["crnn_ext.cli:main"]
+    return [Path(sys.executable).parent / "crnn-ext"]
+
+
+def test_as_a_process(command, checkpoint, images, readings, tmp_path):
+    """With an output that cannot show the name of a file."""
+    path = tmp_path / "\N{SNOWMAN}.png"
+    path.write_bytes(Path(images[0]).read_bytes())
+    result = subprocess.run(
+        [*command, "read", checkpoint, path],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert (result.returncode, complaints(result.stderr.decode())) == (0, "")
+    assert result.stdout.decode().split("\t")[:2] == [f"{tmp_path}/\\u2603.png", readings[0].text]
+
+
+@pytest.fixture(scope="module")
+def commands(checkpoint, images):
+    """Commands that print, by name."""
+    folder = Path(checkpoint).parent
+    (folder / "labels.txt").write_text("".join(f"{Path(image).name}\tabc\n" for image in images))
+    return {
+        "read": ["read", checkpoint, *images],
+        "evaluate": ["evaluate", checkpoint, str(folder)],
+        "check": ["check", str(folder)],
+        "info": ["info", checkpoint],
+    }
+
+
+@pytest.mark.parametrize("name", ["read", "evaluate", "check", "info"])
+def test_a_reader_that_closes_early_hears_no_complaint(command, commands, name):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    result = subprocess.run(
+        [*command, *commands[name]], env=buffered, stdout=write_end, stderr=subprocess.PIPE
+    )
+    os.close(write_end)
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is not there")
+@pytest.mark.parametrize("name", ["read", "evaluate", "info"])
+def test_an_output_that_is_full(command, commands, name):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([*command, *commands[name]], stdout=full, stderr=subprocess.PIPE)
+    assert result.stderr == b"crnn-ext: standard output: No space left on device\n"
+    assert result.returncode == 2
+
+
+def test_errors_of_torch_that_come_from_outside_are_told_in_a_line(checkpoint, images, monkeypatch, capsys):
+    def raises(error):
+        def read(recognizer, images):
+            raise error
+
+        return read
+
+    for error, message in [
+        (MemoryError(), "memory is short"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "memory is short: CUDA out of memory."),
+        (RuntimeError("DataLoader worker (pid 7) is killed\nby"), "DataLoader worker (pid 7) is killed"),
+    ]:
+        monkeypatch.setattr("crnn_ext.ocr.Recognizer.read", raises(error))
+        assert main(["read", checkpoint, images[0]]) == 2
+        assert capsys.readouterr() == ("", f"crnn-ext: {message}\n")
+    monkeypatch.setattr("crnn_ext.ocr.Recognizer.read", raises(RuntimeError("a fault of this program")))
+    with pytest.raises(RuntimeError, match="a fault of this program"):
+        main(["read", checkpoint, images[0]])
+
+
+def test_without_the_extra():
+    """The rest of the package works without what reading images needs, and the command says what that is."""
+    hidden = "import sys; sys.modules.update(dict.fromkeys(['PIL', 'safetensors', 'tqdm', 'matplotlib'])); "
+    result = subprocess.run(
+        [sys.executable, "-c", f"{hidden} import crnn_ext; {MAIN}", "read", "model", "image"],
+        capture_output=True,
+        text=True,
+    )
+    assert result.stderr == (
+        "crnn-ext: crnn_ext.ocr needs PIL, which is not installed: install crnn_ext with its extra [ocr]\n"
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+
+
+def test_reading_without_packages_that_only_other_commands_need(checkpoint, images):
+    hidden = "import sys; sys.modules.update(dict.fromkeys(['lmdb', 'rapidfuzz', 'cv2', 'tensorboard'])); "
+    result = subprocess.run(
+        [sys.executable, "-c", f"{hidden}{MAIN}", "read", checkpoint, images[0]],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_error_rates_without_rapidfuzz(command, checkpoint, tmp_path, monkeypatch, capsys):
+    """Both say so before they read an image, or train for an epoch until the first validation."""
+    monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
+    (tmp_path / "data").mkdir()
+    labels_folder(tmp_path / "data", {"0.png": "a", "1.png": "b", "2.png": "a"})
+    arguments = [checkpoint] if command == "evaluate" else ["-o", str(tmp_path / "run")]
+    assert main([command, *arguments, str(tmp_path / "data")]) != 0
+    message = "error rates need rapidfuzz, which is not installed: install crnn_ext with its extra [ocr]"
+    assert capsys.readouterr().err == f"crnn-ext: {message}\n"
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,339 @@
+"""What beam_search accepts, and what it says of the rest: empty things, masks, NaN, lengths, errors."""
+
+import itertools
+import math
+import re
+
+import pytest
+import torch
+from helpers.beam_search_checks import DTYPES, check, check_form, hypotheses, texts
+from reference.beam_search import INVALID, MISSING, Hypothesis
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from crnn_ext.ctc import BeamResult, beam_search
+from crnn_ext.text import Charset, HotWords, Lexicon
+
+INF, NAN = math.inf, math.nan
+
+
+def logits_of(device, frames, samples, classes, seed=0):
+    return torch.randn(frames, samples, classes, generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+def is_invalid(result, n, nbest):
+    return all(repr(hypothesis) == repr(INVALID) for hypothesis in hypotheses(result, n)[:nbest])
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 5), (4, 0, 5), (0, 0, 5), (0, 1, 1)])
+def test_empty(device, shape):
+    logits = torch.zeros(shape, device=device)
+    result = beam_search(logits, nbest=2)
+    check_form(result, logits, [shape[0]] * shape[1], 0, 2)
+    for n in range(shape[1]):
+        assert hypotheses(result, n) == [Hypothesis((), 0.0, 0.0), MISSING]
+
+
+def test_empty_and_unbatched(device):
+    result = beam_search(torch.zeros(0, 5, device=device), nbest=2)
+    assert (result.tokens.shape, result.log_probs.shape) == ((2, 0), (2,))
+    assert result.lengths.tolist() == [0, -1]
+    assert result.scores.tolist() == [0, -INF]
+
+
+@pytest.mark.parametrize("input_type", ["logits", "log_probs"])
+def test_one_class_that_is_the_blank(device, input_type):
+    logits = torch.full((5, 2, 1), -0.25, device=device)
+    result = beam_search(logits, [5, 3], beam_size=4, nbest=2, input_type=input_type)
+    for n, total in enumerate([-1.25, -0.75]):
+        assert texts(result, n) == [()]
+        score = 0.0 if input_type == "logits" else total
+        assert result.scores[n].tolist() == pytest.approx([score, -INF])
+
+
+def test_more_hypotheses_asked_for_than_there_are(device):
+    logits = logits_of(device, 2, 1, 3)
+    result = beam_search(logits, beam_size=40, nbest=40)
+    assert check(result, logits, [2], beam_size=40, nbest=40) == 1
+    assert len(texts(result)) == 5  # nothing, 1, 2, 1 2, 2 1
+
+
+@pytest.mark.parametrize("mask", [-INF, -1e30, torch.finfo(torch.float32).min])
+def test_masked_classes(device, mask):
+    logits = logits_of(device, 8, 1, 6)
+    logits[..., [2, 5]] = mask
+    result = beam_search(logits, beam_size=400, nbest=50)
+    used = {token for text in texts(result) for token in text}
+    assert used == {1, 3, 4}
+    rest = logits[..., [0, 1, 3, 4]]
+    names = {1: 1, 2: 3, 3: 4}
+    expected = beam_search(rest, beam_size=400, nbest=50)
+    assert texts(result) == [tuple(names[token] for token in text) for text in texts(expected)]
+    torch.testing.assert_close(result.scores, expected.scores)
+
+
+def test_a_masked_blank(device):
+    logits = logits_of(device, 6, 1, 4).double()
+    logits[..., 1] = -INF
+    result = beam_search(logits, blank=1, beam_size=50, nbest=50)
+    assert check(result, logits, [6], blank=1, beam_size=50, nbest=50) == 1
+    # Without blanks nothing is empty, and no token is doubled.
+    assert all(text and all(a != b for a, b in itertools.pairwise(text)) for text in texts(result))
+
+
+def test_nothing_is_possible_where_a_frame_is_masked_throughout(device):
+    logits = logits_of(device, 4, 3, 3)
+    logits[1, 0] = -INF
+    logits[3, 2] = -INF
+    result = beam_search(logits, [4, 4, 3], nbest=2)
+    assert hypotheses(result, 0) == [MISSING] * 2
+    assert check(result, logits, [4, 4, 3], nbest=2) == 3
+
+
+def test_a_path_without_probability_is_no_hypothesis(device):
+    """One way through: 2, blank, 2."""
+    logits = torch.full((3, 1, 4), -INF, device=device)
+    for frame, token in enumerate([2, 0, 2]):
+        logits[frame, 0, token] = -3.0
+    result = beam_search(logits, beam_size=8, nbest=4)
+    assert hypotheses(result) == [Hypothesis((2, 2), 0.0, 0.0), *[MISSING] * 3]
+
+
+@pytest.mark.parametrize("input_type", ["logits", "log_probs"])
+@pytest.mark.parametrize("odd", [NAN, INF])
+@pytest.mark.parametrize("token", [0, 3])
+def test_a_sample_with_nan_leaves_its_neighbours_alone(device, odd, token, input_type):
+    logits = logits_of(device, 6, 3, 5)
+    expected = beam_search(logits, [6, 6, 4], nbest=3, input_type=input_type)
+    for frame in (0, 3, 5):
+        broken = logits.clone()
+        broken[frame, 1, token] = odd
+        result = beam_search(broken, [6, 6, 4], nbest=3, input_type=input_type)
+        assert is_invalid(result, 1, 3)
+        for field, expected_field in zip(result, expected, strict=True):
+            assert torch.equal(field[[0, 2]], expected_field[[0, 2]])
+
+
+@pytest.mark.parametrize("odd", [NAN, INF, -INF])
+def test_frames_beyond_the_length_are_not_read(device, odd):
+    logits = logits_of(device, 6, 3, 4)
+    logits[3:, 0] = odd
+    logits[:, 1] = odd
+    result = beam_search(logits, [3, 0, 6], nbest=2)
+    assert check(result, logits, [3, 0, 6], nbest=2) == 3
+    assert hypotheses(result, 1) == [Hypothesis((), 0.0, 0.0), MISSING]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, None])
+def test_lengths(device, dtype):
+    logits = logits_of(device, 6, 3, 4)
+    lengths = [6, 0, 3]
+    given_lengths = lengths if dtype is None else torch.tensor(lengths, dtype=dtype)
+    assert check(beam_search(logits, given_lengths), logits, lengths) == 3
+    if dtype is not None:
+        strided = torch.stack([given_lengths, given_lengths + 50], 1).to(device)[:, 0]
+        assert check(beam_search(logits, strided), logits, lengths) == 3
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_log_probabilities_are_taken_as_they_are(device, dtype):
+    """Also where they add up to no distribution, or are above 0."""
+    log_probs = logits_of(device, 7, 2, 5, seed=1).to(dtype)
+    options = {"beam_size": 8, "nbest": 4, "input_type": "log_probs"}
+    assert check(beam_search(log_probs, **options), log_probs, [7, 7], **options) == 2
+
+
+def test_normalising_twice_changes_nothing(device):
+    logits = logits_of(device, 9, 2, 5).double()
+    once, twice = (beam_search(x, nbest=4) for x in (logits, logits.log_softmax(-1)))
+    assert torch.equal(once.tokens, twice.tokens)
+    torch.testing.assert_close(once.scores, twice.scores)
+
+
+def test_offsets_beyond_32_bits(device):
+    """The frames lie 2^31 elements apart; of the memory between them nothing is ever touched."""
+    logits = torch.empty(2**31 + 8, dtype=torch.float16, device=device).as_strided((2, 1, 8), (2**31, 8, 1))
+    logits.copy_(logits_of(device, 2, 1, 8))
+    assert check(beam_search(logits, nbest=3), logits, [2], nbest=3) == 1
+
+
+def test_requires_grad(device):
+    logits = logits_of(device, 5, 2, 4).requires_grad_()
+    assert check(beam_search(logits), logits.detach(), [5, 5]) == 2
+
+
+def test_same_bits_from_any_number_of_threads(device):
+    logits = logits_of(device, 30, 7, 60)
+    options = {"beam_size": 10, "nbest": 3}
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 4):
+            torch.set_num_threads(count)
+            results.append(beam_search(logits, **options))
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        for a, b in zip(results[0], result, strict=True):
+            assert torch.equal(a, b)
+
+
+class ArgumentsOf(TorchDispatchMode):
+    """Keeps the arguments of the last call of an operator."""
+
+    def __init__(self, operator):
+        super().__init__()
+        self.operator, self.arguments = operator, None
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if operator is self.operator:
+            self.arguments = args
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("constrained", [False, True])
+def test_opcheck(device, dtype, constrained):
+    charset = Charset(" ab")
+    options = {"blank": 0, "beam_size": 5, "nbest": 2}
+    if constrained:
+        lexicon = Lexicon.from_words(["ab", "b"], charset, unknown_score=-1.0)
+        options |= {"lexicon": [lexicon, None], "hotwords": HotWords.from_words(["ba"], charset)}
+    operator = torch.ops.crnn_ext.beam_search.default
+    with ArgumentsOf(operator) as call:
+        beam_search(logits_of(device, 5, 2, 4).to(dtype), torch.tensor([5, 3], device=device), **options)
+    torch.library.opcheck(operator, call.arguments)
+
+
+def test_compile(device):
+    torch._dynamo.reset()
+    compiled = torch.compile(beam_search, fullgraph=True, backend="aot_eager")
+    logits = logits_of(device, 5, 2, 4)
+    lengths = torch.tensor([5, 3], device=device)
+    options = {"blank": 1, "beam_size": 6, "nbest": 3, "token_top_k": 2, "beam_threshold": 9.0}
+    result = compiled(logits, lengths, **options)
+    assert isinstance(result, BeamResult)
+    for a, b in zip(result, beam_search(logits, lengths, **options), strict=True):
+        assert torch.equal(a, b)
+
+
+LOGITS = torch.zeros(4, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        (([1.0],), {}, TypeError, "logits must be a tensor, and it is list"),
+        (
+            (LOGITS.int(),),
+            {},
+            TypeError,
+            "logits must be float16, bfloat16, float32 or float64, and it is torch.int32",
+        ),
+        ((LOGITS[0, 0],), {}, ValueError, "logits must be (T, N, C) or (T, C), and its shape is (3,)"),
+        ((LOGITS,), {"blank": 3}, ValueError, "blank must be in [0, C=3), and it is 3"),
+        ((LOGITS,), {"blank": 1.0}, TypeError, "blank must be an int, and it is float"),
+        (
+            (LOGITS,),
+            {"input_type": "probs"},
+            ValueError,
+            "input_type must be one of 'logits', 'log_probs', and it is 'probs'",
+        ),
+        (
+            (LOGITS, torch.tensor([1.0, 2.0])),
+            {},
+            TypeError,
+            "input_lengths must have an integer dtype, and it has torch.float32",
+        ),
+        (
+            (LOGITS, [1, 2, 3]),
+            {},
+            ValueError,
+            "input_lengths must have shape (N=2,), and its shape is (3,)",
+        ),
+        (
+            (LOGITS, [4, 5]),
+            {},
+            ValueError,
+            "beam_search: input_lengths[1] is 5, but logits has T=4 frames",
+        ),
+        (
+            (LOGITS, [-1, 4]),
+            {},
+            ValueError,
+            "beam_search: input_lengths[0] is -1, but logits has T=4 frames",
+        ),
+    ],
+)
+def test_errors(arguments, options, error, message):
+    with pytest.raises(error) as caught:
+        beam_search(*arguments, **options)
+    assert str(caught.value) == message
+
+
+def test_options_may_be_infinite_where_that_means_none(device):
+    logits = logits_of(device, 5, 2, 4)
+    result = beam_search(logits, token_min_logp=-INF, beam_threshold=INF, token_top_k=2**70)
+    for field, expected in zip(result, beam_search(logits), strict=True):
+        assert torch.equal(field, expected)
+
+
+NUMBERS = ["lm_weight", "token_score", "word_score", "hotword_weight"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"beam_size": 0}, ValueError, "it is 0"),
+        ({"beam_size": -3}, ValueError, "it is -3"),
+        ({"beam_size": 4.0}, TypeError, "it is float"),
+        ({"beam_size": True}, TypeError, "it is bool"),
+        ({"nbest": 0}, ValueError, "it is 0"),
+        ({"nbest": 17}, ValueError, "it is 17"),  # beam_size is 16
+        ({"nbest": "2"}, TypeError, "it is str"),
+        ({"token_top_k": 0}, ValueError, "it is 0"),
+        ({"token_top_k": 2.0}, TypeError, "it is float"),
+        ({"token_min_logp": NAN}, ValueError, "it is nan"),
+        ({"token_min_logp": 0.5}, ValueError, "it is 0.5"),
+        ({"token_min_logp": INF}, ValueError, "it is inf"),
+        ({"token_min_logp": "-5"}, TypeError, "it is str"),
+        ({"beam_threshold": -0.5}, ValueError, "it is -0.5"),
+        ({"beam_threshold": NAN}, ValueError, "it is nan"),
+        ({"beam_threshold": [1.0]}, TypeError, "it is list"),
+        *(({name: NAN}, ValueError, "it is nan") for name in NUMBERS),
+        *(({name: INF}, ValueError, "it is inf") for name in NUMBERS),
+        *(({name: None}, TypeError, "it is NoneType") for name in NUMBERS),
+        ({"lm_weight": -0.5}, ValueError, "it is -0.5"),
+        ({"hotword_weight": -1.0}, ValueError, "it is -1.0"),
+        ({"rescore": 1}, TypeError, "it is int"),
+        ({"lm": "model.arpa"}, TypeError, "it is str"),
+        ({"lexicon": "words.txt"}, TypeError, "it is str"),
+        ({"lexicon": [None]}, ValueError, "it has 1"),  # N is 2
+        ({"lexicon": [None, 3]}, TypeError, "it is int"),
+        ({"lexicon": ["ab", "c", "d"]}, TypeError, "it is str"),
+        ({"hotwords": {1: 2}}, TypeError, "it is dict"),
+        ({"hotwords": [None] * 3}, ValueError, "it has 3"),
+    ],
+    ids=str,
+)
+def test_options_that_break_their_rule(options, error, said):
+    """The message names the option, its rule and what was found."""
+    (name,) = options
+    with pytest.raises(error) as caught:
+        beam_search(LOGITS, **options)
+    assert re.fullmatch(rf"{name}(\[\d\])? must .+, and {re.escape(said)}", str(caught.value))
+
+
+def test_checks_come_before_any_work():
+    with pytest.raises(ValueError, match="beam_size must"):
+        beam_search(torch.zeros(0, 0, 3), beam_size=0)
+
+
+@pytest.mark.parametrize("device", ["cuda_on_host", "cuda"], indirect=True)
+def test_impossible_lengths_on_a_gpu_give_no_hypothesis(device):
+    """The values of GPU tensors are not checked."""
+    logits = logits_of(device, 4, 3, 5)
+    result = beam_search(logits, torch.tensor([5, -1, 4], device=device), nbest=2)
+    assert is_invalid(result, 0, 2)
+    assert is_invalid(result, 1, 2)
+    for field, expected in zip(result, beam_search(logits, nbest=2), strict=True):
+        assert torch.equal(field[2], expected[2])

@@ -1,0 +1,231 @@
+"""What BeamSearchDecoder accepts, files of tokens and words among it, and what it says of the rest."""
+
+import math
+import re
+
+import pytest
+import torch
+from helpers.decoder_checks import TOKENS, raises, read
+from reference.ngram import BackOffModel
+
+from crnn_ext.ctc import BeamSearchDecoder
+from crnn_ext.text import Charset, Lexicon
+
+INF, NAN = math.inf, math.nan
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            b"ab a b |\n\ncab\n",
+            ", line 3: a line must be a word and its spelling, and it is 'cab' alone",
+        ),
+        (b"ab |\n", ", line 1: spellings must not be empty, and one of 'ab' is"),
+        (b"ab a b\r\n\r\nad a d", ", line 3: spellings must be of tokens, and that of 'ad' has 'd'"),
+        # The blank is none of them.
+        (b"a-b a - b", ", line 1: spellings must be of tokens, and that of 'a-b' has '-'"),
+        (
+            b"ab a b\nab a | b |",
+            ", line 2: spellings must hold no separators before the end, and that of 'ab' has '|'",
+        ),
+        (b" \n\n", ": a lexicon must have words, and this file has none"),
+        (
+            b"ab a b\na\xff a",
+            ", line 2: not UTF-8 ('utf-8' codec can't decode byte 0xff in position 1: invalid start byte)",
+        ),
+    ],
+)
+def test_lexicon_files_that_are_refused(lines, message, file):
+    path = file(lines)
+    with raises(ValueError, f"{path}{message}"):
+        BeamSearchDecoder(TOKENS, lexicon=path)
+
+
+def test_lexicon_files(file):
+    """Several spellings, with and without a separator at the end; tabs, empty lines; words in NFC."""
+    lexicon = file("\n  ab\ta b\t|  \n\nde\u0301 a a\ncab c a b | |\r\nd\u00e9 c c\n")
+    decoder = BeamSearchDecoder(TOKENS, lexicon=lexicon)
+    for spelt, words in [("ab|cab", ["ab", "cab"]), ("aa", ["d\u00e9"]), ("cc|cc", ["d\u00e9"] * 2)]:
+        assert read(decoder, spelt).words == words
+
+
+def test_other_spaces_may_be_tokens(file):
+    tokens = ["-", "|", "a", "\u3000", "\u00a0"]
+    decoder = BeamSearchDecoder(
+        file("\n".join(tokens)), lexicon=file("a\u3000 a \u3000 |\na\u00a0a a \u00a0 a")
+    )
+    assert read(decoder, "a\u3000|a\u00a0a", tokens=tokens).words == ["a\u3000", "a\u00a0a"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (b"-\na b\n", "line 2: a line must be one token, and it is 'a b'"),
+        (b"-\na\nb \n", "line 3: a line must be one token, and it is 'b '"),
+        (b"-\n\t\n", "line 2: a line must be one token, and it is '\\t'"),
+        (
+            b"-\n\xe9",
+            "line 2: not UTF-8 ('utf-8' codec can't decode byte 0xe9 in position 0: unexpected end of data)",
+        ),
+    ],
+)
+def test_token_files_that_are_refused(lines, message, file):
+    path = file(lines)
+    with raises(ValueError, f"{path}, {message}"):
+        BeamSearchDecoder(path)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "options", "error", "message"),
+    [
+        (["-", "a", 3], {}, TypeError, "tokens[2] must be a str, and it is int"),
+        (["-", "a", "b", "a"], {}, ValueError, "tokens must be distinct, and 'a' is there twice"),
+        (["-", "a", ""], {}, ValueError, "tokens must not be empty, but for the blank, and tokens[2] is"),
+        (["a", "b"], {}, ValueError, "blank_token must be one of the tokens, and it is '-'"),
+        (
+            Charset("-a"),
+            {"blank_token": "-"},
+            ValueError,
+            "blank_token must be None beside a Charset, and it is '-'",
+        ),
+        (
+            TOKENS,
+            {"sil_token": "x"},
+            ValueError,
+            "sil_token must be one of the tokens other than the blank, and it is 'x'",
+        ),
+        (
+            TOKENS,
+            {"sil_token": "-"},
+            ValueError,
+            "sil_token must be one of the tokens other than the blank, and it is '-'",
+        ),
+        (TOKENS, {"nbest": 17}, ValueError, "nbest must be in [1, 16], and it is 17"),
+        (TOKENS, {"beam_size": 2.0}, TypeError, "beam_size must be an int, and it is float"),
+        (
+            TOKENS,
+            {"beam_size_token": 0},
+            ValueError,
+            "beam_size_token must be at least 1, and it is 0",
+        ),
+        (
+            [str(number) for number in range(3000)],
+            {"beam_size_token": 1500, "blank_token": "0"},
+            ValueError,
+            "beam_size_token must be at most 1024, or take all of the C=3000 classes, and it is 1500",
+        ),
+        (TOKENS, {"beam_threshold": -1}, ValueError, "beam_threshold must be at least 0, and it is -1"),
+        (TOKENS, {"lm_weight": NAN}, ValueError, "lm_weight must be finite, and it is nan"),
+        (TOKENS, {"word_score": None}, TypeError, "word_score must be a float, and it is NoneType"),
+        (TOKENS, {"hotword_weight": -1.0}, ValueError, "hotword_weight must be at least 0, and it is -1.0"),
+        (
+            TOKENS,
+            {"unk_score": -2.0},
+            ValueError,
+            "unk_score must be -inf unless lexicon is a file, and it is -2.0",
+        ),
+        (
+            TOKENS,
+            {"lexicon": [Lexicon.from_words(["ab"], Charset(" abc"))]},
+            TypeError,
+            "lexicon must be a Lexicon, a file or None, and it is list",
+        ),
+        (
+            TOKENS,
+            {"lexicon": Lexicon.from_words(["ab"], Charset("abc"))},
+            ValueError,
+            "lexicon is for 4 classes, and logits has C=5",
+        ),
+        (
+            TOKENS,
+            {"lexicon": Lexicon.from_words(["ab"], Charset(" abc", blank=4))},
+            ValueError,
+            "lexicon is for a charset with blank 4, and blank is 0",
+        ),
+        (TOKENS, {"lm": 3}, TypeError, "lm must be an NGramModel or None, and it is int"),
+        (
+            TOKENS,
+            {"hotwords": "cab"},
+            TypeError,
+            "hotwords must be HotWords, an iterable of str or None, and it is str",
+        ),
+        (TOKENS, {"hotwords": ["a", 3]}, TypeError, "hotwords[1] must be a str, and it is int"),
+        (
+            TOKENS,
+            {"hotwords": ["a", "b-c"]},
+            ValueError,
+            "hotwords must be spelt by tokens other than the blank, and 'b-c' has '-'",
+        ),
+        (
+            TOKENS,
+            {"hotwords": ["a  b"]},
+            ValueError,
+            "from_spellings: separators (['|']) must stand one by one between the words of a phrase, and in "
+            "'a  b' they do not",
+        ),
+    ],
+    ids=str,
+)
+def test_arguments_that_break_their_rule(tokens, options, error, message):
+    with raises(error, message):
+        BeamSearchDecoder(tokens, **options)
+
+
+@pytest.mark.parametrize("unk_score", [NAN, INF])
+def test_unk_score(unk_score, file):
+    with raises(ValueError, f"unk_score must be finite, and it is {unk_score}"):
+        BeamSearchDecoder(TOKENS, lexicon=file("a a"), unk_score=unk_score)
+
+
+def test_files_that_are_not_there_or_not_of_their_format(tmp_path, file):
+    for options in ({"lexicon": tmp_path / "none"}, {"lm": str(tmp_path / "none")}):
+        with pytest.raises(FileNotFoundError):
+            BeamSearchDecoder(TOKENS, **options)
+    with pytest.raises(FileNotFoundError):
+        BeamSearchDecoder(tmp_path / "none")
+    broken = file(BackOffModel(1, {("a",): (-1.0, 0.0)}).arpa().replace("-1.0", "one"))
+    with pytest.raises(ValueError, match=re.escape(f"{broken}, line 5")):
+        BeamSearchDecoder(TOKENS, lm=broken)
+
+
+@pytest.mark.parametrize(
+    ("emissions", "lengths", "error", "message"),
+    [
+        ([[[0.0] * 5]], None, TypeError, "emissions must be a tensor, and it is list"),
+        (
+            torch.zeros(4, 5),
+            None,
+            ValueError,
+            "emissions must be (N, T, C=5), and its shape is (4, 5)",
+        ),
+        (
+            torch.zeros(2, 4, 6),
+            None,
+            ValueError,
+            "emissions must be (N, T, C=5), and its shape is (2, 4, 6)",
+        ),
+        (
+            torch.zeros(2, 4, 5),
+            [1, 2, 3],
+            ValueError,
+            "lengths must have shape (N=2,), and its shape is (3,)",
+        ),
+        (
+            torch.zeros(2, 4, 5),
+            torch.tensor([1.0, 2.0]),
+            TypeError,
+            "lengths must have an integer dtype, and it has torch.float32",
+        ),
+        (
+            torch.zeros(2, 4, 5),
+            [4, 5],
+            ValueError,
+            "beam_search: input_lengths[1] is 5, but logits has T=4 frames",
+        ),
+    ],
+    ids=str,
+)
+def test_emissions_and_lengths_that_break_their_rule(emissions, lengths, error, message):
+    with raises(error, message):
+        BeamSearchDecoder(TOKENS)(emissions, lengths)

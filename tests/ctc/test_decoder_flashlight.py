@@ -1,0 +1,128 @@
+"""BeamSearchDecoder beside flashlight's decoders, which are what torchaudio's ctc_decoder runs.
+
+Told to add up alignments, they agree wherever their rules are the same. What differs is in docs/migrating.md.
+"""
+
+import math
+from collections import defaultdict
+
+import pytest
+import torch
+from helpers.decoder_checks import TOKENS, emissions_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crnn_ext.ctc import BeamSearchDecoder
+
+decoder = pytest.importorskip(
+    "flashlight.lib.text.decoder", reason="the package flashlight-text is not installed"
+)
+dictionary = pytest.importorskip("flashlight.lib.text.dictionary")
+
+BLANK, SEPARATOR = 0, 1
+EVERYTHING = {"beam_size": 1000, "nbest": 1000}
+
+
+def options_of(kind, beam_size=1_000_000, beam_threshold=math.inf, **options):
+    """They add alignments up, and keep all that is possible: what is not scores -inf, or far below."""
+    return kind(
+        beam_size=beam_size,
+        beam_size_token=len(TOKENS),
+        beam_threshold=min(beam_threshold, 1e6),
+        lm_weight=0.0,
+        sil_score=0.0,
+        log_add=True,
+        criterion_type=decoder.CriterionType.CTC,
+        **options,
+    )
+
+
+def decoded(theirs, emissions):
+    log_probs = emissions.log_softmax(-1).contiguous()
+    return theirs.decode(log_probs.data_ptr(), *log_probs.shape)
+
+
+def text_of(result):
+    """The labels of its path, which has a silence at either end."""
+    path = torch.unique_consecutive(torch.tensor(result.tokens[1:-1]))
+    return tuple(path[path != BLANK].tolist())
+
+
+def lexicon_free(**options):
+    # Without a silence: it takes the first token of a text for a repetition if it is that one.
+    return decoder.LexiconFreeDecoder(
+        options_of(decoder.LexiconFreeDecoderOptions, **options), decoder.ZeroLM(), -1, BLANK, []
+    )
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**31), frames=st.integers(1, 4), scale=st.sampled_from([0.3, 1.0, 4.0]))
+def test_all_texts_and_scores_are_those_of_the_lexicon_free_decoder(seed, frames, scale):
+    (emissions,) = emissions_of(samples=1, frames=frames, seed=seed) * scale
+    theirs = {text_of(result): result.score for result in decoded(lexicon_free(), emissions)}
+    (ours,) = BeamSearchDecoder(TOKENS, **EVERYTHING)(emissions[None])
+    assert {tuple(h.tokens.tolist()): h.score for h in ours} == pytest.approx(theirs, abs=1e-4)
+    assert max(theirs.values()) == pytest.approx(ours[0].score, abs=1e-4)
+
+
+def test_long_inputs_have_the_same_best_text():
+    """With beams so wide that what they drop does not count. Of theirs, up to two prefixes are one text's."""
+    emissions = emissions_of(samples=40, frames=20) * 8
+    ours = BeamSearchDecoder(TOKENS, beam_size=500)(emissions)
+    for sample, (hypothesis,) in zip(emissions, ours, strict=True):
+        best = decoded(lexicon_free(beam_size=2000), sample)[0]
+        assert tuple(hypothesis.tokens.tolist()) == text_of(best)
+        assert hypothesis.score == pytest.approx(best.score, abs=1e-4)
+
+
+def lexicon_decoder(path, word_score, unk_score=-math.inf):
+    words = dictionary.load_words(str(path))
+    numbers = dictionary.create_word_dict(words)
+    trie = decoder.Trie(len(TOKENS), SEPARATOR)
+    for word, spellings in words.items():
+        for spelling in spellings:
+            trie.insert([TOKENS.index(token) for token in spelling], numbers.get_index(word), 0.0)
+    trie.smear(decoder.SmearingMode.MAX)
+    options = options_of(decoder.LexiconDecoderOptions, word_score=word_score, unk_score=unk_score)
+    unknown = numbers.get_index("<unk>")
+    theirs = decoder.LexiconDecoder(options, trie, decoder.ZeroLM(), SEPARATOR, BLANK, unknown, [], False)
+    return theirs, numbers
+
+
+@pytest.mark.parametrize("word_score", [0.0, 1.5])
+def test_words_and_scores_are_those_of_the_lexicon_decoder(file, word_score):
+    """Its rules are the same where every spelling ends in the separator, and no unknown words are allowed.
+
+    - It tells texts apart by their words, ours by their tokens: "ab|" and "|ab||" are one of its hypotheses,
+      with the sum of their probabilities.
+    - Its texts end in a separator as soon as one of them does; ours need not.
+    - Spellings without the separator are other rules: there the last token of a word lasts for one frame
+      only, and words follow each other without anything between them.
+    - Its unknown words are beginnings of known ones; ours are any spelling.
+    """
+    path = file("ab a b |\nab c |\naa a a |\nb b |\nbc b c |\n")
+    theirs, numbers = lexicon_decoder(path, word_score)
+    ours = BeamSearchDecoder(TOKENS, lexicon=path, word_score=word_score, **EVERYTHING)
+    samples = emissions_of(samples=12, frames=6)
+    compared = set()
+    for sample, hypotheses in zip(samples, ours(samples), strict=True):
+        found = defaultdict(list)
+        for hypothesis in hypotheses:
+            if not hypothesis.words or hypothesis.tokens[-1] == SEPARATOR:
+                found[tuple(hypothesis.words)].append(hypothesis.score)
+        sums = {words: float(torch.tensor(scores).logsumexp(0)) for words, scores in found.items()}
+        scores = {}
+        for result in decoded(theirs, sample):
+            words = tuple(numbers.get_entry(number) for number in result.words if number >= 0)
+            scores[words] = result.score
+        assert sums == pytest.approx(scores, abs=1e-4)
+        compared |= set(sums)
+    assert {(), ("ab",), ("aa",), ("b", "ab"), ("b", "b", "b")} <= compared
+
+
+@pytest.mark.parametrize("content", ["-\n|\na\nb\nc\n", "-\n\n|\na\n\nb\nc"])
+def test_token_files_are_read_alike(file, content):
+    path = file(content)
+    theirs = dictionary.Dictionary(str(path))
+    names = BeamSearchDecoder(path).idxs_to_tokens(torch.arange(theirs.index_size()))
+    assert names == [theirs.get_entry(index) for index in range(theirs.index_size())]

@@ -1,0 +1,36 @@
+"""Lines of text that a tiny network learns to read: each character is a pattern of stripes."""
+
+import numpy as np
+from helpers.lines_on_disk import write
+from PIL import Image
+
+CHARACTERS = "abcd"
+
+# Rows of ink, of eight, of each character.
+_PATTERNS = {"a": (0, 1), "b": (2, 3), "c": (4, 5), "d": (6, 7)}
+
+
+def striped(text, seed=0):
+    """An image of the text, 16 x about 14 pixels a character, dark on light."""
+    random = np.random.default_rng(seed)
+    pieces = [np.full((16, 4), 255, np.uint8)]
+    for character in text:
+        piece = np.full((16, 10 + random.integers(3)), 255, np.uint8)
+        for row in _PATTERNS[character]:
+            piece[2 * row : 2 * row + 2] = random.integers(0, 60)
+        pieces += [piece, np.full((16, 3 + random.integers(3)), 255, np.uint8)]
+    return Image.fromarray(np.hstack(pieces))
+
+
+def striped_folder(folder, count=48, seed=0, longest=6):
+    """A file of labels beside images of random texts; the folder."""
+    random = np.random.default_rng(seed)
+    labels = []
+    for number in range(count):
+        text = "".join(random.choice(list(CHARACTERS), random.integers(1, longest + 1)))
+        path = folder / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        striped(text, seed * 1000 + number).save(path)
+        labels.append(f"{path.name}\t{text}\n")
+    write(folder / "labels.txt", "".join(labels))
+    return folder

@@ -1,0 +1,83 @@
+"""What tests of training runs share: commands, logs, a clock."""
+
+import itertools
+import json
+import sys
+import time
+
+from crnn_ext.ocr.training import TrainingConfig, train
+
+TINY = {"width": 0.05, "hidden": 16, "workers": 0, "batch_pixels": 32 * 128 * 8, "log_every": 1, "augment": 0}
+
+
+def alone(*arguments):
+    """The command that trains in one process."""
+    return [sys.executable, "-m", "crnn_ext", "train", *map(str, arguments)]
+
+
+def entries(folder, event):
+    """What the log of a run has of an event."""
+    found = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [entry for entry in found if entry["event"] == event]
+
+
+def logged_steps(folder):
+    """How many steps the log of a run has, which may not have begun."""
+    log = folder / "log.jsonl"
+    return log.read_text().count('"event": "step"') if log.exists() else 0
+
+
+def wait_for_steps(process, folder, steps):
+    """Until a run in another process has logged so many, or is over."""
+    while logged_steps(folder) < steps and process.poll() is None:
+        time.sleep(0.005)
+
+
+class Clock:
+    """In the place of the module `time`: stands still until it is moved."""
+
+    now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+
+class Recorder:
+    """Remembers all events."""
+
+    def __init__(self):
+        self.notes, self.steps, self.reports, self.validations = [], [], [], []
+
+    def started(self, step, steps, left_out):
+        self.first, self.total, self.left_out_always = step, steps, left_out
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def stepped(self, step):
+        self.steps.append(step)
+
+    def left_out(self, report):
+        self.reports.append(report)
+
+    def validated(self, validation):
+        self.validations.append(validation)
+
+    def ended(self):
+        self.over = True
+
+
+def after(steps):
+    """Stops a run when it has done so many steps."""
+    asked = itertools.count()
+    return lambda: next(asked) == steps
+
+
+def run(folder, data, *, observers=(), **settings):
+    recorder = Recorder()
+    options = {
+        name: settings.pop(name) for name in ("resume", "criterion", "stop", "device") if name in settings
+    }
+    config = TrainingConfig(**{"data": str(data), "epochs": 1, **TINY, **settings})
+    recorder.outcome = train(config, folder, observers=[recorder, *observers], **options)
+    return recorder

@@ -1,0 +1,206 @@
+"""The three networks at work: frames of each width, what they refuse, gradients, copies, tracing."""
+
+import copy
+import functools
+import pickle
+
+import pytest
+import torch
+from helpers.networks import NETWORKS, exports_any_width, small
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
+from crnn_ext.models.layers import Window
+
+MIN_WIDTH = {CRNN: 4, CRNN_v2: 4, CRNN_res: 1}
+
+
+@pytest.mark.parametrize(
+    ("network", "frames"), [(CRNN, [26, 33, 41]), (CRNN_v2, [27, 34, 42]), (CRNN_res, [25, 32, 40])]
+)
+def test_frames_of_common_widths(network, frames):
+    model = small(network, nc=3, nclass=7)
+    assert model.output_lengths([100, 128, 160]).tolist() == frames
+    with torch.no_grad():
+        shapes = [model(torch.zeros(2, 3, 32, width)).shape for width in (100, 128, 160)]
+    assert shapes == [(count, 2, 7) for count in frames]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_output_lengths_are_those_of_forward(network):
+    model = small(network)
+    widths = range(MIN_WIDTH[network], 201)
+    with torch.no_grad():
+        frames = [model(torch.zeros(1, 1, 32, width)).shape[0] for width in widths]
+    assert model.output_lengths(widths).tolist() == frames
+    assert model.min_width == MIN_WIDTH[network]
+    assert min(frames) >= 1
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_output_lengths_take_any_integers(network):
+    model = small(network)
+    expected = model.output_lengths([8, 9, 100])
+    assert expected.dtype == torch.int64
+    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16):
+        lengths = model.output_lengths(torch.tensor([8, 9, 100], dtype=dtype))
+        assert lengths.dtype == torch.int64
+        assert lengths.tolist() == expected.tolist()
+    assert model.output_lengths((8, 9, 100)).tolist() == expected.tolist()
+    assert model.output_lengths(torch.tensor([[8], [100]])).tolist() == expected[[0, 2]].unsqueeze(1).tolist()
+    for width in (100, torch.tensor(100)):
+        assert model.output_lengths(width).tolist() == expected[2]
+    assert model.output_lengths([]).dtype == torch.int64
+    assert model.output_lengths(torch.zeros(2, dtype=torch.int64, device="meta")).device.type == "meta"
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_output_lengths_of_too_narrow_images_are_zero(network):
+    narrow = range(-3, MIN_WIDTH[network])
+    assert small(network).output_lengths(narrow).tolist() == [0] * len(narrow)
+
+
+@pytest.mark.parametrize("widths", [[8.0], torch.tensor([8.0]), torch.tensor([True])])
+def test_output_lengths_refuse_what_is_not_an_integer(widths):
+    with pytest.raises(TypeError, match=r"CRNN: widths must be integers, but are torch\.(float32|bool)"):
+        small(CRNN).output_lengths(widths)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    columns=st.integers(1, 40), kernel=st.integers(1, 6), stride=st.integers(1, 4), padding=st.integers(0, 3)
+)
+def test_window_arithmetic_is_that_of_a_convolution(columns, kernel, stride, padding):
+    layer = nn.Conv2d(1, 1, (1, kernel), (1, stride), (0, padding))
+    window = Window(kernel, stride, padding)
+    if columns + 2 * padding < kernel:
+        assert window.columns(columns) == 0
+        return
+    assert window.columns(columns) == layer(torch.zeros(1, 1, 1, columns)).shape[3]
+    assert window.columns(torch.tensor([columns, 0, -1])).tolist() == [window.columns(columns), 0, 0]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("shape", [(1, 2, 32, 40), (1, 1, 31, 40), (1, 32, 40), (1, 1, 1, 32, 40)])
+def test_images_of_another_shape(network, shape):
+    with pytest.raises(ValueError, match=rf"images must have shape \(N, nc=1, imgH=32, W\).*\({shape[0]}, "):
+        small(network)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_images_that_are_too_narrow(network):
+    least = MIN_WIDTH[network]
+    with pytest.raises(ValueError, match=f"at least {least} columns wide .* but are {least - 1}"):
+        small(network)(torch.zeros(1, 1, 32, least - 1))
+
+
+def test_images_of_integers():
+    with pytest.raises(TypeError, match=r"images must be floating point, but are torch\.uint8"):
+        small(CRNN)(torch.zeros(1, 1, 32, 40, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_gradient_reaches_every_parameter(network):
+    # In training mode a bias in front of a batch normalisation cancels, and its gradient is rounding.
+    model = small(network)
+    images = torch.randn(2, 1, 32, 40, requires_grad=True)
+    model(images).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+    assert images.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_batch_equals_one_by_one(network):
+    model = small(network)
+    images = torch.randn(5, 1, 32, 61)
+    with torch.no_grad():
+        batch = model(images)
+        single = torch.cat([model(image[None]) for image in images], dim=1)
+    torch.testing.assert_close(batch, single, rtol=0, atol=1e-5)
+    assert model(images[:0]).shape == (batch.shape[0], 0, 5)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_double_precision_and_copies(network):
+    model = small(network).double()
+    images = torch.randn(1, 1, 32, 20, dtype=torch.float64)
+    expected = model(images)
+    assert expected.dtype == torch.float64
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(again(images), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_weights_of_copied_lstms_are_put_into_one_buffer(again, monkeypatch):
+    """On a GPU torch would otherwise do so at every call, and warn."""
+    flattened = []
+    monkeypatch.setattr(nn.LSTM, "flatten_parameters", lambda self: flattened.append(self))
+    copied = again(small(CRNN))
+    lstms = [module for module in copied.modules() if isinstance(module, nn.LSTM)]
+    assert len(lstms) == 2
+    for lstm in lstms:
+        assert any(each is lstm for each in flattened)
+        # What flatten_parameters works on.
+        own = [id(weight) for weight in lstm.parameters()]
+        assert [id(weight) for weight in lstm._flat_weights] == own
+
+
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
+@pytest.mark.filterwarnings("error:RNN module weights are not part of single contiguous chunk")
+def test_copied_networks_read_without_packing_weights(device):
+    model = small(CRNN).to(device)
+    images = torch.randn(1, 1, 32, 20, device=device)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(copied(images), model(images))
+        for lstm in (copied.rnn[0].rnn, copied.rnn[1].rnn):
+            assert len({weight.untyped_storage().data_ptr() for weight in lstm.parameters()}) == 1
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@exports_any_width
+@pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
+def test_export_with_dynamic_batch_and_width(network):
+    model = small(network)
+    dynamic = {"images": {0: torch.export.Dim("batch"), 3: torch.export.Dim("columns", min=8, max=4096)}}
+    program = torch.export.export(model, (torch.randn(2, 1, 32, 50),), dynamic_shapes=dynamic)
+    for shape in ((2, 1, 32, 50), (1, 1, 32, 8), (3, 1, 32, 93)):
+        images = torch.randn(shape)
+        torch.testing.assert_close(program.module()(images), model(images), rtol=0, atol=1e-6)
+
+
+@exports_any_width
+@pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
+def test_export_and_other_tracing_do_not_disturb_each_other():
+    lstm = nn.LSTM(2, 2)
+    arguments = dict(lstm.named_parameters()), torch.zeros(3, 1, 2)
+
+    def trace():
+        read = functools.partial(torch.func.functional_call, lstm)
+        return make_fx(read, tracing_mode="symbolic")(*arguments).code
+
+    before = trace()
+    dynamic = {"images": {3: torch.export.Dim("columns", min=8, max=4096)}}
+    torch.export.export(small(CRNN), (torch.randn(1, 1, 32, 50),), dynamic_shapes=dynamic)
+    assert trace() == before
+
+
+def test_compile_into_one_graph():
+    model = small(CRNN)
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(allow_rnn=True):
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
+        images = torch.randn(2, 1, 32, 8)
+        torch.testing.assert_close(compiled(images), model(images), rtol=0, atol=1e-6)
+
+
+def test_output_lengths_compile_into_one_graph():
+    model = small(CRNN_res)
+    compiled = torch.compile(model.output_lengths, backend="eager", fullgraph=True)
+    widths = torch.tensor([1, 37, 100])
+    assert compiled(widths).tolist() == model.output_lengths(widths).tolist()

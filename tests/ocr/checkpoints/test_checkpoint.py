@@ -1,0 +1,359 @@
+"""Checkpoints: what is in the file, that it comes back whole, and that no file does harm."""
+
+import contextlib
+import json
+import pickle
+import struct
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.hostile import WritesAFile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import crnn_ext
+from crnn_ext.ocr import (
+    Architecture,
+    Checkpoint,
+    CheckpointError,
+    CheckpointWarning,
+    Preprocessing,
+    load_checkpoint,
+    save_checkpoint,
+)
+from crnn_ext.text import Charset
+
+CHARSET = Charset("aé0", blank=3)
+SETTINGS = {
+    "format": 1,
+    "version": crnn_ext.__version__,
+    "architecture": {
+        "name": "CRNN",
+        "nclass": 4,
+        "nh": 3,
+        "imgH": 32,
+        "nc": 1,
+        "leakyRelu": False,
+        "width": 0.125,
+    },
+    "charset": {"characters": "aé0", "blank": 3},
+    "preprocessing": {"height": 32, "channels": 1, "mean": 0.25, "std": 0.5, "width": None},
+    "metadata": {"data": "digits, 60,000 Zeilen", "CER": "2.4 %"},
+}
+
+
+def make(name="CRNN", **arguments):
+    torch.manual_seed(0)
+    architecture = Architecture(name, 4, **{"nh": 3, "width": 0.125, **arguments})
+    preprocessing = Preprocessing(channels=architecture.nc, mean=0.25)
+    return Checkpoint(architecture.build(), architecture, CHARSET, preprocessing, SETTINGS["metadata"])
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def state():
+    return make().network.state_dict()
+
+
+def write(path, state, settings):
+    text = settings if isinstance(settings, str) else json.dumps(settings)
+    path.write_bytes(save(state, {"crnn_ext": text}))
+
+
+@pytest.mark.parametrize("name", ["CRNN", "CRNN_v2", "CRNN_res"])
+def test_round_trip(path, name):
+    saved = make(name, nc=3)
+    for _ in range(2):  # moves the running statistics
+        saved.network(torch.randn(4, 3, 32, 20))
+    save_checkpoint(path, saved)
+    random_state = torch.get_rng_state()
+    loaded = load_checkpoint(path)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert loaded[1:] == saved[1:]
+    assert not loaded.network.training
+    images = torch.randn(2, 3, 32, 40)
+    assert torch.equal(loaded.network(images), saved.network.eval()(images))
+
+
+def test_file_format(path):
+    save_checkpoint(str(path), make())
+    content = path.read_bytes()
+    (length,) = struct.unpack_from("<Q", content)
+    header = json.loads(content[8 : 8 + length])
+    assert json.loads(header["__metadata__"]["crnn_ext"]) == SETTINGS
+    assert header["conv1.weight"]["dtype"] == "F32"
+    assert header["conv1.weight"]["shape"] == [8, 1, 3, 3]
+    assert header["bn3.num_batches_tracked"]["dtype"] == "I64"
+
+
+def test_a_file_written_by_hand_loads(path, state):
+    write(path, state, SETTINGS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_checkpoint(path)[1:] == make()[1:]
+
+
+def test_a_file_of_the_first_version_loads(path, state):
+    write(path, state, without(without(SETTINGS, "version"), "metadata"))
+    loaded = load_checkpoint(path)
+    assert loaded[1:4] == make()[1:4]
+    assert loaded.metadata == {}
+    assert loaded.version == ""
+    save_checkpoint(path, loaded)
+    assert load_checkpoint(path).version == crnn_ext.__version__
+
+
+def test_unknown_settings_are_named_and_left_out(path, state):
+    written = {**with_architecture(dropout=0.1), "version": "9.1.0", "augmentation": [1], "owner": None}
+    written["charset"] = {**written["charset"], "direction": "rtl"}
+    written["preprocessing"] = {**written["preprocessing"], "invert": True}
+    write(path, state, written)
+    with pytest.warns(CheckpointWarning) as caught:
+        loaded = load_checkpoint(path)
+    assert [str(warning.message) for warning in caught] == [
+        f"{path}: crnn_ext {crnn_ext.__version__} does not know, and leaves out, 'augmentation', 'owner', "
+        "'architecture.dropout', 'charset.direction', 'preprocessing.invert'; crnn_ext 9.1.0 wrote the "
+        f"file, and this is {crnn_ext.__version__}: update crnn_ext"
+    ]
+    assert caught[0].filename == __file__
+    assert loaded[1:-1] == make()[1:-1]
+    assert loaded.version == "9.1.0"
+
+
+def test_many_unknown_settings_make_a_message_of_limited_length(path, state):
+    write(path, state, {**SETTINGS, **{f"{index}" * 20: 0 for index in range(10_000)}})
+    with pytest.warns(CheckpointWarning, match=r" \.\.\.$") as caught:
+        load_checkpoint(path)
+    assert len(str(caught[0].message)) < 600 + len(str(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"format": 2, "version": "9.1.0"}, "; crnn_ext 9.1.0 wrote the file, and this is .*: update"),
+        ({"format": 2}, f"; crnn_ext {crnn_ext.__version__} wrote the file, and this is .*: update"),
+        ({"format": 2, "version": 5}, "; a newer crnn_ext wrote the file, and this is .*: update"),
+        ({"name": "CRNN_v9", "version": "9.1.0"}, "; crnn_ext 9.1.0 wrote the file, and this is .*: update"),
+        ({"name": "CRNN_v9", "version": "0.0.9"}, "'CRNN_v9'$"),
+        ({"name": "CRNN_v9"}, "'CRNN_v9'$"),
+    ],
+    ids=str,
+)
+def test_files_that_need_a_newer_version(path, state, change, hint):
+    written = {**SETTINGS, **without(change, "name")}
+    if "name" in change:
+        written["architecture"] = {**SETTINGS["architecture"], "name": change["name"]}
+    write(path, state, written)
+    with pytest.raises(CheckpointError, match=hint):
+        load_checkpoint(path)
+
+
+def test_a_failed_save_leaves_the_old_file(path, monkeypatch):
+    save_checkpoint(path, make())
+    before = path.read_bytes()
+    with monkeypatch.context() as context:
+        context.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "no space")))
+        with pytest.raises(OSError, match="no space"):
+            save_checkpoint(path, make(nh=5))
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(FileNotFoundError):
+        save_checkpoint(path.parent / "missing" / "model.safetensors", make())
+
+
+def test_parts_that_do_not_belong_together_are_not_saved(path):
+    good = make()
+    broken = make()
+    with torch.no_grad():
+        broken.network.conv1.bias[2] = float("nan")
+    for bad, message in [
+        (good._replace(charset=Charset("ab")), "nclass of the architecture is 4, but characters and .* is 3"),
+        (good._replace(preprocessing=Preprocessing(channels=3)), "nc of the architecture is 1, but .* is 3"),
+        (
+            good._replace(preprocessing=Preprocessing(height=48)),
+            "imgH of the architecture is 32, but .* is 48",
+        ),
+        (good._replace(network=make(nh=4).network), r"must be torch.float32 \(12, 64\), and .* \(16, 64\)"),
+        (good._replace(network=make("CRNN_v2").network), "tensors are missing, the first is 'bn3.bias'"),
+        (good._replace(network=make().network.double()), "must be torch.float32 .* and it is torch.float64"),
+        (broken, "conv1.bias must be finite, and it holds NaN or infinity"),
+        (good._replace(metadata={"CER": 2.4}), "metadata must map str to str, and it has 'CER': 2.4"),
+        (good._replace(metadata={"log": "x" * 65534}), "at most 65536 characters, and it has 65537"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            save_checkpoint(path, bad)
+    assert list(path.parent.iterdir()) == []
+
+
+def without(mapping, key):
+    return {name: value for name, value in mapping.items() if name != key}
+
+
+def with_architecture(**change):
+    return {**SETTINGS, "architecture": {**SETTINGS["architecture"], **change}}
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{", "metadata 'crnn_ext' is no JSON"),
+        ("[" * 100_000, "metadata 'crnn_ext' is no JSON"),
+        ('{"format": ' + "9" * 5000 + "}", "metadata 'crnn_ext' is no JSON"),
+        ("null", "checkpoint: it must be a mapping, and it is None"),
+        ([SETTINGS], "checkpoint: it must be a mapping"),
+        ({}, "checkpoint: format must be an int, and it is None"),
+        ({**SETTINGS, "format": 2, "more": 1}, r"checkpoint: format must be in \[1, 1\], and it is 2"),
+        ({**SETTINGS, "version": 1}, "checkpoint: version must be a str, and it is 1"),
+        ({**SETTINGS, "metadata": None}, "checkpoint: metadata must be a mapping, and it is None"),
+        ({**SETTINGS, "metadata": {"CER": 2.4}}, "metadata must map str to str, and it has 'CER': 2.4"),
+        ({**SETTINGS, "metadata": {"log": "x" * 65534}}, "at most 65536 characters, and it has 65537"),
+        (without(SETTINGS, "charset"), "checkpoint: its keys must be"),
+        ({**SETTINGS, "architecture": []}, r"Architecture: it must be a mapping, and it is \[\]"),
+        (with_architecture(name="__import__"), "Architecture: name must be one of CRNN,"),
+        (with_architecture(nh=10**9), "Architecture: nh must be in"),
+        (with_architecture(width=10**400), "Architecture: width must be in"),
+        (with_architecture(nclass=5), "nclass of the architecture is 5, but characters and .* is 4"),
+        (with_architecture(nh=2), "must be .*, and it is"),
+        (with_architecture(name="CRNN_res"), "tensors are missing"),
+        ({**SETTINGS, "charset": {"characters": "aa0", "blank": 0}}, "characters must be distinct"),
+        ({**SETTINGS, "charset": {"characters": 5, "blank": 0}}, "characters must be a str"),
+        ({**SETTINGS, "preprocessing": 7}, "Preprocessing: it must be a mapping, and it is 7"),
+    ],
+    ids=lambda value: f"{value!s:.20}",
+)
+def test_bad_settings_in_a_file(path, state, written, message):
+    write(path, state, written)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_checkpoint(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: without(state, "conv5.bias"), "1 tensors are missing, the first is 'conv5.bias'"),
+        (lambda state: {**state, "more": torch.zeros(1)}, "1 tensors are unknown, the first is 'more'"),
+        (
+            lambda state: {**state, "conv5.bias": torch.zeros(65)},
+            r"conv5.bias must be .*\(64,\), and .*\(65,\)",
+        ),
+        (
+            lambda state: {**state, "conv5.bias": torch.zeros(64, dtype=torch.int32)},
+            "conv5.bias must be torch.float32 .*, and it is torch.int32",
+        ),
+        (
+            lambda state: {**state, "bn5.running_var": torch.full((64,), float("inf"))},
+            "bn5.running_var must be finite",
+        ),
+    ],
+)
+def test_bad_tensors_in_a_file(path, state, change, message):
+    write(path, change(state), SETTINGS)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(path)
+
+
+def test_files_that_are_no_checkpoints(path, state):
+    whole = save(state, {"crnn_ext": json.dumps(SETTINGS)})
+    (length,) = struct.unpack_from("<Q", whole)
+    for content in (
+        b"",
+        b"{}",
+        whole[:7],
+        whole[: 8 + length // 2],
+        whole[:-1],
+        whole + b"\0",
+        struct.pack("<Q", 2**63) + whole[8:],
+        struct.pack("<Q", 10**8 - 1) + b"{}",
+        struct.pack("<Q", 10**5) + b"[" * 10**5,
+    ):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="it is no whole safetensors file") as caught:
+            load_checkpoint(path)
+        assert str(caught.value).startswith(f"{path}: ")
+    path.write_bytes(save(state, {"crnn_ext_training": "{}"}))
+    with pytest.raises(CheckpointError, match="it is the state of a training run; the checkpoint is beside"):
+        load_checkpoint(path)
+    path.write_bytes(save(state, {"format": "pt"}))
+    with pytest.raises(CheckpointError, match="no checkpoint of crnn_ext: its metadata has no entry"):
+        load_checkpoint(path)
+    with pytest.raises(CheckpointError, match="missing: No such file or directory"):
+        load_checkpoint(path.parent / "missing")
+    with pytest.raises(CheckpointError, match="it is a folder; the checkpoint in that of a run is best"):
+        load_checkpoint(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("dump", "load"),
+    [
+        (
+            lambda value, path: path.write_bytes(pickle.dumps(value)),
+            lambda path: pickle.loads(path.read_bytes()),
+        ),
+        (torch.save, lambda path: torch.load(path, weights_only=False)),
+        (
+            lambda value, path: torch.save(value, path, _use_new_zipfile_serialization=False),
+            lambda path: torch.load(path, weights_only=False),
+        ),
+    ],
+    ids=["pickle", "torch", "old torch"],
+)
+def test_pickles_are_named_and_not_loaded(tmp_path, dump, load):
+    path, trace = tmp_path / "model.pt", tmp_path / "trace"
+    dump({"weights": WritesAFile(trace)}, path)
+    with pytest.raises(CheckpointError, match="a pickle could run code and is not loaded"):
+        load_checkpoint(path)
+    assert not trace.exists()
+    load(path)
+    assert trace.exists(), "the pickle is one that runs code"
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the size in bytes of the largest tensor outside the meta device."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.device.type != "meta":
+            self.size = max(self.size, result.nbytes)
+        return result
+
+
+def test_no_network_larger_than_the_file_is_made(path, state):
+    write(path, state, SETTINGS)
+    with LargestTensor() as seen:
+        load_checkpoint(path)
+    largest = seen.size
+    assert 0 < largest < path.stat().st_size
+    write(path, state, with_architecture(nh=2000, width=8))
+    with LargestTensor() as seen, pytest.raises(CheckpointError, match=r"bn3\.bias must be"):
+        load_checkpoint(path)
+    assert seen.size <= largest
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_damaged_checkpoints(state, tmp_path_factory, data):
+    whole = save(state, {"crnn_ext": json.dumps(SETTINGS)})
+    (length,) = struct.unpack_from("<Q", whole)
+    damaged = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 3))):
+        # Nearly always in the header: the weights are most of the file.
+        places = st.integers(0, 8 + length - 2) | st.integers(0, len(damaged) - 1)
+        damaged[data.draw(places)] ^= 1 << data.draw(st.integers(0, 7))
+    if data.draw(st.booleans()):
+        del damaged[data.draw(st.integers(0, 8 + length) | st.integers(0, len(whole))) :]
+    path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
+    path.write_bytes(damaged)
+    with contextlib.suppress(CheckpointError), warnings.catch_warnings():
+        warnings.simplefilter("ignore", CheckpointWarning)
+        load_checkpoint(path)

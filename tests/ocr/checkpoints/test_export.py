@@ -1,0 +1,245 @@
+"""Exported checkpoints: they compute what the network computes, for every batch and width."""
+
+import io
+import json
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.docs import blocks
+from helpers.networks import exports_any_width
+from helpers.random_network import random_checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from crnn_ext.cli import main
+from crnn_ext.ocr import Recognizer, save_checkpoint
+from crnn_ext.ocr.checkpoints import export
+from crnn_ext.ocr.checkpoints.checkpoint import settings_of
+from crnn_ext.text import Charset
+
+pytestmark = exports_any_width
+
+CHARSET = Charset("é中\n")
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return random_checkpoint("CRNN", nc=3)._replace(charset=CHARSET, metadata={"data": "none"})
+
+
+@pytest.fixture(scope="module")
+def onnx_file(checkpoint, tmp_path_factory):
+    for name in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    path = tmp_path_factory.mktemp("export") / "model.onnx"
+    assert export.export_checkpoint(path, checkpoint, "onnx") < 1e-3
+    return path
+
+
+@pytest.fixture(scope="module")
+def session(onnx_file):
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(onnx_file)
+
+
+batches = st.integers(8, 200).flatmap(
+    lambda columns: st.tuples(st.lists(st.integers(4, columns), min_size=1, max_size=5), st.just(columns))
+)
+
+
+def compare(run, network, widths, columns):
+    images = torch.randn(
+        len(widths), network.nc, 32, columns, generator=torch.Generator().manual_seed(columns)
+    )
+    widths = torch.tensor(widths)
+    for n, width in enumerate(widths):
+        images[n, :, :, width:] = float("nan")  # padding may hold anything
+    logits, lengths = map(torch.as_tensor, run(images, widths))
+    assert lengths.equal(network.output_lengths(widths))
+    with torch.inference_mode():
+        expected = network(images, widths)
+    assert logits.shape == expected.shape
+    for n, length in enumerate(lengths):
+        torch.testing.assert_close(logits[:length, n], expected[:length, n], rtol=0, atol=1e-3)
+
+
+def test_an_onnx_file_computes_what_the_network_does(session, checkpoint):
+    def run(images, widths):
+        return session.run(["logits", "lengths"], {"images": images.numpy(), "widths": widths.numpy()})
+
+    @settings(deadline=None, max_examples=50)
+    @given(batches)
+    def check(batch):
+        compare(run, checkpoint.network, *batch)
+
+    check()
+
+
+def test_what_an_onnx_file_says_of_itself(session, onnx_file, checkpoint):
+    def described(values):
+        return [(value.name, value.type, value.shape) for value in values]
+
+    assert described(session.get_inputs()) == [
+        ("images", "tensor(float)", ["N", 3, 32, "W"]),
+        ("widths", "tensor(int64)", ["N"]),
+    ]
+    assert described(session.get_outputs()) == [
+        ("logits", "tensor(float)", ["T", "N", 4]),
+        ("lengths", "tensor(int64)", ["N"]),
+    ]
+    assert session.get_modelmeta().custom_metadata_map == {"crnn_ext": settings_of(checkpoint)}
+    assert b"/crnn_ext/" not in onnx_file.read_bytes(), "it tells where files lie on this machine"
+    weights = sum(tensor.nbytes for tensor in checkpoint.network.state_dict().values())
+    assert onnx_file.stat().st_size < 1.5 * weights + 100_000
+
+
+@pytest.fixture(scope="module")
+def program_of(tmp_path_factory):
+    """A checkpoint, the file that the command made of it, and what the command said."""
+    checkpoint = random_checkpoint("CRNN_v2", nc=3)._replace(charset=CHARSET)
+    path = tmp_path_factory.mktemp("export") / "model.pt2"
+    save_checkpoint(path.with_name("model.safetensors"), checkpoint)
+    with redirect_stdout(io.StringIO()) as output, redirect_stderr(io.StringIO()) as errors:
+        status = main(["export", str(path.with_name("model.safetensors")), "-o", str(path)])
+    assert (status, errors.getvalue()) == (0, "")
+    return checkpoint, path, output.getvalue()
+
+
+def test_a_program_of_the_command(program_of):
+    checkpoint, path, output = program_of
+    assert output == f"{path}: CRNN_v2, logits within 0.0e+00 of torch's\n"
+    extra_files = {"crnn_ext": ""}
+    program = torch.export.load(path, extra_files=extra_files)
+    assert json.loads(extra_files["crnn_ext"])["charset"] == {"characters": "é中\n", "blank": 0}
+    assert b"/crnn_ext/" not in path.read_bytes()
+
+    @settings(deadline=None, max_examples=20)
+    @given(batches)
+    def check(batch):
+        compare(program.module(), checkpoint.network, *batch)
+
+    check()
+
+
+def test_the_page_reads_what_the_recognizer_reads(onnx_file, checkpoint, program_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("model.onnx").symlink_to(onnx_file)
+    Path("model.pt2").symlink_to(program_of[1])
+    noise = np.random.default_rng(0)
+    Image.fromarray(noise.integers(0, 256, (48, 150, 3), np.uint8)).save("line.png")
+    [with_onnxruntime, with_torch] = blocks("docs/export.md")
+    names = {}
+    exec(compile(with_onnxruntime, "docs/export.md", "exec"), names)
+    recognizer = Recognizer(checkpoint.network, checkpoint.charset, checkpoint.preprocessing)
+    [reading] = recognizer(["line.png"])
+    assert names["text"] == reading.text
+    assert len(names["text"]) > 2
+
+    exec(compile(with_torch, "docs/export.md", "exec"), names)
+    with torch.inference_mode():
+        expected = program_of[0].network(recognizer.prepare("line.png").pixels.unsqueeze(0))
+    torch.testing.assert_close(names["logits"], expected, rtol=0, atol=1e-5)
+
+
+@pytest.fixture
+def no_exporter(monkeypatch):
+    """The time-consuming parts give nothing."""
+    for name in ("_program", "_onnx", "_pt2"):
+        monkeypatch.setattr(export, name, lambda *_: b"content")
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (lambda logits, lengths: (logits, lengths), 0),
+        (lambda logits, lengths: (logits + 5e-4, lengths), 5e-4),
+        (lambda logits, lengths: (logits + 2e-3, lengths), 2e-3),
+        (lambda logits, lengths: (logits * np.nan, lengths), np.nan),
+        (lambda logits, lengths: (logits[:-1], lengths), np.inf),
+        (lambda logits, lengths: (logits, lengths - 1), np.inf),
+    ],
+)
+@pytest.mark.usefixtures("no_exporter")
+def test_a_file_that_computes_something_else_is_not_written(
+    tmp_path, monkeypatch, capsys, checkpoint, change, difference
+):
+    network = checkpoint.network
+
+    def run(images, widths):
+        return change(network(images, widths), network.output_lengths(widths))
+
+    monkeypatch.setattr(export, "_pt2_run", lambda content: run)
+    save_checkpoint(tmp_path / "model", checkpoint)
+    status = main(["export", str(tmp_path / "model"), "-o", str(tmp_path / "out"), "--pt2"])
+    output, errors = capsys.readouterr()
+    assert (tmp_path / "out").exists() == (difference < 1e-3)
+    if difference < 1e-3:
+        assert status == 0
+        assert output == f"{tmp_path}/out: CRNN, logits within {difference:.1e} of torch's\n"
+    else:
+        assert status == 2
+        assert errors.startswith(
+            f"crnn-ext: {tmp_path}/model: its logits must be within 0.001 of torch's, and"
+        )
+        assert f"they differ by {difference:.1g}" in errors
+
+
+def test_padding_is_not_compared(checkpoint):
+    """What a program says behind the frames of an image means nothing."""
+    network = checkpoint.network
+
+    def run(images, widths):
+        logits, lengths = network(images, widths), network.output_lengths(widths)
+        behind = torch.arange(len(logits)).unsqueeze(1) >= lengths
+        assert behind.any() == (len(widths) > 1)
+        return logits.masked_fill(behind.unsqueeze(2), np.nan), lengths
+
+    with torch.no_grad():
+        assert export._difference(run, export._Reader(network), 3) == 0
+
+
+@pytest.mark.usefixtures("no_exporter")
+def test_without_onnxruntime_the_file_is_not_checked(tmp_path, monkeypatch, capsys, checkpoint):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    save_checkpoint(tmp_path / "model", checkpoint)
+    path = tmp_path / "model.onnx"
+    assert main(["export", str(tmp_path / "model"), "-o", str(path)]) == 1
+    output, errors = capsys.readouterr()
+    assert output == f"{path}: CRNN\n"
+    assert errors == f"crnn-ext: {path}: not checked, as onnxruntime is not installed\n"
+    assert path.read_bytes() == b"content"
+
+
+def test_messages_of_the_command(tmp_path, monkeypatch, capsys, checkpoint):
+    model = tmp_path / "model.safetensors"
+    save_checkpoint(model, checkpoint)
+    (tmp_path / "damaged").write_bytes(model.read_bytes()[:-1])
+
+    def complaint(source, target, *options):
+        assert main(["export", str(source), "-o", str(target), *options]) == 2
+        output, errors = capsys.readouterr()
+        assert output == ""
+        return errors
+
+    onnx = tmp_path / "model.onnx"
+    assert complaint(model, "model.txt") == (
+        "crnn-ext: model.txt: a file must end in .onnx or .pt2, or --onnx or --pt2 be given\n"
+    )
+    assert "damaged: it is no whole safetensors file" in complaint(tmp_path / "damaged", onnx)
+    assert "missing: No such file" in complaint(tmp_path / "missing", onnx)
+    with monkeypatch.context() as context:
+        context.setattr(export, "_program", lambda *_: None)
+        context.setitem(sys.modules, "onnxscript", None)
+        assert "ONNX needs onnxscript, which is not installed" in complaint(model, onnx)
+        context.setattr(export, "_onnx", lambda *_: b"")
+        context.setitem(sys.modules, "onnxruntime", None)
+        target = tmp_path / "no" / "model"
+        assert complaint(model, target, "--onnx") == f"crnn-ext: {target}: there is no such folder\n"
+    assert "-o would replace what is read" in complaint(model, model, "--onnx")
+    assert not onnx.exists()

@@ -1,0 +1,262 @@
+"""Weights from .pth files: every network and form, and that no file runs code or takes the command down."""
+
+import io
+import pickle
+import re
+import zipfile
+
+import pytest
+import torch
+from helpers.hostile import WritesAFile
+from helpers.networks import NETWORKS, small
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crnn_ext.cli import main
+from crnn_ext.models import CRNN, CRNN_v2
+from crnn_ext.ocr import Architecture, CheckpointError, Preprocessing, load_checkpoint
+from crnn_ext.ocr.checkpoints.pth import load_pth
+from crnn_ext.text import Charset
+
+CHARSET = Charset("badc")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.pth"
+
+
+def counts(state):
+    return {name for name in state if name.endswith("num_batches_tracked")}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"epoch": 3, "state_dict": {f"module.{name}": state[name] for name in state}},
+        lambda state: {"model_state_dict": state, "optimizer": {"state": {}}, "loss": 0.5},
+        lambda state: {"model": {name: state[name] for name in state.keys() - counts(state)}},
+        lambda state: {
+            name: tensor.double() if "num" not in name else tensor for name, tensor in state.items()
+        },
+    ],
+    ids=["alone", "parallel", "with an optimizer", "without counts", "float64"],
+)
+def test_forms_of_files(path, network, wrap):
+    model = small(network, nc=3)
+    torch.save(wrap(model.state_dict()), path)
+    checkpoint = load_pth(path, CHARSET, mean=0.25, std=1.0)
+    assert checkpoint.architecture.name == network.__name__
+    assert checkpoint.charset == CHARSET
+    assert checkpoint.preprocessing == Preprocessing(channels=3, mean=0.25, std=1.0)
+    assert checkpoint.metadata == {"imported from": "model.pth"}
+    images = torch.randn(2, 3, 32, 40)
+    torch.testing.assert_close(checkpoint.network(images), model(images), rtol=0, atol=0)
+
+
+def test_old_format_of_torch_save(path):
+    torch.save(small(CRNN).state_dict(), path, _use_new_zipfile_serialization=False)
+    assert load_pth(path, CHARSET, leaky_relu=True).architecture.leakyRelu
+
+
+@pytest.mark.parametrize("name", ["CRNN", "CRNN_v2", "CRNN_res"])
+@settings(deadline=None, max_examples=40)
+@given(nclass=st.integers(2, 40), nh=st.integers(1, 9), nc=st.integers(1, 3), width=st.floats(0.001, 2.5))
+def test_the_shapes_tell_the_architecture(name, nclass, nh, nc, width):
+    made = Architecture(name, nclass, nh, nc=nc, width=width)
+    found = Architecture.of_state(made.build_empty().state_dict())
+    assert (found.name, found.nclass, found.nh, found.nc) == (name, nclass, nh, nc)
+    assert found.shapes() == made.shapes()
+
+
+@pytest.mark.parametrize("name", ["CRNN", "CRNN_v2", "CRNN_res"])
+def test_usual_widths_are_found_exactly(name):
+    for width in (1, 0.75, 0.5, 0.25, 2):
+        made = Architecture(name, 37, width=width)
+        assert Architecture.of_state(made.build_empty().state_dict()) == made
+
+
+def scripted(path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+
+
+def compressed(path):
+    torch.save(small(CRNN).state_dict(), path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry: archive.read(entry) for entry in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for entry, content in entries.items():
+            archive.writestr(entry, content)
+        archive.writestr(f"{entry.split('/')[0]}/more", bytes(1 << 20))
+
+
+def many_bytes(path):
+    """A pickle of some bytes of its own that asks for 100 GB, which torch would make."""
+    path.write_bytes(b"\x80\x02cbuiltins\nbytearray\n" + pickle.dumps(10**11, 2)[2:-1] + b"\x85R.")
+
+
+def zipped(write, path):
+    write(path)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/data.pkl", path.read_bytes())
+        archive.writestr("model/version", b"3\n")
+    return file.getvalue() + bytes(1000)
+
+
+def damaged_directory(path):
+    torch.save(small(CRNN).state_dict(), path)
+    content = path.read_bytes()
+    place = content.rindex(b"PK\x01\x02")
+    path.write_bytes(content[:place] + b"PK\x01\x03" + content[place + 4 :])
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (
+            lambda path: torch.save(small(CRNN), path),
+            r"it holds more than weights \(crnn_ext.models.*\), which",
+        ),
+        (scripted, "it is a TorchScript program, which could run code, and is not loaded"),
+        (compressed, "it is a compressed archive"),
+        (many_bytes, r"it holds more than weights \(bytearray\)"),
+        (
+            lambda path: path.write_bytes(zipped(many_bytes, path)),
+            "it is a compressed archive",
+        ),
+        (lambda path: path.write_bytes(b""), "cannot read it: it is damaged, or no file of torch.save"),
+        (lambda path: path.write_bytes(b"PK\3\4 and so on"), "cannot read it: it is damaged"),
+        (damaged_directory, "cannot read it: it is damaged"),
+        (lambda path: path.write_bytes(pickle.dumps([print])), "could run code|cannot read it"),
+        (lambda path: torch.save([1], path), "it must hold a state dict, and it holds list"),
+        (lambda path: torch.save({"model": 1}, path), "it must hold a state dict, and it holds int"),
+        (
+            lambda path: torch.save({"net": {}}, path),
+            "'net' is dict; beside other things it must be named state",
+        ),
+        (lambda path: torch.save({1: torch.ones(1)}, path), "must map names to tensors, and 1 is Tensor"),
+        (lambda path: torch.save({}, path), "its tensors are those of none of CRNN, CRNN_v2, CRNN_res"),
+        (
+            lambda path: torch.save({"a": torch.ones(1).expand(1 << 40)}, path),
+            "its tensors must be no larger than the file, and they have 4398046511104 bytes",
+        ),
+        (lambda path: torch.save({"a": torch.ones(2).to_sparse()}, path), "'a' is of another kind"),
+        (lambda path: torch.save({"a": torch.empty(2, device="meta")}, path), "'a' is of another kind"),
+        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: None, "No such file or directory"),
+    ],
+)
+def test_files_that_are_refused(path, write, message):
+    write(path)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_pth(path, CHARSET)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "weights_only` to `False`" not in str(caught.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_no_code_runs(path, tmp_path, zipped):
+    state = {**small(CRNN).state_dict(), "more": WritesAFile(tmp_path / "trace")}
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r"it holds more than weights \(getattr\), which could run"):
+        load_pth(path, CHARSET)
+    assert not (tmp_path / "trace").exists()
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "trace").exists(), "the pickle is one that runs code"
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda state: state.pop("conv5.bias"), {}, "1 tensors are missing, the first is 'conv5.bias'"),
+        (lambda state: state.update(more=torch.ones(1)), {}, "1 tensors are unknown, the first is 'more'"),
+        (lambda state: state["bn5.bias"].fill_(float("nan")), {}, "bn5.bias must be finite"),
+        (
+            lambda state: state.update({"conv2.bias": torch.ones(9)}),
+            {},
+            r"conv2.bias must be .*\(8,\), .*\(9,\)",
+        ),
+        (lambda state: None, {"network": "CRNN_v2"}, "its tensors are those of none of"),
+        (lambda state: None, {"network": "CRNN_res"}, "tensors are missing"),
+        (
+            lambda state: None,
+            {"network": "VGG"},
+            "name must be one of CRNN, CRNN_v2, CRNN_res, and it is 'VGG'",
+        ),
+        (lambda state: None, {"std": 0.0}, "std must be in"),
+    ],
+)
+def test_weights_that_do_not_fit(path, change, options, message):
+    state = small(CRNN).state_dict()
+    change(state)
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=message):
+        load_pth(path, CHARSET, **options)
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_damaged_files(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "damaged.pth"
+    torch.save(small(CRNN, nh=1).state_dict(), path, _use_new_zipfile_serialization=data.draw(st.booleans()))
+    damaged = bytearray(path.read_bytes())
+    size = len(damaged)
+    for _ in range(data.draw(st.integers(0, 3))):
+        # Often in the pickle, near the beginning, or in the archive's directory, at the end.
+        places = st.integers(0, 4000) | st.integers(size - 4000, size - 1) | st.integers(0, size - 1)
+        damaged[data.draw(places)] ^= 1 << data.draw(st.integers(0, 7))
+    if data.draw(st.booleans()):
+        del damaged[data.draw(st.integers(0, size)) :]
+    path.write_bytes(damaged)
+    try:
+        load_pth(path, CHARSET)
+    except CheckpointError as error:
+        assert str(error).startswith(f"{path}: ")  # noqa: PT017 (it need not raise)
+
+
+def test_the_command(path, file, tmp_path, capsys):
+    model = small(CRNN_v2)
+    torch.save(model.state_dict(), path)
+    output = tmp_path / "model.safetensors"
+    options = ["--blank", "4", "--leaky-relu", "--mean", "0.25", "--std", "0.75", "--network", "CRNN_v2"]
+    options += ["--resize", "fixed:100"]
+    arguments = ["import", str(path), "-o", str(output), "--charset", str(file("b\na\nd\nc\n")), *options]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"{output}: CRNN_v2 with 5 classes, nh 4, nc 1, width 0.03125\n"
+    checkpoint = load_checkpoint(output)
+    assert checkpoint.charset == Charset("badc", blank=4)
+    assert checkpoint.preprocessing == Preprocessing(mean=0.25, std=0.75, width=100)
+    assert checkpoint.architecture.leakyRelu
+    state = model.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in checkpoint.network.state_dict().items())
+
+
+def test_messages_of_the_command(path, file, tmp_path, capsys):
+    torch.save(small(CRNN).state_dict(), path)
+    good, short, empty = (str(file(content)) for content in ("badc", "bad", ""))
+    output = tmp_path / "model.safetensors"
+    for weights, charset, target, message in [
+        (
+            path,
+            short,
+            output,
+            f"{path}: checkpoint: nclass of the architecture is 5, but characters and .* is 4",
+        ),
+        (path, empty, output, "a charset must have characters, and this file has none"),
+        (path, "missing", output, "missing: No such file or directory"),
+        (path, good, tmp_path / "no" / "model", "no/model: there is no such folder"),
+        ("missing", good, output, "missing: No such file or directory"),
+        (path, good, path, "-o would replace what is read"),
+        (path, good, good, "-o would replace what is read"),
+        (good, good, output, "it is damaged, or no file of torch.save"),
+    ]:
+        assert main(["import", str(weights), "-o", str(target), "--charset", charset]) == 2
+        output_text, errors = capsys.readouterr()
+        assert output_text == ""
+        assert errors.startswith("crnn-ext: ")
+        assert errors.count("\n") == 1
+        assert re.search(message, errors), errors
+    assert not output.exists()

@@ -1,0 +1,272 @@
+"""crnn-ext check: every line that cannot be trained on is counted and named."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers.lines_on_disk import labels_folder, picture, write
+from helpers.networks import NETWORKS, small
+from helpers.paths import SHARED_DATA
+from helpers.random_network import random_checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crnn_ext.cli import main
+from crnn_ext.ctc import ctc_loss
+from crnn_ext.ocr import Preprocessing, save_checkpoint
+from crnn_ext.ocr.data import open_lines
+from crnn_ext.ocr.data.check import check_lines, frames_needed, spread
+from crnn_ext.text import Charset
+
+FRAKTUR = SHARED_DATA / "fraktur_lines"
+
+
+def check(folder, charset=None, **options):
+    return check_lines(
+        open_lines(folder), Preprocessing(), small(NETWORKS[0]).output_lengths, charset, **options
+    )
+
+
+def found(report):
+    """(kind, name) of all problems."""
+    return [(kind, problem.name) for kind, problems in report.problems.items() for problem in problems]
+
+
+@given(label=st.text("ab", min_size=1, max_size=6), frames=st.integers(1, 12))
+@settings(deadline=None)
+def test_frames_needed(label, frames):
+    """The loss is finite from this number of frames on."""
+    targets, lengths = Charset("ab").encode(label)
+    loss = ctc_loss(torch.zeros(frames, 1, 3), targets[None], [frames], lengths[None])
+    assert loss.isfinite().item() == (frames >= frames_needed(label))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_lines_with_too_few_frames(tmp_path, network):
+    """Those whose label needs more frames than the network's forward pass gives."""
+    model, preprocessing = small(network), Preprocessing()
+    labels_folder(tmp_path, {f"{number}.png": "aab" * (3 + number % 4) for number in range(20)})
+    source = open_lines(tmp_path)
+    with torch.no_grad():
+        frames = [len(model(preprocessing(source.image(index, "L"))[None])) for index in range(20)]
+    expected = [
+        ("too few frames", name)
+        for name, label, count in zip(source.names, source.labels, frames, strict=True)
+        if count < frames_needed(label)
+    ]
+    assert 3 < len(expected) < 17
+    assert found(check_lines(source, preprocessing, model.output_lengths)) == expected
+
+
+def test_all_kinds_of_problems(tmp_path):
+    labels = {
+        "fine.png": "abc",
+        "narrow.png": "a" * 30,
+        "wide.png": "a",
+        "limit.png": "a",
+        "unknown.png": "abx\u00dfx",
+        "damaged.png": "a",
+        "text.png": "a",
+        "again.png": "b",
+        "empty.png": "",
+    }
+    path = labels_folder(tmp_path, labels)
+    with open(path, "a") as file:
+        file.write("missing.png\ta\nfine.png\tabc\n")
+    write(tmp_path / "wide.png", picture(20_000, 20))
+    write(tmp_path / "limit.png", picture(16_384, 32))
+    write(tmp_path / "damaged.png", picture(60, seed=99)[:-30])
+    write(tmp_path / "text.png", "no image")
+    write(tmp_path / "again.png", (tmp_path / "fine.png").read_bytes())
+
+    headers = [
+        ("empty label", "empty.png"),
+        ("missing image", "missing.png"),
+        ("duplicate path", "fine.png"),
+        ("too wide", "wide.png"),
+        ("unreadable image", "text.png"),
+        ("too few frames", "narrow.png"),
+        ("characters outside the charset", "unknown.png"),
+    ]
+    report = check(tmp_path, Charset("abc"))
+    assert found(report) == headers
+    decoded = check(tmp_path, Charset("abc"), decode=True)
+    assert sorted(found(decoded)) == sorted(
+        [*headers, ("unreadable image", "damaged.png"), ("duplicate image", "again.png")]
+    )
+    details = {problem.name: problem.detail for kind in decoded.problems.values() for problem in kind}
+    assert (
+        details["narrow.png"] == "17, and the label needs 59: 30 characters and 29 blanks between equal ones"
+    )
+    assert (
+        details["wide.png"] == "20000 x 20 pixels would be 32000 columns of 32 rows, and the limit is 16384"
+    )
+    assert details["again.png"] == "the same file as fine.png, with another label"
+    assert (
+        details["unknown.png"]
+        == "'x' U+0078 LATIN SMALL LETTER X, '\u00df' U+00DF LATIN SMALL LETTER SHARP S"
+    )
+    assert report.lines == 8
+    assert report.unknown == [("x", 2, "unknown.png"), ("\u00df", 1, "unknown.png")]
+
+
+def test_a_fixed_width(tmp_path):
+    """Each line has the frames of that width, and no line is too wide for it."""
+    labels_folder(tmp_path, {"fine.png": "a" * 8, "long.png": "a" * 14, "wide.png": "a"})
+    write(tmp_path / "wide.png", picture(20_000, 20))
+    model = small(NETWORKS[0])
+    report = check_lines(open_lines(tmp_path), Preprocessing(width=100), model.output_lengths)
+    assert found(report) == [("too few frames", "long.png")]
+    assert report.spreads["frames"] == (26, 26, 26, 26)
+
+
+def test_statistics(tmp_path):
+    labels = ["u\u0308", "\u00fc", "u\u0364\u0364", "abab", "aa"]
+    labels_folder(tmp_path, {f"{number}.png": label for number, label in enumerate(labels)})
+    report = check(tmp_path)
+    assert report.problems == {}
+    assert report.recomposed == ["0.png"]
+    assert report.characters == {"\u00fc": 2, "u": 1, "\u0364": 2, "a": 4, "b": 2}
+    assert report.clusters == {"\u00fc": 2, "u\u0364\u0364": 1, "a": 4, "b": 2}
+    assert report.spreads == {
+        "image width": (40, 42, 44, 44),
+        "image height": (20, 20, 20, 20),
+        "columns": (64, 67, 70, 70),
+        "frames": (17, 17, 18, 18),
+        "frames needed": (1, 3, 4, 4),
+        "frames to spare": (13, 15, 16, 16),
+        "label length": (1, 2, 4, 4),
+    }
+
+
+def test_spread_of_many():
+    assert spread(np.random.default_rng(0).permutation(101)) == (0, 50, 95, 100)
+
+
+def test_the_command(tmp_path, capsys):
+    path = labels_folder(tmp_path / "data", {f"{number:02}.png": "a" * 30 for number in range(12)})
+    with open(path, "a", encoding="utf-8") as file:
+        file.write("12.png\tu\u0364\n13.png\tu\u0308\u0364\n")
+    write(tmp_path / "data" / "13.png", picture(100))
+    write(tmp_path / "charset", "\ufeffa\n\u00fc\n")
+    arguments = ["check", str(tmp_path / "data"), "--charset", str(tmp_path / "charset")]
+    assert main(arguments) == 1
+    output, errors = capsys.readouterr()
+    assert errors == ""
+    lines = output.splitlines()
+    assert lines[:3] == [
+        f"{path}: 13 lines",
+        "                             min  median    95 %     max",
+        "image width                   40      46      51     100",
+    ]
+    needs = "and the label needs 59: 30 characters and 29 blanks between equal ones"
+    frames = [17, 17, 17, 18, 18, 19, 19, 19, 20, 20, 21, 21]
+    too_few = [f"    {number:02}.png: {count}, {needs}" for number, count in enumerate(frames)]
+    assert lines[9:] == [
+        "362 characters, 3 different; 361 grapheme clusters, 2 different",
+        "1 of them are of several characters, the most frequent: \u00fc\u0364",
+        "1 label not in NFC, brought there",
+        "    13.png",
+        "1 different character outside the charset",
+        "    '\u0364' U+0364 COMBINING LATIN SMALL LETTER E: 1, first in 13.png",
+        "missing image: 1",
+        f"    12.png: no file {tmp_path}/data/12.png",
+        "too few frames: 12",
+        *too_few[:10],
+        "    and 2 more, which --all names",
+        "characters outside the charset: 1",
+        "    13.png: '\u0364' U+0364 COMBINING LATIN SMALL LETTER E",
+    ]
+    assert main([*arguments, "--all", "--images"]) == 1
+    assert [line for line in capsys.readouterr().out.splitlines() if line.endswith(needs)] == too_few
+
+
+def test_the_command_without_problems(tmp_path, capsys):
+    labels_folder(tmp_path, {"a.png": "abc"})
+    for network, frames in [("CRNN", 17), ("CRNN_v2", 18), ("CRNN_res", 16)]:
+        assert main(["check", str(tmp_path), "--network", network]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[-1] == "no problems"
+        assert f"frames of {network}".ljust(24) + f"{frames:8}" * 4 in lines
+
+
+def test_the_command_for_a_fixed_width(tmp_path, capsys):
+    labels_folder(tmp_path, {"a.png": "a" * 10})
+    assert main(["check", str(tmp_path)]) == 1
+    assert main(["check", str(tmp_path), "--resize", "fixed:100"]) == 0
+    assert f"{'columns':24}" + f"{100:8}" * 4 in capsys.readouterr().out
+    assert main(["check", str(tmp_path), "--resize", "wide"]) == 2
+
+
+def test_the_command_for_a_checkpoint(tmp_path, capsys):
+    """Its charset is abc."""
+    labels_folder(tmp_path / "data", {"a.png": "abc", "b.png": "abcd"})
+    save_checkpoint(tmp_path / "model", random_checkpoint())
+    assert main(["check", str(tmp_path / "data"), "--checkpoint", str(tmp_path / "model")]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "    b.png: 'd' U+0064 LATIN SMALL LETTER D"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere: no such file or folder"),
+        (["."], ".: no data set is there"),
+        (["data", "--charset", "nowhere"], "nowhere: No such file or directory"),
+        (["data", "--charset", "data/a.png"], "data/a.png: a charset must be in UTF-8"),
+        (["data", "--checkpoint", "data/a.png"], "data/a.png: it is no whole safetensors file"),
+        (["data", "--checkpoint", "model", "--network", "CRNN"], "--checkpoint has a charset, a network"),
+        (["data", "--workers", "0"], "workers must be in [1, 1024], and it is 0"),
+    ],
+)
+def test_the_command_that_cannot_check(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    labels_folder(tmp_path / "data", {"a.png": "abc"})
+    assert main(["check", *arguments]) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith("crnn-ext: ")
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_nothing_but_skipped_items(tmp_path, capsys):
+    write(tmp_path / "labels.txt", "missing.png\ttext\n")
+    assert main(["check", str(tmp_path)]) == 2
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "missing image: 1",
+        f"    missing.png: no file {tmp_path}/missing.png",
+    ]
+
+
+def test_names_that_steer_a_terminal(tmp_path, capsys):
+    write(tmp_path / "labels.txt", "\x1b[2J.png\ttext\n")
+    assert main(["check", str(tmp_path)]) == 2
+    output = capsys.readouterr().out
+    assert "\x1b" not in output
+    assert r"\x1b[2J.png" in output
+
+
+def test_without_the_extra(tmp_path):
+    labels_folder(tmp_path, {"a.png": "abc"})
+    code = (
+        "import sys; sys.modules['regex'] = None; from crnn_ext.cli import main\n"
+        f"sys.exit(main(['check', {str(tmp_path)!r}]))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "crnn-ext: crnn_ext.ocr needs regex, which is not installed: install crnn_ext with its extra [ocr]\n"
+    )
+
+
+@pytest.mark.skipif(not FRAKTUR.is_dir(), reason="../shared/data/fraktur_lines is not there")
+def test_real_lines():
+    charset = Charset.from_labels(open_lines(FRAKTUR / "labels_train.txt").labels)
+    report = check(FRAKTUR / "labels_val.txt", charset)
+    assert report.lines == 260
+    assert report.spreads["image height"] == (40, 40, 40, 40)
+    assert report.spreads["frames to spare"].least > 0
+    assert set(report.problems) <= {"characters outside the charset"}
+    assert report.clusters["a\u0364"] > 0

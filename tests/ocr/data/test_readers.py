@@ -1,0 +1,329 @@
+"""open_lines: every layout is recognised, and what is no line is named with the reason."""
+
+import json
+import os
+import pickle
+import unicodedata
+
+import pytest
+from helpers.lines_on_disk import doctr_folder, labels_folder, lines_database, pairs_folder, picture, write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crnn_ext.ocr import ImageError
+from crnn_ext.ocr.data import DataError, open_lines
+
+LABELS = ["first line", "zweite Zeile", "τρίτη"]
+
+
+def problems(source):
+    return [tuple(problem) for problem in source.skipped]
+
+
+def by_labels(folder):
+    labels_folder(folder, {f"images/{number}.png": label for number, label in enumerate(LABELS)})
+
+
+def by_pairs(folder):
+    pairs_folder(folder, {f"page/{number}": label for number, label in enumerate(LABELS)})
+
+
+def by_doctr(folder):
+    doctr_folder(folder, {f"{number}.png": label for number, label in enumerate(LABELS)})
+
+
+def by_database(folder):
+    lines_database(folder, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (by_labels, [f"images/{number}.png" for number in range(3)]),
+        (by_pairs, [f"page/{number}.png" for number in range(3)]),
+        (by_doctr, [f"{number}.png" for number in range(3)]),
+        (by_database, [f"image-00000000{number}" for number in (1, 2, 3)]),
+    ],
+)
+def test_every_layout(tmp_path, make, names):
+    make(tmp_path / "data")
+    source = open_lines(tmp_path / "data")
+    assert len(source) == 3
+    assert list(source.names) == names
+    assert list(source.labels) == LABELS
+    assert problems(source) == []
+    for opened in (source, pickle.loads(pickle.dumps(source))):
+        for index in range(3):
+            assert opened.size(index) == opened.image(index, "L").size == (40 + index, 20)
+            assert opened.encoded(index) == picture(40 + index, seed=index)
+        assert opened.image(0, "RGB").mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    "name", ["labels.txt", "gt.txt", "labels_train.txt", "labels-val.tsv", "gt_test.txt"]
+)
+def test_names_of_label_files(tmp_path, name):
+    path = labels_folder(tmp_path, {"a.png": "a"}, name)
+    assert list(open_lines(tmp_path).labels) == list(open_lines(path).labels) == ["a"]
+
+
+def test_any_label_file_by_its_path(tmp_path):
+    path = labels_folder(tmp_path, {"a.png": "a"}, "lines of today.txt")
+    assert list(open_lines(path).labels) == ["a"]
+    doctr_folder(tmp_path, {"b.png": "b"})
+    (tmp_path / "labels.json").rename(tmp_path / "other.json")
+    assert list(open_lines(str(tmp_path / "other.json")).labels) == ["b"]
+
+
+def test_one_data_set_has_to_be_named_where_there_are_more(tmp_path):
+    labels_folder(tmp_path, {"a.png": "a"}, "labels_train.txt")
+    labels_folder(tmp_path, {"a.png": "a"}, "labels_val.txt")
+    with pytest.raises(DataError, match=r"name one of them: labels_train.txt, labels_val.txt$"):
+        open_lines(tmp_path)
+    pairs_folder(tmp_path, {"b": "b"})
+    lines_database(tmp_path / "packed", ["c"])
+    with pytest.raises(DataError, match=r"labels_val.txt, packed/data.mdb, \*.gt.txt$"):
+        open_lines(tmp_path)
+    for name, label in [("labels_val.txt", "a"), ("packed/data.mdb", "c"), ("*.gt.txt", "b")]:
+        assert list(open_lines(tmp_path / name).labels) == [label]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, "no such file or folder"),
+        (lambda folder: folder.mkdir(), "no data set is there: neither data.mdb nor a file of labels"),
+        (lambda folder: write(folder / "labels.txt", ""), "labels.txt: it is empty"),
+        (lambda folder: write(folder / "labels.json", "{}"), "labels.json: it is empty"),
+        (lambda folder: write(folder / "labels.json", "{"), "labels.json: it is no JSON in UTF-8"),
+        (
+            lambda folder: write(folder / "labels.json", b'{"a": "\xff"}'),
+            "labels.json: it is no JSON in UTF-8",
+        ),
+        (lambda folder: write(folder / "labels.json", "[" * 100_000), "labels.json: it is no JSON in UTF-8"),
+        (
+            lambda folder: write(folder / "labels.json", "[]"),
+            "it must be a JSON object, from names of images",
+        ),
+        (lambda folder: write(folder, picture()), "a file of labels must end in .txt, .tsv or .json"),
+    ],
+)
+def test_data_that_cannot_be_used(tmp_path, make, message):
+    make(tmp_path / "data")
+    with pytest.raises(DataError) as caught:
+        open_lines(tmp_path / "data")
+    assert str(caught.value).startswith(f"{tmp_path}/data")
+    assert message in str(caught.value)
+
+
+def test_lines_that_are_skipped(tmp_path):
+    write(tmp_path / "a.png", picture())
+    write(tmp_path / "folder" / "x", "")
+    lines = [
+        b"\xef\xbb\xbfa.png\tfirst, behind a byte order mark\r",
+        b"",
+        b"no tab",
+        b"missing.png\ttext",
+        b"nowhere/a.png\ttext",
+        b"folder\ttext",
+        b"\ttext",
+        b"zero\0.png\ttext",
+        b"./a.png\tfirst, behind a byte order mark",
+        b"folder/../a.png\tother",
+        b"a.png",
+    ]
+    write(tmp_path / "labels.txt", b"\n".join(lines))
+    source = open_lines(tmp_path)
+    assert list(source.labels) == ["first, behind a byte order mark"]
+    assert problems(source) == [
+        ("labels.txt, line 3", "no tab between path and label", ""),
+        ("labels.txt, line 11", "no tab between path and label", ""),
+        ("missing.png", "missing image", f"no file {tmp_path}/missing.png"),
+        ("nowhere/a.png", "missing image", f"no file {tmp_path}/nowhere/a.png"),
+        ("folder", "missing image", f"no file {tmp_path}/folder"),
+        (".", "missing image", f"no file {tmp_path}/."),
+        ("zero\0.png", "missing image", f"no file {tmp_path}/zero\0.png"),
+        ("a.png", "duplicate path", "listed before with the same label"),
+        ("a.png", "duplicate path", "listed before with another label"),
+    ]
+    assert str(source.skipped[2]) == f"missing.png: missing image: no file {tmp_path}/missing.png"
+
+
+@pytest.mark.parametrize(
+    ("label", "problem"),
+    [
+        (b"", ("empty label", "")),
+        (b" \xc2\xa0", ("empty label", "")),
+        (b"a\tb", ("tab in label", "U+0009 at position 1")),
+        (b"ab\rc", ("line break in label", "U+000D at position 2")),
+        ("ab\u2028c".encode(), ("line break in label", "U+2028 at position 2")),
+        (b"a\0", ("control character in label", "U+0000 at position 1")),
+        (b"\x1b[2J", ("control character in label", "U+001B at position 0")),
+        (b"M\xfcller", ("label not in UTF-8", "byte 1 is 0xFC")),
+    ],
+)
+def test_labels_that_are_no_line_of_text(tmp_path, label, problem):
+    write(tmp_path / "a.png", picture())
+    write(tmp_path / "labels.txt", b"a.png\t" + label + b"\n")
+    assert problems(open_lines(tmp_path)) == [("a.png", *problem)]
+
+    write(tmp_path / "pairs" / "a.png", picture())
+    write(tmp_path / "pairs" / "a.gt.txt", label)
+    assert problems(open_lines(tmp_path / "pairs")) == [("a.png", *problem)]
+
+
+def test_labels_of_doctr_that_are_no_line_of_text(tmp_path):
+    doctr_folder(tmp_path, {name: "" for name in ("a.png", "b.png", "c.png", "d.png", "e.png", "f.png")})
+    pairs = [
+        *[
+            ("a.png", "two\nlines"),
+            ("b.png", 3),
+            ("c.png", {"text": "x"}),
+            ("d.png", "\ud800"),
+            ("e.png", "e"),
+        ],
+        *[("e.png", "e"), ("f.png", None), ("missing.png", "x")],
+    ]
+    content = ", ".join(f"{json.dumps(name)}: {json.dumps(label)}" for name, label in pairs)
+    write(tmp_path / "labels.json", f"{{{content}}}")
+    source = open_lines(tmp_path)
+    assert list(source.names) == ["e.png"]
+    assert [problem[:2] for problem in problems(source)] == [
+        ("b.png", "label is no text"),
+        ("c.png", "label is no text"),
+        ("f.png", "label is no text"),
+        ("a.png", "line break in label"),
+        ("d.png", "control character in label"),
+        ("e.png", "duplicate path"),
+        ("missing.png", "missing image"),
+    ]
+
+
+def test_pairs_that_are_none(tmp_path):
+    pairs_folder(tmp_path, {"a": "a", "b": "b", "c": "c\n", "d.x": "d"})
+    (tmp_path / "a.png").unlink()
+    write(tmp_path / "b.jpg", picture(file_format="JPEG"))
+    write(tmp_path / "alone.TIF", picture(file_format="TIFF"))
+    write(tmp_path / "folder.gt.txt" / "x", "")
+    write(tmp_path / "notes.txt", "no label")
+    source = open_lines(tmp_path)
+    assert list(source.names) == ["d.x.png"]
+    assert problems(source) == [
+        ("a.gt.txt", "missing image", "no image of that name beside it"),
+        ("b.gt.txt", "more than one image", "b.jpg, b.png"),
+        ("c.png", "line break in label", "U+000A at position 1"),
+        ("alone.TIF", "missing label", "no file alone.gt.txt beside it"),
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".bin.png", ".nrm.png", ".JPG", ".tiff"])
+def test_images_of_pairs(tmp_path, suffix):
+    write(tmp_path / "deep" / "er" / f"0001{suffix}", picture())
+    write(tmp_path / "deep" / "er" / "0001.gt.txt", "text\r\n")
+    source = open_lines(tmp_path)
+    assert (list(source.names), list(source.labels)) == ([f"deep/er/0001{suffix}"], ["text"])
+
+
+@pytest.mark.parametrize("stem", ["gt_0001", "label", "labels-3"])
+def test_pairs_that_are_called_as_files_of_labels_are(tmp_path, stem):
+    pairs_folder(tmp_path, {stem: "text"})
+    assert list(open_lines(tmp_path).names) == [f"{stem}.png"]
+
+
+def test_only_regular_files_are_read(tmp_path):
+    """Of others, such as pipes, the end may never come."""
+    pairs_folder(tmp_path / "pairs", {"a": "a"})
+    os.mkfifo(tmp_path / "pairs/b.gt.txt")
+    os.mkfifo(tmp_path / "pairs/c.png")
+    source = open_lines(tmp_path / "pairs")
+    assert (list(source.names), problems(source)) == (["a.png"], [])
+    write(tmp_path / "listed/labels.txt", "/dev/zero\ttext\n")
+    [(name, kind, _)] = problems(open_lines(tmp_path / "listed"))
+    assert (name, kind) == ("/dev/zero", "missing image")
+
+
+def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
+    pairs_folder(tmp_path, {"a": "a", "deep/b": "b"})
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path) in closed:
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    closed = [f"{tmp_path}/deep"]
+    source = open_lines(tmp_path)
+    assert list(source.names) == ["a.png"]
+    assert problems(source) == [("deep", "unreadable folder", "Permission denied")]
+    lines_database(tmp_path / "packed/one", ["c"])
+    closed = [f"{tmp_path}/packed/two"]
+    (tmp_path / "packed/two").mkdir()
+    source = open_lines(tmp_path / "packed")
+    assert list(source.labels) == ["c"]
+    assert problems(source) == [("two", "unreadable folder", "Permission denied")]
+    closed = [f"{tmp_path}/packed/one", f"{tmp_path}/packed/two"]
+    with pytest.raises(DataError, match=r"no data set is there.*; one: unreadable folder: Permission"):
+        open_lines(tmp_path / "packed")
+    closed = [str(tmp_path)]
+    with pytest.raises(DataError, match=f"^{tmp_path}: Permission denied$"):
+        open_lines(tmp_path)
+
+
+def test_links_in_circles(tmp_path):
+    pairs_folder(tmp_path / "data", {"a": "a"})
+    (tmp_path / "data" / "again").symlink_to(tmp_path / "data")
+    assert list(open_lines(tmp_path / "data").names) == ["a.png"]
+    (tmp_path / "linked").symlink_to(tmp_path / "data")
+    assert list(open_lines(tmp_path / "linked").names) == ["a.png"]
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    name = os.fsdecode(b"\xff.png")
+    write(tmp_path / name, picture())
+    write(tmp_path / "labels.txt", b"\xff.png\ttext\n")
+    source = open_lines(tmp_path)
+    assert list(source.names) == [name]
+    assert source.size(0) == (40, 20)
+
+
+def test_labels_are_in_nfc(tmp_path):
+    labels_folder(tmp_path, {"a.png": "u\u0308ber", "b.png": "\u00fcber", "c.png": "u\u0364ber"})
+    source = open_lines(tmp_path)
+    assert list(source.labels) == ["\u00fcber", "\u00fcber", "u\u0364ber"]
+    assert list(source.recomposed) == [0]
+
+
+def test_images_that_cannot_be_read(tmp_path):
+    labels_folder(tmp_path, {f"{name}.png": name for name in "abcd"})
+    source = open_lines(tmp_path)
+    (tmp_path / "a.png").write_bytes(picture()[:-30])
+    (tmp_path / "b.png").write_text("no image")
+    (tmp_path / "c.png").unlink()
+    assert source.size(0) == (40, 20), "the damage is behind the header"
+    for index, reason in enumerate(["truncated", "no image in a known format", "No such file or directory"]):
+        with pytest.raises(ImageError, match=reason):
+            source.image(index, "L")
+    for read in (source.size, source.encoded):
+        with pytest.raises(ImageError, match=r"^No such file or directory$"):
+            read(2)
+    assert source.image(3, "L").size == (43, 20)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    content=st.lists(
+        st.sampled_from([b"a.png", b"\t", b"\n", b"\r", b"x", b" ", b"\xff", b"\0", b"\xe2\x80\xa8", b"/"])
+    )
+)
+def test_any_label_file_is_read_or_named(content, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp() / "any labels"
+    write(folder / "a.png", picture())
+    lines = b"".join([*content, b"\nmissing.png\tlast"])
+    source = open_lines(write(folder / "labels.txt", lines))
+    assert len(source) + len(source.skipped) <= len(lines.split(b"\n"))
+    assert source.skipped[-1].name == "missing.png"
+    for label in source.labels:
+        assert label.strip()
+        assert label.splitlines() == [label]
+        assert "Cc" not in map(unicodedata.category, label)

@@ -1,0 +1,310 @@
+"""Recognizer: texts, confidences and spans of images of mixed sizes."""
+
+import gc
+import io
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.random_network import random_checkpoint
+from helpers.stripe_reader import CHARSET, ReadsGreyLevels, recognizer, stripes
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+import crnn_ext
+from crnn_ext.ocr import (
+    Architecture,
+    BeamSearch,
+    CheckpointError,
+    ImageError,
+    Preprocessing,
+    Recognizer,
+    greedy,
+    save_checkpoint,
+)
+from crnn_ext.ocr.images.preprocessing import MAX_COLUMNS
+from crnn_ext.ocr.reading.recognizer import IMAGES_AT_A_TIME, MAX_BATCH_SIZE, Prepared
+from crnn_ext.text import Charset
+
+
+def spans(reading):
+    return [(character.character, character.start, character.end) for character in reading.characters]
+
+
+def confidences(reading):
+    return [reading.confidence, *(character.confidence for character in reading.characters)]
+
+
+def test_text_confidence_and_spans():
+    [reading] = recognizer()([stripes("-aa-ab-ccc--")])
+    assert reading.text == "aabc"
+    assert spans(reading) == [("a", 4, 12), ("a", 16, 20), ("b", 20, 24), ("c", 28, 40)]
+    assert 0.99 < reading.confidence <= 1
+
+
+def test_spans_are_in_columns_of_the_image_as_it_was():
+    for frame, height in [(8, 64), (2, 16)]:
+        [reading] = recognizer()([stripes("--cc-a", frame, height)])
+        assert spans(reading) == [("c", 2 * frame, 4 * frame), ("a", 5 * frame, 6 * frame)]
+    # 6 frames of an image 3 columns wide, then 2 frames of one 11 wide: spans are rounded to the outside.
+    [reading] = recognizer()([Image.new("L", (3, 4), 0)])
+    assert spans(reading) == [("c", 0, 3)]
+    [reading] = recognizer()([np.pad(stripes("ac"), ((0, 0), (0, 3)))])
+    assert spans(reading) == [("a", 0, 6), ("c", 5, 11)]
+
+
+def test_spans_of_images_that_are_stretched():
+    reader = Recognizer(ReadsGreyLevels(), CHARSET, Preprocessing(width=48))
+    readings = reader([stripes("-aa-b-", frame) for frame in (2, 4, 30)])
+    assert reader.network.batches == [(3, 1, 32, 48)]
+    for frame, reading in zip((2, 4, 30), readings, strict=True):
+        assert reading.text == "ab"
+        for character, columns in zip(reading.characters, [(1, 3), (4, 5)], strict=True):
+            # Half a frame of the network, which reads 12 of each image.
+            assert (character.start, character.end) == pytest.approx(
+                [column * frame for column in columns], abs=frame / 2
+            )
+
+
+def test_confidence_is_the_probability_of_the_text():
+    # With margin 1 many alignments of the text add up; the reference is torch's loss.
+    image = stripes("-ab--a")
+    reader = recognizer(margin=1.0)
+    [reading] = reader([image])
+    assert reading.text == "aba"
+    log_probs = reader.network(Preprocessing()(image)[None]).log_softmax(-1)
+    loss = nn.functional.ctc_loss(log_probs, torch.tensor([[1, 2, 1]]), [6], [3], reduction="none")
+    assert reading.confidence == pytest.approx(loss.neg().exp().item(), rel=1e-5)
+    assert reading.confidence < 0.5
+
+
+@pytest.mark.parametrize("decoding", [greedy, BeamSearch(beam_size=4)])
+def test_confidence_of_a_character_is_its_mean_over_its_frames(decoding):
+    reader = recognizer(margin=4.0)
+    reader.decoding = decoding
+    image = np.tile(np.repeat(np.uint8([255, 170, 140, 255, 85, 0, 20]), 4), (32, 1))
+    [reading] = reader([image])
+    assert reading.text == "abc"
+    log_probs = reader.network(Preprocessing()(image)[None])[:, 0].log_softmax(-1)
+    for character, label, frames in zip(reading.characters, (1, 2, 3), ([1, 2], [4], [5, 6]), strict=True):
+        expected = log_probs[frames, label].mean().exp().item()
+        assert character.confidence == pytest.approx(expected, rel=1e-5)
+    assert reading.characters[0].confidence < 0.9
+
+
+def test_nothing_to_read():
+    assert recognizer()([]) == []
+    [reading] = recognizer()([stripes("----")])
+    assert (reading.text, reading.characters) == ("", [])
+    assert 0.99 < reading.confidence <= 1
+
+
+def test_certainty_is_not_above_one():
+    """Where the probabilities of frames and alignments are rounded, their sum can be."""
+
+    class IsCertain(ReadsGreyLevels):
+        def output_lengths(self, widths):
+            return torch.full((len(widths),), 200)
+
+        def forward(self, images, widths=None):
+            logits = torch.randn(200, len(images), 4, generator=torch.Generator().manual_seed(0))
+            return logits + 17.2 * nn.functional.one_hot(logits.argmax(-1), 4)
+
+    readings = Recognizer(IsCertain(), CHARSET, Preprocessing())([stripes("-a")] * MAX_BATCH_SIZE)
+    assert max(reading.confidence for reading in readings) == 1
+
+
+def test_a_blank_that_is_not_the_first_class():
+    class Reversed(ReadsGreyLevels):
+        def forward(self, images, widths=None):
+            return super().forward(images).flip(-1)
+
+    reader = Recognizer(Reversed(), Charset("cba", blank=3), Preprocessing())
+    [reading] = reader([stripes("-aa-c-")])
+    assert reading.text == "ac"
+    assert 0.99 < reading.confidence <= 1
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.text("-abc", min_size=2, max_size=9), max_size=40))
+def test_any_mixture_comes_back_in_order(texts):
+    def collapsed(text):
+        return "".join(b for a, b in zip("-" + text, text, strict=False) if b not in ("-", a))
+
+    reader = recognizer()
+    readings = reader([stripes(text) for text in texts])
+    assert [reading.text for reading in readings] == [collapsed(text) for text in texts]
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(5, 80), max_size=20), st.sampled_from([greedy, BeamSearch(nbest=2)]))
+@example([40, 64, 40, 9, 64, 45, 60, 50], greedy)
+def test_an_image_does_not_change_with_its_companions(widths, decoding):
+    checkpoint = random_checkpoint()
+    reader = Recognizer(checkpoint.network, checkpoint.charset, checkpoint.preprocessing, decoding)
+    noise = np.random.default_rng(0)
+    images = [noise.integers(0, 256, (32, width), np.uint8) for width in widths]
+    together, alone = reader(images), [reader([image])[0] for image in images]
+    for reading, expected in zip(together, alone, strict=True):
+        assert (reading.text, spans(reading)) == (expected.text, spans(expected))
+        assert confidences(reading) == pytest.approx(confidences(expected), rel=1e-3)
+
+
+def test_the_random_network_reads_different_texts():
+    checkpoint = random_checkpoint()
+    noise = np.random.default_rng(0)
+    images = [noise.integers(0, 256, (32, width), np.uint8) for width in (40, 64, 40, 9, 64, 45, 60, 50)]
+    readings = Recognizer(checkpoint.network, checkpoint.charset, checkpoint.preprocessing)(images)
+    assert len({reading.text for reading in readings}) > 3
+
+
+def test_batches_are_of_similar_width_and_limited():
+    reader = recognizer()
+    reader([stripes("--abc")] * 18 + [stripes("-a")] * 2 + [stripes("--ab-c")])
+    shapes = [(shape[0], shape[3]) for shape in reader.network.batches]
+    assert shapes == [(2, 8), (16, 20), (3, 24)]
+    reader.network.batches.clear()
+    wide = Image.new("L", (MAX_COLUMNS // 3, 32), 255)
+    reader([wide] * 7)
+    assert [shape[0] for shape in reader.network.batches] == [3, 3, 1]
+
+
+def test_the_network_is_put_into_evaluation_mode():
+    network = Architecture("CRNN", 4, nh=4, width=0.1).build()
+    assert network.training
+    Recognizer(network, CHARSET, Preprocessing())
+    assert not network.training
+
+
+def test_colour():
+    class ReadsRed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(9.0))
+
+        def output_lengths(self, widths):
+            return torch.ones(len(widths), dtype=torch.int64)
+
+        def forward(self, images, widths=None):
+            red, blue = images[:, 0].mean((1, 2)), images[:, 2].mean((1, 2))
+            return (torch.stack([red * 0, red, blue], -1) * self.scale)[None]
+
+    reader = Recognizer(ReadsRed(), Charset("rb"), Preprocessing(channels=3))
+    texts = [reading.text for reading in reader([Image.new("RGB", (9, 9), name) for name in ("red", "blue")])]
+    assert texts == ["r", "b"]
+
+
+def test_unusable_weights():
+    reader = recognizer(margin=float("nan"))
+    with pytest.raises(ValueError, match="logits that are not finite: its weights are unusable"):
+        reader([stripes("-a")])
+
+
+def test_errors_name_the_image(tmp_path):
+    (tmp_path / "text.png").write_text("text")
+    with pytest.raises(ImageError, match=r"text.png: it is no image in a known format"):
+        recognizer()([stripes("-a"), tmp_path / "text.png"])
+    with pytest.raises(ImageError, match=r"^images\[1\]: it has no pixels"):
+        recognizer()([stripes("-a"), Image.new("L", (0, 4))])
+    with pytest.raises(
+        TypeError, match="must be a PIL image, an array, a path or a BytesIO, and it is NoneType"
+    ):
+        recognizer()([None])
+
+
+def test_a_stream_has_readings_and_errors_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr("crnn_ext.ocr.reading.recognizer.IMAGES_AT_A_TIME", 3)
+    images = [stripes(text) for text in ("-a", "-b--c", "ab-")]
+    items = [*images, tmp_path / "missing.png", *images[::-1]]
+    results = list(recognizer().stream(iter(items)))
+    assert all(item is expected for (item, _), expected in zip(results, items, strict=True))
+    *others, failed = (results[index][1] for index in (0, 1, 2, 4, 5, 6, 3))
+    assert [reading.text for reading in others] == ["a", "bc", "ab", "ab", "bc", "a"]
+    assert isinstance(failed, ImageError)
+    assert str(failed) == "No such file or directory"
+
+    opened = recognizer().stream(range(3), lambda index: images[index])
+    assert [(index, reading.text) for index, reading in opened] == [(0, "a"), (1, "bc"), (2, "ab")]
+    assert list(recognizer().stream([])) == []
+
+
+def test_a_stream_holds_few_images_at_a_time(monkeypatch):
+    """Also where some cannot be read, whose errors the caller keeps."""
+    alive, most, taken = weakref.WeakSet(), 0, 0
+
+    class Counted(torch.Tensor):
+        pass
+
+    def prepare(reader, image):
+        nonlocal most
+        if image is None:
+            raise ImageError("none")
+        prepared = Prepared(Preprocessing()(image).as_subclass(Counted), image.shape[1])
+        alive.add(prepared.pixels)
+        most = max(most, len(alive))
+        return prepared
+
+    def images():
+        nonlocal taken
+        for taken in range(1, 2001):
+            yield None if taken % 100 == 0 else stripes("-a")
+
+    monkeypatch.setattr(Recognizer, "prepare", prepare)
+    gc.disable()  # Or it might hide what is held.
+    try:
+        errors = []
+        for read, (_, reading) in enumerate(recognizer().stream(images())):
+            assert taken - read <= IMAGES_AT_A_TIME
+            if isinstance(reading, ImageError):
+                errors.append(reading)
+    finally:
+        gc.enable()
+    assert len(errors) == 20
+    assert IMAGES_AT_A_TIME - 10 < most <= IMAGES_AT_A_TIME
+
+
+@pytest.mark.parametrize(
+    "single",
+    [
+        *("page.png", Path("page.png"), b"png", io.BytesIO(b"png"), Image.new("L", (40, 32)), 7, None),
+        *(np.zeros((32, 40), np.uint8), np.zeros((32, 40, 3), np.uint8), np.zeros((32, 40, 4), np.uint8)),
+    ],
+)
+def test_a_single_image_is_no_list_of_them(single):
+    for read in (recognizer(), recognizer().stream):
+        with pytest.raises(TypeError, match=r"^images must be an iterable of images, and it is one \w+$"):
+            read(single)
+
+
+def test_a_batch_in_one_array():
+    readings = recognizer()(np.stack([stripes("-a-b"), stripes("c---")]))
+    assert [reading.text for reading in readings] == ["ab", "c"]
+
+
+def test_load_gives_a_recognizer_on_a_device(tmp_path):
+    save_checkpoint(tmp_path / "model", random_checkpoint())
+    image = np.random.default_rng(0).integers(0, 256, (32, 64), np.uint8)
+    reader = crnn_ext.load(tmp_path / "model")
+    assert reader.device == torch.device("cpu")
+    assert reader([image]) == Recognizer.load(str(tmp_path / "model"), device="cpu")([image])
+    assert not reader.network.training
+    # A device on which no operator of this package runs, but that is always there.
+    assert crnn_ext.load(tmp_path / "model", device="meta").device == torch.device("meta")
+    assert reader.to("meta") is reader
+    assert reader.device == torch.device("meta")
+    with pytest.raises(CheckpointError, match="missing: No such file"):
+        crnn_ext.load(tmp_path / "missing")
+
+
+def test_importing_the_package_imports_nothing_for_reading():
+    program = """
+import sys, crnn_ext
+print(sorted({'PIL', 'safetensors', 'crnn_ext.ocr', 'torch._dynamo'} & sys.modules.keys()))
+"""
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"

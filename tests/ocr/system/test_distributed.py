@@ -1,0 +1,143 @@
+"""Processes that torchrun starts meet, share and gather; one that is alone needs none of it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("PIL")
+
+from crnn_ext.cli import main
+from crnn_ext.ocr.system.distributed import World, own_gpu
+
+PROGRAM = """
+import glob, json, sys
+import torch
+from crnn_ext.ocr.system.distributed import World
+world = World.join()
+# DistributedDataParallel holds on to the group in cycles, and lets torch import what holds on to it too.
+network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+network(torch.zeros(1, 2)).sum().backward()
+network.itself = network
+del network
+World.join().leave()  # of a group that is there already: ends nothing
+told = {
+    "share": list(world.share(range(5))),
+    "sums": world.sums([world.rank + 1, 0.5]),
+    "gather": world.gather({"rank": world.rank}),
+    "first": world.from_first(lambda: world.rank),
+}
+averaged = torch.tensor([1.0 + world.rank])
+world.average_([averaged])
+told["average"] = averaged.item()
+try:
+    world.from_first(lambda: [][world.rank])
+except IndexError as error:
+    told["error"] = str(error)
+world.leave()
+told["threads"] = sum("gloo" in open(name).read() for name in glob.glob("/proc/self/task/*/comm"))
+with open(f"{sys.argv[1]}/{world.rank}.json", "w") as file:
+    json.dump(told, file)
+"""
+
+
+def test_one_process_is_a_world():
+    world = World.join()
+    assert world == World(0, 1, 0)
+    assert world.share(range(3)) == range(3)
+    assert world.sums([1, 2.5]) == [1, 2.5]
+    assert world.gather("part") == ["part"]
+    assert world.from_first(lambda: 3) == 3
+    world.leave()
+
+
+@pytest.mark.parametrize(
+    ("uuids", "gpus", "backend"),
+    [
+        (["", ""], 0, "gloo"),
+        (["a", ""], 0, "gloo"),
+        (["a", "a"], 1, "gloo"),
+        (["a", "b", "a"], 2, "gloo"),
+        (["a", "b"], 2, "cpu:gloo,cuda:nccl"),
+    ],
+)
+def test_gpus_exchange_through_nccl_unless_processes_share_them(uuids, gpus, backend, monkeypatch):
+    """Judged by all processes alike, also where each sees no other GPU than its own."""
+    ranks, joined = len(uuids), []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: uuids[1] != "")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: SimpleNamespace(uuid=uuids[1]))
+    store = torch.distributed.HashStore()
+    for rank, uuid in enumerate(uuids):
+        if rank != 1:
+            store.set(f"gpu of {rank}", uuid)
+    monkeypatch.setattr("torch.distributed.rendezvous", lambda url: iter([(store, 1, ranks)]))
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *names, **_: joined.extend(names))
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: ranks)
+    settings = {"RANK": 1, "WORLD_SIZE": ranks, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": ranks}
+    for name, value in {**settings, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    assert World.join() == World(1, ranks, 1, began=True, gpus=gpus)
+    assert joined == [backend]
+
+
+def test_no_gpu_to_take():
+    with pytest.raises(ValueError, match="the device must be cpu, got cuda, and torch finds no CUDA GPU"):
+        own_gpu(0)
+
+
+def by_torchrun(program, folder):
+    command = [*["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], program, folder]
+    subprocess.run([sys.executable, *command], check=True)
+
+
+def by_hand(program, folder):
+    """As other launchers do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, program, folder],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+
+
+@pytest.mark.parametrize("start", [by_torchrun, by_hand])
+def test_two_processes_share_and_gather(tmp_path, start):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    start(program, tmp_path)
+    told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert [part["share"] for part in told] == [[0, 2, 4], [1, 3]]
+    for part in told:
+        assert part["sums"] == [3, 1]
+        assert part["gather"] == [{"rank": 0}, {"rank": 1}]
+        assert part["first"] == 0
+        assert part["average"] == 1.5
+        assert part["error"] == "list index out of range"
+        assert part["threads"] == 0
+
+
+def test_a_launcher_that_does_not_say_all(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ValueError, match="LOCAL_RANK must be set as WORLD_SIZE is, which is 2"):
+        World.join()
+    assert main(["read", "model", "image"]) == 2
+    assert capsys.readouterr().err == "crnn-ext: LOCAL_RANK must be set as WORLD_SIZE is, which is 2\n"

@@ -1,0 +1,170 @@
+"""How GPUs multiply float32: the settings are as chosen while a network runs, and come back."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.lines_on_disk import labels_folder
+from helpers.paths import ROOT
+from helpers.striped_lines import striped, striped_folder
+
+pytest.importorskip("PIL")
+
+from crnn_ext.cli import main
+from crnn_ext.ocr import Recognizer
+from crnn_ext.ocr.system.tf32 import tf32_allowed
+
+BACKENDS = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+FULL, ROUNDED = ["ieee", "ieee", "ieee"], ["tf32", "tf32", "ieee"]
+
+
+def settings():
+    return [backend.fp32_precision for backend in BACKENDS]
+
+
+def precisions():
+    """What the settings amount to."""
+    return ["ieee" if setting == "none" else setting for setting in settings()]
+
+
+def older_flags():
+    return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+
+def in_a_process(program, allowed):
+    """The program's own settings last as long as the process. It may use `inside(block)`."""
+    preamble = f"""
+import torch
+from test_tf32 import BACKENDS, FULL, ROUNDED, older_flags, precisions, settings
+from crnn_ext.ocr.system.tf32 import tf32_allowed
+
+expected = ROUNDED if {allowed} else FULL
+"""
+    check = f"""
+before = settings()
+try:
+    with tf32_allowed({allowed}):
+        assert precisions() == expected, precisions()
+        inside()
+        raise KeyError
+except KeyError:
+    pass
+assert settings() == before, (settings(), before)
+after()
+"""
+    path = os.pathsep.join([str(ROOT / "tests"), str(Path(__file__).parent)])
+    command = [sys.executable, "-c", preamble + textwrap.dedent(program) + check]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+@pytest.mark.parametrize(
+    "program",
+    [
+        # Settings of torch's own: they follow those above them afterwards.
+        """
+        inside = older_flags
+        def after():
+            torch.backends.cudnn.allow_tf32 = False
+            assert precisions() == FULL
+            torch.backends.fp32_precision = "tf32"
+            assert settings() == ["tf32"] * 3
+        """,
+        # A user's older flags; torch can read them throughout.
+        """
+        torch.backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("medium")
+        inside = older_flags
+        def after():
+            assert older_flags() == (False, "medium")
+        """,
+        # Flags that cannot be assigned to any more, as after torch.library.opcheck.
+        """
+        torch.backends.disable_global_flags()
+        inside = older_flags
+        after = lambda: None
+        """,
+        # A user's newer settings.
+        """
+        for backend, precision in zip(BACKENDS, ["ieee", "tf32", "tf32"]):
+            backend.fp32_precision = precision
+        inside = after = lambda: None
+        """,
+        """
+        torch.backends.fp32_precision = "tf32"
+        inside = lambda: None
+        def after():
+            torch.backends.fp32_precision = "none"
+            assert precisions() == ROUNDED
+        """,
+    ],
+)
+def test_settings_are_as_chosen_and_come_back(program, allowed):
+    in_a_process(program, allowed)
+
+
+def test_a_setting_inside_another():
+    with tf32_allowed(True):
+        with tf32_allowed(False):
+            assert precisions() == FULL
+        assert precisions() == ROUNDED
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The settings under which recognizers have run their networks."""
+    seen = []
+    logits = Recognizer.logits
+
+    def recorded(self, *arguments):
+        seen.append(precisions())
+        return logits(self, *arguments)
+
+    monkeypatch.setattr(Recognizer, "logits", recorded)
+    return seen
+
+
+def test_commands_read_in_full_float32(seen, checkpoint, images, tmp_path):
+    before = precisions()
+    pytest.importorskip("matplotlib")
+    folder = labels_folder(tmp_path / "lines", {"0.png": "a"}).parent
+    striped("a").save(folder / "0.png")
+    for command in (
+        ["read", checkpoint, images[0]],
+        ["evaluate", checkpoint, str(folder)],
+        ["plot", checkpoint, images[0], "-o", str(tmp_path / "plot.png")],
+    ):
+        seen.clear()
+        assert main(command) == 0
+        assert seen == [FULL] * len(seen) != [], command
+    assert precisions() == before
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_training_is_in_full_float32_unless_it_may_round(seen, precision, tmp_path):
+    pytest.importorskip("cv2")
+    from helpers.training_runs import after, run
+
+    from crnn_ext.ctc import ctc_loss
+
+    def criterion(logits, *targets):
+        seen.append(precisions())
+        assert logits.dtype == (torch.bfloat16 if precision == "bfloat16" else torch.float32)
+        return ctc_loss(logits, *targets, reduction="none", zero_infinity=True)
+
+    before = precisions()
+    lines = striped_folder(tmp_path / "lines", count=8)
+    options = {"validate_every": 1, "stop": after(1), "epochs": 2, "criterion": criterion}
+    done = run(tmp_path / "run", lines, precision=precision, **options)
+    assert len(done.steps) == len(done.validations) == 1
+    expected = ROUNDED if precision == "tf32" else FULL
+    assert seen == [expected] * len(seen)
+    assert len(seen) >= 2
+    assert precisions() == before

@@ -1,0 +1,97 @@
+"""What a user sees of a run."""
+
+import io
+
+import pytest
+from helpers.training_runs import Clock
+
+pytest.importorskip("PIL")
+pytest.importorskip("cv2")
+
+from crnn_ext.ocr.data import Problem
+from crnn_ext.ocr.training import LeftOut, Step
+from crnn_ext.ocr.training import display as module
+from crnn_ext.ocr.training.display import Display
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    moved = Clock()
+    monkeypatch.setattr(module, "time", moved)
+    return moved
+
+
+def step(number, blank=0.8):
+    return Step(
+        step=number,
+        epoch=1,
+        loss=1.25,
+        blank=blank,
+        labels=0.3,
+        learning_rate=1e-3,
+        gradient_norm=1.0,
+        lines=4,
+        skipped=False,
+        seconds=1.0,
+        lines_a_second=4.0,
+    )
+
+
+def test_a_line_now_and_then_where_there_is_no_terminal(clock):
+    shown = io.StringIO()
+    display = Display(shown, seconds=30)
+    display.started(100, 200, [])
+    for number in range(101, 161):
+        clock.now += 1
+        display.stepped(step(number))
+    assert shown.getvalue().splitlines() == [
+        "going on after step 100 of 200",
+        "step 130 of 200, epoch 1: loss 1.250, 80% of frames blank, 4 lines/s, lr 1.00e-03, 0:01:10 left",
+        "step 160 of 200, epoch 1: loss 1.250, 80% of frames blank, 4 lines/s, lr 1.00e-03, 0:00:40 left",
+    ]
+
+
+def test_a_bar_on_a_terminal(clock):
+    shown = Terminal()
+    display = Display(shown)
+    display.started(0, 10, [])
+    for number in range(1, 11):
+        display.stepped(step(number))
+    display.ended()
+    assert "10/10" in shown.getvalue()
+    assert "loss 1.250, 80% of frames blank, 4 lines/s" in shown.getvalue()
+    assert "step 10 of 10" not in shown.getvalue()
+
+
+def test_the_plateau_is_told_once():
+    shown = io.StringIO()
+    display = Display(shown, seconds=1e9)
+    display.started(0, 100, [])
+    for number, blank in enumerate([0.9, 0.999, 1.0, 0.97, 0.999, 0.7, 0.8, 0.7], 1):
+        display.stepped(step(number, blank))
+    assert shown.getvalue().splitlines() == [
+        "step 2: 99.9% of frames are blank, as when every training with CTC begins; error rates stay near "
+        "100 % until that ends",
+        "step 6: fewer frames are blank now, the network begins to read",
+    ]
+
+
+def test_what_could_not_be_trained_on():
+    shown = io.StringIO()
+    display = Display(shown)
+    unreadable = [Problem(f"{number}\n.png", "unreadable image", "cut short") for number in range(5)]
+    display.left_out(LeftOut(2, 30, False, 12, ["b.png"], [], 0))
+    display.left_out(LeftOut(2, 40, True, 12, ["a.png"], unreadable, 1))
+    assert shown.getvalue().splitlines() == [
+        "epoch 2, to step 30: 1 line had too few frames after distortion: b.png",
+        "epoch 2: without the 12 lines left out from the start",
+        "epoch 2: 1 line had too few frames after distortion: a.png",
+        r"epoch 2: 5 images cannot be read: 0\n.png (cut short); 1\n.png (cut short); 2\n.png (cut short); "
+        "and 2 more",
+        "epoch 2: 1 step changed nothing, for want of a finite gradient or of lines",
+    ]

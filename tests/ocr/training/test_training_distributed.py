@@ -1,0 +1,171 @@
+"""Two processes that torchrun starts train as one process with the doubled batch does."""
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.striped_lines import striped_folder
+from helpers.training_runs import alone, entries, wait_for_steps
+from safetensors.torch import load_file
+
+pytest.importorskip("PIL")
+pytest.importorskip("cv2")
+
+from crnn_ext.ocr import load_checkpoint
+from crnn_ext.ocr.data import LineDataset, WidthBuckets, collate, open_lines
+from crnn_ext.ocr.data.augment import Augmentation
+from crnn_ext.ocr.training.splits import part_for_validation
+
+OPTIONS = [
+    *["--width", "0.05", "--hidden", "16", "--batch-pixels", "16384", "--epochs", "2", "--log-every", "1"],
+    *["--workers", "0"],
+]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    """So small a network gains nothing from more, and loses much where other programs run."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory):
+    return striped_folder(tmp_path_factory.mktemp("lines"), count=40)
+
+
+def together(*arguments):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return [sys.executable, *launcher, "-m", "crnn_ext", "train", *map(str, arguments)]
+
+
+def checked(command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_two_processes_are_one_with_the_doubled_batch(lines, tmp_path):
+    options = [lines, *OPTIONS, "--freeze-batch-norm", "--lr", "0.003", "--ema", "0.9"]
+    checked(together(*options, "-o", tmp_path / "two", "--accumulate", "2"))
+    checked(alone(*options, "-o", tmp_path / "one", "--accumulate", "4"))
+    two, one = (entries(tmp_path / name, "step") for name in ("two", "one"))
+    assert len(two) == len(one) >= 4
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+        assert ours["blank"] == pytest.approx(theirs["blank"], abs=0.02)
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-2)
+        assert ours["lines"] == theirs["lines"]
+    validated = entries(tmp_path / "two", "validation")
+    assert validated[-1]["metrics"]["overall"]["lines"] == 4
+    for name, tensor in load_file(tmp_path / "two/last.safetensors").items():
+        torch.testing.assert_close(
+            tensor, load_file(tmp_path / "one/last.safetensors")[name], atol=2e-3, rtol=1e-2
+        )
+
+
+def test_statistics_of_batch_normalisation_are_those_of_all(lines, tmp_path):
+    """After one step, in which each process has normalised a batch of its own."""
+    options = [*OPTIONS, "--lr", "1e-8", "--ema", "0.5", "--epochs", "1", "--batch-pixels", "1000000"]
+    checked(together(lines, *options, "-o", tmp_path / "two"))
+    state = load_file(tmp_path / "two/state.safetensors")
+    assert state["optimizer.conv1.weight.step"] == 1
+    checkpoint = load_checkpoint(tmp_path / "two/last.safetensors")
+    source = open_lines(lines)
+    kept_back = set(part_for_validation(source, [1] * len(source), 0.1, 0))
+    dataset = LineDataset(source, checkpoint.preprocessing, Augmentation(1.0), seed=0, epoch=0)
+    columns = [
+        0 if index in kept_back else checkpoint.preprocessing.columns(*source.size(index))
+        for index in range(len(source))
+    ]
+    means = []
+    for rank in range(2):
+        [batch] = WidthBuckets(columns, 1000000, height=32, seed=0, rank=rank, ranks=2)
+        batch = collate([dataset[index] for index in batch])
+        network = copy.deepcopy(checkpoint.network).train()
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.reset_running_stats()
+        network(batch.images, batch.widths)
+        means.append(network.bn3.running_mean)
+    assert (means[0] - means[1]).abs().max() > 1e-4
+    for name in ("network.bn3.running_mean", "average.bn3.running_mean"):
+        torch.testing.assert_close(state[name], (means[0] + means[1]) / 2, atol=1e-6, rtol=1e-3, msg=name)
+
+
+def test_a_process_without_any_line_that_can_be_read(tmp_path):
+    """Has nothing to say about the gradient, and still takes part."""
+    folder = striped_folder(tmp_path / "lines", count=12)
+    for number in range(0, 12, 3):
+        picture = (folder / f"{number}.png").read_bytes()
+        (folder / f"{number}.png").write_bytes(picture[: len(picture) // 2])  # the header is whole
+    val = striped_folder(tmp_path / "val", count=2)
+    checked(together(folder, "--val", val, *OPTIONS, "--batch-pixels", "1024", "-o", tmp_path / "run"))
+    steps = entries(tmp_path / "run", "step")
+    assert len(steps) == 12  # of two epochs, each with two lines
+    assert sorted({step["lines"] for step in steps}) in ([0, 1, 2], [1, 2])
+    assert all((step["loss"] is None) == (step["lines"] == 0) for step in steps)
+    assert [len(report["unreadable"]) for report in entries(tmp_path / "run", "left_out")] == [4, 4]
+
+
+@pytest.mark.parametrize("how", ["all are asked to end", "one is killed"])
+def test_a_run_of_two_goes_on_as_one_with_the_same_steps(lines, tmp_path, how):
+    folder = tmp_path / "run"
+    options = [lines, *OPTIONS, "--freeze-batch-norm", "--epochs", "500", "--save-every", "2"]
+    process = subprocess.Popen(together(*options, "-o", folder), stderr=subprocess.PIPE, text=True)
+    wait_for_steps(process, folder, 5)
+    if how == "one is killed":
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[1]), signal.SIGKILL)
+        process.communicate(timeout=120)
+        assert process.returncode != 0
+    else:
+        process.send_signal(signal.SIGTERM)
+        assert "--resume goes on" in process.communicate()[1]
+    stopped = entries(folder, "step")[-1]["step"]
+    expected = {entry["step"]: entry["loss"] for entry in entries(folder, "step")}
+    process = subprocess.Popen(
+        alone("-o", folder, "--resume", "--accumulate", "2"), stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and entries(folder, "step")[-1]["step"] < stopped + 2:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    done = {entry["step"]: entry["loss"] for entry in entries(folder, "step")}
+    assert list(done) == list(range(1, len(done) + 1))
+    for number, loss in expected.items():
+        assert done[number] == pytest.approx(loss, rel=1e-3)
+
+
+def test_a_run_of_two_goes_on_as_two_and_ends_for_want_of_progress(lines, tmp_path):
+    folder = tmp_path / "run"
+    options = [lines, *OPTIONS, "--lr", "1e-8", "--epochs", "500", "--validate-every", "4"]
+    process = subprocess.Popen(together(*options, "-o", folder), stderr=subprocess.DEVNULL)
+    wait_for_steps(process, folder, 3)
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    told = checked(together("-o", folder, "--resume", "--patience", "2"))
+    assert "ended, as validations had become no better" in told
+    steps = [entry["step"] for entry in entries(folder, "step")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert [entry["best"] for entry in entries(folder, "validation")][-2:] == [False, False]
+
+
+def test_an_error_of_the_first_process_ends_all(lines, tmp_path):
+    (tmp_path / "run").write_text("a file, and no folder")
+    done = subprocess.run(
+        together(lines, *OPTIONS, "-o", tmp_path / "run"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert done.stderr.count(f"crnn-ext: {tmp_path / 'run'}: ") == 2
+    assert "crnn_ext/" not in done.stderr.partition("torch/distributed")[0]  # no traceback of ours

@@ -1,0 +1,296 @@
+"""The references of beam search against each other, against torch and against numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reference.beam_search import (
+    INVALID,
+    MISSING,
+    NO_WEIGHT,
+    Hypothesis,
+    beam_search,
+    best_first,
+    brute_force,
+    collapse,
+    log_softmax,
+)
+from reference.ngram import BackOffModel
+from reference.weights import HotWords, Sum, TokenCount, TokenModel, WordModel, Words
+
+INF, NAN = math.inf, math.nan
+EVERYTHING = 2000
+
+# Class 0 is the blank, 3 stands between words. Back-offs are there, are missing, and are of unknown words.
+NAMES = ["<blank>", "a", "b", "_"]
+TOKEN_MODEL = BackOffModel(
+    3,
+    {
+        ("<unk>",): (-1.5, 0.0),
+        ("<s>",): (-99.0, -0.3),
+        ("</s>",): (-1.0, 0.0),
+        ("a",): (-0.4, -0.2),
+        ("b",): (-0.7, -0.1),
+        ("<s>", "a"): (-0.9, -0.4),
+        ("a", "b"): (-0.2, 0.3),
+        ("b", "</s>"): (-0.1, 0.0),
+        ("<s>", "a", "b"): (-0.6, 0.0),
+    },
+)
+WORD_MODEL = BackOffModel(
+    2,
+    {
+        ("<unk>",): (-2.0, 0.1),
+        ("<s>",): (-99.0, -0.5),
+        ("</s>",): (-0.8, 0.0),
+        ("AB",): (-0.3, -0.2),
+        ("B",): (-1.1, -0.4),
+        ("<s>", "B"): (-0.2, -0.1),
+        ("B", "</s>"): (-0.3, 0.0),
+    },
+)
+LEXICON = {(1, 2): "AB", (2,): "B", (2, 2, 1): "BBA"}
+WEIGHTS = {
+    "nothing": NO_WEIGHT,
+    "a token model": Sum((0.7, TokenModel(TOKEN_MODEL, NAMES)), (-0.3, TokenCount())),
+    "a lexicon": Words(LEXICON, {3}, word_score=0.6),
+    "a lexicon and free text": Words(LEXICON, {3}, word_score=0.6, unknown_score=-1.2),
+    "a lexicon without separators": Words(LEXICON, ()),
+    "a word model": Sum((1, Words(LEXICON, {3}, 0.2, -0.7)), (0.4, WordModel(WORD_MODEL, LEXICON, {3}))),
+    "hot words": Sum((1.5, HotWords([(1, 2), (2,), (2, 1, 2)], {3}))),
+    "a hot phrase": Sum((1.1, HotWords([(1, 3, 2), (2,), (1, 3, 1)], {3}))),
+    "hot words anywhere": Sum((0.8, HotWords([(1, 2), (2, 1), (1, 2, 2, 1)]))),
+    "a hot word as a malus": Sum((-2.0, HotWords([(1,)]))),
+}
+
+
+def matrices(most_frames=5, classes=4):
+    @st.composite
+    def draw_matrix(draw):
+        generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+        frames = draw(st.integers(0, most_frames))
+        logits = torch.randn(frames, classes, generator=generator, dtype=torch.float64)
+        logits = logits * draw(st.sampled_from([0.3, 2.0, 8.0]))
+        masked = torch.rand(frames, classes, generator=generator) < draw(st.sampled_from([0, 0.2]))
+        return [log_softmax(row) for row in logits.masked_fill(masked, -INF).tolist()]
+
+    return draw_matrix()
+
+
+def torch_log_probability(log_probs, text, blank):
+    if not log_probs:
+        return 0.0 if not text else -INF
+    table = torch.tensor(log_probs, dtype=torch.float64).unsqueeze(1)
+    loss = torch.nn.functional.ctc_loss(
+        table, torch.tensor([text], dtype=torch.long), [len(log_probs)], [len(text)], blank, "none"
+    )
+    return -float(loss)
+
+
+@settings(deadline=None, max_examples=40)
+@given(matrices(), st.integers(0, 3))
+def test_every_path_adds_up_to_what_torch_finds(log_probs, blank):
+    found = brute_force(log_probs, blank=blank)
+    for text, score, log_prob in found:
+        assert score == log_prob
+        assert score == pytest.approx(torch_log_probability(log_probs, text, blank), rel=1e-9, abs=1e-9)
+    assert math.fsum(math.exp(hypothesis.score) for hypothesis in found) == pytest.approx(
+        0 if any(max(row) == -INF for row in log_probs) else 1
+    )
+
+
+@pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
+@settings(deadline=None, max_examples=25)
+@given(matrices())
+def test_a_beam_that_keeps_everything_finds_every_text(weight, log_probs):
+    """However the search counts on the way, a finished text has its own weight."""
+    expected = brute_force(log_probs, weight=weight)
+    found, *_ = beam_search(log_probs, beam_size=EVERYTHING, nbest=len(expected) + 1, weight=weight)
+    assert found.pop() == MISSING
+    exact = {hypothesis.text: hypothesis for hypothesis in expected}
+    assert len({hypothesis.text for hypothesis in found}) == len(found)
+    for hypothesis, in_order in zip(found, expected, strict=True):
+        assert hypothesis.score == pytest.approx(in_order.score, abs=1e-9)
+        assert hypothesis[1:] == pytest.approx(exact[hypothesis.text][1:], abs=1e-9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(matrices(most_frames=12, classes=5), st.integers(0, 4), st.integers(1, 30))
+def test_no_score_exceeds_the_probability_of_its_text(log_probs, blank, beam_size):
+    found, *_ = beam_search(log_probs, blank=blank, beam_size=beam_size, nbest=beam_size)
+    found = [hypothesis for hypothesis in found if hypothesis != MISSING]
+    assert len({hypothesis.text for hypothesis in found}) == len(found)
+    assert found == best_first(found)
+    for text, score, log_prob in found:
+        assert score == log_prob <= torch_log_probability(log_probs, text, blank) + 1e-9
+
+
+def test_by_hand():
+    a, b = math.log(0.6), math.log(0.4)  # of the blank, and of the only token
+    found, *_ = beam_search([[a, b], [a, b]], nbest=3)
+    assert [hypothesis.text for hypothesis in found] == [(1,), (), None]
+    assert [math.exp(hypothesis.score) for hypothesis in found] == pytest.approx([0.64, 0.36, 0])
+    found, *_ = beam_search([[a, b]] * 3, nbest=4)
+    assert [hypothesis.text for hypothesis in found] == [(1,), (), (1, 1), None]
+    expected = [1 - 0.6**3 - 0.4 * 0.6 * 0.4, 0.6**3, 0.4 * 0.6 * 0.4, 0]
+    assert [math.exp(hypothesis.score) for hypothesis in found] == pytest.approx(expected)
+
+
+def test_ties():
+    """Stay before extend, then the rank in the beam before, then the token."""
+    even = [math.log(1 / 3)] * 3
+
+    def texts(frames, beam_size):
+        found, margin, _ = beam_search([even] * frames, beam_size=beam_size, nbest=9)
+        assert margin > 0.1
+        return [hypothesis.text for hypothesis in found if hypothesis.text is not None]
+
+    assert texts(1, 9) == [(), (1,), (2,)]
+    assert texts(1, 2) == [(), (1,)]
+    assert texts(2, 9) == [(1,), (2,), (), (1, 2), (2, 1)]
+    assert texts(2, 4) == [(1,), (2,), (), (1, 2)]
+
+
+ROWS = [[math.log(p) for p in row] for row in ([0.5, 0.3, 0.2], [0.1, 0.2, 0.7])]
+
+
+@pytest.mark.parametrize(
+    ("options", "texts"),
+    [
+        ({}, [(2,), (1, 2), (1,), (), (2, 1)]),
+        ({"token_top_k": 1}, [(2,), (1, 2), (1,), ()]),
+        ({"token_top_k": 2}, [(2,), (1, 2), (1,), (), (2, 1)]),
+        ({"token_min_logp": math.log(0.25)}, [(2,), (1, 2), (1,), ()]),
+        ({"token_min_logp": math.log(0.6)}, [(2,), ()]),
+        ({"token_min_logp": 0.0}, [()]),
+        # After the first frame they have 0.5 (nothing), 0.3 and 0.2; after the second, if all are kept,
+        # 0.51, 0.21, 0.19, 0.05 and 0.04; 2 has 0.35 if it has to begin again.
+        ({"beam_threshold": math.log(2.55)}, [(2,), (1, 2)]),
+        ({"beam_threshold": math.log(2.3)}, [(2,), (1, 2), (1,)]),
+        ({"beam_threshold": math.log(1.8)}, [(2,), (1, 2)]),
+        ({"beam_threshold": 0.0}, [(2,)]),
+        ({"beam_size": 1}, [(2,)]),
+    ],
+)
+def test_pruning_by_hand(options, texts):
+    found, *_ = beam_search(ROWS, nbest=6, **options)
+    assert [hypothesis.text for hypothesis in found if hypothesis.text is not None] == texts
+
+
+def test_pruning_takes_nothing_from_the_prefixes_that_are_kept():
+    (best, *_), *_ = beam_search(ROWS, nbest=1, token_min_logp=math.log(0.25))
+    # The token 2 alone: blank 2. 2 2 and 2 blank are lost with the first 2, which was pruned.
+    assert math.exp(best.score) == pytest.approx(0.5 * 0.7)
+    found, *_ = beam_search(ROWS, nbest=3, token_min_logp=math.log(0.25))
+    # The token 1 alone: 1 blank, 1 1, and blank 1 although 1 may not begin there.
+    assert found[2].text == (1,)
+    assert math.exp(found[2].score) == pytest.approx(0.3 * 0.1 + 0.3 * 0.2 + 0.5 * 0.2)
+
+
+def test_the_margin_tells_the_closest_decision():
+    def margin(*rows, **options):
+        return beam_search([[math.log(p) for p in row] for row in rows], **options).margin
+
+    assert margin([0.6, 0.3, 0.1], beam_size=2, nbest=1) == pytest.approx(math.log(2))
+    assert margin([0.6, 0.3, 0.1], beam_size=3, nbest=3) == pytest.approx(math.log(2))
+    assert margin([0.4, 0.4, 0.2], beam_size=1, nbest=1) == pytest.approx(math.log(2))  # a tie is no decision
+    assert margin([0.6, 0.3, 0.1], beam_size=3, nbest=1, token_min_logp=math.log(0.29)) == pytest.approx(
+        math.log(0.3 / 0.29)
+    )
+    assert margin([0.6, 0.3, 0.1], beam_size=3, nbest=1, token_top_k=1) == pytest.approx(math.log(2))
+    assert margin([0.6, 0.3, 0.1], nbest=1, beam_threshold=math.log(2.1)) == pytest.approx(math.log(2.1 / 2))
+
+
+def test_frames_without_probabilities():
+    row = [math.log(0.5)] * 2
+    for odd in (NAN, INF):
+        assert beam_search([row, [odd, -1.0]], nbest=2).hypotheses == [INVALID] * 2
+    assert beam_search([row, [-INF, -INF]], nbest=2).hypotheses == [MISSING] * 2
+    assert beam_search([], nbest=2).hypotheses == [Hypothesis((), 0.0, 0.0), MISSING]
+
+
+def test_back_off_by_hand():
+    weight = TokenModel(TOKEN_MODEL, NAMES)
+    ln10 = math.log(10)
+    assert weight.so_far(()) == 0
+    assert weight.so_far((1, 2)) == pytest.approx(ln10 * (-0.9 - 0.6))
+    # P(</s> | a b) backs off by what "a b" has to P(</s> | b).
+    assert weight.whole((1, 2)) == pytest.approx(ln10 * (-0.9 - 0.6 + 0.3 - 0.1))
+    # P(_ | <s>) = back-off of <s> and P(<unk>); then P(b | _) = P(b), for <unk> has no back-off.
+    assert weight.so_far((3, 2)) == pytest.approx(ln10 * (-0.3 - 1.5 - 0.7))
+    assert weight.whole(()) == pytest.approx(ln10 * (-0.3 - 1.0))
+
+
+def test_a_word_counts_when_it_ends():
+    lexicon, model = Words(LEXICON, {3}, 0.5, -2.0), WordModel(WORD_MODEL, LEXICON, {3})
+    ln10 = math.log(10)
+    for prefix, known, lm in [
+        ((), 0, 0),
+        ((3, 3), 0, 0),
+        ((2,), 0, 0),
+        ((2, 3), 0.5, -0.2),
+        ((2, 3, 3), 0.5, -0.2),
+        ((2, 3, 1), 0.5, -0.2),
+        ((2, 2), 0, 0),
+        ((2, 2, 3), -2.0, -0.5 - 2.0),
+        ((1, 1), -2.0, 0),
+        ((1, 1, 3, 1, 2, 3), -1.5, -0.5 - 2.0 + 0.1 - 0.3),
+    ]:
+        assert lexicon.so_far(prefix) == pytest.approx(known)
+        assert model.so_far(prefix) == pytest.approx(ln10 * lm)
+    assert lexicon.whole((2, 2)) == -2.0
+    assert lexicon.whole((2, 3, 1, 2)) == 1.0
+    assert model.whole((2, 3)) == model.whole((2,)) == pytest.approx(ln10 * (-0.2 - 0.3))
+    assert model.whole(()) == pytest.approx(ln10 * (-0.5 - 0.8))
+    strict = Words(LEXICON, {3})
+    assert strict.so_far((2, 2)) == 0
+    assert strict.whole((2, 2)) == strict.so_far((2, 2, 3)) == strict.so_far((1, 1)) == -INF
+
+
+def test_hot_words_are_counted_where_they_stand_as_words():
+    weight = HotWords([(1, 2), (2,)], {3})
+    for text, whole, so_far in [
+        ((1, 2), 2, 2),
+        ((1,), 0, 1),
+        ((1, 2, 2), 0, 0),
+        ((2, 1, 2), 0, 0),
+        ((2, 3, 1, 2, 3), 3, 3),
+        ((2, 3, 2), 2, 2),
+        ((2, 3, 1), 1, 2),
+    ]:
+        assert weight.whole(text) == whole
+        assert weight.so_far(text) == so_far
+
+
+def test_separators_of_a_phrase_do_not_count():
+    weight = HotWords([(1, 3, 2), (2,)], {3, 4})
+    for text, whole, so_far in [
+        ((1,), 0, 1),
+        ((1, 3), 0, 1),
+        ((1, 4, 2), 2 + 1, 2),
+        ((1, 4, 2, 3), 2 + 1, 2 + 1),
+        ((1, 3, 3, 2), 1, 1),
+    ]:
+        assert weight.whole(text) == whole
+        assert weight.so_far(text) == so_far
+
+
+def test_hot_words_anywhere_may_overlap():
+    weight = HotWords([(1, 2), (2, 1), (1, 2, 2, 1)])
+    for text, whole, so_far in [
+        ((1, 2), 2, 4),
+        ((1, 2, 1), 4, 5),
+        ((1, 2, 2), 2, 5),
+        ((1, 2, 2, 1), 2 + 2 + 4, 2 + 2 + 4 + 1),
+        ((1, 2, 3), 2, 2),
+    ]:
+        assert weight.whole(text) == whole
+        assert weight.so_far(text) == so_far
+
+
+def test_collapse():
+    assert collapse((0, 1, 1, 0, 1, 2, 2, 0), 0) == (1, 1, 2)
+    assert collapse((0, 1, 1), 1) == (0,)
