@@ -61,14 +61,14 @@ def wants_cuda(cuda_home: str | None) -> bool:
     return choice == "1" or (choice == "" and cuda_home is not None and torch.version.cuda is not None)
 
 
-def nvcc_says(cuda_home: str, option: str) -> str:
+def nvcc_output(cuda_home: str, option: str) -> str:
     command = [f"{cuda_home}/bin/nvcc", option]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def nvcc_version(cuda_home: str) -> str:
     """Such as "13.0"."""
-    return re.search(r"release (\d+\.\d+)", nvcc_says(cuda_home, "--version"))[1]
+    return re.search(r"release (\d+\.\d+)", nvcc_output(cuda_home, "--version"))[1]
 
 
 def architecture_flags(cuda_home: str) -> list[str]:
@@ -79,7 +79,7 @@ def architecture_flags(cuda_home: str) -> list[str]:
     """
     if os.environ.get("TORCH_CUDA_ARCH_LIST"):
         return []  # torch adds the flags
-    known = nvcc_says(cuda_home, "--list-gpu-arch").split()
+    known = nvcc_output(cuda_home, "--list-gpu-arch").split()
     numbers = [number for number in CUDA_ARCHITECTURES if f"compute_{number}" in known]
     code = [f"sm_{number}" for number in numbers] + [f"compute_{numbers[0]}"]
     return [f"-gencode=arch=compute_{numbers[0]},code=[{','.join(code)}]"]
@@ -109,10 +109,10 @@ class BuildExtension(cpp_extension.BuildExtension):
                 if source.endswith(".cu"):
                     Path(self.build_temp, source).with_suffix(".o").unlink(missing_ok=True)
         cpp_extension.CUDA_HOME = find_cuda_home()
-        print(self.description_of_build(), flush=True)
+        print(self.describe_build(), flush=True)
         super().build_extensions()
 
-    def description_of_build(self) -> str:
+    def describe_build(self) -> str:
         cuda = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "for CPUs"
         names = [extension.name for extension in self.extensions]
         if "crnn_ext._C_cuda" in names:

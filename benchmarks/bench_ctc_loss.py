@@ -19,13 +19,13 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from tables import show
+from tables import print_table
 from timing import environment, medians
 from torch import Tensor
 
 from crnn_ext.ctc import ctc_loss
 
-MOST_GRADIENT_ERROR, MOST_LOSS_ERROR = 5e-6, 1e-6
+MAX_GRADIENT_ERROR, MAX_LOSS_ERROR = 5e-6, 1e-6
 
 
 class Shape(NamedTuple):
@@ -50,7 +50,7 @@ LONG = Shape(8000, 1, 64, 1000)
 SATURATED = Shape(590, 8, 64, 90)
 ONE_WIDE_SAMPLE = Shape(400, 1, 5000, 60)
 # Where loops over states, rows of many classes and rows of few weigh most.
-FOR_INSTRUCTION_SETS = [SHAPES[1], SHAPES[2], SHAPES[3]]
+INSTRUCTION_SET_SHAPES = [SHAPES[1], SHAPES[2], SHAPES[3]]
 INSTRUCTION_SETS = ["default", "avx2", "avx512"]
 
 
@@ -66,10 +66,10 @@ class Problem:
         targets = torch.randint(1, classes, (samples, length), generator=generator)
         self.arguments = targets, torch.full((samples,), frames), torch.full((samples,), length)
 
-    def ours(self, logits: Tensor, reduction: str = "mean") -> Tensor:
+    def crnn_ext_loss(self, logits: Tensor, reduction: str = "mean") -> Tensor:
         return ctc_loss(logits, *self.arguments, reduction=reduction)
 
-    def torchs(self, logits: Tensor, reduction: str = "mean") -> Tensor:
+    def torch_loss(self, logits: Tensor, reduction: str = "mean") -> Tensor:
         return F.ctc_loss(F.log_softmax(logits, -1), *self.arguments, reduction=reduction)
 
     def step(self, loss: Callable[[Tensor], Tensor]) -> Callable[[], None]:
@@ -89,9 +89,9 @@ def losses_and_gradient(loss: Callable[..., Tensor], logits: Tensor) -> tuple[Te
 
 
 def accuracy(name: str, problem: Problem) -> dict[str, object]:
-    exact, exact_gradient = losses_and_gradient(problem.torchs, problem.logits.double())
+    exact, exact_gradient = losses_and_gradient(problem.torch_loss, problem.logits.double())
     errors: dict[str, object] = {"shape": name}
-    for who, loss in (("crnn_ext", problem.ours), ("torch", problem.torchs)):
+    for who, loss in (("crnn_ext", problem.crnn_ext_loss), ("torch", problem.torch_loss)):
         losses, gradient = losses_and_gradient(loss, problem.logits)
         errors[f"{who} gradient"] = float((gradient - exact_gradient).norm() / exact_gradient.norm())
         errors[f"{who} loss"] = float(((losses - exact) / exact).abs().max())
@@ -102,8 +102,8 @@ def speed(shape: Shape, seconds: float) -> dict[str, object]:
     problem = Problem(shape)
     detached = problem.logits.detach()
     calls = {
-        "crnn_ext": problem.step(problem.ours),
-        "torch": problem.step(problem.torchs),
+        "crnn_ext": problem.step(problem.crnn_ext_loss),
+        "torch": problem.step(problem.torch_loss),
         "softmax": lambda: torch.softmax(detached, -1),
     }
     row: dict[str, object] = {"shape": str(shape)}
@@ -116,7 +116,7 @@ def speed(shape: Shape, seconds: float) -> dict[str, object]:
 
 def scaling(shape: Shape, seconds: float) -> dict[str, object]:
     problem = Problem(shape)
-    step = problem.step(problem.ours)
+    step = problem.step(problem.crnn_ext_loss)
     duration = medians({"1": step, "2": step}, seconds, lambda name: torch.set_num_threads(int(name)))
     torch.set_num_threads(1)
     return {
@@ -139,11 +139,11 @@ def instruction_sets(seconds: float) -> Iterable[dict[str, object]]:
             text=True,
         )
         results[name] = json.loads(result.stdout)
-    for index, shape in enumerate(FOR_INSTRUCTION_SETS):
+    for index, shape in enumerate(INSTRUCTION_SET_SHAPES):
         yield {"shape": str(shape)} | {f"{name} ms": rows[index] for name, rows in results.items()}
 
 
-def resident_peak(call: Callable[[], object]) -> int | None:
+def peak_rss_increase(call: Callable[[], object]) -> int | None:
     """Bytes by which the resident memory of the process grows at most during a call; None if unknown."""
     gc.collect()
     try:
@@ -166,7 +166,7 @@ def memory(shape: Shape) -> dict[str, object]:
     frames, samples, _, length = shape
     problem = Problem(shape)
     kept = []
-    peak = resident_peak(lambda: kept.append(problem.ours(problem.logits)))
+    peak = peak_rss_increase(lambda: kept.append(problem.crnn_ext_loss(problem.logits)))
     # The last of the saved tensors is the operator's own; the others are its inputs.
     held = kept[0].grad_fn.saved_tensors[-1].nbytes
     return {
@@ -186,31 +186,35 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.only_instruction_set:
-        problems = map(Problem, FOR_INSTRUCTION_SETS)
-        print(json.dumps([1e3 * medians({"": p.step(p.ours)}, options.seconds)[""] for p in problems]))
+        problems = map(Problem, INSTRUCTION_SET_SHAPES)
+        print(
+            json.dumps([1e3 * medians({"": p.step(p.crnn_ext_loss)}, options.seconds)[""] for p in problems])
+        )
         return 0
 
     results: dict[str, object] = {"environment": environment()}
     print(*(f"{name}: {value}" for name, value in environment().items()), sep="\n")
     problems = {str(shape): Problem(shape) for shape in [*SHAPES, LONG]}
     problems[f"{SATURATED} blank +30"] = Problem(SATURATED, 30)
-    errors = show("Relative errors against float64", (accuracy(*item) for item in problems.items()))
+    errors = print_table("Relative errors against float64", (accuracy(*item) for item in problems.items()))
     results["errors"] = errors
     wrong = [
         row["shape"]
         for row in errors
-        if row["crnn_ext gradient"] > MOST_GRADIENT_ERROR or row["crnn_ext loss"] > MOST_LOSS_ERROR  # type: ignore[operator]
+        if row["crnn_ext gradient"] > MAX_GRADIENT_ERROR or row["crnn_ext loss"] > MAX_LOSS_ERROR  # type: ignore[operator]
     ]
     if wrong:
         print(f"too inaccurate to be timed: {wrong}", file=sys.stderr)
         return 1
     del problems
-    results["memory"] = show("Memory, one thread, forward", map(memory, SHAPES))
-    results["speed"] = show("One thread", (speed(shape, options.seconds) for shape in SHAPES))
-    results["scaling"] = show(
+    results["memory"] = print_table("Memory, one thread, forward", map(memory, SHAPES))
+    results["speed"] = print_table("One thread", (speed(shape, options.seconds) for shape in SHAPES))
+    results["scaling"] = print_table(
         "Threads", (scaling(shape, options.seconds) for shape in [*SHAPES, ONE_WIDE_SAMPLE])
     )
-    results["instruction sets"] = show("Instruction sets, one thread", instruction_sets(options.seconds))
+    results["instruction sets"] = print_table(
+        "Instruction sets, one thread", instruction_sets(options.seconds)
+    )
     if options.json:
         with open(options.json, "w") as file:
             json.dump(results, file, indent=1)

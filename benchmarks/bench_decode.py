@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import posteriors
 import torch
-from decode_peers import PEERS, Decoder, LeftOutError, Search, installed
+from decode_peers import PEERS, Decoder, Search, SkippedError, installed
 from posteriors import Posteriors, log_p
-from tables import show
+from tables import print_table
 from timing import environment, medians
 
 from crnn_ext.ctc import beam_search, greedy_decode
@@ -89,11 +89,11 @@ def ours(item: Posteriors, search: Search) -> dict[str, Decoder]:
 
 
 def theirs(item: Posteriors, comparison: Comparison) -> Decoder:
-    """Raises LeftOutError where there is nothing to compare."""
+    """Raises SkippedError where there is nothing to compare."""
     least = comparison.ours.token_min_logp
     if least is not None and (item.log_probs.amax(-1) < least).any():
         # A peer may take the best class of such a frame all the same.
-        raise LeftOutError("all classes of some frames are pruned")
+        raise SkippedError("all classes of some frames are pruned")
     return PEERS[comparison.peer](item, comparison.theirs)
 
 
@@ -119,7 +119,7 @@ class Case:
             try:
                 self.decoders["peer"] = theirs(item, comparison)
                 self.note = ""
-            except LeftOutError as reason:
+            except SkippedError as reason:
                 self.note = str(reason)
 
     def texts(self) -> dict[str, object]:
@@ -159,9 +159,9 @@ def main() -> int:
         """Made one at a time: their batches are large."""
         return (Case(item, comparison, peers) for item, comparison in pairs)
 
-    texts = show("Exact log P of the texts", (case.texts() for case in cases()), digits=7)
+    texts = print_table("Exact log P of the texts", (case.texts() for case in cases()), digits=7)
     rows = (case.speed(options.seconds) for case in cases())
-    speed = show(f"An item, one thread, batches of {BATCH}", rows)
+    speed = print_table(f"An item, one thread, batches of {BATCH}", rows)
     if options.json:
         with open(options.json, "w") as file:
             json.dump({"environment": here, "texts": texts, "speed": speed}, file, indent=1)

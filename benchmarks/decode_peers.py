@@ -15,7 +15,7 @@ import torch
 from posteriors import Posteriors
 
 # Of a peer's memory, and of the candidates that one in Python is asked to go through.
-MOST_BYTES, MOST_CANDIDATES_IN_PYTHON = 10e9, 1e7
+MAX_BYTES, MAX_PYTHON_CANDIDATES = 10e9, 1e7
 
 
 class Search(NamedTuple):
@@ -49,7 +49,7 @@ class Decoder(NamedTuple):
         return self.labels_of(self.call())
 
 
-class LeftOutError(Exception):
+class SkippedError(Exception):
     """What a peer is not asked to do, and why."""
 
 
@@ -82,9 +82,9 @@ def fast_ctc_decode(item: Posteriors, search: Search) -> Decoder:
         return Decoder(lambda: viterbi_search(probs, alphabet), labels)
     cut = 0.0 if search.token_min_logp is None else math.exp(search.token_min_logp)
     # Each candidate of each frame gets a node with a place for every class.
-    most_bytes = 4 * classes * beam_size * int((probs >= cut).sum())
-    if most_bytes > MOST_BYTES:
-        raise LeftOutError(f"it may take {most_bytes / 1e9:.0f} GB")
+    max_bytes = 4 * classes * beam_size * int((probs >= cut).sum())
+    if max_bytes > MAX_BYTES:
+        raise SkippedError(f"it may take {max_bytes / 1e9:.0f} GB")
     return Decoder(lambda: beam_search(probs, alphabet, beam_size, cut), labels)
 
 
@@ -125,8 +125,8 @@ def pyctcdecode(item: Posteriors, search: Search) -> Decoder:
     from pyctcdecode import build_ctcdecoder
 
     frames, classes = item.scores.shape
-    if search.token_min_logp is None and frames * search.beam_size * classes > MOST_CANDIDATES_IN_PYTHON:
-        raise LeftOutError("it may take minutes")
+    if search.token_min_logp is None and frames * search.beam_size * classes > MAX_PYTHON_CANDIDATES:
+        raise SkippedError("it may take minutes")
     labels = _characters(classes)
     labels[item.blank] = ""
     decoder, scores = build_ctcdecoder(labels), item.scores.numpy()

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 _TEXT_WIDTH, _NUMBER_WIDTH = 24, 10
 
 
-def show(title: str, rows: Iterable[dict[str, object]], digits: int = 3) -> list[dict[str, object]]:
+def print_table(title: str, rows: Iterable[dict[str, object]], digits: int = 3) -> list[dict[str, object]]:
     """The rows, each printed once it is known."""
     print(f"\n{title}")
     kept, widths = [], []

@@ -34,8 +34,8 @@ from torch.nn import functional
 
 from crnn_ext.ocr import BeamSearch, Recognizer, evaluate, greedy
 from crnn_ext.ocr.data import open_lines
-from crnn_ext.ocr.training import Step, TrainingConfig, Validation, train
-from crnn_ext.ocr.training.display import Display
+from crnn_ext.ocr.training import StepMetrics, TrainingConfig, ValidationResult, train
+from crnn_ext.ocr.training.console import ConsoleLogger
 from crnn_ext.text import NGramModel
 
 RECIPE = TrainingConfig(
@@ -52,23 +52,23 @@ class Course:
     """Remembers loss, time and error rate along a run."""
 
     def __init__(self) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[StepMetrics] = []
         self.validations: list[dict[str, object]] = []
         self.began = time.perf_counter()
 
-    def started(self, step: int, steps: int, left_out: object) -> None:
+    def on_train_start(self, step: int, steps: int, left_out: object) -> None:
         self.began = time.perf_counter()
 
-    def note(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         pass
 
-    def stepped(self, step: Step) -> None:
+    def on_step(self, step: StepMetrics) -> None:
         self.steps.append(step)
 
-    def left_out(self, report: object) -> None:
+    def on_lines_skipped(self, report: object) -> None:
         pass
 
-    def validated(self, validation: Validation) -> None:
+    def on_validation(self, validation: ValidationResult) -> None:
         overall = validation.evaluation.metrics.overall
         self.validations.append(
             {
@@ -79,7 +79,7 @@ class Course:
             }
         )
 
-    def ended(self) -> None:
+    def on_train_end(self) -> None:
         pass
 
 
@@ -104,7 +104,7 @@ def compared(config: TrainingConfig, device: str) -> dict[str, list[float]]:
                     config,
                     folder,
                     device=device,
-                    observers=[course],
+                    callbacks=[course],
                     criterion=criterion,
                     stop=lambda asked=asked: next(asked) == STEPS,
                 )
@@ -180,7 +180,7 @@ def main() -> None:
         config,
         arguments.output,
         device=arguments.device,
-        observers=[course, Display(sys.stdout)],
+        callbacks=[course, ConsoleLogger(sys.stdout)],
         criterion=LOSSES[arguments.loss],
     )
     minutes, cpu_minutes = (

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from crnn_ext import __version__
 from crnn_ext.commands import check, evaluate, export, import_pth, info, pack, plot, read, train
-from crnn_ext.commands.messages import explained, failure, from_outside, warnings_in_one_line
+from crnn_ext.commands.messages import describe_error, external_cause, fail, one_line_warnings
 from crnn_ext.commands.parser import CommandParser
 
 _COMMANDS = (train, read, evaluate, plot, check, pack, info, export, import_pth)
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A text may have characters that the encoding of the output has not.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with warnings_in_one_line():
+        with one_line_warnings():
             status: int = arguments.run(arguments)
         if sys.stdout is not None:  # as where a shell has closed it
             sys.stdout.flush()
@@ -44,14 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         if error.filename is not None:
-            return failure(explained(error))
+            return fail(describe_error(error))
         _give_up_output()
-        return failure(f"standard output: {error.strerror}")
+        return fail(f"standard output: {error.strerror}")
     except (MemoryError, RuntimeError) as error:
-        cause = from_outside(error)
+        cause = external_cause(error)
         if cause is None:
             raise
-        return failure(cause)
+        return fail(cause)
     return status
 
 

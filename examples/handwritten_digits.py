@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 from crnn_ext.ocr import Recognizer
 from crnn_ext.ocr.reading.plot import plot_readings
 from crnn_ext.ocr.training import TrainingConfig, train
-from crnn_ext.ocr.training.display import Display
+from crnn_ext.ocr.training.console import ConsoleLogger
 
 SEED = 0
 TRAINING_SCANS, TRAINING_STRINGS = 1500, 4000
@@ -158,7 +158,7 @@ def main() -> None:
         seed=SEED,
     )
     run = output / "run"
-    train(config, run, observers=[Display(sys.stdout)])
+    train(config, run, callbacks=[ConsoleLogger(sys.stdout)])
 
     checkpoint = run / "best.safetensors"
     recognizer = Recognizer.load(checkpoint)

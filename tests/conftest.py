@@ -13,9 +13,9 @@ from helpers.devices import device_of
 from crnn_ext._load import library_path
 
 
-def missing_for(device):
+def skip_reason(device):
     if device == "cuda_on_host":
-        return operators.missing()
+        return operators.unavailable_reason()
     if device == "cuda" and not torch.cuda.is_available():
         return "torch finds no CUDA GPU"
     if device == "cuda" and library_path("_C_cuda") is None:
@@ -29,7 +29,7 @@ def device(request):
 
     On cuda_on_host, CPU tensors go through the CUDA kernels.
     """
-    missing = missing_for(request.param)
+    missing = skip_reason(request.param)
     if missing is not None:
         required = request.param == "cuda" and os.environ.get("CRNN_REQUIRE_CUDA") == "1"
         stop = pytest.fail if required else pytest.skip
@@ -62,14 +62,14 @@ def _cuda_on_host(request):
     """
     if device_of(request.node) == "cuda_on_host":
         request.getfixturevalue("device")
-        with operators.on_cpu_tensors():
+        with operators.override_cpu_kernels():
             yield
     else:
         yield
 
 
 @pytest.fixture
-def file(tmp_path):
+def write_file(tmp_path):
     """Writes a str or bytes to a new file, and returns its path."""
     numbers = itertools.count()
 
@@ -84,7 +84,7 @@ def file(tmp_path):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """The path of a checkpoint of a random network."""
-    from helpers.random_network import random_checkpoint
+    from helpers.random_checkpoint import random_checkpoint
 
     from crnn_ext.ocr import save_checkpoint
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.dataset_files import image_bytes, write_labels_dataset
 from helpers.docs import blocks
-from helpers.lines import ListOfLines
-from helpers.lines_on_disk import labels_folder, picture
-from helpers.random_network import random_checkpoint
-from reference.ngram import estimated
+from helpers.in_memory_lines import InMemoryLines
+from helpers.random_checkpoint import random_checkpoint
+from reference.ngram import estimate_model
 
 from crnn_ext.ocr import ErrorCounts, Recognizer, save_checkpoint
 from crnn_ext.text import Charset
@@ -58,17 +58,17 @@ def logits_of(classes):
 def files(tmp_path, monkeypatch):
     """What the blocks open, in the current folder."""
     monkeypatch.chdir(tmp_path)
-    labels_folder(Path("lines"), {f"{number}.png": text for number, text in enumerate(TEXTS)})
-    Path("line.png").write_bytes(picture(64, 32))
+    write_labels_dataset(Path("lines"), {f"{number}.png": text for number, text in enumerate(TEXTS)})
+    Path("line.png").write_bytes(image_bytes(64, 32))
     save_checkpoint("model.safetensors", random_checkpoint())
     Path("run").mkdir()
     save_checkpoint("run/best.safetensors", random_checkpoint())
     Path("digits/held_out").mkdir(parents=True)
-    Path("digits/held_out/0000.png").write_bytes(picture(64, 32))
+    Path("digits/held_out/0000.png").write_bytes(image_bytes(64, 32))
     Path("tokens.txt").write_text("".join(f"{token}\n" for token in ["-", "|", *LETTERS]))
     Path("lexicon.txt").write_text("".join(f"{word} {' '.join(word)} |\n" for word in WORDS))
-    Path("words.arpa").write_text(estimated(2, [text.split() for text in TEXTS]).arpa())
-    characters = estimated(3, [text.replace(" ", "_") for text in TEXTS]).arpa().replace("_", "<space>")
+    Path("words.arpa").write_text(estimate_model(2, [text.split() for text in TEXTS]).arpa())
+    characters = estimate_model(3, [text.replace(" ", "_") for text in TEXTS]).arpa().replace("_", "<space>")
     Path("characters.arpa.gz").write_bytes(gzip.compress(characters.encode()))
     checkpoint = random_checkpoint()
     save_checkpoint("model.safetensors", checkpoint)
@@ -116,8 +116,8 @@ def given(page):
         return {
             "recognizer": Recognizer(checkpoint.network, checkpoint.charset, checkpoint.preprocessing),
             "image": image,
-            "lines": ListOfLines([("name", image, "abc")]),
-            "counts": ErrorCounts.of([("abc", "ab")]),
+            "lines": InMemoryLines([("name", image, "abc")]),
+            "counts": ErrorCounts.from_pairs([("abc", "ab")]),
         }
     if page == "docs/migrating.md":
         labels = [" ", *LETTERS, ""]

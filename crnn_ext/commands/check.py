@@ -4,13 +4,13 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from crnn_ext._printable import counted, printable
+from crnn_ext._formatting import pluralize, printable
 
 from .data import LAYOUTS
-from .messages import explained, failure
+from .messages import describe_error, fail
 
 if TYPE_CHECKING:
-    from crnn_ext.ocr.data.check import Report
+    from crnn_ext.ocr.data.check import DataReport
 
 # Names of lines that are shown for each kind of problem.
 _NAMES = 10
@@ -62,7 +62,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
     if arguments.checkpoint and (arguments.charset or arguments.network or arguments.resize):
-        return failure(
+        return fail(
             "--checkpoint has a charset, a network and a way to resize, so --charset, --network and --resize "
             "are for others"
         )
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         from crnn_ext.ocr.images import parse_resize
         from crnn_ext.text import Charset
     except ImportError as error:
-        return failure(str(error))
+        return fail(str(error))
     try:
         charset: Charset | None
         if arguments.checkpoint:
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             charset = None if arguments.charset is None else Charset.from_file(arguments.charset)
             preprocessing = Preprocessing(width=parse_resize(arguments.resize or "keep"))
-            network = Architecture(arguments.network or "CRNN", nclass=2).build_empty()
+            network = Architecture(arguments.network or "CRNN", nclass=2).build_on_meta()
         source = open_lines(arguments.data)
         report = check_lines(
             *(source, preprocessing, network.output_lengths, charset),
@@ -91,44 +91,47 @@ def run(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
         )
     except (OSError, ImportError, ValueError) as error:
-        return failure(explained(error))
-    print(printable(f"{source.path}: {counted(report.lines, 'line')}"))
+        return fail(describe_error(error))
+    print(printable(f"{source.path}: {pluralize(report.lines, 'line')}"))
     for line in _lines(report, type(network).__name__, None if arguments.all else _NAMES):
         print(printable(line))
     if report.lines == 0:
         return 2
-    return 1 if report.problems else 0
+    return 1 if report.issues else 0
 
 
-def _lines(report: "Report", network: str, most_names: int | None) -> Iterator[str]:
+def _lines(report: "DataReport", network: str, most_names: int | None) -> Iterator[str]:
     """The report, line by line."""
-    from crnn_ext.ocr.data.check import named
+    from crnn_ext.ocr.data.check import describe_character
 
     yield f"{'':24}{'min':>8}{'median':>8}{'95 %':>8}{'max':>8}"
-    for name, spread in report.spreads.items():
+    for name, values in report.quantiles.items():
         unit = f" of {network}" if name == "frames" else ""
-        yield f"{name + unit:24}" + "".join(f"{value:8}" for value in spread)
+        yield f"{name + unit:24}" + "".join(f"{value:8}" for value in values)
     yield (
-        f"{counted(report.characters.total(), 'character')}, {len(report.characters):,} different; "
-        f"{counted(report.clusters.total(), 'grapheme cluster')}, {len(report.clusters):,} different"
+        f"{pluralize(report.characters.total(), 'character')}, {len(report.characters):,} different; "
+        f"{pluralize(report.clusters.total(), 'grapheme cluster')}, {len(report.clusters):,} different"
     )
     composed = [cluster for cluster, _ in report.clusters.most_common() if len(cluster) > 1]
     if composed:
         most_frequent = " ".join(composed[:_NAMES])
         yield f"{len(composed)} of them are of several characters, the most frequent: {most_frequent}"
-    if report.recomposed:
-        yield f"{counted(len(report.recomposed), 'label')} not in NFC, brought there"
-        yield from _some(report.recomposed, most_names)
+    if report.normalized_to_nfc:
+        yield f"{pluralize(len(report.normalized_to_nfc), 'label')} not in NFC, brought there"
+        yield from _some(report.normalized_to_nfc, most_names)
     if report.unknown:
-        yield f"{counted(len(report.unknown), 'different character')} outside the charset"
+        yield f"{pluralize(len(report.unknown), 'different character')} outside the charset"
         yield from _some(
-            [f"{named(character)}: {count}, first in {name}" for character, count, name in report.unknown],
+            [
+                f"{describe_character(character)}: {count}, first in {name}"
+                for character, count, name in report.unknown
+            ],
             most_names,
         )
-    for kind, problems in report.problems.items():
+    for kind, problems in report.issues.items():
         yield f"{kind}: {len(problems):,}"
-        yield from _some([problem.without_kind for problem in problems], most_names)
-    if not report.problems:
+        yield from _some([problem.name_and_detail for problem in problems], most_names)
+    if not report.issues:
         yield "no problems"
 
 

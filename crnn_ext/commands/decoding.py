@@ -5,22 +5,22 @@ import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .messages import complain
+from .messages import print_stderr
 
 if TYPE_CHECKING:
     from crnn_ext.ocr import BeamSearch, Decoding
     from crnn_ext.text import Charset
 
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 # What is said of an image for which there is no text.
-NOTHING_FOUND = "the search has found no text of the lexicon; a larger --beam may"
+NO_TEXT_FOUND = "the search has found no text of the lexicon; a larger --beam may"
 
 
 def add_options(parser: argparse.ArgumentParser) -> Any:
     """Adds the options of beam search, and returns their group.
 
-    `nbest`, which `chosen` needs too, is left to the command: not all have a use for more than one text.
+    `nbest`, which `from_options` needs too, is left to the command: not all have a use for more than one text.
     """
     beam = parser.add_argument_group(
         "beam search",
@@ -64,7 +64,7 @@ def add_options(parser: argparse.ArgumentParser) -> Any:
     return beam
 
 
-def chosen(arguments: argparse.Namespace, charset: "Charset") -> "Decoding":
+def from_options(arguments: argparse.Namespace, charset: "Charset") -> "Decoding":
     """The decoding that the options ask for.
 
     Raises:
@@ -119,7 +119,7 @@ def _beam_search(arguments: argparse.Namespace, charset: "Charset") -> "BeamSear
             unknown_score=arguments.unknown_score,
         )
         if len(lexicon) < len(set(words)):
-            complain(
+            print_stderr(
                 f"{arguments.lexicon}: of {len(set(words))} words, {len(lexicon)} have only characters that "
                 "the network reads; the others are left out"
             )
@@ -145,7 +145,7 @@ def _beam_search(arguments: argparse.Namespace, charset: "Charset") -> "BeamSear
     return BeamSearch(**options)
 
 
-def _named(option: str, make: Callable[..., Made], *arguments: Any, **keywords: Any) -> Made:
+def _named(option: str, make: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
     """What is made of an option's value; errors name the option."""
     try:
         return make(*arguments, **keywords)
@@ -155,9 +155,9 @@ def _named(option: str, make: Callable[..., Made], *arguments: Any, **keywords: 
 
 def _words(path: str) -> list[str]:
     """The words of a lexicon, in NFC as labels are."""
-    from crnn_ext.ocr.system.atomic_write import errors_name
+    from crnn_ext.ocr.system.atomic_write import add_filename_to_errors
 
-    with open(path, encoding="utf-8-sig") as file, errors_name(path):
+    with open(path, encoding="utf-8-sig") as file, add_filename_to_errors(path):
         try:
             return [unicodedata.normalize("NFC", word) for line in file if (word := line.strip())]
         except UnicodeDecodeError:

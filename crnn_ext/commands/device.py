@@ -4,14 +4,14 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from crnn_ext._printable import counted
+from crnn_ext._formatting import pluralize
 
-from .messages import complain
+from .messages import print_stderr
 
 if TYPE_CHECKING:
     import torch
 
-    from crnn_ext.ocr.system.distributed import World
+    from crnn_ext.ocr.system.distributed import ProcessGroup
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +24,12 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen(name: str | None, world: "World | None" = None) -> "torch.device":
+def select(name: str | None, group: "ProcessGroup | None" = None) -> "torch.device":
     """The device of that name, or the default for None.
 
     Args:
         name: as `--device` has it.
-        world: the processes that work together, if there are several; for "cuda" each takes the GPU of its
+        group: the processes that work together, if there are several; for "cuda" each takes the GPU of its
             rank on its machine. Where they share GPUs, the first one says so.
 
     Raises:
@@ -37,9 +37,9 @@ def chosen(name: str | None, world: "World | None" = None) -> "torch.device":
     """
     import torch
 
-    from crnn_ext.ocr.system.distributed import World, own_gpu
+    from crnn_ext.ocr.system.distributed import ProcessGroup, gpu_for_local_rank
 
-    world = world or World()
+    group = group or ProcessGroup()
     missing = _missing_for_cuda()
     if name is None:
         name = "cpu" if missing else "cuda"
@@ -54,9 +54,9 @@ def chosen(name: str | None, world: "World | None" = None) -> "torch.device":
     if missing:
         raise ValueError(f"--device {name}: {missing}")
     if device.index is None:
-        if world.rank == 0 and 0 < world.gpus < world.ranks:
-            complain(f"{world.ranks} processes share {counted(world.gpus, 'GPU')}")
-        return own_gpu(world.local_rank)
+        if group.rank == 0 and 0 < group.num_gpus < group.world_size:
+            print_stderr(f"{group.world_size} processes share {pluralize(group.num_gpus, 'GPU')}")
+        return gpu_for_local_rank(group.local_rank)
     if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
         raise ValueError(
             f"--device must be cpu or cuda where several processes run on a machine, and it is {name}"

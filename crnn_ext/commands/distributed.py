@@ -4,21 +4,23 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .messages import failure
+from .messages import fail
 
 if TYPE_CHECKING:
-    from crnn_ext.ocr.system.distributed import World
+    from crnn_ext.ocr.system.distributed import ProcessGroup
 
 
-def run_together(command: "Callable[[argparse.Namespace, World], int]", arguments: argparse.Namespace) -> int:
+def run_distributed(
+    command: "Callable[[argparse.Namespace, ProcessGroup], int]", arguments: argparse.Namespace
+) -> int:
     """Meets the other processes, runs the command and parts from them; returns its exit status."""
     try:
-        from crnn_ext.ocr.system.distributed import World
+        from crnn_ext.ocr.system.distributed import ProcessGroup
 
-        world = World.join()
+        group = ProcessGroup.initialize()
     except (ImportError, ValueError) as error:
-        return failure(str(error))
+        return fail(str(error))
     try:
-        return command(arguments, world)
+        return command(arguments, group)
     finally:
-        world.leave()
+        group.destroy()

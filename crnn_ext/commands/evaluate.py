@@ -4,12 +4,12 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from . import decoding, device, evaluation_report
-from .distributed import run_together
-from .messages import complain, explained, failure
+from .distributed import run_distributed
+from .messages import describe_error, fail, print_stderr
 
 if TYPE_CHECKING:
     from crnn_ext.ocr.evaluation.metrics import Unit
-    from crnn_ext.ocr.system.distributed import World
+    from crnn_ext.ocr.system.distributed import ProcessGroup
 
 
 def add_parser(commands: Any) -> None:
@@ -43,44 +43,44 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
-    return run_together(_evaluate, arguments)
+    return run_distributed(_evaluate, arguments)
 
 
-def _evaluate(arguments: argparse.Namespace, world: "World") -> int:
+def _evaluate(arguments: argparse.Namespace, group: "ProcessGroup") -> int:
     from crnn_ext.ocr import Recognizer, evaluate
     from crnn_ext.ocr.data import open_lines
     from crnn_ext.ocr.system.tf32 import tf32_allowed
 
     if arguments.worst < 0:
-        return failure(f"--worst must be at least 0, and it is {arguments.worst}")
+        return fail(f"--worst must be at least 0, and it is {arguments.worst}")
     try:
-        recognizer = Recognizer.load(arguments.checkpoint, device=device.chosen(arguments.device, world))
-        recognizer.decoding = decoding.chosen(arguments, recognizer.charset)
+        recognizer = Recognizer.load(arguments.checkpoint, device=device.select(arguments.device, group))
+        recognizer.decoding = decoding.from_options(arguments, recognizer.charset)
         lines = open_lines(arguments.data)
     except (ImportError, ValueError, OSError, RuntimeError) as error:
-        return failure(explained(error))
-    if world.rank == 0:
+        return fail(describe_error(error))
+    if group.rank == 0:
         for problem in lines.skipped:
-            complain(f"{arguments.data}: {problem}")
+            print_stderr(f"{arguments.data}: {problem}")
     unit: Unit = "code points" if arguments.code_points else "graphemes"
     try:
         with tf32_allowed(False):
-            evaluation = evaluate(recognizer, lines, unit=unit, progress=True, world=world)
+            evaluation = evaluate(recognizer, lines, unit=unit, progress=True, group=group)
     except ImportError as error:
-        return failure(str(error))
+        return fail(str(error))
     except ValueError as error:
-        return failure(f"{arguments.checkpoint}: {error}")
+        return fail(f"{arguments.checkpoint}: {error}")
 
-    if world.rank == 0:
+    if group.rank == 0:
         for line in evaluation.unreadable:
-            complain(f"{arguments.data}: {line.name}: {line.reason}")
+            print_stderr(f"{arguments.data}: {line.name}: {line.reason}")
         if evaluation.lines:
             as_report = evaluation_report.as_json if arguments.json else evaluation_report.as_text
             print(as_report(evaluation, arguments.worst), flush=True)
         else:
-            complain(f"{arguments.data}: it has no line that can be read")
+            print_stderr(f"{arguments.data}: it has no line that can be read")
     # Nobody leaves before the report is there: torchrun ends all processes after the first that fails.
-    world.gather(None)
+    group.all_gather(None)
     if not evaluation.lines:
         return 2
     return 1 if lines.skipped or evaluation.unreadable else 0

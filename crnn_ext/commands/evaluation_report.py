@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from crnn_ext._printable import counted, printable
+from crnn_ext._formatting import pluralize, printable
 
 from .messages import throughput
 
@@ -109,7 +109,7 @@ def _worst(evaluation: "Evaluation", count: int) -> list[str]:
         row
         for line in evaluation.worst(count)
         for row in (
-            f"{printable(line.name)}: {counted(line.errors, 'error')}, confidence {line.confidence:.4g}",
+            f"{printable(line.name)}: {pluralize(line.errors, 'error')}, confidence {line.confidence:.4g}",
             f"  truth  {printable(line.truth)}",
             f"  read   {printable(line.read)}",
         )

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from crnn_ext._printable import printable
+from crnn_ext._formatting import printable
 
 from . import output
-from .messages import complain, explained, failure
+from .messages import describe_error, fail, print_stderr
 
 _FORMATS = ("onnx", "pt2")
 
@@ -25,7 +25,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", required=True, help=f"the file to write; {output.WHOLE}"
+        "-o",
+        "--output",
+        metavar="FILE",
+        required=True,
+        help=f"the file to write; {output.REPLACED_WHEN_COMPLETE}",
     )
     formats = parser.add_mutually_exclusive_group()
     formats.add_argument(
@@ -49,24 +53,24 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
     form: Any = arguments.form or Path(arguments.output).suffix.lower().removeprefix(".")
     if form not in _FORMATS:
-        return failure(f"{arguments.output}: a file must end in .onnx or .pt2, or --onnx or --pt2 be given")
+        return fail(f"{arguments.output}: a file must end in .onnx or .pt2, or --onnx or --pt2 be given")
     try:
         from crnn_ext.ocr import load_checkpoint
         from crnn_ext.ocr.checkpoints.export import ExportError, export_checkpoint
     except ImportError as error:
-        return failure(str(error))
+        return fail(str(error))
     try:
-        output.check(arguments.output, [arguments.checkpoint])
+        output.check_writable(arguments.output, [arguments.checkpoint])
         checkpoint = load_checkpoint(arguments.checkpoint)
         difference = export_checkpoint(arguments.output, checkpoint, form)
     except (OSError, ImportError, ValueError) as error:
-        return failure(explained(error))
+        return fail(describe_error(error))
     except ExportError as error:
-        return failure(f"{arguments.checkpoint}: {error}")
+        return fail(f"{arguments.checkpoint}: {error}")
     name = f"{printable(arguments.output)}: {checkpoint.architecture.name}"
     if difference is None:
         print(name)
-        complain(f"{arguments.output}: not checked, as onnxruntime is not installed")
+        print_stderr(f"{arguments.output}: not checked, as onnxruntime is not installed")
         return 1
     print(f"{name}, logits within {difference:.1e} of torch's")
     return 0

@@ -3,10 +3,10 @@
 import argparse
 from typing import Any
 
-from crnn_ext._printable import printable
+from crnn_ext._formatting import printable
 
 from . import output
-from .messages import explained, failure
+from .messages import describe_error, fail
 
 
 def add_parser(commands: Any) -> None:
@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
         "--output",
         metavar="CHECKPOINT",
         required=True,
-        help=f"the .safetensors file to write; {output.WHOLE}",
+        help=f"the .safetensors file to write; {output.REPLACED_WHEN_COMPLETE}",
     )
     parser.add_argument(
         "--charset",
@@ -69,9 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
         from crnn_ext.ocr.images import parse_resize
         from crnn_ext.text import Charset
     except ImportError as error:
-        return failure(str(error))
+        return fail(str(error))
     try:
-        output.check(arguments.output, [arguments.weights, arguments.charset])
+        output.check_writable(arguments.output, [arguments.weights, arguments.charset])
         checkpoint = load_pth(
             arguments.weights,
             Charset.from_file(arguments.charset, arguments.blank),
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         save_checkpoint(arguments.output, checkpoint)
     except (OSError, ValueError) as error:
-        return failure(explained(error))
+        return fail(describe_error(error))
     architecture = checkpoint.architecture
     print(
         f"{printable(arguments.output)}: {architecture.name} with {architecture.nclass} classes, "

@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from crnn_ext._printable import printable
+from crnn_ext._formatting import printable
 
-from .messages import failure
+from .messages import fail
 
 if TYPE_CHECKING:
     from crnn_ext.ocr import Checkpoint
@@ -36,11 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from crnn_ext.ocr import CheckpointError, load_checkpoint
     except ImportError as error:
-        return failure(str(error))
+        return fail(str(error))
     try:
         checkpoint = load_checkpoint(arguments.checkpoint)
     except CheckpointError as error:
-        return failure(str(error))
+        return fail(str(error))
     facts = _facts(checkpoint)
     if arguments.json:
         print(json.dumps(facts))
@@ -52,12 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _facts(checkpoint: "Checkpoint") -> dict[str, Any]:
     """What `--json` prints."""
-    from crnn_ext.ocr.checkpoints.checkpoint import FORMAT
+    from crnn_ext.ocr.checkpoints.checkpoint import FORMAT_VERSION
 
     network, charset = checkpoint.network, checkpoint.charset
     frames = network.output_lengths(list(_WIDTHS)).tolist()
     return {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "version": checkpoint.version,
         "architecture": checkpoint.architecture.to_dict(),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),

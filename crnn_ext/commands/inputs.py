@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .messages import explained
+from .messages import describe_error
 
 
-class Found(NamedTuple):
+class ImagePaths(NamedTuple):
     """The paths of images in the order in which they are to be read, and why there are no more.
 
-    `lists` are the files that have named some of them.
+    `list_files` are the files that have named some of them.
     """
 
     paths: list[str]
     problems: list[str]
-    lists: list[str]
+    list_files: list[str]
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
@@ -36,14 +36,14 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def find(images: Sequence[str]) -> Found:
+def find_images(images: Sequence[str]) -> ImagePaths:
     """The images that the arguments stand for; each that stands for none is a problem."""
-    found = Found([], [], [])
+    found = ImagePaths([], [], [])
     for image in images:
         try:
             paths, nothing = _paths(image, found)
         except OSError as error:
-            found.problems.append(explained(error) if error.filename else f"{image}: {error.strerror}")
+            found.problems.append(describe_error(error) if error.filename else f"{image}: {error.strerror}")
             continue
         found.paths.extend(paths)
         if not paths:
@@ -51,12 +51,12 @@ def find(images: Sequence[str]) -> Found:
     return found
 
 
-def _paths(image: str, found: Found) -> tuple[list[str], str]:
+def _paths(image: str, found: ImagePaths) -> tuple[list[str], str]:
     """What an argument stands for, and what to say if that is nothing."""
 
     def refuse(error: OSError) -> None:
-        if explained(error) not in found.problems:  # "**" comes more than once to some folders
-            found.problems.append(explained(error))
+        if describe_error(error) not in found.problems:  # "**" comes more than once to some folders
+            found.problems.append(describe_error(error))
 
     if image == "-":
         return _listed(sys.stdin.buffer.read()), "standard input names no file"
@@ -65,7 +65,7 @@ def _paths(image: str, found: Found) -> tuple[list[str], str]:
     if not os.path.lexists(image):
         if image.startswith("@"):
             with open(image[1:], "rb") as file:
-                found.lists.append(image[1:])
+                found.list_files.append(image[1:])
                 return _listed(file.read()), "no file is named there"
         if glob.has_magic(image):
             # Different ways through "**" may lead to one file.
@@ -81,11 +81,11 @@ def _listed(content: bytes) -> list[str]:
 
 def _below(root: str, refuse: Callable[[OSError], None]) -> Iterator[str]:
     # Pillow, which this imports, may be missing, and the command is to say so itself.
-    from crnn_ext.ocr.images.image_files import SUFFIXES
+    from crnn_ext.ocr.images.image_files import IMAGE_SUFFIXES
     from crnn_ext.ocr.system.folders import walk
 
     for folder, names in walk(root, refuse):
-        yield from (str(folder / name) for name in names if name.lower().endswith(SUFFIXES))
+        yield from (str(folder / name) for name in names if name.lower().endswith(IMAGE_SUFFIXES))
 
 
 def _matches(pattern: str, refuse: Callable[[OSError], None]) -> Iterator[str]:

@@ -3,10 +3,10 @@
 import argparse
 from typing import Any
 
-from crnn_ext._printable import counted, printable
+from crnn_ext._formatting import pluralize, printable
 
 from .data import LAYOUTS
-from .messages import complain, failure
+from .messages import fail, print_stderr
 
 
 def add_parser(commands: Any) -> None:
@@ -45,11 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
         sources = [open_lines(path) for path in arguments.sources]
         packed = pack_lines(sources, arguments.output, arguments.encode, arguments.workers)
     except (ImportError, ValueError) as error:
-        return failure(str(error))
+        return fail(str(error))
     for source, problem in packed.skipped:
-        complain(f"{source.path}: {problem}")
+        print_stderr(f"{source.path}: {problem}")
     if packed.lines == 0:
-        return failure(f"{arguments.output}: not written, as no line can be used")
-    written, skipped = counted(packed.lines, "line"), counted(len(packed.skipped), "item")
+        return fail(f"{arguments.output}: not written, as no line can be used")
+    written, skipped = pluralize(packed.lines, "line"), pluralize(len(packed.skipped), "item")
     print(f"{printable(arguments.output)}: {written}, {skipped} skipped")
     return 1 if packed.skipped else 0

@@ -5,7 +5,7 @@ import itertools
 from typing import Any
 
 from . import decoding, device, inputs, output
-from .messages import complain, explained, failure
+from .messages import describe_error, fail, print_stderr
 
 
 def add_parser(commands: Any) -> None:
@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
         "--output",
         metavar="FILE",
         required=True,
-        help=f"the picture: .png, .pdf or .svg; {output.WHOLE}",
+        help=f"the picture: .png, .pdf or .svg; {output.REPLACED_WHEN_COMPLETE}",
     )
     parser.add_argument(
         "--text", help="align this text with the image, which must be one, and not what was read"
@@ -41,25 +41,25 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from crnn_ext.ocr import ImageError, Recognizer
         from crnn_ext.ocr.images import read_image
-        from crnn_ext.ocr.reading.plot import MAX_IMAGES, format_of, plot_readings
+        from crnn_ext.ocr.reading.plot import MAX_IMAGES, plot_format, plot_readings
         from crnn_ext.ocr.system.tf32 import tf32_allowed
     except ImportError as error:
-        return failure(str(error))
+        return fail(str(error))
     try:
-        format_of(arguments.output)  # before anything is read
-        recognizer = Recognizer.load(arguments.checkpoint, device=device.chosen(arguments.device))
-        recognizer.decoding = decoding.chosen(arguments, recognizer.charset)
-        found = inputs.find(arguments.images)
-        read = [arguments.checkpoint, arguments.lm, arguments.lexicon, *found.lists, *found.paths]
-        output.check(arguments.output, read)
+        plot_format(arguments.output)  # before anything is read
+        recognizer = Recognizer.load(arguments.checkpoint, device=device.select(arguments.device))
+        recognizer.decoding = decoding.from_options(arguments, recognizer.charset)
+        found = inputs.find_images(arguments.images)
+        read = [arguments.checkpoint, arguments.lm, arguments.lexicon, *found.list_files, *found.paths]
+        output.check_writable(arguments.output, read)
     except (OSError, ValueError, RuntimeError) as error:
-        return failure(explained(error))
+        return fail(describe_error(error))
     for problem in found.problems:
-        complain(problem)
+        print_stderr(problem)
     if len(found.paths) > MAX_IMAGES:
-        return failure(f"a picture has room for {MAX_IMAGES} images, and these are {len(found.paths)}")
+        return fail(f"a picture has room for {MAX_IMAGES} images, and these are {len(found.paths)}")
     if arguments.text is not None and len(found.paths) != 1:
-        return failure(f"--text needs one image, and these are {len(found.paths)}")
+        return fail(f"--text needs one image, and these are {len(found.paths)}")
 
     status = int(bool(found.problems))
     titles, images = [], []
@@ -68,19 +68,19 @@ def run(arguments: argparse.Namespace) -> int:
             image = read_image(path, recognizer.preprocessing.mode)
             recognizer.preprocessing.columns(*image.size)  # which may be too many
         except ImageError as error:
-            complain(f"{path}: {error}")
+            print_stderr(f"{path}: {error}")
             status = 1
             continue
         images.append(image)
         titles.append(path)
     if not images:
-        return failure("there is nothing to draw")
+        return fail("there is nothing to draw")
     try:
         with tf32_allowed(False):
             has_text = plot_readings(recognizer, images, arguments.output, titles=titles, text=arguments.text)
     except (OSError, ValueError) as error:
-        return failure(explained(error))
+        return fail(describe_error(error))
     for path in itertools.compress(titles, (not found for found in has_text)):
-        complain(f"{path}: {decoding.NOTHING_FOUND}")
+        print_stderr(f"{path}: {decoding.NO_TEXT_FOUND}")
         status = 1
     return status

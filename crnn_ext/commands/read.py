@@ -7,15 +7,15 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from crnn_ext._printable import printable
+from crnn_ext._formatting import printable
 
 from . import decoding, device, inputs, output
-from .distributed import run_together
-from .messages import complain, explained, failure, throughput
+from .distributed import run_distributed
+from .messages import describe_error, fail, print_stderr, throughput
 
 if TYPE_CHECKING:
     from crnn_ext.ocr import Reading
-    from crnn_ext.ocr.system.distributed import World
+    from crnn_ext.ocr.system.distributed import ProcessGroup
 
 
 def add_parser(commands: Any) -> None:
@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        help=f"write the lines to this file, and not to standard output; {output.WHOLE}; until then lines "
+        help=f"write the lines to this file, and not to standard output; {output.REPLACED_WHEN_COMPLETE}; until then lines "
         "are in a file beside it, x.0-of-1.tsv for x.tsv, where they stay if the command is interrupted",
     )
     form = parser.add_mutually_exclusive_group()
@@ -68,77 +68,77 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
-    return run_together(_read, arguments)
+    return run_distributed(_read, arguments)
 
 
-def _read(arguments: argparse.Namespace, world: "World") -> int:
+def _read(arguments: argparse.Namespace, group: "ProcessGroup") -> int:
     from tqdm import tqdm
 
     from crnn_ext.ocr import ImageError, Recognizer
     from crnn_ext.ocr.system.tf32 import tf32_allowed
 
-    if world.ranks > 1 and arguments.output is None:
-        return failure("several processes need -o FILE, in which their lines are joined")
+    if group.world_size > 1 and arguments.output is None:
+        return fail("several processes need -o FILE, in which their lines are joined")
     try:
-        recognizer = Recognizer.load(arguments.checkpoint, device=device.chosen(arguments.device, world))
-        recognizer.decoding = decoding.chosen(arguments, recognizer.charset)
+        recognizer = Recognizer.load(arguments.checkpoint, device=device.select(arguments.device, group))
+        recognizer.decoding = decoding.from_options(arguments, recognizer.charset)
         # One process looks, as there is one standard input, and folders may change.
-        found = world.from_first(lambda: inputs.find(arguments.images))
+        found = group.broadcast_from_rank0(lambda: inputs.find_images(arguments.images))
         if arguments.output is not None:
-            read = [arguments.checkpoint, arguments.lm, arguments.lexicon, *found.lists, *found.paths]
-            output.check(arguments.output, read)
+            read = [arguments.checkpoint, arguments.lm, arguments.lexicon, *found.list_files, *found.paths]
+            output.check_writable(arguments.output, read)
     except (OSError, ValueError, RuntimeError) as error:
-        return failure(explained(error))
-    if world.rank == 0:
+        return fail(describe_error(error))
+    if group.rank == 0:
         for problem in found.problems:
-            complain(problem)
+            print_stderr(problem)
     if not found.paths:
-        return failure("there is nothing to read") if world.rank == 0 else 2
+        return fail("there is nothing to read") if group.rank == 0 else 2
 
     status, images = int(bool(found.problems)), 0
     started = time.perf_counter()
-    share = world.share(range(len(found.paths)))
+    share = group.shard(range(len(found.paths)))
     # On a terminal the lines themselves show how far it is.
-    hidden = world.rank > 0 or (arguments.output is None and sys.stdout.isatty())
+    hidden = group.rank > 0 or (arguments.output is None and sys.stdout.isatty())
     try:
         with ExitStack() as stack:
             stack.enter_context(tf32_allowed(False))
             file = None
             if arguments.output is not None:
-                file = stack.enter_context(output.SharedFile(arguments.output, world))
+                file = stack.enter_context(output.ShardedFile(arguments.output, group))
             stream = recognizer.stream(share, found.paths.__getitem__)
             for index, reading in tqdm(stream, total=len(share), unit="image", disable=hidden or None):
                 path = found.paths[index]
                 if isinstance(reading, ImageError):
-                    status = _complain(f"{path}: {reading}")
+                    status = _report_image(f"{path}: {reading}")
                     continue
                 images += 1
                 if not reading.found:
-                    status = _complain(f"{path}: {decoding.NOTHING_FOUND}")
+                    status = _report_image(f"{path}: {decoding.NO_TEXT_FOUND}")
                 line = _json_line(path, reading) if arguments.json else _line(path, reading, arguments.spans)
                 if file is None:
                     print(line, flush=True)
                 else:
                     file.write(index, line)
-            parts = world.gather((status, images))
+            parts = group.all_gather((status, images))
             images = sum(images for _, images in parts)
             if file is not None and images:
-                file.join()
+                file.merge()
     except ValueError as error:
-        return failure(f"{arguments.checkpoint}: {error}")
+        return fail(f"{arguments.checkpoint}: {error}")
     if images == 0:
         return 2
-    if world.rank == 0:
+    if group.rank == 0:
         print(throughput(images, "image", time.perf_counter() - started), file=sys.stderr)
     return max(status for status, _ in parts)
 
 
-def _complain(message: str) -> int:
+def _report_image(message: str) -> int:
     """Says above the progress bar what is wrong with an image, and returns the exit status for it."""
     from tqdm import tqdm
 
     with tqdm.external_write_mode(sys.stderr):
-        complain(message)
+        print_stderr(message)
     return 1
 
 

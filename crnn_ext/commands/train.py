@@ -8,13 +8,13 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from . import device
-from .distributed import run_together
-from .messages import complain, explained, failure, is_short_of_memory
+from .distributed import run_distributed
+from .messages import describe_error, fail, is_out_of_memory, print_stderr
 from .parser import CommandParser
 
 if TYPE_CHECKING:
-    from crnn_ext.ocr.system.distributed import World
-    from crnn_ext.ocr.training import Outcome, TrainingConfig
+    from crnn_ext.ocr.system.distributed import ProcessGroup
+    from crnn_ext.ocr.training import TrainingConfig, TrainingResult
 
 
 def add_parser(commands: Any) -> None:
@@ -70,39 +70,39 @@ def _add_option(parser: argparse.ArgumentParser, setting: "Field[Any]", hint: An
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
-    return run_together(_train, arguments)
+    return run_distributed(_train, arguments)
 
 
-def _train(arguments: argparse.Namespace, world: "World") -> int:
+def _train(arguments: argparse.Namespace, group: "ProcessGroup") -> int:
     try:
         from crnn_ext.ocr.training import TrainingError, train
-        from crnn_ext.ocr.training.display import Display
-        from crnn_ext.ocr.training.interruption import interruption
-        from crnn_ext.ocr.training.tensorboard import TensorBoard
+        from crnn_ext.ocr.training.console import ConsoleLogger
+        from crnn_ext.ocr.training.signals import stop_on_signals
+        from crnn_ext.ocr.training.tensorboard import TensorBoardLogger
     except ImportError as error:
-        return failure(str(error))
+        return fail(str(error))
     folder = Path(arguments.output)
     try:
-        config = world.from_first(lambda: _config(arguments, folder))
-        with interruption() as interrupted:
-            outcome = train(
+        config = group.broadcast_from_rank0(lambda: _config(arguments, folder))
+        with stop_on_signals() as interrupted:
+            result = train(
                 config,
                 folder,
                 resume=arguments.resume,
-                device=device.chosen(arguments.device, world),
-                world=world,
-                observers=[Display(), TensorBoard(folder / "tensorboard")],
+                device=device.select(arguments.device, group),
+                group=group,
+                callbacks=[ConsoleLogger(), TensorBoardLogger(folder / "tensorboard")],
                 stop=interrupted,
             )
     except (ValueError, ImportError, OSError, TrainingError) as error:
-        return failure(explained(error))
+        return fail(describe_error(error))
     except (MemoryError, RuntimeError) as error:
-        if is_short_of_memory(error):
-            return failure("memory is short: a smaller batch_pixels takes less")
+        if is_out_of_memory(error):
+            return fail("memory is short: a smaller batch_pixels takes less")
         raise
-    if world.rank == 0:
-        complain(_told(outcome, folder))
-    if outcome.why == "stopped":
+    if group.rank == 0:
+        print_stderr(_told(result, folder))
+    if result.reason == "stopped":
         return 128 + (interrupted.signal or signal.SIGTERM)
     return 0
 
@@ -110,7 +110,7 @@ def _train(arguments: argparse.Namespace, world: "World") -> int:
 def _config(arguments: argparse.Namespace, folder: Path) -> "TrainingConfig":
     """The settings of the file or of the run in the folder, and over them those given as options."""
     from crnn_ext.ocr.training import TrainingConfig
-    from crnn_ext.ocr.training.start import CONFIG
+    from crnn_ext.ocr.training.run import CONFIG_FILE
 
     given = {
         setting.name: getattr(arguments, setting.name)
@@ -120,9 +120,9 @@ def _config(arguments: argparse.Namespace, folder: Path) -> "TrainingConfig":
     if arguments.resume:
         if arguments.config:
             raise ValueError("--resume goes on with the settings of the run, so --config is for others")
-        if not (folder / CONFIG).exists():
+        if not (folder / CONFIG_FILE).exists():
             raise ValueError(f"{folder}: there is no run to go on with")
-        saved = TrainingConfig.load(folder / CONFIG)
+        saved = TrainingConfig.load(folder / CONFIG_FILE)
         return TrainingConfig.from_dict({**saved.to_dict(), **given})
     base = TrainingConfig.load(arguments.config).to_dict() if arguments.config else {}
     config = TrainingConfig.from_dict({**base, **given})
@@ -131,15 +131,19 @@ def _config(arguments: argparse.Namespace, folder: Path) -> "TrainingConfig":
     return config
 
 
-def _told(outcome: "Outcome", folder: Path) -> str:
-    from crnn_ext.ocr.training.loop import BEST
+def _told(result: "TrainingResult", folder: Path) -> str:
+    from crnn_ext.ocr.training.loop import BEST_CHECKPOINT
 
-    best = "" if outcome.best is None else f"; the best CER is {outcome.best:.2%}, of {folder / BEST}"
-    if outcome.best is not None and outcome.best >= 1:
+    best = (
+        ""
+        if result.best_cer is None
+        else f"; the best CER is {result.best_cer:.2%}, of {folder / BEST_CHECKPOINT}"
+    )
+    if result.best_cer is not None and result.best_cer >= 1:
         best += ", which reads nothing yet: it may take more epochs, a lower lr or a longer warmup"
     why = {
         "finished": "done",
         "no progress": "ended, as validations had become no better",
         "stopped": f"stopped; crnn-ext train -o {folder} --resume goes on",
-    }[outcome.why]
-    return f"{why}, after step {outcome.step}{best}"
+    }[result.reason]
+    return f"{why}, after step {result.step}{best}"

@@ -12,7 +12,7 @@ NORMALIZE = {"logits": True, "log_probs": False}
 _FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
-def choice(name: str, value: str, choices: dict[str, int] | dict[str, bool]) -> int:
+def parse_choice(name: str, value: str, choices: dict[str, int] | dict[str, bool]) -> int:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, and it is {type(value).__name__}")
     if value not in choices:

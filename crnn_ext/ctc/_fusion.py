@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from crnn_ext.ctc._arguments import check_number
-from crnn_ext.ctc._indices import sent
+from crnn_ext.ctc._indices import to_device
 from crnn_ext.text import HotWords, Lexicon, NGramModel
-from crnn_ext.text._tables import Automaton, WordTrie, concatenated
+from crnn_ext.text._tables import Automaton, WordTrie, concatenate
 
 _Constraint = TypeVar("_Constraint", Lexicon, HotWords)
 
-Lexicons = Lexicon | Sequence[Lexicon | None] | None
-ManyHotWords = HotWords | Sequence[HotWords | None] | None
+LexiconArgument = Lexicon | Sequence[Lexicon | None] | None
+HotWordsArgument = HotWords | Sequence[HotWords | None] | None
 
 # The state of a sample without a lexicon (csrc/beam_search/lexicon.h), and without hot words.
 _NO_LEXICON = -2
@@ -33,9 +33,9 @@ def fusion_arguments(
     lm: NGramModel | None,
     lm_weight: float,
     token_score: float,
-    lexicon: Lexicons,
+    lexicon: LexiconArgument,
     word_score: float,
-    hotwords: ManyHotWords,
+    hotwords: HotWordsArgument,
     hotword_weight: float,
     *,
     samples: int,
@@ -66,7 +66,7 @@ def fusion_arguments(
 
     lexicon_tensors = []
     if lexicons.distinct:
-        trie, roots = concatenated([one.trie.to(device) for one in lexicons.distinct])
+        trie, roots = concatenate([one.trie.to(device) for one in lexicons.distinct])
         unknown = [-math.inf if one.unknown_score is None else one.unknown_score for one in lexicons.distinct]
         scores = _of_samples(unknown, -math.inf, lexicons, torch.float64, device)
         lexicon_tensors = [
@@ -79,7 +79,7 @@ def fusion_arguments(
     hot_tensors = []
     if hot.distinct:
         tables = [one.automaton.to(device) for one in hot.distinct]
-        joined, first = concatenated(tables)
+        joined, first = concatenate(tables)
         starts = [table.start + begin for table, begin in zip(tables, first, strict=True)]
         hot_tensors = [*_tensors(joined), _of_samples(starts, _NO_HOTWORDS, hot, torch.int32, device)]
         steps.append(hotword_weight * max(one.automaton.largest_step for one in hot.distinct))
@@ -145,8 +145,8 @@ def _check_classes(name: str, one: NGramModel | Lexicon | HotWords, classes: int
 
 
 def _tensors(tables: Automaton | WordTrie) -> list[Tensor]:
-    """In the order of csrc/beam_search/tables.h."""
-    parts = [tables.first_edge, tables.edge_symbol, tables.edge_state]
+    """In the order of csrc/beam_search/fusion_arguments.h."""
+    parts = [tables.first_edge, tables.edge_symbol, tables.edge_target]
     if isinstance(tables, Automaton):
         return [*parts, tables.edge_weight, tables.fail_state, tables.fail_weight, tables.final_weight]
     return [*parts, tables.word_of_state]
@@ -161,5 +161,5 @@ def _of_samples(
     each = [none if number < 0 else values[number] for number in batch.of_sample]
     # What travels are integers, so that doubles go as their bits.
     wide = torch.float64 if dtype == torch.float64 else torch.int64
-    (arrived,) = sent([torch.tensor(each, dtype=wide, device="cpu").view(torch.int64)], device)
+    (arrived,) = to_device([torch.tensor(each, dtype=wide, device="cpu").view(torch.int64)], device)
     return arrived.view(wide).to(dtype)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 Lengths = Tensor | Sequence[int] | int
 Targets = Tensor | Sequence[int] | Sequence[Sequence[int]]
-Texts = Targets | Sequence[Sequence[Sequence[int]]]
+TargetLists = Targets | Sequence[Sequence[Sequence[int]]]
 
 _INDICES = (torch.int64, torch.int32)
 # The modes of torch in which tensors have no values, or what is computed from values is recorded.
@@ -15,7 +15,7 @@ _TRACING = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.
 _INTEGERS = (*_INDICES, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
-def index_tensor(name: str, value: Lengths | Texts) -> Tensor:
+def index_tensor(name: str, value: Lengths | TargetLists) -> Tensor:
     """An int32 or int64 tensor."""
     if not isinstance(value, Tensor):
         try:
@@ -47,12 +47,12 @@ def input_lengths_tensor(value: Lengths | None, logits: Tensor, batched: bool) -
     return lengths_tensor("input_lengths", value, samples, batched)
 
 
-def sent_input_lengths(operator: str, lengths: Tensor, logits: Tensor) -> Tensor:
+def input_lengths_to_device(operator: str, lengths: Tensor, logits: Tensor) -> Tensor:
     """Lengths beside their logits; those in the CPU's memory are checked before they leave it."""
     elsewhere = logits.device.type != "cpu" and lengths.device.type == "cpu"
     if elsewhere and not torch.compiler.is_compiling():
         torch.ops.crnn_ext.input_lengths_check.default(lengths, logits.shape[0], operator)
-    return sent([lengths], logits.device)[0]
+    return to_device([lengths], logits.device)[0]
 
 
 def targets_tensor(value: Targets, samples: int, batched: bool) -> Tensor:
@@ -72,9 +72,7 @@ def targets_tensor(value: Targets, samples: int, batched: bool) -> Tensor:
     return targets
 
 
-def check_what_the_cpu_holds(
-    operator: str, indices: list[Tensor], frames: int, classes: int, blank: int
-) -> None:
+def check_cpu_values(operator: str, indices: list[Tensor], frames: int, classes: int, blank: int) -> None:
     """Checks targets, input_lengths and target_lengths where they are in the CPU's memory; others pass."""
     held = [tensor.device.type == "cpu" for tensor in indices]
     if not any(held) or (classes == 1 and not held[0]):  # no label would pass as one of a single class
@@ -102,7 +100,7 @@ def longest_target(target_lengths: Tensor, device: torch.device) -> int:
     return max(int(target_lengths.max()), 0)
 
 
-def sent(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
+def to_device(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
     """The tensors on `device`; those in the CPU's memory go to a GPU in one copy that is not waited for."""
     if all(tensor.device == device for tensor in tensors):
         return tensors
@@ -113,19 +111,19 @@ def sent(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
     if torch.cuda.is_current_stream_capturing():
         # The copy would be part of the graph, and its source long gone when that is replayed.
         raise ValueError("in a CUDA graph targets and lengths must be on the GPU, and some are on the CPU")
-    packed = _packed([tensors[i] for i in on_cpu], pin_memory=True)
-    parts = _unpacked(packed.to(device, non_blocking=True), [tensors[i].shape for i in on_cpu])
+    packed = _pack([tensors[i] for i in on_cpu], pin_memory=True)
+    parts = _unpack(packed.to(device, non_blocking=True), [tensors[i].shape for i in on_cpu])
     arrived = dict(zip(on_cpu, parts, strict=True))
     return [arrived.get(i, tensor).to(device) for i, tensor in enumerate(tensors)]
 
 
-def _packed(tensors: list[Tensor], *, pin_memory: bool) -> Tensor:
+def _pack(tensors: list[Tensor], *, pin_memory: bool) -> Tensor:
     """All elements, one tensor behind the other; only pinned memory can be copied without waiting."""
     flat = [tensor.reshape(-1).long() for tensor in tensors]
     packed = torch.empty(sum(map(len, flat)), dtype=torch.int64, device="cpu", pin_memory=pin_memory)
     return torch.cat(flat, out=packed)
 
 
-def _unpacked(packed: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
+def _unpack(packed: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
     parts = packed.split([shape.numel() for shape in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -5,15 +5,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from crnn_ext.ctc._arguments import NORMALIZE, InputType, check_logits, choice, raise_value_error
+from crnn_ext.ctc._arguments import NORMALIZE, InputType, check_logits, parse_choice, raise_value_error
 from crnn_ext.ctc._indices import (
     Lengths,
     Targets,
-    check_what_the_cpu_holds,
+    check_cpu_values,
     lengths_tensor,
     longest_target,
-    sent,
     targets_tensor,
+    to_device,
 )
 
 
@@ -75,7 +75,7 @@ def align(
             Within torch.compile it is a RuntimeError with the same text for lengths and labels.
     """
     check_logits(logits, blank)
-    normalize = bool(choice("input_type", input_type, NORMALIZE))
+    normalize = bool(parse_choice("input_type", input_type, NORMALIZE))
     batched = logits.dim() == 3
     batch = logits if batched else logits.unsqueeze(1)
     frames, samples, classes = batch.shape
@@ -86,9 +86,9 @@ def align(
     ]
     try:
         if logits.device.type != "cpu" and not torch.compiler.is_compiling():
-            check_what_the_cpu_holds("align", indices, frames, classes, blank)
+            check_cpu_values("align", indices, frames, classes, blank)
         longest = longest_target(indices[2], logits.device)
-        arguments = (batch.detach(), *sent(indices, logits.device), blank, normalize, longest)
+        arguments = (batch.detach(), *to_device(indices, logits.device), blank, normalize, longest)
         result = torch.ops.crnn_ext.align.default(*arguments)
     except RuntimeError as error:
         raise_value_error(error, "align")

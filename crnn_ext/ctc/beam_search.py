@@ -12,17 +12,17 @@ from crnn_ext.ctc._arguments import (
     check_count,
     check_logits,
     check_number,
-    choice,
+    parse_choice,
     raise_value_error,
 )
-from crnn_ext.ctc._fusion import Lexicons, ManyHotWords, fusion_arguments
-from crnn_ext.ctc._indices import Lengths, input_lengths_tensor, sent_input_lengths
+from crnn_ext.ctc._fusion import HotWordsArgument, LexiconArgument, fusion_arguments
+from crnn_ext.ctc._indices import Lengths, input_lengths_tensor, input_lengths_to_device
 from crnn_ext.ctc.log_probability import log_probability
 from crnn_ext.text import NGramModel
 
 # As in csrc/beam_search/beam_search.h.
-_MOST_BEAM = 1024
-_MOST_TOKENS = 1024
+_MAX_BEAM_SIZE = 1024
+_MAX_TOP_K = 1024
 
 
 class BeamResult(NamedTuple):
@@ -64,9 +64,9 @@ def beam_search(
     lm: NGramModel | None = None,
     lm_weight: float = 0.5,
     token_score: float = 0.0,
-    lexicon: Lexicons = None,
+    lexicon: LexiconArgument = None,
     word_score: float = 0.0,
-    hotwords: ManyHotWords = None,
+    hotwords: HotWordsArgument = None,
     hotword_weight: float = 1.0,
     rescore: bool = False,
     input_type: InputType = "logits",
@@ -112,7 +112,7 @@ def beam_search(
         ValueError: a shape, option or length breaks its rule.
     """
     check_logits(logits, blank)
-    normalize = bool(choice("input_type", input_type, NORMALIZE))
+    normalize = bool(parse_choice("input_type", input_type, NORMALIZE))
     if not isinstance(rescore, bool):
         raise TypeError(f"rescore must be a bool, and it is {type(rescore).__name__}")
     batched = logits.dim() == 3
@@ -128,7 +128,7 @@ def beam_search(
         device=logits.device,
     )
     try:
-        lengths = sent_input_lengths("beam_search", lengths, batch)
+        lengths = input_lengths_to_device("beam_search", lengths, batch)
         result = torch.ops.crnn_ext.beam_search.default(batch, lengths, blank, normalize, *pruning, *fusion)
     except RuntimeError as error:
         raise_value_error(error, "beam_search")
@@ -146,10 +146,9 @@ def beam_search(
 def check_top_k(name: str, count: int, classes: int) -> None:
     """Checks how many of a frame's tokens may begin there."""
     check_count(name, count, 1)
-    if _MOST_TOKENS < count < classes - 1:
+    if _MAX_TOP_K < count < classes - 1:
         raise ValueError(
-            f"{name} must be at most {_MOST_TOKENS}, or take all of the C={classes} classes, and it is "
-            f"{count}"
+            f"{name} must be at most {_MAX_TOP_K}, or take all of the C={classes} classes, and it is {count}"
         )
 
 
@@ -161,7 +160,7 @@ def _pruning(
     beam_threshold: float | None,
     classes: int,
 ) -> tuple[int, int, int, float, float]:
-    check_count("beam_size", beam_size, 1, _MOST_BEAM)
+    check_count("beam_size", beam_size, 1, _MAX_BEAM_SIZE)
     check_count("nbest", nbest, 1, beam_size)
     if token_top_k is None:
         token_top_k = classes

@@ -15,7 +15,7 @@ from crnn_ext.ctc._arguments import check_number
 from crnn_ext.ctc._indices import lengths_tensor
 from crnn_ext.ctc.beam_search import BeamResult, beam_search, check_top_k
 from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
-from crnn_ext.text._files import Path, spellings, token_names
+from crnn_ext.text._files import Path, read_lexicon, read_tokens
 
 
 class Hypothesis(NamedTuple):
@@ -206,7 +206,7 @@ class BeamSearchDecoder:
         separators = self._lexicon.separators
         parts = itertools.groupby(numbers, separators.__contains__)
         words = [list(part) for separates, part in parts if not separates]
-        return [self._lexicon.word_spelt(word) or self._text(word) for word in words]
+        return [self._lexicon.get_word(word) or self._text(word) for word in words]
 
 
 def _vocabulary(tokens: Charset | Sequence[str] | Path, blank_token: str | None) -> tuple[list[str], int]:
@@ -216,7 +216,7 @@ def _vocabulary(tokens: Charset | Sequence[str] | Path, blank_token: str | None)
             raise ValueError(f"blank_token must be None beside a Charset, and it is {blank_token!r}")
         return [*tokens.characters[: tokens.blank], "", *tokens.characters[tokens.blank :]], tokens.blank
     blank_token = "-" if blank_token is None else blank_token
-    names = token_names(tokens) if isinstance(tokens, str | os.PathLike) else list(tokens)
+    names = read_tokens(tokens) if isinstance(tokens, str | os.PathLike) else list(tokens)
     for index, name in enumerate(names):
         if not isinstance(name, str):
             raise TypeError(f"tokens[{index}] must be a str, and it is {type(name).__name__}")
@@ -238,7 +238,7 @@ def _lexicon(
         if unk_score != -math.inf:
             check_number("unk_score", unk_score)
             unknown_score = unk_score
-        spelt = spellings(lexicon, units, separators)
+        spelt = read_lexicon(lexicon, units, separators)
         return Lexicon.from_spellings(spelt, units, separators=separators, unknown_score=unknown_score)
     if lexicon is not None and not isinstance(lexicon, Lexicon):
         raise TypeError(f"lexicon must be a Lexicon, a file or None, and it is {type(lexicon).__name__}")

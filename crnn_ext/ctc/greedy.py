@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from crnn_ext.ctc._arguments import NORMALIZE, InputType, check_logits, choice, raise_value_error
-from crnn_ext.ctc._indices import Lengths, input_lengths_tensor, sent_input_lengths
+from crnn_ext.ctc._arguments import NORMALIZE, InputType, check_logits, parse_choice, raise_value_error
+from crnn_ext.ctc._indices import Lengths, input_lengths_tensor, input_lengths_to_device
 
 
 class GreedyResult(NamedTuple):
@@ -53,12 +53,12 @@ def greedy_decode(
         ValueError: a shape, option or length breaks its rule.
     """
     check_logits(logits, blank)
-    normalize = bool(choice("input_type", input_type, NORMALIZE))
+    normalize = bool(parse_choice("input_type", input_type, NORMALIZE))
     batched = logits.dim() == 3
     batch = logits if batched else logits.unsqueeze(1)
     lengths = input_lengths_tensor(input_lengths, batch, batched)
     try:
-        lengths = sent_input_lengths("greedy_decode", lengths, batch)
+        lengths = input_lengths_to_device("greedy_decode", lengths, batch)
         result = torch.ops.crnn_ext.greedy_decode.default(batch.detach(), lengths, blank, normalize)
     except RuntimeError as error:
         raise_value_error(error, "greedy_decode")

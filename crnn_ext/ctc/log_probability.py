@@ -10,18 +10,18 @@ from crnn_ext.ctc._arguments import (
     InputType,
     check_logits,
     check_validate,
-    choice,
+    parse_choice,
     raise_value_error,
 )
 from crnn_ext.ctc._indices import (
     Lengths,
+    TargetLists,
     Targets,
-    Texts,
-    check_what_the_cpu_holds,
+    check_cpu_values,
     index_tensor,
     lengths_tensor,
     longest_target,
-    sent,
+    to_device,
 )
 
 _MISSING = -1  # the length of a text that is not there
@@ -29,7 +29,7 @@ _MISSING = -1  # the length of a text that is not there
 
 def log_probability(
     logits: Tensor,
-    targets: Texts,
+    targets: TargetLists,
     input_lengths: Lengths,
     target_lengths: Targets,
     *,
@@ -69,7 +69,7 @@ def log_probability(
     """
     check_logits(logits, blank)
     check_validate(validate)
-    normalize = bool(choice("input_type", input_type, NORMALIZE))
+    normalize = bool(parse_choice("input_type", input_type, NORMALIZE))
     device, batched = logits.device, logits.dim() == 3
     texts, lengths = index_tensor("targets", targets), index_tensor("target_lengths", target_lengths)
     batch = logits
@@ -93,9 +93,9 @@ def log_probability(
     check = device.type == "cpu" if validate is None else validate
     try:
         if validate is None and device.type != "cpu" and not torch.compiler.is_compiling():
-            check_what_the_cpu_holds("log_probability", rows, frames, classes, blank)
+            check_cpu_values("log_probability", rows, frames, classes, blank)
         longest = longest_target(rows[2], device)
-        *rows, claimed = sent([*rows, lengths.flatten()], device)
+        *rows, claimed = to_device([*rows, lengths.flatten()], device)
         result: Tensor = torch.ops.crnn_ext.log_probability.default(
             batch.detach(), *rows, blank, normalize, check, longest
         )

@@ -11,17 +11,17 @@ from crnn_ext.ctc._arguments import (
     InputType,
     check_logits,
     check_validate,
-    choice,
+    parse_choice,
     raise_value_error,
 )
 from crnn_ext.ctc._indices import (
     Lengths,
     Targets,
-    check_what_the_cpu_holds,
+    check_cpu_values,
     lengths_tensor,
     longest_target,
-    sent,
     targets_tensor,
+    to_device,
 )
 
 Reduction = Literal["none", "mean", "sum"]
@@ -61,7 +61,7 @@ def ctc_loss(
             as torch does; "sum".
         zero_infinity: losses and gradients of samples that no alignment fits become 0, not +inf and NaN.
         input_type: "logits", or "log_probs": taken as they are, not normalised; the gradient is then minus
-            the occupancy. A log-probability above 2^26 / T counts as +inf.
+            the posterior. A log-probability above 2^26 / T counts as +inf.
         validate: whether the values of lengths and targets are checked. None: those in the CPU's memory are
             (under torch.compile only with logits that are there too), those on a GPU, where that would
             synchronise, are not. Unchecked, a sample that breaks the rules has loss NaN; of concatenated
@@ -83,8 +83,8 @@ def ctc_loss(
     if not isinstance(zero_infinity, bool):
         raise TypeError(f"zero_infinity must be a bool, and it is {type(zero_infinity).__name__}")
     check_validate(validate)
-    reduction_code = choice("reduction", reduction, _REDUCTIONS)
-    normalize = bool(choice("input_type", input_type, NORMALIZE))
+    reduction_code = parse_choice("reduction", reduction, _REDUCTIONS)
+    normalize = bool(parse_choice("input_type", input_type, NORMALIZE))
     device = logits.device
     batched = logits.dim() == 3
     if not batched:
@@ -105,12 +105,12 @@ def ctc_loss(
         longest_target(indices[2], device),
     )
     if torch.compiler.is_compiling():
-        loss = ops.ctc_loss(logits, *sent(indices, device), *options)
+        loss = ops.ctc_loss(logits, *to_device(indices, device), *options)
     else:
         try:
             if validate is None and device.type != "cpu":
-                check_what_the_cpu_holds("ctc_loss", indices, frames, classes, blank)
-            loss = ops.ctc_loss(logits, *sent(indices, device), *options)
+                check_cpu_values("ctc_loss", indices, frames, classes, blank)
+            loss = ops.ctc_loss(logits, *to_device(indices, device), *options)
         except RuntimeError as error:
             raise_value_error(error, "ctc_loss")
     return loss if batched or reduction != "none" else loss.squeeze(0)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from .autocast import autocast_dtype
 from .layers import Columns, ResidualBlock, read, scaled_channels, windows
-from .padding import Live
-from .recurrence import BidirectionalLSTM
+from .lstm import BidirectionalLSTM
+from .padding import ValidColumns
 
 IMAGE_HEIGHT = 32
 
@@ -102,20 +102,20 @@ class _RecognitionNetwork(nn.Module):
                 f"{name}: images must be at least {self.min_width} columns wide to give one frame, "
                 f"but are {images.shape[3]}"
             )
-        live = None
+        valid = None
         if widths is not None:
             columns = self._own_columns(widths, images)
             # Masks of maps have the dtype that convolutions give these.
-            live = Live.of(columns, images.shape[3], autocast_dtype(images) or images.dtype)
-            images = images.where(live.mask > 0, 0)  # where, because 0 times NaN would be NaN
-        maps, live = read(self._image_layers(), images, live)
+            valid = ValidColumns.of(columns, images.shape[3], autocast_dtype(images) or images.dtype)
+            images = images.where(valid.mask > 0, 0)  # where, because 0 times NaN would be NaN
+        maps, valid = read(self._image_layers(), images, valid)
         # (N, channels, rows, T) to (T, N, channels * rows). Without contiguous(), torch.export cannot tell
         # for which T the result would be a view.
         frames = maps.permute(3, 0, 1, 2).contiguous().flatten(2)
-        if live is None:
+        if valid is None:
             logits: Tensor = self.rnn(frames)
             return logits
-        live_frames = live.mask[:, 0, 0].T.contiguous().unsqueeze(2)  # (T, N, 1)
+        live_frames = valid.mask[:, 0, 0].T.contiguous().unsqueeze(2)  # (T, N, 1)
         lower, upper = self.rnn
         logits = upper(lower(frames, live_frames), live_frames)
         return logits

@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
-from .padding import Live, live_batch_norm
+from .padding import ValidColumns, masked_batch_norm
 
 Columns = TypeVar("Columns", int, Tensor)
 
@@ -31,55 +31,57 @@ class ResidualBlock(nn.Module):
                 nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
             )
 
-    def forward(self, x: Tensor, live: Live | None = None) -> Tensor:
+    def forward(self, x: Tensor, valid: ValidColumns | None = None) -> Tensor:
         """Maps `(N, inputs, H, W)` to `(N, outputs, H', W')`."""
-        shortcut = x if self.downsample is None else read(self.downsample, x, live)[0]
-        group, live = read(self.group1, x, live)
-        return read([self.relu], group + shortcut, live)[0]
+        shortcut = x if self.downsample is None else read(self.downsample, x, valid)[0]
+        group, valid = read(self.group1, x, valid)
+        return read([self.relu], group + shortcut, valid)[0]
 
 
-def read(layers: Iterable[nn.Module], maps: Tensor, live: Live | None) -> tuple[Tensor, Live | None]:
-    """Passes maps through layers in order, and says which columns are live behind them.
+def read(
+    layers: Iterable[nn.Module], maps: Tensor, valid: ValidColumns | None
+) -> tuple[Tensor, ValidColumns | None]:
+    """Passes maps through layers in order, and says which columns are valid behind them.
 
-    Without `live`, all are. With it, each layer sees of an image its live columns, padded as if it were
+    Without `valid`, all are. With it, each layer sees of an image its valid columns, padded as if it were
     alone: padding is 0 in `maps`, and again after every pooling and every activation, one of which follows
     each convolution. 0 is what layers pad with themselves, but for max pooling.
     """
     for layer in layers:
-        if live is None:
+        if valid is None:
             maps = layer(maps)
         else:
-            maps, live = _read_live(layer, maps, live)
-    return maps, live
+            maps, valid = _apply_masked(layer, maps, valid)
+    return maps, valid
 
 
-def _read_live(layer: nn.Module, maps: Tensor, live: Live) -> tuple[Tensor, Live]:
+def _apply_masked(layer: nn.Module, maps: Tensor, valid: ValidColumns) -> tuple[Tensor, ValidColumns]:
     """Passes maps through one layer of `read`."""
     if isinstance(layer, nn.MaxPool2d) and _along_width(layer.padding):
         # It pads with -inf. The lowest value does as well, and stays finite.
         lowest = maps.detach().amin((1, 2, 3), keepdim=True)
-        maps = maps + (1 - live.mask) * lowest
+        maps = maps + (1 - valid.mask) * lowest
     elif isinstance(layer, nn.ReLU | nn.LeakyReLU):
         # Before the activation, whose result the backward pass needs. In place, as the activation itself.
-        maps = maps.mul_(live.mask)
+        maps = maps.mul_(valid.mask)
     if isinstance(layer, nn.BatchNorm2d) and layer.training:
-        maps = live_batch_norm(layer, maps, live)
+        maps = masked_batch_norm(layer, maps, valid)
     elif isinstance(layer, ResidualBlock):
-        maps = layer(maps, live)
+        maps = layer(maps, valid)
     else:
         maps = layer(maps)
-    live = _live_after(layer, maps, live)
+    valid = _valid_after(layer, maps, valid)
     if isinstance(layer, nn.MaxPool2d):
-        maps = maps.mul_(live.mask)  # the first window of padding may have held a live column
-    return maps, live
+        maps = maps.mul_(valid.mask)  # the first window of padding may have held a valid column
+    return maps, valid
 
 
-def _live_after(layer: nn.Module, maps: Tensor, live: Live) -> Live:
-    """Which columns are live in the maps that `layer` has made."""
-    columns = live.columns
+def _valid_after(layer: nn.Module, maps: Tensor, valid: ValidColumns) -> ValidColumns:
+    """Which columns are valid in the maps that `layer` has made."""
+    columns = valid.columns
     for window in windows(layer):
         columns = window.columns(columns)
-    return live if columns is live.columns else Live.of(columns, maps.shape[3], live.mask.dtype)
+    return valid if columns is valid.columns else ValidColumns.of(columns, maps.shape[3], valid.mask.dtype)
 
 
 class Window(NamedTuple):

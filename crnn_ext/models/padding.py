@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import batch_norm
 
 
-class Live(NamedTuple):
+class ValidColumns(NamedTuple):
     """The columns of maps `(N, C, H, W)` that belong to the images; those behind them are padding.
 
     `columns` is how many there are, int64 `(N,)`; `mask` is 1 for them and 0 for padding, floating point
@@ -19,19 +19,19 @@ class Live(NamedTuple):
     mask: Tensor
 
     @classmethod
-    def of(cls, columns: Tensor, total: int, dtype: torch.dtype) -> "Live":
+    def of(cls, columns: Tensor, total: int, dtype: torch.dtype) -> "ValidColumns":
         """The first `columns` of `total` columns, with a mask of this dtype."""
         mask = torch.arange(total, device=columns.device) < columns.unsqueeze(1)
         return cls(columns, mask[:, None, None].to(dtype))
 
 
-def live_batch_norm(layer: nn.BatchNorm2d, maps: Tensor, live: Live) -> Tensor:
-    """What `layer` makes of maps in training, its statistics taken over live columns alone."""
+def masked_batch_norm(layer: nn.BatchNorm2d, maps: Tensor, valid: ValidColumns) -> Tensor:
+    """What `layer` makes of maps in training, its statistics taken over valid columns alone."""
     assert layer.running_mean is not None and layer.running_var is not None  # noqa: PT018
     assert layer.num_batches_tracked is not None and layer.momentum is not None  # noqa: PT018
-    columns = live.columns.sum().clamp(min=1)
-    normalised, mean, variance = _LiveBatchNorm.apply(  # type: ignore[no-untyped-call]
-        maps, layer.weight, layer.bias, live.mask.to(layer.weight.dtype) / columns, layer.eps
+    columns = valid.columns.sum().clamp(min=1)
+    normalised, mean, variance = _MaskedBatchNorm.apply(  # type: ignore[no-untyped-call]
+        maps, layer.weight, layer.bias, valid.mask.to(layer.weight.dtype) / columns, layer.eps
     )
     with torch.no_grad():
         pixels = (columns * maps.shape[2]).to(variance.dtype)
@@ -41,7 +41,7 @@ def live_batch_norm(layer: nn.BatchNorm2d, maps: Tensor, live: Live) -> Tensor:
     return cast(Tensor, normalised)
 
 
-class _LiveBatchNorm(torch.autograd.Function):
+class _MaskedBatchNorm(torch.autograd.Function):
     """Batch normalisation by mean and variance `(C,)`, in which each column has a share `(N, 1, 1, W)`.
 
     Written as one function because autograd would keep two more tensors of the size of the maps.

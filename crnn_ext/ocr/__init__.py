@@ -22,9 +22,9 @@ from .checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from .evaluation import Calibration, ErrorCounts, EvaluatedLine, Evaluation, Lines, Metrics, evaluate
+from .evaluation import Calibration, ErrorCounts, EvaluatedLine, Evaluation, LabeledLines, Metrics, evaluate
 from .images import ImageError, Preprocessing
-from .reading import Alternative, BeamSearch, Character, Decoded, Decoding, Reading, Recognizer, greedy
+from .reading import Alternative, BeamSearch, Character, DecodedText, Decoding, Reading, Recognizer, greedy
 
 __all__ = [
     "Alternative",
@@ -35,13 +35,13 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "CheckpointWarning",
-    "Decoded",
+    "DecodedText",
     "Decoding",
     "ErrorCounts",
     "EvaluatedLine",
     "Evaluation",
     "ImageError",
-    "Lines",
+    "LabeledLines",
     "Metrics",
     "Preprocessing",
     "Reading",

@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterator, Sequence
 from unicodedata import normalize
 
-from crnn_ext.text._words import classes_of_spelling, numbered
+from crnn_ext.text._words import encode_spelling_without_separators, token_to_class
 
 Path = str | os.PathLike[str]
 
 
-def token_names(path: Path) -> list[str]:
+def read_tokens(path: Path) -> list[str]:
     """The tokens of a file, one a line; empty lines are left out. The only white space is a token " "."""
     names = []
     for number, line in _lines(path):
@@ -20,13 +20,13 @@ def token_names(path: Path) -> list[str]:
     return names
 
 
-def spellings(path: Path, tokens: Sequence[str], separators: Sequence[str]) -> dict[str, list[list[str]]]:
+def read_lexicon(path: Path, tokens: Sequence[str], separators: Sequence[str]) -> dict[str, list[list[str]]]:
     """The words, in NFC, of a file with lines "word token token ..."; a word may have several lines.
 
     Between them is ASCII white space, so that tokens may be other spaces. Empty lines are left out, but there
     must be a word.
     """
-    classes = numbered(tokens, separators)
+    classes = token_to_class(tokens, separators)
     found: dict[str, list[list[str]]] = {}
     for number, line in _lines(path):
         word, *spelling = [part.decode() for part in line.encode().split()] or [""]
@@ -35,7 +35,7 @@ def spellings(path: Path, tokens: Sequence[str], separators: Sequence[str]) -> d
         where = f"{path}, line {number}"
         if not spelling:
             raise ValueError(f"{where}: a line must be a word and its spelling, and it is {word!r} alone")
-        classes_of_spelling(where, word, spelling, classes, separators)
+        encode_spelling_without_separators(where, word, spelling, classes, separators)
         found.setdefault(normalize("NFC", word), []).append(spelling)
     if not found:
         raise ValueError(f"{path}: a lexicon must have words, and this file has none")

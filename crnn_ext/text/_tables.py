@@ -27,7 +27,7 @@ class Edges:
     """(states + 1,) int32: where each state's edges begin, and the number of all edges."""
     edge_symbol: Tensor
     """(edges,) int32: ascending within a state."""
-    edge_state: Tensor
+    edge_target: Tensor
     """(edges,) int32: the state that each edge leads to."""
 
     _copies: dict[torch.device, Any] = field(default_factory=dict, init=False, repr=False, kw_only=True)
@@ -94,7 +94,7 @@ class WordTrie(Edges):
     """(states,) int32: the number of the word that is spelt there, -1 for none."""
 
 
-def concatenated(tables: Sequence[_Tables]) -> tuple[_Tables, list[int]]:
+def concatenate(tables: Sequence[_Tables]) -> tuple[_Tables, list[int]]:
     """All states in one table, and where those of each begin."""
     states = [len(table.first_edge) - 1 for table in tables]
     first_state = [0, *itertools.accumulate(states)][:-1]
@@ -107,7 +107,7 @@ def concatenated(tables: Sequence[_Tables]) -> tuple[_Tables, list[int]]:
         if name == "first_edge":
             parts = [part + first for part, first in zip(parts, first_edge, strict=False)]
             return torch.cat([*(part[:-1] for part in parts[:-1]), parts[-1]])
-        if name in ("edge_state", "fail_state"):
+        if name in ("edge_target", "fail_state"):
             parts = [part + first for part, first in zip(parts, first_state, strict=True)]
         return torch.cat(parts)
 

@@ -71,7 +71,7 @@ def separator_classes(operation: str, separators: str, charset: Charset) -> list
     return sorted(set(classes.tolist()))
 
 
-def numbered(tokens: Sequence[str], separators: Sequence[str]) -> dict[str, int]:
+def token_to_class(tokens: Sequence[str], separators: Sequence[str]) -> dict[str, int]:
     """The class of each token, by name; separators are among them."""
     classes = {name: index for index, name in enumerate(tokens)}
     if len(classes) != len(tokens):
@@ -83,7 +83,7 @@ def numbered(tokens: Sequence[str], separators: Sequence[str]) -> dict[str, int]
     return classes
 
 
-def check_names(word: str, names: Sequence[str]) -> None:
+def check_spelling(word: str, names: Sequence[str]) -> None:
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise TypeError(
             f"from_spellings: spellings must be sequences of tokens, and one of {word!r} is "
@@ -91,7 +91,7 @@ def check_names(word: str, names: Sequence[str]) -> None:
         )
 
 
-def classes_of_names(where: str, word: str, names: Sequence[str], classes: Mapping[str, int]) -> list[int]:
+def encode_spelling(where: str, word: str, names: Sequence[str], classes: Mapping[str, int]) -> list[int]:
     """The classes of the tokens that spell a word; errors begin with `where` it stands."""
     for name in names:
         if name not in classes:
@@ -101,10 +101,10 @@ def classes_of_names(where: str, word: str, names: Sequence[str], classes: Mappi
     return [classes[name] for name in names]
 
 
-def classes_of_spelling(
+def encode_spelling_without_separators(
     where: str, word: str, names: Sequence[str], classes: Mapping[str, int], separators: Sequence[str]
 ) -> list[int]:
-    """As `classes_of_names`, without separators at the end."""
+    """As `encode_spelling`, without separators at the end."""
     end = len(names)
     while end and names[end - 1] in separators:
         end -= 1
@@ -114,7 +114,7 @@ def classes_of_spelling(
                 f"{where}: spellings must hold no separators before the end, and that of "
                 f"{word!r} has {name!r}"
             )
-    return classes_of_names(where, word, names[:end], classes)
+    return encode_spelling(where, word, names[:end], classes)
 
 
 def _unknown_characters(

@@ -8,12 +8,12 @@ from crnn_ext import _text
 from crnn_ext.text._tables import Automaton
 from crnn_ext.text._words import (
     Spellings,
-    check_names,
-    classes_of_names,
-    numbered,
+    check_spelling,
+    encode_spelling,
     separator_classes,
     shortened,
     spell,
+    token_to_class,
 )
 from crnn_ext.text.charset import Charset
 
@@ -81,11 +81,11 @@ class HotWords:
             raise TypeError(
                 f"from_spellings: spellings must be a mapping, and it is {type(spellings).__name__}"
             )
-        classes = numbered(tokens, separators)
+        classes = token_to_class(tokens, separators)
         spelt = []
         for word, names in spellings.items():
-            check_names(word, names)
-            spelt.append(classes_of_names("from_spellings", word, names, classes))
+            check_spelling(word, names)
+            spelt.append(encode_spelling("from_spellings", word, names, classes))
         flat = np.array([token for spelling in spelt for token in spelling], np.int64)
         lengths = np.array([len(spelling) for spelling in spelt], np.int64)
         separating = sorted({classes[name] for name in separators})

@@ -10,12 +10,12 @@ import numpy as np
 from crnn_ext import _text
 from crnn_ext.text._tables import WordTrie
 from crnn_ext.text._words import (
-    check_names,
-    classes_of_spelling,
-    numbered,
+    check_spelling,
+    encode_spelling_without_separators,
     separator_classes,
     shortened,
     spell,
+    token_to_class,
 )
 from crnn_ext.text.charset import Charset
 
@@ -23,7 +23,7 @@ from crnn_ext.text.charset import Charset
 class Lexicon:
     """Words with their spellings in token classes; `from_words` and `from_spellings` make one.
 
-    Words are numbered from 0 in the order in which they were given; all in NFC. A text is allowed if
+    Words are token_to_class from 0 in the order in which they were given; all in NFC. A text is allowed if
     separators split it into words of the lexicon, in any number and anywhere, or into any words if
     `unknown_score` is given. A lexicon never changes, and it pickles.
     """
@@ -121,7 +121,7 @@ class Lexicon:
             raise TypeError(
                 f"from_spellings: spellings must be a mapping, and it is {type(spellings).__name__}"
             )
-        classes = numbered(tokens, separators)
+        classes = token_to_class(tokens, separators)
         if not spellings:
             raise ValueError("from_spellings: spellings must be of one or more words, and there are none")
         words: dict[str, None] = {}
@@ -136,8 +136,10 @@ class Lexicon:
                 )
             before = len(lengths)
             for alternative in alternatives:
-                check_names(word, alternative)
-                spelling = classes_of_spelling("from_spellings", word, alternative, classes, separators)
+                check_spelling(word, alternative)
+                spelling = encode_spelling_without_separators(
+                    "from_spellings", word, alternative, classes, separators
+                )
                 flat += spelling
                 lengths.append(len(spelling))
                 numbers.append(len(words))
@@ -181,22 +183,22 @@ class Lexicon:
         """What a word that is not in the lexicon adds to the score, in nats; None: it may not be read."""
         return self._unknown_score
 
-    def number(self, word: str) -> int:
+    def get_index(self, word: str) -> int:
         """The number of a word; of one that the lexicon does not have, `len(lexicon)`."""
         return self._numbers.get(normalize("NFC", word), len(self._words))
 
-    def word_spelt(self, tokens: Sequence[int]) -> str | None:
+    def get_word(self, tokens: Sequence[int]) -> str | None:
         """The word that is spelt by these classes, of several the first; None if there is none."""
         trie = self._trie
         first_edge, edge_symbol = trie.first_edge.numpy(), trie.edge_symbol.numpy()
-        edge_state = trie.edge_state.numpy()
+        edge_target = trie.edge_target.numpy()
         state = 0
         for token in tokens:
             edges = slice(first_edge[state], first_edge[state + 1])
             edge = edges.start + np.searchsorted(edge_symbol[edges], token)
             if edge == edges.stop or edge_symbol[edge] != token or token in self._separators:
                 return None
-            state = edge_state[edge]
+            state = edge_target[edge]
         number = int(trie.word_of_state[state])
         return None if number < 0 else self._words[number]
 

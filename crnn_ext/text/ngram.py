@@ -136,7 +136,7 @@ class NGramModel:
                 total += float(automaton.fail_weight[state])
                 state = int(automaton.fail_state[state])
             total += float(automaton.edge_weight[edge])
-            state = int(automaton.edge_state[edge])
+            state = int(automaton.edge_target[edge])
         return total + float(automaton.final_weight[state]) if eos else total
 
     def __repr__(self) -> str:
@@ -154,7 +154,7 @@ class NGramModel:
         names = {} if lexicon is not None else {name: i for i, name in enumerate(_names(self._tokens))}
         for index, unit in enumerate(units):
             if isinstance(unit, str):
-                symbol = names.get(unit) if lexicon is None else lexicon.number(unit)
+                symbol = names.get(unit) if lexicon is None else lexicon.get_index(unit)
                 if symbol is None:
                     raise ValueError(f"score: text must hold tokens only, and text[{index}] is {unit!r}")
                 yield symbol

@@ -28,7 +28,7 @@ struct Result {
         token_logp(new_tensor(logits, {shape.texts(), columns(shape)}, compute_type(logits.scalar_type()))) {}
 
   template <class Real>
-  Aligned<Real> aligned() const {
+  AlignmentView<Real> view() const {
     return {data<int64_t>(tokens), data<Real>(scores),     data<int64_t>(starts), data<int64_t>(ends),
             data<int64_t>(peaks),  data<Real>(token_logp), tokens.size(1),        starts.size(1)};
   }
@@ -39,7 +39,7 @@ struct Result {
 
  private:
   static int64_t columns(const BatchShape& shape) {
-    return shape.padded ? shape.max_length : smaller(shape.labels, shape.frames);
+    return shape.padded ? shape.padded_length : minimum(shape.labels, shape.frames);
   }
 };
 

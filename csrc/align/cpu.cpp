@@ -9,7 +9,7 @@
 #include "align/viterbi.h"
 #include "common/isa.h"
 #include "targets/row_statistics.h"
-#include "targets/sharing.h"
+#include "targets/work_partition.h"
 
 namespace crnn::align {
 namespace {
@@ -23,24 +23,24 @@ class Alignments {
   using Real = typename ComputeType<Storage>::Real;
 
   Alignments(const BatchShape& shape, const Batch& batch, const Tensor& logits, int64_t blank, bool normalize,
-             const Aligned<Real>& aligned)
+             const AlignmentView<Real>& aligned)
       : shape_(shape),
         batch_(batch),
         rows_(logits.const_data_ptr(), logits),
         blank_(blank),
         normalize_(normalize),
         aligned_(aligned),
-        peak_(shape.frames * shape.samples),
-        log_share_(shape.frames * shape.samples) {}
+        row_max_(shape.frames * shape.samples),
+        log_inverse_sum_(shape.frames * shape.samples) {}
 
   void run() {
-    const Sharing sharing(shape_);
-    scratch_.resize(larger(sharing.workers, sharing.row_workers));
+    const WorkPartition sharing(shape_);
+    scratch_.resize(maximum(sharing.workers, sharing.row_workers));
     workspaces_.resize(sharing.workers);
     sharing.run(
         shape_,
         [&](int64_t n, int64_t begin, int64_t end, int64_t worker) {
-          normalise(n, begin, smaller(end, batch_.frames[n]), worker);
+          normalise(n, begin, minimum(end, batch_.frames[n]), worker);
         },
         [&](int64_t m, int64_t n, bool with_rows, int64_t worker) { align(m, n, with_rows, worker); });
   }
@@ -49,36 +49,36 @@ class Alignments {
   void normalise(int64_t n, int64_t begin, int64_t end, int64_t worker) {
     if (!normalize_) return;
     const int64_t at = n * shape_.frames + begin;
-    Real* log_share = log_share_.data() + at;
-    run_vectorised<StatisticsOfRows<Storage>>(rows_, shape_.classes, n, begin, end, &scratch_[worker],
-                                              peak_.data() + at, log_share);
-    for (int64_t i = 0; i < end - begin; ++i) log_share[i] = std::log(log_share[i]);
+    Real* log_inverse_sum = log_inverse_sum_.data() + at;
+    run_vectorized<ComputeRowStatistics<Storage>>(rows_, shape_.classes, n, begin, end, &scratch_[worker],
+                                                  row_max_.data() + at, log_inverse_sum);
+    for (int64_t i = 0; i < end - begin; ++i) log_inverse_sum[i] = std::log(log_inverse_sum[i]);
   }
 
-  // Text m, which is one of sample n; with the sample's rows if nobody has normalised them yet.
+  // Text m, which is one of sample n; with the sample's rows if nobody has normalized them yet.
   void align(int64_t m, int64_t n, bool with_rows, int64_t worker) {
-    Workspace<Real>& work = workspaces_[worker];
+    ViterbiWorkspace<Real>& work = workspaces_[worker];
     const int64_t frames = batch_.frames[n];
     const Text<Real> text =
-        work.prepare(batch_.labels.data() + batch_.first_label[m], frames, batch_.length[m]);
+        work.prepare(batch_.labels.data() + batch_.target_offsets[m], frames, batch_.length[m]);
     bool sound = true;
     // A few rows at a time, which the first-level cache keeps for the second look.
-    const int64_t most_rows = rows_in_cache(shape_.classes);
-    for (int64_t first = 0; first < frames; first += most_rows) {
-      const int64_t end = smaller(first + most_rows, frames);
+    const int64_t max_rows = rows_in_cache(shape_.classes);
+    for (int64_t first = 0; first < frames; first += max_rows) {
+      const int64_t end = minimum(first + max_rows, frames);
       if (with_rows) normalise(n, first, end, worker);
       for (int64_t t = first; t < end; ++t) sound &= gather(text, n, t);
     }
 
     bool found = false;
     if (sound && frames >= frames_needed(text.labels, text.length))
-      run_vectorised<BestPath<Real>>(text, &work, &found);
+      run_vectorized<BestPath<Real>>(text, &work, &found);
     if (found) {
       put_path(text, work.path, m, n);
     } else {
       aligned_.scores[m] = Real(sound ? kImpossible : kNaN);
     }
-    for (int64_t t = found ? frames : 0; t < shape_.frames; ++t) aligned_.put_dead_frame(m, t);
+    for (int64_t t = found ? frames : 0; t < shape_.frames; ++t) aligned_.put_padding_frame(m, t);
     for (int64_t i = found ? text.length : 0; i < aligned_.columns; ++i) aligned_.put_padding(m, i);
   }
 
@@ -100,7 +100,7 @@ class Alignments {
       }
     }
     std::fill(to + text.length, to + text.pitch, Real(kImpossible));
-    if (normalize_) return log_share_[n * shape_.frames + t] == log_share_[n * shape_.frames + t];
+    if (normalize_) return log_inverse_sum_[n * shape_.frames + t] == log_inverse_sum_[n * shape_.frames + t];
     constexpr Real kInfinity = std::numeric_limits<Real>::infinity();
     int unsound = !(blank < kInfinity);
     for (int64_t i = 0; i < text.length; ++i) unsound |= !(to[i] < kInfinity);
@@ -117,14 +117,15 @@ class Alignments {
   }
 
   void put_path(const Text<Real>& text, const int32_t* path, int64_t m, int64_t n) const {
-    const Real *peak = &peak_[n * shape_.frames], *log_share = &log_share_[n * shape_.frames];
+    const Real *row_max = &row_max_[n * shape_.frames],
+               *log_inverse_sum = &log_inverse_sum_[n * shape_.frames];
     double score = 0;
     Span span{0};
     for (int64_t t = 0; t < text.frames; ++t) {
       const int64_t label = path[t] / 2;
       const bool on_label = path[t] % 2 != 0;
       const Real logit = on_label ? text.label_logits[t * text.pitch + label] : text.blank_logits[t];
-      const Real logp = (logit - peak[t]) + log_share[t];
+      const Real logp = (logit - row_max[t]) + log_inverse_sum[t];
       score += logp;
       aligned_.put_token(m, t, on_label ? text.labels[label] : blank_);
       if (!on_label) continue;
@@ -137,15 +138,15 @@ class Alignments {
 
   const BatchShape& shape_;
   const Batch& batch_;
-  const Rows<const Storage> rows_;
+  const TncView<const Storage> rows_;
   const int64_t blank_;
   const bool normalize_;
-  const Aligned<Real>& aligned_;
-  // log_softmax(row)[c] = (row[c] - peak) + log_share: (N, T) each, 0 where rows are taken as they are. A
-  // log_share is NaN if its row holds NaN or +inf.
-  std::vector<Real> peak_, log_share_;
+  const AlignmentView<Real>& aligned_;
+  // log_softmax(row)[c] = (row[c] - row_max) + log_inverse_sum: (N, T) each, 0 where rows are taken as they
+  // are. A log_inverse_sum is NaN if its row holds NaN or +inf.
+  std::vector<Real> row_max_, log_inverse_sum_;
   std::vector<RowScratch<Real>> scratch_;
-  std::vector<Workspace<Real>> workspaces_;
+  std::vector<ViterbiWorkspace<Real>> workspaces_;
 };
 
 auto align_cpu(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
@@ -156,7 +157,7 @@ auto align_cpu(const Tensor& logits, const Tensor& targets, const Tensor& input_
   const Result result(logits, shape);
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
-    const auto aligned = result.aligned<typename ComputeType<Storage>::Real>();
+    const auto aligned = result.view<typename ComputeType<Storage>::Real>();
     Alignments<Storage>(shape, batch, logits, blank, normalize, aligned).run();
   });
   return result.tuple();

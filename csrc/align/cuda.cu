@@ -1,7 +1,7 @@
 // align on a GPU: torch's side of the launches.
 #include "align/align.h"
 #include "align/kernels.cuh"
-#include "targets/located_batch.h"
+#include "targets/batch_with_offsets.h"
 
 namespace crnn::align {
 namespace {
@@ -11,22 +11,26 @@ auto align_cuda(const Tensor& logits, const Tensor& targets, const Tensor& input
   const BatchShape shape =
       check_batch(logits, targets, input_lengths, target_lengths, blank, longest_target, kOp);
   const DeviceScope device(logits, kOp);
-  const LocatedBatch batch(shape, blank, targets, input_lengths, target_lengths, device.stream());
+  const BatchWithOffsets batch(shape, blank, targets, input_lengths, target_lengths, device.stream());
   const Result result(logits, shape);
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
     using Real = typename ComputeType<Storage>::Real;
-    const BatchShape slice = slice_of(shape, scratch_bytes<Real>);
+    const BatchShape slice = choose_slice_shape(shape, scratch_bytes<Real>);
     const int64_t frames = slice.frames, rows = frames * slice.samples, pairs = pair_elements(slice);
-    const Tensor moves = scratch<Word>(logits, words_for(frames) * pairs);
-    const Tensor states = scratch<Pair<double>>(logits, state_elements(slice));
+    const Tensor moves = scratch<Word>(logits, num_words(frames) * pairs);
+    const Tensor states = scratch<ScorePair<double>>(logits, state_elements(slice));
     const Tensor path = scratch<int32_t>(logits, frames * slice.texts());
     const Tensor picked = scratch<Real>(logits, frames * pairs);
-    const Tensor peak = scratch<Real>(logits, rows), log_share = scratch<Real>(logits, rows);
-    const Memory<Real> memory{data<Real>(picked), data<Real>(peak),           data<Real>(log_share),
-                              data<Word>(moves),  data<Pair<double>>(states), data<int32_t>(path)};
-    launch_align<Storage, Real>(Rows<const Storage>(logits.const_data_ptr(), logits), *batch, normalize,
-                                slice, memory, result.aligned<Real>(), device.stream());
+    const Tensor peak = scratch<Real>(logits, rows), log_inverse_sum = scratch<Real>(logits, rows);
+    const SliceBuffers<Real> memory{data<Real>(picked),
+                                    data<Real>(peak),
+                                    data<Real>(log_inverse_sum),
+                                    data<Word>(moves),
+                                    data<ScorePair<double>>(states),
+                                    data<int32_t>(path)};
+    launch_align<Storage, Real>(TncView<const Storage>(logits.const_data_ptr(), logits), *batch, normalize,
+                                slice, memory, result.view<Real>(), device.stream());
   });
   return result.tuple();
 }
@@ -34,6 +38,6 @@ auto align_cuda(const Tensor& logits, const Tensor& targets, const Tensor& input
 }  // namespace
 }  // namespace crnn::align
 
-STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CRNN_DEVICE_KEY, m) {
+STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CRNN_DISPATCH_KEY, m) {
   m.impl("align", TORCH_BOX(&crnn::align::align_cuda));
 }

@@ -1,10 +1,10 @@
 // From the rows of logits to what the best paths need of them, in one read.
 #pragma once
 
-#include "align/strip.h"
-#include "common/row_group.h"
-#include "common/softmax_sum.h"
-#include "targets/statistics.h"
+#include "align/text_view.h"
+#include "common/row_statistics.cuh"
+#include "common/row_tile.cuh"
+#include "targets/statistics_mode.h"
 
 namespace crnn::align {
 
@@ -12,36 +12,38 @@ namespace crnn::align {
 // text without a score, its blank's logit is NaN.
 //
 // logits: (T, N, C)
-template <int kRowThreads, class Storage, class Real>
-__global__ void __launch_bounds__(kRowBlock)
-    logits_kernel(Rows<const Storage> logits, DeviceBatch batch, Statistics statistics, Memory<Real> memory) {
+template <int kThreadsPerRow, class Storage, class Real>
+__global__ void __launch_bounds__(kRowBlockSize)
+    logits_kernel(TncView<const Storage> logits, DeviceBatch batch, StatisticsMode statistics,
+                  SliceBuffers<Real> memory) {
   constexpr Real kInfinity = std::numeric_limits<Real>::infinity();
   const BatchShape& shape = batch.shape;
-  const RowGroup<kRowThreads> group(shape.frames, shape.samples);
-  const Storage* row = logits.row(group.t, group.n);
-  const bool live = group.has_row && group.t < batch.live_frames(group.n);
+  const RowTile<kThreadsPerRow> tile(shape.frames, shape.samples);
+  const Storage* row = logits.row(tile.t, tile.n);
+  const bool live = tile.has_row && tile.t < batch.input_frames(tile.n);
 
-  const int64_t at = group.n * shape.frames + group.t;
-  Real log_share = 0;
-  if (statistics == Statistics::kThere) {
-    if (live) log_share = memory.log_share[at];
+  const int64_t at = tile.n * shape.frames + tile.t;
+  Real log_inverse_sum = 0;
+  if (statistics == StatisticsMode::kReuse) {
+    if (live) log_inverse_sum = memory.log_inverse_sum[at];
   } else {
     RowStatistics<Real> of_row{0, 1};
-    if (statistics == Statistics::kCompute)
-      of_row = row_statistics<kRowThreads>(row, logits.stride_c, live ? int(shape.classes) : 0, group.thread);
-    log_share = gpu::log(of_row.inverse_sum);
-    if (live && group.thread == 0) {
-      memory.peak[at] = of_row.peak;
-      memory.log_share[at] = log_share;
+    if (statistics == StatisticsMode::kCompute)
+      of_row = compute_row_statistics<kThreadsPerRow>(row, logits.stride_c, live ? int(shape.classes) : 0,
+                                                      tile.thread);
+    log_inverse_sum = gpu::log(of_row.inverse_sum);
+    if (live && tile.thread == 0) {
+      memory.row_max[at] = of_row.row_max;
+      memory.log_inverse_sum[at] = log_inverse_sum;
     }
   }
 
   for (int64_t k = 0; k < shape.texts_per_sample; ++k) {
-    const DeviceText text = batch.text(group.n, k);
+    const DeviceText text = batch.text(tile.n, k);
     const bool needed = live && text.valid;
-    Real* to = memory.logits + shape.frames * (text.first_label + text.slot) + group.t * (text.length + 1);
-    int sound = log_share == log_share;
-    for (int64_t i = group.thread; needed && i < text.length; i += kRowThreads) {
+    Real* to = memory.logits + shape.frames * (text.target_offset + text.slot) + tile.t * (text.length + 1);
+    int sound = log_inverse_sum == log_inverse_sum;
+    for (int64_t i = tile.thread; needed && i < text.length; i += kThreadsPerRow) {
       const int64_t c = batch.label(text, i);
       // What is no label makes the score NaN later.
       const bool is_class = c >= 0 && c < shape.classes;
@@ -49,8 +51,8 @@ __global__ void __launch_bounds__(kRowBlock)
       sound &= x < kInfinity;
       to[i] = x;
     }
-    sound = gpu::folded_over_group<kRowThreads>(sound, [](int a, int b) { return a & b; });
-    if (needed && group.thread == 0) {
+    sound = gpu::tile_reduce<kThreadsPerRow>(sound, [](int a, int b) { return a & b; });
+    if (needed && tile.thread == 0) {
       const Real blank = gpu::to_compute(row[batch.blank * logits.stride_c]);
       to[text.length] = sound && blank < kInfinity ? blank : std::numeric_limits<Real>::quiet_NaN();
     }

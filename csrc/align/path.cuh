@@ -1,30 +1,30 @@
 // The best path of each text on a GPU, and what is told of it: a block a text.
 #pragma once
 
-#include "align/memory_lattice.cuh"
-#include "align/register_lattice.cuh"
+#include "align/memory_viterbi.cuh"
+#include "align/register_viterbi.cuh"
+#include "targets/dispatch_length.cuh"
 #include "targets/lattice.h"
-#include "targets/size_classes.cuh"
 
 namespace crnn::align {
 
 // Threads of a block, by the most pairs that a kernel is made for.
-constexpr int threads_for(int64_t most_pairs) {
-  return most_pairs <= kFourWarps ? 4 * gpu::kWarp : 8 * gpu::kWarp;
+constexpr int threads_for(int64_t max_pairs) {
+  return max_pairs <= kMaxPairsFourWarps ? 4 * gpu::kWarpSize : 8 * gpu::kWarpSize;
 }
 
 // The state in which the best path ends, or -1 if there is none. The block's threads call it together, and
 // see all moves afterwards.
 template <class Lattice>
-__device__ __forceinline__ int32_t walk_to_the_end(Lattice lattice, int64_t length) {
+__device__ __forceinline__ int32_t find_last_state(Lattice lattice, int64_t length) {
   GPU_SHARED(last_blank, double);
   GPU_SHARED(last_label, double);
   if (threadIdx.x == 0) last_label = kImpossible;  // stays, of a text without labels
   __syncthreads();
-  lattice.walk();
+  lattice.run();
   lattice.put_last(&last_blank, &last_label);
   __syncthreads();
-  const bool possible = larger(last_blank, last_label) > kImpossible;
+  const bool possible = maximum(last_blank, last_label) > kImpossible;
   return possible ? last_state(length, last_blank, last_label) : -1;
 }
 
@@ -33,27 +33,27 @@ __device__ __forceinline__ int32_t walk_to_the_end(Lattice lattice, int64_t leng
 //
 // path: (T_n)
 template <class Real>
-__device__ inline void trace(const Strip<Real>& strip, int32_t state, int32_t* path) {
-  constexpr int kFrames = kFramesPerWord<Word>, kWords = gpu::kWarp / kFrames;
+__device__ inline void backtrace(const TextView<Real>& view, int32_t state, int32_t* path) {
+  constexpr int kFrames = kFramesPerWord<Word>, kWords = gpu::kWarpSize / kFrames;
   const int lane = threadIdx.x;
-  for (int64_t chunk = (strip.frames - 1) / gpu::kWarp; chunk >= 0; --chunk) {
-    const int64_t begin = chunk * gpu::kWarp;
+  for (int64_t chunk = (view.frames - 1) / gpu::kWarpSize; chunk >= 0; --chunk) {
+    const int64_t begin = chunk * gpu::kWarpSize;
     const int32_t first_pair = state / 2;
     Word words[kWords];
     for (int w = 0; w < kWords; ++w) {
       const int64_t t = begin + w * kFrames;
-      const bool is_there = t < strip.frames && lane <= first_pair;
-      words[w] = is_there ? strip.word(t, first_pair - lane) : 0;
+      const bool is_there = t < view.frames && lane <= first_pair;
+      words[w] = is_there ? view.word(t, first_pair - lane) : 0;
     }
     int32_t mine = 0;
 #pragma unroll
-    for (int u = gpu::kWarp - 1; u >= 0; --u) {
-      if (begin + u >= strip.frames) continue;
+    for (int u = gpu::kWarpSize - 1; u >= 0; --u) {
+      if (begin + u >= view.frames) continue;
       if (lane == u) mine = state;
-      const Word word = __shfl_sync(gpu::kAllLanes, words[u / kFrames], first_pair - state / 2);
-      state -= move_into(state, u, word);
+      const Word word = __shfl_sync(gpu::kFullMask, words[u / kFrames], first_pair - state / 2);
+      state -= move_at(state, u, word);
     }
-    if (begin + lane < strip.frames) path[begin + lane] = mine;
+    if (begin + lane < view.frames) path[begin + lane] = mine;
   }
 }
 
@@ -62,17 +62,17 @@ __device__ inline void trace(const Strip<Real>& strip, int32_t state, int32_t* p
 // path: (T_n)
 template <int kThreads, class Real>
 __device__ inline void put_path(const DeviceBatch& batch, int64_t n, const DeviceText& text,
-                                const Strip<Real>& strip, const Memory<Real>& memory, const int32_t* path,
-                                const Aligned<Real>& aligned) {
-  const Real* peak = memory.peak + n * batch.shape.frames;
-  const Real* log_share = memory.log_share + n * batch.shape.frames;
+                                const TextView<Real>& view, const SliceBuffers<Real>& memory,
+                                const int32_t* path, const AlignmentView<Real>& aligned) {
+  const Real* row_max = memory.row_max + n * batch.shape.frames;
+  const Real* log_inverse_sum = memory.log_inverse_sum + n * batch.shape.frames;
   const int64_t m = text.number;
   const auto logp_at = [&](int64_t t, int64_t state) {
-    const Real logit = state % 2 != 0 ? strip.label_logit(t, state / 2) : strip.blank_logit(t);
-    return (logit - peak[t]) + log_share[t];
+    const Real logit = state % 2 != 0 ? view.label_logit(t, state / 2) : view.blank_logit(t);
+    return (logit - row_max[t]) + log_inverse_sum[t];
   };
   double score = 0;
-  for (int64_t t = threadIdx.x; t < strip.frames; t += kThreads) {
+  for (int64_t t = threadIdx.x; t < view.frames; t += kThreads) {
     const int64_t state = path[t], label = state / 2;
     const bool on_label = state % 2 != 0;
     score += logp_at(t, state);
@@ -81,64 +81,65 @@ __device__ inline void put_path(const DeviceBatch& batch, int64_t n, const Devic
     if (!on_label || (t > 0 && path[t - 1] == state)) continue;
     Span span{t};
     int64_t end = t;
-    for (; end < strip.frames && path[end] == state; ++end) span.add(end, logp_at(end, state));
+    for (; end < view.frames && path[end] == state; ++end) span.add(end, logp_at(end, state));
     aligned.put_span(m, label, span, end);
   }
-  score = gpu::folded_over_group<kThreads>(score, [](double a, double b) { return a + b; });
+  score = gpu::tile_reduce<kThreads>(score, [](double a, double b) { return a + b; });
   if (threadIdx.x == 0) aligned.scores[m] = Real(score);
 }
 
 // Whether the rows and labels of a text allow a score that is a number. All threads of the block get it.
 template <class Real>
-__device__ inline bool is_sound(const DeviceBatch& batch, const DeviceText& text, const Strip<Real>& strip) {
+__device__ inline bool inputs_are_valid(const DeviceBatch& batch, const DeviceText& text,
+                                        const TextView<Real>& view) {
   bool sound = text.valid;
   if (sound) {
     for (int64_t t = threadIdx.x; t < text.frames; t += blockDim.x)
-      sound &= strip.blank_logit(t) == strip.blank_logit(t);
+      sound &= view.blank_logit(t) == view.blank_logit(t);
     for (int64_t i = threadIdx.x; i < text.length; i += blockDim.x)
-      sound &= is_label(batch.label(text, i), batch.shape.classes, batch.blank);
+      sound &= is_valid_label(batch.label(text, i), batch.shape.classes, batch.blank);
   }
   return !__syncthreads_or(!sound);
 }
 
-template <int64_t kMostPairs, class Real>
-__global__ void __launch_bounds__(threads_for(kMostPairs))
-    path_kernel(DeviceBatch batch, Memory<Real> memory, Aligned<Real> aligned) {
-  constexpr int kThreads = threads_for(kMostPairs);
+template <int64_t kMaxPairs, class Real>
+__global__ void __launch_bounds__(threads_for(kMaxPairs))
+    path_kernel(DeviceBatch batch, SliceBuffers<Real> memory, AlignmentView<Real> aligned) {
+  constexpr int kThreads = threads_for(kMaxPairs);
   const BatchShape& shape = batch.shape;
   const int64_t slot = blockIdx.x, n = slot / shape.texts_per_sample;
   const DeviceText text = batch.text(n, slot - n * shape.texts_per_sample);
   const int64_t m = text.number;
-  const Strip<Real> strip = memory.strip(shape, text);
+  const TextView<Real> view = memory.text_view(shape, text);
   const auto skips = [&](int64_t a, int64_t b) {
     return may_skip_blank(int32_t(batch.label(text, a)), int32_t(batch.label(text, b)));
   };
 
-  const bool sound = is_sound(batch, text, strip);
+  const bool sound = inputs_are_valid(batch, text, view);
   int32_t last = -1;
   // No path is shorter than its text, and no class of sizes holds a longer one.
   if (sound && text.length <= text.frames) {
-    last = by_size<kMostPairs>(
-        strip.pairs(),
+    last = dispatch_pairs<kMaxPairs>(
+        view.pairs(),
         [&](auto pairs, auto warps) {
-          return walk_to_the_end(RegisterLattice<Real, pairs(), warps()>(strip, skips), text.length);
+          return find_last_state(RegisterViterbi<Real, pairs(), warps()>(view, skips), text.length);
         },
         [&] {
-          Pair<double>* states = memory.states + 2 * (text.first_label + slot);
-          return walk_to_the_end(MemoryLattice(strip, skips, states), text.length);
+          ScorePair<double>* states = memory.states + 2 * (text.target_offset + slot);
+          return find_last_state(MemoryViterbi(view, skips, states), text.length);
         });
   }
   const bool found = last >= 0;
   if (found) {
     int32_t* path = memory.path + slot * shape.frames;
-    if (threadIdx.x < gpu::kWarp) trace(strip, last, path);
+    if (threadIdx.x < gpu::kWarpSize) backtrace(view, last, path);
     __syncthreads();
-    put_path<kThreads>(batch, n, text, strip, memory, path, aligned);
+    put_path<kThreads>(batch, n, text, view, memory, path, aligned);
   } else if (threadIdx.x == 0) {
     aligned.scores[m] = sound ? Real(kImpossible) : std::numeric_limits<Real>::quiet_NaN();
   }
   for (int64_t t = (found ? text.frames : 0) + threadIdx.x; t < shape.frames; t += kThreads)
-    aligned.put_dead_frame(m, t);
+    aligned.put_padding_frame(m, t);
   for (int64_t i = (found ? text.length : 0) + threadIdx.x; i < aligned.columns; i += kThreads)
     aligned.put_padding(m, i);
 }

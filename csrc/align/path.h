@@ -1,7 +1,7 @@
 // The most probable path of a text: the rule that chooses it, how the choices are remembered, and what is
 // told of it. Written once for host and device.
 //
-// Recurrence, with x the logits of a frame, not normalised (that would add the same to all paths), and blank
+// Recurrence, with x the logits of a frame, not normalized (that would add the same to all paths), and blank
 // i standing before label i:
 //   best'(blank i) = max(best(blank i), best(label i-1)) + x(blank)
 //   best'(label i) = max(best(label i), best(blank i), [label i != label i-1] best(label i-1)) + x(label i)
@@ -23,11 +23,13 @@ constexpr int kStep = 1, kSkip = 2;
 
 // A blank and the label behind it. The last pair has no label.
 template <class Value>
-struct Pair {
+struct ScorePair {
   Value blank, label;
 
   // Before the first frame a path stands on the blank from which both first states can be reached.
-  static CRNN_INLINE Pair before_first_frame(int64_t i) { return {i == 0 ? 0 : kImpossible, kImpossible}; }
+  static CRNN_INLINE ScorePair before_first_frame(int64_t i) {
+    return {i == 0 ? 0 : kImpossible, kImpossible};
+  }
 };
 
 // The moves of a pair in one frame, 2 bits each: the blank's and then the label's. A word holds those of
@@ -39,7 +41,7 @@ constexpr int kFramesPerWord = 8 * sizeof(Word) / kBitsPerFrame;
 // Takes a pair to the next frame, whose logits these are, and returns its moves. For numbers and vectors.
 // label_below: of the pair before it; may_skip: may a path come from there to the label without a blank?
 template <class Moves, class Value, class Mask>
-CRNN_INLINE Moves advance(Pair<Value>& pair, Value label_below, Mask may_skip, Value blank_logit,
+CRNN_INLINE Moves advance(ScorePair<Value>& pair, Value label_below, Mask may_skip, Value blank_logit,
                           Value label_logit) {
   const auto moves = [](int of_blank, int of_label)
                          CRNN_INLINE_LAMBDA { return broadcast<Moves>(of_blank | of_label << kBitsPerMove); };
@@ -56,7 +58,7 @@ CRNN_INLINE Moves advance(Pair<Value>& pair, Value label_below, Mask may_skip, V
 
 // The move into a state of the pair at a frame. word: the one of its pair that holds the frame.
 template <class Word>
-CRNN_INLINE int move_into(int32_t state, int64_t frame, Word word) {
+CRNN_INLINE int move_at(int32_t state, int64_t frame, Word word) {
   const int shift = int(frame % kFramesPerWord<Word>) * kBitsPerFrame + state % 2 * kBitsPerMove;
   return int(word >> shift) & ((1 << kBitsPerMove) - 1);
 }
@@ -85,7 +87,7 @@ struct Span {
 
 // The results for M texts, all contiguous.
 template <class Real>
-struct Aligned {
+struct AlignmentView {
   int64_t* tokens;   // (M, T)
   Real* scores;      // (M,)
   int64_t* starts;   // (M, S)
@@ -108,8 +110,8 @@ struct Aligned {
   }
 
   // Of text m and those behind it.
-  Aligned from_text(int64_t m) const {
-    Aligned rest = *this;
+  AlignmentView from_text(int64_t m) const {
+    AlignmentView rest = *this;
     rest.tokens += m * frames;
     rest.scores += m;
     rest.starts += m * columns;
@@ -120,7 +122,7 @@ struct Aligned {
   }
 
   // A frame behind the last live one.
-  CRNN_INLINE void put_dead_frame(int64_t m, int64_t frame) const { put_token(m, frame, -1); }
+  CRNN_INLINE void put_padding_frame(int64_t m, int64_t frame) const { put_token(m, frame, -1); }
 
   // A column behind the last label.
   CRNN_INLINE void put_padding(int64_t m, int64_t column) const {

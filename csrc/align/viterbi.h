@@ -22,20 +22,20 @@ struct Text {
 
 // Memory of one thread for one text at a time; it grows to the largest that the thread has seen.
 template <class Real>
-class Workspace {
+class ViterbiWorkspace {
  public:
   using Word = int64_t;  // as wide as the sums, so that vectors of both have the same lanes
 
   // The text, its logits not yet written.
   Text<Real> prepare(const int32_t* labels, int64_t frames, int64_t length) {
-    const int64_t pitch = rounded_up_to_lanes(length + 1);
-    const int64_t words_per_pair = divided_up(frames, kFramesPerWord<Word>);
-    Real* logits = logits_.grown(frames * (pitch + 1));
-    blank = sums_.grown(2 * pitch);
+    const int64_t pitch = round_up_to_lanes(length + 1);
+    const int64_t words_per_pair = ceil_div(frames, kFramesPerWord<Word>);
+    Real* logits = logits_.ensure_capacity(frames * (pitch + 1));
+    blank = sums_.ensure_capacity(2 * pitch);
     label = blank + pitch;
-    skip_mask = words_.grown((1 + words_per_pair) * pitch);
+    skip_mask = words_.ensure_capacity((1 + words_per_pair) * pitch);
     moves = skip_mask + pitch;
-    path = path_.grown(frames);
+    path = path_.ensure_capacity(frames);
     return {frames, length, labels, pitch, logits, logits + frames * pitch};
   }
 
@@ -55,33 +55,33 @@ class Workspace {
 template <class Real>
 struct BestPath {
   template <int kBytes>
-  static CRNN_INLINE void run(const Text<Real>& text, Workspace<Real>* workspace, bool* found) {
+  static CRNN_INLINE void run(const Text<Real>& text, ViterbiWorkspace<Real>* workspace, bool* found) {
     // Shorter vectors where the pairs fill no more.
     if constexpr (kBytes > 16) {
       if (text.length * int64_t(sizeof(double)) * 2 < kBytes) return run<kBytes / 2>(text, workspace, found);
     }
-    Workspace<Real>& work = *workspace;
+    ViterbiWorkspace<Real>& work = *workspace;
     start(text, work);
     for (int64_t t = 0; t < text.frames; ++t) advance_all<Vector<double, kBytes>>(text, work, t);
     const int64_t length = text.length;
     const double last_label = length == 0 ? kImpossible : work.label[length - 1];
     int32_t state = last_state(length, work.blank[length], last_label);
-    *found = larger(work.blank[length], last_label) > kImpossible;
+    *found = maximum(work.blank[length], last_label) > kImpossible;
     if (!*found) return;
     for (int64_t t = text.frames - 1; t >= 0; --t) {
       work.path[t] = state;
       const int64_t row = t / kFramesPerWord<Word> * text.pitch;
-      state -= move_into(state, t, work.moves[row + state / 2]);
+      state -= move_at(state, t, work.moves[row + state / 2]);
     }
   }
 
  private:
-  using Word = typename Workspace<Real>::Word;
+  using Word = typename ViterbiWorkspace<Real>::Word;
 
-  static CRNN_INLINE void start(const Text<Real>& text, Workspace<Real>& work) {
+  static CRNN_INLINE void start(const Text<Real>& text, ViterbiWorkspace<Real>& work) {
     std::fill_n(work.blank, text.pitch, kImpossible);
     std::fill_n(work.label, text.pitch, kImpossible);
-    work.blank[0] = Pair<double>::before_first_frame(0).blank;
+    work.blank[0] = ScorePair<double>::before_first_frame(0).blank;
     std::fill_n(work.skip_mask, text.pitch, Word(0));
     for (int64_t i = 1; i < text.length; ++i)
       work.skip_mask[i] = -Word(may_skip_blank(text.labels[i - 1], text.labels[i]));
@@ -89,7 +89,7 @@ struct BestPath {
 
   // The vectors of the pairs that matter at frame t.
   template <class Doubles>
-  static CRNN_INLINE void advance_all(const Text<Real>& text, Workspace<Real>& work, int64_t t) {
+  static CRNN_INLINE void advance_all(const Text<Real>& text, ViterbiWorkspace<Real>& work, int64_t t) {
     constexpr int kLanes = kLanesOf<Doubles>;
     using Logits = Vector<Real, kLanes * sizeof(Real)>;
     using Words = Vector<Word, kLanes * sizeof(Word)>;
@@ -103,11 +103,11 @@ struct BestPath {
     const Words shift = broadcast<Words>(in_word * kBitsPerFrame);
     Doubles below = first == 0 ? broadcast<Doubles>(kImpossible) : load<Doubles>(work.label + first - kLanes);
     for (int64_t i = first; i <= range.end; i += kLanes) {
-      Pair<Doubles> pair{load<Doubles>(work.blank + i), load<Doubles>(work.label + i)};
+      ScorePair<Doubles> pair{load<Doubles>(work.blank + i), load<Doubles>(work.label + i)};
       const Doubles label = pair.label;
-      const Doubles logits = converted<Doubles>(load<Logits>(text.label_logits + t * text.pitch + i));
-      const Words chosen = advance<Words>(pair, from_lane_below(label, below),
-                                          load<Words>(work.skip_mask + i), blank_logit, logits);
+      const Doubles logits = convert_lanes<Doubles>(load<Logits>(text.label_logits + t * text.pitch + i));
+      const Words chosen = advance<Words>(pair, shift_lanes_up(label, below), load<Words>(work.skip_mask + i),
+                                          blank_logit, logits);
       store(work.blank + i, pair.blank);
       store(work.label + i, pair.label);
       store(moves + i, load<Words>(moves + i) | chosen << shift);

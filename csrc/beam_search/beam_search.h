@@ -11,8 +11,8 @@
 namespace crnn::beam_search {
 
 constexpr const char* kOp = "beam_search";
-constexpr int64_t kMostBeam = 1024;
-constexpr int64_t kMostTokens = 1024;
+constexpr int64_t kMaxBeamSize = 1024;
+constexpr int64_t kMaxTopK = 1024;
 
 struct Shape {
   int64_t frames;   // T
@@ -25,17 +25,17 @@ struct Shape {
 inline Shape check_tensors(const Tensor& logits, const Tensor& input_lengths, const Options& options) {
   check_logits(logits, options.blank, kOp);
   check_lengths(input_lengths, logits, kOp, "input_lengths");
-  check(options.beam >= 1 && options.beam <= kMostBeam, kOp, "beam_size must be in [1, ", kMostBeam,
-        "], and it is ", options.beam);
-  check(options.nbest >= 1 && options.nbest <= options.beam, kOp,
-        "nbest must be in [1, beam_size=", options.beam, "], and it is ", options.nbest);
-  check(options.most_tokens >= 1, kOp, "token_top_k must be at least 1, and it is ", options.most_tokens);
-  check(options.most_tokens <= kMostTokens || options.most_tokens >= logits.size(2) - 1, kOp,
-        "token_top_k must be at most ", kMostTokens, " or take all of the C=", logits.size(2),
-        " classes, and it is ", options.most_tokens);
-  const int64_t most_frames = INT32_MAX / options.beam;
-  check(logits.size(0) < most_frames, kOp, "a beam of ", options.beam, " can read fewer than ", most_frames,
-        " frames, and logits has T=", logits.size(0));
+  check(options.beam_size >= 1 && options.beam_size <= kMaxBeamSize, kOp, "beam_size must be in [1, ",
+        kMaxBeamSize, "], and it is ", options.beam_size);
+  check(options.nbest >= 1 && options.nbest <= options.beam_size, kOp,
+        "nbest must be in [1, beam_size=", options.beam_size, "], and it is ", options.nbest);
+  check(options.token_top_k >= 1, kOp, "token_top_k must be at least 1, and it is ", options.token_top_k);
+  check(options.token_top_k <= kMaxTopK || options.token_top_k >= logits.size(2) - 1, kOp,
+        "token_top_k must be at most ", kMaxTopK, " or take all of the C=", logits.size(2),
+        " classes, and it is ", options.token_top_k);
+  const int64_t most_frames = INT32_MAX / options.beam_size;
+  check(logits.size(0) < most_frames, kOp, "a beam of ", options.beam_size, " can read fewer than ",
+        most_frames, " frames, and logits has T=", logits.size(0));
   return {logits.size(0), logits.size(1), int32_t(logits.size(2))};
 }
 

@@ -1,8 +1,8 @@
 // Beam search on the CPU: a sample a thread.
 #include <memory>
 
+#include "beam_search/fusion_arguments.h"
 #include "beam_search/search.h"
-#include "beam_search/tables.h"
 #include "common/parallel.h"
 
 namespace crnn::beam_search {
@@ -16,23 +16,23 @@ struct AllBelow {
     using Reals = Vector<Real, kBytes>;
     using Ints = ExponentOf<Reals>;
     if constexpr (kLanesOf<Reals> > 1) {
-      if (classes < kLanesOf<Reals>) return run<narrower<Real>(kBytes)>(row, classes, bound, result);
+      if (classes < kLanesOf<Reals>) return run<narrower_bytes<Real>(kBytes)>(row, classes, bound, result);
     }
     Ints below = broadcast<Ints>(1);
     const auto look = [&](int64_t i, int64_t = 0) CRNN_INLINE_LAMBDA {
       below = load<Reals>(row + i) < broadcast<Reals>(bound) ? below : broadcast<Ints>(0);
     };
     for_each_vector<kLanesOf<Reals>>(classes, look, look);
-    *result = folded<Smaller>(below) == 1;
+    *result = reduce_lanes<Minimum>(below) == 1;
   }
 };
 
 template <class Real>
-struct RowStatistics {
+struct ComputeRowStatistics {
   template <int kBytes>
-  static CRNN_INLINE void run(const Real* const* rows, int64_t count, int64_t classes, Real* peak,
+  static CRNN_INLINE void run(const Real* const* rows, int64_t count, int64_t classes, Real* row_max,
                               Real* inverse_sum) {
-    row_statistics<kBytes>(rows, count, classes, peak, inverse_sum);
+    compute_row_statistics<kBytes>(rows, count, classes, row_max, inverse_sum);
   }
 };
 
@@ -42,42 +42,43 @@ class FrameReader {
  public:
   using Real = typename ComputeType<Storage>::Real;
 
-  FrameReader(const Rows<const Storage>& logits, int64_t frames, int64_t classes, bool normalize)
-      : logits_(logits), classes_(classes), largest_(largest_log_prob(frames)), normalize_(normalize) {}
+  FrameReader(const TncView<const Storage>& logits, int64_t frames, int64_t classes, bool normalize)
+      : logits_(logits), classes_(classes), largest_(max_log_prob(frames)), normalize_(normalize) {}
 
-  // Calls read(row, peak, inverse_sum) for the first `frames` frames of sample n, until one holds NaN or
+  // Calls read(row, row_max, inverse_sum) for the first `frames` frames of sample n, until one holds NaN or
   // +inf; false if one does.
   template <class Read>
   bool read(int64_t n, int64_t frames, const Read& read) {
-    const int64_t most_rows = rows_in_cache(classes_);
-    const Real* rows[kMostRows];
-    for (int64_t first = 0; first < frames; first += most_rows) {
-      const int64_t count = std::min(most_rows, frames - first);
+    const int64_t max_rows = rows_in_cache(classes_);
+    const Real* rows[kMaxRows];
+    for (int64_t first = 0; first < frames; first += max_rows) {
+      const int64_t count = std::min(max_rows, frames - first);
       for (int64_t r = 0; r < count; ++r)
         rows[r] = read_row(logits_.row(first + r, n), logits_.stride_c, classes_,
                            [&] { return scratch_.classes(count * classes_) + r * classes_; });
-      Real peak[kMostRows], inverse_sum[kMostRows];
-      find_statistics(rows, count, peak, inverse_sum);
+      Real row_max[kMaxRows], inverse_sum[kMaxRows];
+      find_statistics(rows, count, row_max, inverse_sum);
       for (int64_t r = 0; r < count; ++r) {
         if (std::isnan(inverse_sum[r])) return false;
-        read(rows[r], peak[r], inverse_sum[r]);
+        read(rows[r], row_max[r], inverse_sum[r]);
       }
     }
     return true;
   }
 
  private:
-  void find_statistics(const Real* const* rows, int64_t count, Real* peak, Real* inverse_sum) {
-    if (normalize_) return run_vectorised<RowStatistics<Real>>(rows, count, classes_, peak, inverse_sum);
+  void find_statistics(const Real* const* rows, int64_t count, Real* row_max, Real* inverse_sum) {
+    if (normalize_)
+      return run_vectorized<ComputeRowStatistics<Real>>(rows, count, classes_, row_max, inverse_sum);
     for (int64_t r = 0; r < count; ++r) {
       bool usable = false;
-      run_vectorised<AllBelow<Real>>(rows[r], classes_, largest_, &usable);
-      peak[r] = 0;
+      run_vectorized<AllBelow<Real>>(rows[r], classes_, largest_, &usable);
+      row_max[r] = 0;
       inverse_sum[r] = usable ? Real(1) : std::numeric_limits<Real>::quiet_NaN();
     }
   }
 
-  const Rows<const Storage> logits_;
+  const TncView<const Storage> logits_;
   const int64_t classes_;
   const Real largest_;
   const bool normalize_;
@@ -94,15 +95,15 @@ void decode(const Tensor& logits, const IndexView& length_of, const Shape& shape
     FrameReader<Storage> reader;
     std::vector<typename Searching::Hypothesis> hypotheses;
   };
-  const Rows<const Storage> rows(logits.const_data_ptr(), logits);
+  const TncView<const Storage> rows(logits.const_data_ptr(), logits);
   auto* tokens = data<int64_t>(result.tokens);
   auto* lengths = data<int64_t>(result.lengths);
   auto* scores = data<Real>(result.scores);
   auto* log_probs = data<Real>(result.log_probs);
-  const int64_t workers = workers_for(shape.samples, 1);
+  const int64_t workers = num_workers(shape.samples, 1);
   std::vector<std::unique_ptr<Worker>> all(workers);
 
-  parallel_over(shape.samples, workers, [&](int64_t n, int64_t number) {
+  parallel_for(shape.samples, workers, [&](int64_t n, int64_t number) {
     std::unique_ptr<Worker>& worker = all[number];
     if (!worker)
       worker.reset(new Worker{Searching(options, fusion),
@@ -111,8 +112,8 @@ void decode(const Tensor& logits, const IndexView& length_of, const Shape& shape
     Searching& search = worker->search;
     search.start(n);
     const bool usable =
-        worker->reader.read(n, length_of(n), [&](const Real* row, Real peak, Real inverse_sum) {
-          search.read_frame(row, shape.classes, peak, inverse_sum);
+        worker->reader.read(n, length_of(n), [&](const Real* row, Real row_max, Real inverse_sum) {
+          search.process_frame(row, shape.classes, row_max, inverse_sum);
         });
     worker->hypotheses.clear();
     if (usable) search.finish(&worker->hypotheses);
@@ -127,7 +128,7 @@ void decode(const Tensor& logits, const IndexView& length_of, const Shape& shape
       scores[at] = found ? Real(worker->hypotheses[k].score) : missing;
       log_probs[at] = found ? Real(worker->hypotheses[k].log_prob) : missing;
       if (found) search.spell(worker->hypotheses[k], spelt);
-      std::fill(spelt + larger<int64_t>(length, 0), spelt + shape.frames, -1);
+      std::fill(spelt + maximum<int64_t>(length, 0), spelt + shape.frames, -1);
     }
   });
 }
@@ -146,7 +147,7 @@ auto beam_search_cpu(const Tensor& logits, const Tensor& input_lengths, int64_t 
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
     const IndexView length_of(input_lengths);
-    if (added.adds()) {
+    if (added.enabled()) {
       decode<Storage>(logits, length_of, shape, options, added.fusion(logits), result);
     } else {
       decode<Storage>(logits, length_of, shape, options, NoFusion{}, result);

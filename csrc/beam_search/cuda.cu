@@ -1,6 +1,6 @@
 // Beam search on a GPU: torch's side of the launch.
+#include "beam_search/fusion_arguments.h"
 #include "beam_search/kernels.cuh"
-#include "beam_search/tables.h"
 #include "common/cuda_stream.h"
 
 namespace crnn::beam_search {
@@ -11,31 +11,32 @@ void decode(const Tensor& logits, const Tensor& input_lengths, const Shape& shap
             const Fusion& fusion, const Result& result, gpu::Stream stream) {
   using Real = typename ComputeType<Storage>::Real;
   using State = typename Fusion::State;
-  const int64_t samples = shape.samples, rows = samples * shape.frames, beam = options.beam;
-  const int64_t listed = listed_tokens<Fusion>(options, shape.classes);
-  const Tensor peak = scratch<Real>(logits, rows), inverse_sum = scratch<Real>(logits, rows);
-  const Tensor tokens = scratch<Token<Real>>(logits, rows * listed);
-  const Tensor records = scratch<Record<State>>(logits, 2 * samples * beam);
-  const Tensor masses = scratch<Mass<Real>>(logits, 2 * samples * beam);
-  const Tensor later = scratch<Mass<Real>>(logits, samples * beam);
+  const int64_t samples = shape.samples, rows = samples * shape.frames, beam = options.beam_size;
+  const int64_t shortlist_size = choose_shortlist_size<Fusion>(options, shape.classes);
+  const Tensor row_max = scratch<Real>(logits, rows), inverse_sum = scratch<Real>(logits, rows);
+  const Tensor tokens = scratch<Token<Real>>(logits, rows * shortlist_size);
+  const Tensor entries = scratch<BeamEntry<State>>(logits, 2 * samples * beam);
+  const Tensor probabilities = scratch<PrefixProbability<Real>>(logits, 2 * samples * beam);
+  const Tensor updated = scratch<PrefixProbability<Real>>(logits, samples * beam);
   const Tensor nodes = scratch<Node>(logits, rows * beam);
-  const Tensor unlisted = scratch<int32_t>(logits, listed == 0 ? samples * shape.classes : 0);
-  const Frames<Real> frames{data<Real>(peak), data<Real>(inverse_sum), data<Token<Real>>(tokens),
-                            int(listed)};
-  const Scratch<Real, State> memory{data<Record<State>>(records), data<Mass<Real>>(masses),
-                                    data<Mass<Real>>(later), data<Node>(nodes), data<int32_t>(unlisted)};
+  const Tensor unlisted = scratch<int32_t>(logits, shortlist_size == 0 ? samples * shape.classes : 0);
+  const FrameShortlists<Real> frames{data<Real>(row_max), data<Real>(inverse_sum), data<Token<Real>>(tokens),
+                                     int(shortlist_size)};
+  const Scratch<Real, State> memory{
+      data<BeamEntry<State>>(entries), data<PrefixProbability<Real>>(probabilities),
+      data<PrefixProbability<Real>>(updated), data<Node>(nodes), data<int32_t>(unlisted)};
   const Hypotheses<Real> hypotheses{data<int64_t>(result.tokens), data<int64_t>(result.lengths),
                                     data<Real>(result.scores), data<Real>(result.log_probs)};
-  const Problem<Storage, Real, Fusion> problem{Rows<const Storage>(logits.const_data_ptr(), logits),
-                                               IndexView(input_lengths),
-                                               shape.frames,
-                                               shape.classes,
-                                               options,
-                                               fusion,
-                                               frames,
-                                               memory,
-                                               hypotheses};
-  launch_beam_search(problem, samples, stream);
+  const SearchParams<Storage, Real, Fusion> params{TncView<const Storage>(logits.const_data_ptr(), logits),
+                                                   IndexView(input_lengths),
+                                                   shape.frames,
+                                                   shape.classes,
+                                                   options,
+                                                   fusion,
+                                                   frames,
+                                                   memory,
+                                                   hypotheses};
+  launch_beam_search(params, samples, stream);
 }
 
 auto beam_search_cuda(const Tensor& logits, const Tensor& input_lengths, int64_t blank, bool normalize,
@@ -51,7 +52,7 @@ auto beam_search_cuda(const Tensor& logits, const Tensor& input_lengths, int64_t
   const Result result(logits, shape, nbest);
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
-    if (added.adds()) {
+    if (added.enabled()) {
       decode<Storage>(logits, input_lengths, shape, options, added.fusion(logits), result, device.stream());
     } else {
       decode<Storage>(logits, input_lengths, shape, options, NoFusion{}, result, device.stream());
@@ -63,6 +64,6 @@ auto beam_search_cuda(const Tensor& logits, const Tensor& input_lengths, int64_t
 }  // namespace
 }  // namespace crnn::beam_search
 
-STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CRNN_DEVICE_KEY, m) {
+STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CRNN_DISPATCH_KEY, m) {
   m.impl("beam_search", TORCH_BOX(&crnn::beam_search::beam_search_cuda));
 }

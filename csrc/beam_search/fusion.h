@@ -10,9 +10,9 @@ namespace crnn::beam_search {
 
 // The search without any of them: a prefix's score is its probability.
 struct NoFusion {
-  static constexpr bool kAdds = false;
+  static constexpr bool kHasFusion = false;
   struct State {
-    double none;  // see Record
+    double none;  // see BeamEntry
   };
   CRNN_INLINE State start(int64_t) const { return {}; }
   CRNN_INLINE double step(State*, int32_t, int64_t) const { return 0; }
@@ -21,11 +21,11 @@ struct NoFusion {
 };
 
 struct Fusion {
-  static constexpr bool kAdds = true;
+  static constexpr bool kHasFusion = true;
 
   struct State {
     int32_t lm, lexicon, hotwords;
-    int32_t none;  // see Record
+    int32_t none;  // see BeamEntry
   };
 
   // What is not used has null pointers, and the state -1 (the lexicon: kNoLexicon).

@@ -27,12 +27,12 @@ struct Hypothesis {
 //
 // nodes: (T * beam), from node number 1 on
 template <class Real, class HypothesisOf>
-__device__ inline void put_hypotheses(const Hypotheses<Real>& all, int64_t n, int64_t nbest, int64_t frames,
-                                      const Node* nodes, const HypothesisOf& hypothesis_of) {
+__device__ inline void write_hypotheses(const Hypotheses<Real>& all, int64_t n, int64_t nbest, int64_t frames,
+                                        const Node* nodes, const HypothesisOf& hypothesis_of) {
   // What is behind each text, by all threads together.
   for (int64_t k = 0; k < nbest; ++k) {
     int64_t* tokens = all.tokens + (n * nbest + k) * frames;
-    const int64_t length = larger<int64_t>(0, hypothesis_of(int(k)).length);
+    const int64_t length = maximum<int64_t>(0, hypothesis_of(int(k)).length);
     for (int64_t i = length + threadIdx.x; i < frames; i += blockDim.x) tokens[i] = -1;
   }
   // Each text by a thread of its own: its nodes are read one after the other, those of many texts at once.

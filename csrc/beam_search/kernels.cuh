@@ -8,23 +8,27 @@ namespace crnn::beam_search {
 // How many tokens of a frame are listed, so that the search need not look at others; 0 where it has to look
 // at all of them, because what they add to a score is not the same for all prefixes.
 template <class Fusion>
-int64_t listed_tokens(const Options& options, int64_t classes) {
-  const int64_t needed = Fusion::kAdds ? options.most_tokens : smaller(options.most_tokens, options.beam + 1);
-  if (Fusion::kAdds && needed >= classes - 1) return 0;
-  return larger<int64_t>(1, smaller(needed, classes - 1));
+int64_t choose_shortlist_size(const Options& options, int64_t classes) {
+  const int64_t needed =
+      Fusion::kHasFusion ? options.token_top_k : minimum(options.token_top_k, options.beam_size + 1);
+  if (Fusion::kHasFusion && needed >= classes - 1) return 0;
+  return maximum<int64_t>(1, minimum(needed, classes - 1));
 }
 
 template <class Storage, class Real, class Fusion>
-void launch_beam_search(const Problem<Storage, Real, Fusion>& problem, int64_t samples, gpu::Stream stream) {
-  const Options& options = problem.options;
-  const int listed = problem.rows.listed;
+void launch_beam_search(const SearchParams<Storage, Real, Fusion>& params, int64_t samples,
+                        gpu::Stream stream) {
+  const Options& options = params.options;
+  const int shortlist_size = params.rows.shortlist_size;
   const size_t token_bytes =
-      listed == 0 ? 0 : BestItems<Token<Real>>::capacity(listed, kRowBlock) * sizeof(Token<Real>);
-  gpu::launch(tokens_kernel<Storage, Real>, problem.frames * samples, kRowBlock, token_bytes, stream,
-              problem.logits, problem.length_of, problem.frames, samples, problem.classes, int(options.blank),
-              options.normalize, Real(largest_log_prob(problem.frames)), problem.rows);
-  gpu::launch(search_kernel<Storage, Real, Fusion>, samples, search_threads(options.beam),
-              Shared::bytes(options.beam), stream, problem);
+      shortlist_size == 0
+          ? 0
+          : BlockTopK<Token<Real>>::capacity(shortlist_size, kRowBlockSize) * sizeof(Token<Real>);
+  gpu::launch(select_tokens_kernel<Storage, Real>, params.frames * samples, kRowBlockSize, token_bytes,
+              stream, params.logits, params.length_of, params.frames, samples, params.classes,
+              int(options.blank), options.normalize, Real(max_log_prob(params.frames)), params.rows);
+  gpu::launch(search_kernel<Storage, Real, Fusion>, samples, search_threads(options.beam_size),
+              Shared::bytes(options.beam_size), stream, params);
 }
 
 }  // namespace crnn::beam_search

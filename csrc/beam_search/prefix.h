@@ -9,51 +9,53 @@ namespace crnn::beam_search {
 
 // The probability of a prefix: of all paths that spell it up to a frame, split by what they end in.
 template <class Value>
-struct Mass {
+struct PrefixProbability {
   Extended<Value> blank;
   Extended<Value> label;  // the prefix's last label; zero for the empty prefix
   Extended<Value> total;
 };
 
-// One frame later. `arriving`: of the paths to which the frame adds the prefix's last label, the probability.
+// One frame updated. `incoming`: of the paths to which the frame adds the prefix's last label, the
+// probability.
 template <class Value>
-CRNN_INLINE Mass<Value> after_frame(Extended<Value> total, Extended<Value> label, Extended<Value> arriving,
-                                    Extended<Value> blank_emission, Extended<Value> label_emission) {
-  Mass<Value> next;
-  next.blank = normalised(total * blank_emission);
-  next.label = normalised((label + arriving) * label_emission);
-  next.total = normalised(next.blank + next.label);
+CRNN_INLINE PrefixProbability<Value> advance_prefix(Extended<Value> total, Extended<Value> label,
+                                                    Extended<Value> incoming, Extended<Value> blank_emission,
+                                                    Extended<Value> label_emission) {
+  PrefixProbability<Value> next;
+  next.blank = normalized(total * blank_emission);
+  next.label = normalized((label + incoming) * label_emission);
+  next.total = normalized(next.blank + next.label);
   return next;
 }
 
 // The paths of a prefix that a token extends: its own last label needs a blank between.
 template <class Value>
-CRNN_INLINE Extended<Value> continued_by(int32_t token, int32_t last, Extended<Value> blank,
-                                         Extended<Value> total) {
+CRNN_INLINE Extended<Value> extendable_by(int32_t token, int32_t last, Extended<Value> blank,
+                                          Extended<Value> total) {
   return token == last ? blank : total;
 }
 
 // Is it the probability of nothing? Where an emission was 0, not a number that has become small.
 template <class Value>
-CRNN_INLINE bool has_vanished(Extended<Value> mass) {
+CRNN_INLINE bool is_zero(Extended<Value> mass) {
   return mass.exponent <= kVanishedExponent;
 }
 
 // What orders numbers as they are themselves: the exponent, and the mantissa's distance to 1. Not above the
-// number's binary logarithm, and below it by at most kOrderSlack.
+// number's binary logarithm, and below it by at most kApproxLog2Error.
 template <class Value>
-CRNN_INLINE auto order_of(Extended<Value> mass) {
+CRNN_INLINE auto approx_log2(Extended<Value> mass) {
   using Doubles = Vector<double, kLanesOf<Value> * sizeof(double)>;
-  return converted<Doubles>(mass.exponent) + (converted<Doubles>(mass.mantissa) - 1.0);
+  return convert_lanes<Doubles>(mass.exponent) + (convert_lanes<Doubles>(mass.mantissa) - 1.0);
 }
-constexpr double kOrderSlack = 0.0861;
+constexpr double kApproxLog2Error = 0.0861;
 
-CRNN_INLINE double order_of_log2(double log2) {
+CRNN_INLINE double to_approx_log2(double log2) {
   const double whole = ::floor(log2);
   return whole + (::exp2(log2 - whole) - 1.0);
 }
 
-CRNN_INLINE double log2_of_order(double order) {
+CRNN_INLINE double from_approx_log2(double order) {
   const double whole = ::floor(order);
   return whole + ::log2(1.0 + (order - whole));
 }
@@ -61,11 +63,11 @@ CRNN_INLINE double log2_of_order(double order) {
 // A prefix is known by this number: equal for equal prefixes, and different for others but for a chance of
 // 2^-64. Each token mixes it anew (the finaliser of SplitMix64), since a polynomial in the tokens would
 // collide on regular texts.
-using Identity = uint64_t;
-constexpr Identity kEmptyPrefix = 0;
+using PrefixHash = uint64_t;
+constexpr PrefixHash kEmptyPrefix = 0;
 
-CRNN_INLINE Identity extended_by(Identity prefix, int32_t token) {
-  Identity x = prefix + 0x9e3779b97f4a7c15u * (Identity(uint32_t(token)) + 1);
+CRNN_INLINE PrefixHash extend_hash(PrefixHash prefix, int32_t token) {
+  PrefixHash x = prefix + 0x9e3779b97f4a7c15u * (PrefixHash(uint32_t(token)) + 1);
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
   return x ^ (x >> 31);
@@ -76,7 +78,7 @@ CRNN_INLINE Identity extended_by(Identity prefix, int32_t token) {
 // the i prefixes above by r + 1 tokens, of which each has to leave out one at most (its own last label, which
 // continues only paths that end in a blank), and likewise r - 1 of its own. If they fill the beam, it cannot
 // enter. So a frame needs the best beam + 1 tokens, and about beam * ln(beam) extensions.
-CRNN_INLINE bool may_enter(int64_t prefix_rank, int64_t token_rank, int64_t beam) {
+CRNN_INLINE bool can_enter_beam(int64_t prefix_rank, int64_t token_rank, int64_t beam) {
   return (prefix_rank + 1) * token_rank <= beam;
 }
 
@@ -84,25 +86,25 @@ constexpr int32_t kNone = -1;
 
 // What is known of a prefix in the beam besides its mass.
 template <class State>
-struct Record {
+struct BeamEntry {
   static_assert(sizeof(State) % sizeof(double) == 0, "copies would read padding, which nobody has written");
-  Identity identity;
-  Identity parent_identity;  // of the prefix without its last label
-  int32_t parent;            // where that prefix is in the beam; kNone if it is not there
-  int32_t last;              // the last label; of the empty prefix, the blank
-  int32_t node;              // in the tree of all prefixes
+  PrefixHash hash;
+  PrefixHash parent_hash;  // of the prefix without its last label
+  int32_t parent;          // where that prefix is in the beam; kNone if it is not there
+  int32_t last;            // the last label; of the empty prefix, the blank
+  int32_t node;            // in the tree of all prefixes
   int32_t length;
   State state;
   double added;  // by language model, lexicon and hot words so far; nats
 
-  CRNN_INLINE Record extended(int32_t at, int32_t token, int32_t its_node, State its_state,
-                              double its_added) const {
-    return {extended_by(identity, token), identity, at, token, its_node, length + 1, its_state, its_added};
+  CRNN_INLINE BeamEntry extended(int32_t at, int32_t token, int32_t its_node, State its_state,
+                                 double its_added) const {
+    return {extend_hash(hash, token), hash, at, token, its_node, length + 1, its_state, its_added};
   }
 };
 
 template <class State>
-CRNN_INLINE Record<State> empty_prefix(int64_t blank, State state) {
+CRNN_INLINE BeamEntry<State> empty_prefix(int64_t blank, State state) {
   return {kEmptyPrefix, 0, kNone, int32_t(blank), 0, 0, state, 0};
 }
 

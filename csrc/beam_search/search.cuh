@@ -13,25 +13,25 @@
 // what all threads look through, in shared memory.
 #pragma once
 
-#include "beam_search/best_items.cuh"
+#include "beam_search/block_top_k.cuh"
 #include "beam_search/fusion.h"
 #include "beam_search/hypotheses.cuh"
 #include "beam_search/options.h"
-#include "beam_search/tokens.cuh"
+#include "beam_search/token_selection.cuh"
 #include "common/emission.h"
 
 namespace crnn::beam_search {
 
 // The threads of a block for a beam: several prefixes a thread when it is large.
-constexpr int kMostSearchThreads = 256;
+constexpr int kMaxSearchThreads = 256;
 constexpr int search_threads(int64_t beam) {
-  return beam <= 64 ? 128 : kMostSearchThreads;
+  return beam <= 64 ? 128 : kMaxSearchThreads;
 }
 
 // What may be in the next beam.
 struct Candidate {
   double score;    // bits
-  int64_t number;  // see Numbering; as wide as the score, so that no byte is padding
+  int64_t number;  // see CandidateIds; as wide as the score, so that no byte is padding
 
   friend CRNN_INLINE bool operator<(const Candidate& a, const Candidate& b) {
     return a.score > b.score || (a.score == b.score && a.number < b.number);
@@ -40,7 +40,7 @@ struct Candidate {
 
 // Candidates are numbered in the order of ties: prefixes of the beam by rank, then extensions by rank and
 // token.
-struct Numbering {
+struct CandidateIds {
   int32_t beam, classes;
 
   CRNN_INLINE int32_t extension(int32_t rank, int32_t token) const { return beam + rank * classes + token; }
@@ -52,120 +52,120 @@ struct Numbering {
 // Memory for all samples.
 template <class Real, class State>
 struct Scratch {
-  Record<State>* records;  // (N, 2, beam)
-  Mass<Real>* masses;      // (N, 2, beam)
-  Mass<Real>* later;       // (N, beam): of the prefixes of the beam, a frame later
-  Node* nodes;             // (N, T * beam): node number 1 + t * beam + r entered at frame t with rank r
-  int32_t* tokens;         // (N, C): those that may extend at this frame, where none are listed
+  BeamEntry<State>* entries;               // (N, 2, beam)
+  PrefixProbability<Real>* probabilities;  // (N, 2, beam)
+  PrefixProbability<Real>* updated;        // (N, beam): of the prefixes of the beam, a frame updated
+  Node* nodes;      // (N, T * beam): node number 1 + t * beam + r entered at frame t with rank r
+  int32_t* tokens;  // (N, C): those that may extend at this frame, where none are listed
 };
 
 template <class Storage, class Real, class Fusion>
-struct Problem {
-  Rows<const Storage> logits;  // (T, N, C)
-  IndexView length_of;         // (N,)
-  int64_t frames;              // T
-  int32_t classes;             // C
+struct SearchParams {
+  TncView<const Storage> logits;  // (T, N, C)
+  IndexView length_of;            // (N,)
+  int64_t frames;                 // T
+  int32_t classes;                // C
   Options options;
   Fusion fusion;
-  Frames<Real> rows;
+  FrameShortlists<Real> rows;
   Scratch<Real, typename Fusion::State> scratch;
   Hypotheses<Real> hypotheses;
 };
 
 // What the threads of a block look through.
 struct Shared {
-  Candidate* candidates;  // (BestItems::capacity(beam, threads))
-  Identity* identity;     // (beam)
-  int64_t* last_label;    // (beam): which prefix it is of the beam, and by which token that was extended
+  Candidate* candidates;    // (BlockTopK::capacity(beam, threads))
+  PrefixHash* hash;         // (beam)
+  int64_t* extension_keys;  // (beam): which prefix it is of the beam, and by which token that was extended
 
   static constexpr size_t bytes(int64_t beam) {
-    return BestItems<Candidate>::capacity(beam, search_threads(beam)) * sizeof(Candidate) +
-           beam * (sizeof(Identity) + sizeof(int64_t));
+    return BlockTopK<Candidate>::capacity(beam, search_threads(beam)) * sizeof(Candidate) +
+           beam * (sizeof(PrefixHash) + sizeof(int64_t));
   }
   __device__ Shared(Candidate* memory, int64_t beam) : candidates(memory) {
-    identity = reinterpret_cast<Identity*>(candidates + BestItems<Candidate>::capacity(beam, blockDim.x));
-    last_label = reinterpret_cast<int64_t*>(identity + beam);
+    hash = reinterpret_cast<PrefixHash*>(candidates + BlockTopK<Candidate>::capacity(beam, blockDim.x));
+    extension_keys = reinterpret_cast<int64_t*>(hash + beam);
   }
 };
 
-CRNN_INLINE int64_t label_of(int32_t parent, int32_t token) {
+CRNN_INLINE int64_t extension_key(int32_t parent, int32_t token) {
   return int64_t(parent) * (int64_t(1) << 32) + token;
 }
 
 template <class Storage, class Real, class Fusion>
 class BlockSearch {
   using State = typename Fusion::State;
-  using Candidates = BestItems<Candidate>;
+  using Candidates = BlockTopK<Candidate>;
 
  public:
   // count, number: ints in shared memory. As all functions here, for every thread of the block.
-  __device__ BlockSearch(const Problem<Storage, Real, Fusion>& problem, const Shared& shared, int* count,
+  __device__ BlockSearch(const SearchParams<Storage, Real, Fusion>& params, const Shared& shared, int* count,
                          int* number, int64_t n)
-      : problem_(problem), options_(problem.options), shared_(shared), count_(count), number_(number), n_(n) {
-    const int64_t beam = options_.beam;
-    numbering_ = {int32_t(beam), problem.classes};
-    records_ = problem.scratch.records + n * 2 * beam;
-    masses_ = problem.scratch.masses + n * 2 * beam;
-    next_records_ = records_ + beam;
-    next_masses_ = masses_ + beam;
-    later_ = problem.scratch.later + n * beam;
-    nodes_ = problem.scratch.nodes + n * problem.frames * beam;
+      : params_(params), options_(params.options), shared_(shared), count_(count), number_(number), n_(n) {
+    const int64_t beam = options_.beam_size;
+    ids_ = {int32_t(beam), params.classes};
+    entries_ = params.scratch.entries + n * 2 * beam;
+    probabilities_ = params.scratch.probabilities + n * 2 * beam;
+    next_entries_ = entries_ + beam;
+    next_probabilities_ = probabilities_ + beam;
+    updated_ = params.scratch.updated + n * beam;
+    nodes_ = params.scratch.nodes + n * params.frames * beam;
     held_ = 1;
     if (threadIdx.x == 0) {
-      records_[0] = empty_prefix(options_.blank, problem.fusion.start(n));
-      masses_[0] = {Extended<Real>::one(), Extended<Real>::zero(), Extended<Real>::one()};
-      shared_.last_label[0] = label_of(kNone, 0);
+      entries_[0] = empty_prefix(options_.blank, params.fusion.start(n));
+      probabilities_[0] = {Extended<Real>::one(), Extended<Real>::zero(), Extended<Real>::one()};
+      shared_.extension_keys[0] = extension_key(kNone, 0);
     }
     __syncthreads();
   }
 
-  __device__ void read_frame(int64_t t) {
-    const int64_t at = n_ * problem_.frames + t;
-    row_ = problem_.logits.row(t, n_);
-    listed_ = problem_.rows.tokens + at * problem_.rows.listed;
-    peak_ = problem_.rows.peak[at];
-    inverse_sum_ = problem_.rows.inverse_sum[at];
+  __device__ void process_frame(int64_t t) {
+    const int64_t at = n_ * params_.frames + t;
+    row_ = params_.logits.row(t, n_);
+    shortlist_ = params_.rows.tokens + at * params_.rows.shortlist_size;
+    row_max_ = params_.rows.row_max[at];
+    inverse_sum_ = params_.rows.inverse_sum[at];
 
     advance();
-    Candidates candidates(shared_.candidates, count_, held_, int(options_.beam), no_candidate());
+    Candidates candidates(shared_.candidates, count_, held_, int(options_.beam_size), no_candidate());
     find_bounds();
-    candidates.raise(bar_);
-    offer_extensions(&candidates);
-    const int sorted = candidates.settle();
-    held_ = candidates_that_live(sorted);
+    candidates.set_threshold(threshold_);
+    push_extensions(&candidates);
+    const int sorted = candidates.compact();
+    held_ = count_survivors(sorted);
     write_prefixes(t);
     find_parents();
-    swap(&records_, &next_records_);
-    swap(&masses_, &next_masses_);
+    swap(&entries_, &next_entries_);
+    swap(&probabilities_, &next_probabilities_);
   }
 
   // The n-best at the end of the text.
   __device__ void finish() {
     for (int i = threadIdx.x; i < held_; i += blockDim.x) {
-      const Record<State>& record = records_[i];
-      const double added = record.added + problem_.fusion.end(record.state, n_);
-      shared_.candidates[i] = {log2_of(masses_[i].total) + added * kLog2E, i};
+      const BeamEntry<State>& entry = entries_[i];
+      const double added = entry.added + params_.fusion.end(entry.state, n_);
+      shared_.candidates[i] = {log2_of(probabilities_[i].total) + added * kLog2E, i};
     }
-    Candidates candidates(shared_.candidates, count_, held_, int(options_.beam), no_candidate());
-    const int sorted = candidates.settle();
-    put_all([&](int k) {
+    Candidates candidates(shared_.candidates, count_, held_, int(options_.beam_size), no_candidate());
+    const int sorted = candidates.compact();
+    write_all([&](int k) {
       const Candidate best = k < sorted ? shared_.candidates[k] : no_candidate();
-      if (!(best.score > kNothing)) return Hypothesis<Real>::missing(kMinusInfinity<Real>);
-      const Record<State>& record = records_[best.number];
-      const double log2 = log2_of(masses_[best.number].total);
-      return Hypothesis<Real>{record.length, record.node, Real(best.score * kLn2), Real(log2 * kLn2)};
+      if (!(best.score > kNoScore)) return Hypothesis<Real>::missing(kMinusInfinity<Real>);
+      const BeamEntry<State>& entry = entries_[best.number];
+      const double log2 = log2_of(probabilities_[best.number].total);
+      return Hypothesis<Real>{entry.length, entry.node, Real(best.score * kLn2), Real(log2 * kLn2)};
     });
   }
 
   // Instead of finish(), for a sample that cannot be read.
-  __device__ void give_up() {
-    put_all([](int) { return Hypothesis<Real>::missing(std::numeric_limits<Real>::quiet_NaN()); });
+  __device__ void write_missing() {
+    write_all([](int) { return Hypothesis<Real>::missing(std::numeric_limits<Real>::quiet_NaN()); });
   }
 
  private:
-  static constexpr double kNothing = -std::numeric_limits<double>::infinity();
+  static constexpr double kNoScore = -std::numeric_limits<double>::infinity();
 
-  static __device__ Candidate no_candidate() { return {kNothing, INT32_MAX}; }
+  static __device__ Candidate no_candidate() { return {kNoScore, INT32_MAX}; }
 
   template <class Pointer>
   static __device__ void swap(Pointer* a, Pointer* b) {
@@ -179,31 +179,30 @@ class BlockSearch {
   }
 
   static __device__ double score_of(Extended<Real> mass, double added) {
-    return Fusion::kAdds ? log2_of(mass) + added * kLog2E : order_of(mass);
+    return Fusion::kHasFusion ? log2_of(mass) + added * kLog2E : approx_log2(mass);
   }
 
   __device__ Extended<Real> emission_of(Real logit) const {
-    return normalised(emission(logit, peak_, inverse_sum_));
+    return normalized(emission(logit, row_max_, inverse_sum_));
   }
-  __device__ Real logit_of(int token) const {
-    return gpu::to_compute(row_[token * problem_.logits.stride_c]);
+  __device__ Real logit_of(int token) const { return gpu::to_compute(row_[token * params_.logits.stride_c]); }
+
+  __device__ Extended<Real> extendable(int rank, int32_t token) const {
+    return extendable_by(token, entries_[rank].last, probabilities_[rank].blank, probabilities_[rank].total);
   }
 
-  __device__ Extended<Real> continued(int rank, int32_t token) const {
-    return continued_by(token, records_[rank].last, masses_[rank].blank, masses_[rank].total);
-  }
-
-  // 1. The prefixes of the beam, a frame later.
+  // 1. The prefixes of the beam, a frame updated.
   __device__ void advance() {
     const Extended<Real> of_blank = emission_of(logit_of(int(options_.blank)));
     for (int i = threadIdx.x; i < held_; i += blockDim.x) {
-      const Record<State>& record = records_[i];
-      const Extended<Real> arriving =
-          record.parent == kNone ? Extended<Real>::zero() : continued(record.parent, record.last);
-      const Mass<Real> mass = after_frame(masses_[i].total, masses_[i].label, arriving, of_blank,
-                                          emission_of(logit_of(record.last)));
-      later_[i] = mass;
-      shared_.candidates[i] = {has_vanished(mass.total) ? kNothing : score_of(mass.total, record.added), i};
+      const BeamEntry<State>& entry = entries_[i];
+      const Extended<Real> incoming =
+          entry.parent == kNone ? Extended<Real>::zero() : extendable(entry.parent, entry.last);
+      const PrefixProbability<Real> mass =
+          advance_prefix(probabilities_[i].total, probabilities_[i].label, incoming, of_blank,
+                         emission_of(logit_of(entry.last)));
+      updated_[i] = mass;
+      shared_.candidates[i] = {is_zero(mass.total) ? kNoScore : score_of(mass.total, entry.added), i};
     }
   }
 
@@ -219,32 +218,34 @@ class BlockSearch {
     Ends ends{no_candidate(), {std::numeric_limits<double>::infinity(), -1}};
     for (int i = threadIdx.x; i < held_; i += blockDim.x)
       ends = joined(ends, {shared_.candidates[i], shared_.candidates[i]});
-    ends = gpu::folded_over_block(ends, joined);
-    bar_ = held_ == options_.beam ? ends.worst : no_candidate();
-    floor_ = lowest_beside<Fusion::kAdds>(ends.best.score, options_);
+    ends = gpu::block_reduce(ends, joined);
+    threshold_ = held_ == options_.beam_size ? ends.worst : no_candidate();
+    floor_ = score_floor<Fusion::kHasFusion>(ends.best.score, options_);
   }
 
   // 3.
-  __device__ void offer_extensions(Candidates* candidates) {
+  __device__ void push_extensions(Candidates* candidates) {
     if (held_ == 0) return;
-    const double gain = problem_.fusion.largest_step() * kLog2E + 2 * kOrderSlack;
-    const double best = score_of(masses_[0].total, records_[0].added) + gain;
-    least_ = least_logit(larger(bar_.score, floor_) - best, peak_, inverse_sum_, options_);
-    const bool ranked = problem_.rows.listed > 0;
-    const int count = ranked ? problem_.rows.listed : list_tokens();
+    const double gain = params_.fusion.largest_step() * kLog2E + 2 * kApproxLog2Error;
+    const double best = score_of(probabilities_[0].total, entries_[0].added) + gain;
+    least_ = min_token_logit(maximum(threshold_.score, floor_) - best, row_max_, inverse_sum_, options_);
+    const bool ranked = params_.rows.shortlist_size > 0;
+    const int count = ranked ? params_.rows.shortlist_size : collect_tokens();
     for (int first = 0; first < count;) {
-      if (ranked && !may_extend(listed_[first])) return;  // nor do those behind it
+      if (ranked && !may_extend(shortlist_[first])) return;  // nor do those behind it
       // In a round each thread has one prefix and one token.
-      const int prefixes = Fusion::kAdds || first == 0 ? held_ : smaller(held_, int(options_.beam) / first);
+      const int prefixes =
+          Fusion::kHasFusion || first == 0 ? held_ : minimum(held_, int(options_.beam_size) / first);
       if (prefixes == 0) return;
       int width = 1;
       while (width < prefixes && width < int(blockDim.x)) width *= 2;
       for (int first_rank = 0; first_rank < prefixes; first_rank += width) {
         const int at = first + int(threadIdx.x) / width, rank = first_rank + int(threadIdx.x) % width;
         Candidate candidate = no_candidate();
-        if (at < count && rank < prefixes && (Fusion::kAdds || may_enter(rank, at, options_.beam)))
-          candidate = extension(rank, ranked ? listed_[at] : listed_here(at), gain);
-        candidates->offer(candidate.score > kNothing && candidate.score >= floor_, candidate);
+        if (at < count && rank < prefixes &&
+            (Fusion::kHasFusion || can_enter_beam(rank, at, options_.beam_size)))
+          candidate = extension(rank, ranked ? shortlist_[at] : collected_token(at), gain);
+        candidates->push(candidate.score > kNoScore && candidate.score >= floor_, candidate);
       }
       first += int(blockDim.x) / width;
     }
@@ -254,17 +255,17 @@ class BlockSearch {
     return token.logit > kMinusInfinity<Real> && token.logit >= least_;
   }
 
-  __device__ Token<Real> listed_here(int i) const {
-    const int32_t token = problem_.scratch.tokens[n_ * problem_.classes + i];
+  __device__ Token<Real> collected_token(int i) const {
+    const int32_t token = params_.scratch.tokens[n_ * params_.classes + i];
     return {logit_of(token), token};
   }
 
   // Lists the tokens that may extend prefixes, in any order, and returns how many there are.
-  __device__ int list_tokens() {
-    int32_t* tokens = problem_.scratch.tokens + n_ * problem_.classes;
+  __device__ int collect_tokens() {
+    int32_t* tokens = params_.scratch.tokens + n_ * params_.classes;
     if (threadIdx.x == 0) *number_ = 0;
     __syncthreads();
-    for (int c = threadIdx.x; c < problem_.classes; c += blockDim.x)
+    for (int c = threadIdx.x; c < params_.classes; c += blockDim.x)
       if (c != options_.blank && may_extend({logit_of(c), c})) tokens[atomicAdd(number_, 1)] = c;
     __syncthreads();
     const int count = *number_;
@@ -276,28 +277,29 @@ class BlockSearch {
   __device__ Candidate extension(int rank, const Token<Real>& token, double gain) const {
     if (!may_extend(token)) return no_candidate();
     const Extended<Real> of_token = emission_of(token.logit);
-    const Record<State>& record = records_[rank];
-    const double most = score_of(masses_[rank].total, record.added) + score_of(of_token, 0) + gain;
-    if (most <= bar_.score || most < floor_ || is_in_beam(label_of(rank, token.token))) return no_candidate();
-    const Extended<Real> mass = normalised(continued(rank, token.token) * of_token);
-    if (has_vanished(mass)) return no_candidate();
-    State state = record.state;
-    const double added = record.added + problem_.fusion.step(&state, token.token, n_);
-    return {score_of(mass, added), numbering_.extension(rank, token.token)};
+    const BeamEntry<State>& entry = entries_[rank];
+    const double most = score_of(probabilities_[rank].total, entry.added) + score_of(of_token, 0) + gain;
+    if (most <= threshold_.score || most < floor_ || is_in_beam(extension_key(rank, token.token)))
+      return no_candidate();
+    const Extended<Real> mass = normalized(extendable(rank, token.token) * of_token);
+    if (is_zero(mass)) return no_candidate();
+    State state = entry.state;
+    const double added = entry.added + params_.fusion.step(&state, token.token, n_);
+    return {score_of(mass, added), ids_.extension(rank, token.token)};
   }
 
   __device__ bool is_in_beam(int64_t label) const {
     bool found = false;
-    for (int i = 0; i < held_; ++i) found |= shared_.last_label[i] == label;
+    for (int i = 0; i < held_; ++i) found |= shared_.extension_keys[i] == label;
     return found;
   }
 
   // 4. How many of the sorted candidates are in the next beam.
-  __device__ int candidates_that_live(int sorted) {
+  __device__ int count_survivors(int sorted) {
     const double floor =
-        sorted == 0 ? 0 : lowest_beside<Fusion::kAdds>(shared_.candidates[0].score, options_);
+        sorted == 0 ? 0 : score_floor<Fusion::kHasFusion>(shared_.candidates[0].score, options_);
     const auto lives = [&](int i) {
-      return shared_.candidates[i].score > kNothing && shared_.candidates[i].score >= floor;
+      return shared_.candidates[i].score > kNoScore && shared_.candidates[i].score >= floor;
     };
     if (threadIdx.x == 0) *number_ = 0;
     __syncthreads();
@@ -311,21 +313,21 @@ class BlockSearch {
   __device__ void write_prefixes(int64_t t) {
     for (int i = threadIdx.x; i < held_; i += blockDim.x) {
       const auto number = int32_t(shared_.candidates[i].number);
-      if (numbering_.is_extension(number)) {
-        const int rank = numbering_.rank(number);
-        const int32_t token = numbering_.token(number), node = int32_t(t * options_.beam + i) + 1;
-        const Record<State>& parent = records_[rank];
-        const Extended<Real> mass = normalised(continued(rank, token) * emission_of(logit_of(token)));
+      if (ids_.is_extension(number)) {
+        const int rank = ids_.rank(number);
+        const int32_t token = ids_.token(number), node = int32_t(t * options_.beam_size + i) + 1;
+        const BeamEntry<State>& parent = entries_[rank];
+        const Extended<Real> mass = normalized(extendable(rank, token) * emission_of(logit_of(token)));
         State state = parent.state;
-        const double added = parent.added + problem_.fusion.step(&state, token, n_);
+        const double added = parent.added + params_.fusion.step(&state, token, n_);
         nodes_[node - 1] = {parent.node, token};
-        next_records_[i] = parent.extended(kNone, token, node, state, added);
-        next_masses_[i] = {Extended<Real>::zero(), mass, mass};
+        next_entries_[i] = parent.extended(kNone, token, node, state, added);
+        next_probabilities_[i] = {Extended<Real>::zero(), mass, mass};
       } else {
-        next_records_[i] = records_[number];
-        next_masses_[i] = later_[number];
+        next_entries_[i] = entries_[number];
+        next_probabilities_[i] = updated_[number];
       }
-      shared_.identity[i] = next_records_[i].identity;
+      shared_.hash[i] = next_entries_[i].hash;
     }
     __syncthreads();
   }
@@ -333,59 +335,59 @@ class BlockSearch {
   // 6.
   __device__ void find_parents() {
     for (int i = threadIdx.x; i < held_; i += blockDim.x) {
-      Record<State>& record = next_records_[i];
-      record.parent = kNone;
-      for (int other = 0; record.length > 0 && other < held_; ++other)
-        if (shared_.identity[other] == record.parent_identity) record.parent = other;
-      shared_.last_label[i] = label_of(record.parent, record.last);
+      BeamEntry<State>& entry = next_entries_[i];
+      entry.parent = kNone;
+      for (int other = 0; entry.length > 0 && other < held_; ++other)
+        if (shared_.hash[other] == entry.parent_hash) entry.parent = other;
+      shared_.extension_keys[i] = extension_key(entry.parent, entry.last);
     }
     __syncthreads();
   }
 
   template <class HypothesisOf>
-  __device__ void put_all(const HypothesisOf& hypothesis_of) const {
-    put_hypotheses(problem_.hypotheses, n_, options_.nbest, problem_.frames, nodes_, hypothesis_of);
+  __device__ void write_all(const HypothesisOf& hypothesis_of) const {
+    write_hypotheses(params_.hypotheses, n_, options_.nbest, params_.frames, nodes_, hypothesis_of);
   }
 
-  const Problem<Storage, Real, Fusion>& problem_;
+  const SearchParams<Storage, Real, Fusion>& params_;
   const Options& options_;
   const Shared shared_;
   int* const count_;
   int* const number_;
   const int64_t n_;
-  Numbering numbering_;
-  // By rank: the beam, the next one, and the prefixes of the beam a frame later.
-  Record<State>*records_, *next_records_;
-  Mass<Real>*masses_, *next_masses_, *later_;
+  CandidateIds ids_;
+  // By rank: the beam, the next one, and the prefixes of the beam a frame updated.
+  BeamEntry<State>*entries_, *next_entries_;
+  PrefixProbability<Real>*probabilities_, *next_probabilities_, *updated_;
   Node* nodes_;
   int held_;  // prefixes in the beam
   // The frame.
   const Storage* row_;
-  const Token<Real>* listed_;
-  Real peak_, inverse_sum_, least_;
-  Candidate bar_;
+  const Token<Real>* shortlist_;
+  Real row_max_, inverse_sum_, least_;
+  Candidate threshold_;
   double floor_;
 };
 
 template <class Storage, class Real, class Fusion>
-__global__ void __launch_bounds__(kMostSearchThreads)
-    search_kernel(const __grid_constant__ Problem<Storage, Real, Fusion> problem) {
+__global__ void __launch_bounds__(kMaxSearchThreads)
+    search_kernel(const __grid_constant__ SearchParams<Storage, Real, Fusion> params) {
   GPU_DYNAMIC_SHARED(Candidate, memory);  // (Shared::bytes)
   GPU_SHARED(count, int);
   GPU_SHARED(number, int);
-  const int64_t n = blockIdx.x, length = problem.length_of(n);
-  bool usable = is_possible_length(length, problem.frames);
-  BlockSearch<Storage, Real, Fusion> search(problem, Shared(memory, problem.options.beam), &count, &number,
+  const int64_t n = blockIdx.x, length = params.length_of(n);
+  bool usable = is_valid_length(length, params.frames);
+  BlockSearch<Storage, Real, Fusion> search(params, Shared(memory, params.options.beam_size), &count, &number,
                                             n);
   for (int64_t t = 0; usable && t < length; ++t) {
-    const Real inverse_sum = problem.rows.inverse_sum[n * problem.frames + t];
+    const Real inverse_sum = params.rows.inverse_sum[n * params.frames + t];
     usable = inverse_sum == inverse_sum;  // not NaN
-    if (usable) search.read_frame(t);
+    if (usable) search.process_frame(t);
   }
   if (usable) {
     search.finish();
   } else {
-    search.give_up();
+    search.write_missing();
   }
 }
 

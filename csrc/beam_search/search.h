@@ -12,7 +12,7 @@
 #include "beam_search/fusion.h"
 #include "beam_search/options.h"
 #include "beam_search/slots.h"
-#include "beam_search/tokens.h"
+#include "beam_search/token_selection.h"
 
 namespace crnn::beam_search {
 
@@ -28,17 +28,17 @@ class Search {
   };
 
   Search(const Options& options, const Fusion& fusion) : options_(options), fusion_(fusion) {
-    const int64_t room = rounded_up_to_lanes(options.beam);
+    const int64_t room = round_up_to_lanes(options.beam_size);
     now_.resize(room);
     next_.resize(room);
-    arriving_.resize(room);
+    incoming_.resize(room);
     logit_.resize(room);
     score_.resize(room);
     next_score_.resize(room);
     first_child_.resize(room);
     next_sibling_.resize(room);
-    drops_out_.resize(room);
-    record_.resize(room);
+    evicted_.resize(room);
+    entries_.resize(room);
   }
 
   // The beam of sample n before its first frame: the empty prefix.
@@ -48,17 +48,17 @@ class Search {
     ranked_.assign(1, 0);
     free_.clear();
     slots_ = 0;
-    take_slot();
-    record_[0] = empty_prefix(options_.blank, fusion_.start(n));
+    allocate_slot();
+    entries_[0] = empty_prefix(options_.blank, fusion_.start(n));
     now_.put(0, {Extended<Real>::one(), Extended<Real>::zero(), Extended<Real>::one()});
     score_[0] = 0;
   }
 
   // row: (classes), with its statistics
-  void read_frame(const Real* row, int64_t classes, Real peak, Real inverse_sum) {
-    advance(row, peak, inverse_sum);
-    rank_again();
-    find_extensions(row, classes, peak, inverse_sum);
+  void process_frame(const Real* row, int64_t classes, Real row_max, Real inverse_sum) {
+    advance(row, row_max, inverse_sum);
+    update_ranks();
+    collect_extensions(row, classes, row_max, inverse_sum);
     select();
     std::swap(now_, next_);
     std::swap(score_, next_score_);
@@ -69,11 +69,11 @@ class Search {
   void finish(std::vector<Hypothesis>* hypotheses) const {
     hypotheses->clear();
     for (const int32_t slot : ranked_) {
-      const Record<State>& record = record_[slot];
+      const BeamEntry<State>& entry = entries_[slot];
       const double log_prob = log2_of(now_.total.at(slot)) * kLn2;
-      const double added = record.added + fusion_.end(record.state, sample_);
+      const double added = entry.added + fusion_.end(entry.state, sample_);
       if (added == -std::numeric_limits<double>::infinity()) continue;
-      hypotheses->push_back({log_prob + added, log_prob, record.node, record.length});
+      hypotheses->push_back({log_prob + added, log_prob, entry.node, entry.length});
     }
     std::stable_sort(hypotheses->begin(), hypotheses->end(),
                      [](const Hypothesis& a, const Hypothesis& b) { return a.score > b.score; });
@@ -107,39 +107,39 @@ class Search {
   static double log2_of(Extended<Real> x) { return double(x.exponent) + std::log2(double(x.mantissa)); }
 
   double score_of(Extended<Real> mass, double order, double added) const {
-    return Fusion::kAdds ? log2_of(mass) + added * kLog2E : order;
+    return Fusion::kHasFusion ? log2_of(mass) + added * kLog2E : order;
   }
 
-  // 1. The masses of all prefixes in the beam after the frame.
-  void advance(const Real* row, Real peak, Real inverse_sum) {
+  // 1. The probabilities of all prefixes in the beam after the frame.
+  void advance(const Real* row, Real row_max, Real inverse_sum) {
     std::fill_n(first_child_.begin(), slots_, kNone);
     for (int32_t slot = 0; slot < slots_; ++slot) {
-      const Record<State>& record = record_[slot];
-      logit_[slot] = row[record.last];
-      const int32_t parent = record.parent;
+      const BeamEntry<State>& entry = entries_[slot];
+      logit_[slot] = row[entry.last];
+      const int32_t parent = entry.parent;
       if (parent == kNone) {
-        arriving_.put(slot, Extended<Real>::zero());
+        incoming_.put(slot, Extended<Real>::zero());
       } else {
-        arriving_.put(slot, continued(parent, record.last));
+        incoming_.put(slot, extendable(parent, entry.last));
         next_sibling_[slot] = first_child_[parent];
         first_child_[parent] = slot;
       }
     }
-    run_vectorised<Advance<Real>>(int64_t(slots_), row[options_.blank], peak, inverse_sum, now_, arriving_,
-                                  logit_.data(), &next_);
+    run_vectorized<AdvanceSlots<Real>>(int64_t(slots_), row[options_.blank], row_max, inverse_sum, now_,
+                                       incoming_, logit_.data(), &next_);
   }
 
-  Extended<Real> continued(int32_t slot, int32_t token) const {
-    return continued_by(token, record_[slot].last, now_.blank.at(slot), now_.total.at(slot));
+  Extended<Real> extendable(int32_t slot, int32_t token) const {
+    return extendable_by(token, entries_[slot].last, now_.blank.at(slot), now_.total.at(slot));
   }
 
   // 2. Their scores and ranks. Few change places, and of equals the one that was before stays before.
-  void rank_again() {
+  void update_ranks() {
     next_ranked_.clear();
     for (const int32_t slot : ranked_) {
-      const double score = score_of(next_.total.at(slot), next_.order[slot], record_[slot].added);
+      const double score = score_of(next_.total.at(slot), next_.order[slot], entries_[slot].added);
       next_score_[slot] = score;
-      if (has_vanished(next_.total.at(slot))) continue;
+      if (is_zero(next_.total.at(slot))) continue;
       size_t at = next_ranked_.size();
       next_ranked_.push_back(slot);
       for (; at > 0 && next_score_[next_ranked_[at - 1]] < score; --at)
@@ -149,63 +149,67 @@ class Search {
   }
 
   // 3. The extensions that can enter the beam, best first.
-  void find_extensions(const Real* row, int64_t classes, Real peak, Real inverse_sum) {
+  void collect_extensions(const Real* row, int64_t classes, Real row_max, Real inverse_sum) {
     extensions_.clear();
     if (ranked_.empty()) return;
     // What their scores have to exceed, and what they must not be below.
-    const double bar = is_full() ? next_score_[next_ranked_.back()] : kNothing;
+    const double threshold = is_full() ? next_score_[next_ranked_.back()] : kNoScore;
     double floor = next_ranked_.empty()
-                       ? kNothing
-                       : lowest_beside<Fusion::kAdds>(next_score_[next_ranked_.front()], options_);
+                       ? kNoScore
+                       : score_floor<Fusion::kHasFusion>(next_score_[next_ranked_.front()], options_);
 
     const double gain = fusion_.largest_step() * kLog2E;
-    const double best = score_[ranked_.front()] + gain + 2 * kOrderSlack;
-    const int64_t most = smaller<int64_t>(options_.most_tokens, Fusion::kAdds ? classes : options_.beam + 1);
-    const Real least = least_logit(larger(bar, floor) - best, peak, inverse_sum, options_);
+    const double best = score_[ranked_.front()] + gain + 2 * kApproxLog2Error;
+    const int64_t most =
+        minimum<int64_t>(options_.token_top_k, Fusion::kHasFusion ? classes : options_.beam_size + 1);
+    const Real least = min_token_logit(maximum(threshold, floor) - best, row_max, inverse_sum, options_);
     const Real below_least = std::nextafter(least, -std::numeric_limits<Real>::infinity());
     const auto& tokens = token_selector_.select(row, classes, below_least, most, options_.blank);
     for (int64_t token_rank = 0; token_rank < int64_t(tokens.size()); ++token_rank) {
       const Real logit = tokens[token_rank].logit;
       const auto token = int32_t(tokens[token_rank].token);
-      const Extended<Real> token_emission = normalised(emission(logit, peak, inverse_sum));
-      const double of_token = score_of(token_emission, order_of(token_emission), 0) + gain + 2 * kOrderSlack;
+      const Extended<Real> token_emission = normalized(emission(logit, row_max, inverse_sum));
+      const double of_token =
+          score_of(token_emission, approx_log2(token_emission), 0) + gain + 2 * kApproxLog2Error;
       // Both prefixes and tokens are ranked: if one cannot enter, those behind it cannot either.
       const auto is_hopeless = [&](int32_t slot) {
         const double most_possible = score_[slot] + of_token;
-        return most_possible <= bar || most_possible < floor;
+        return most_possible <= threshold || most_possible < floor;
       };
-      if (is_hopeless(ranked_.front()) || has_vanished(token_emission)) break;
+      if (is_hopeless(ranked_.front()) || is_zero(token_emission)) break;
       for (int32_t rank = 0; rank < int32_t(ranked_.size()); ++rank) {
         const int32_t slot = ranked_[rank];
-        if (is_hopeless(slot) || (!Fusion::kAdds && !may_enter(rank, token_rank, options_.beam))) break;
+        if (is_hopeless(slot) ||
+            (!Fusion::kHasFusion && !can_enter_beam(rank, token_rank, options_.beam_size)))
+          break;
         if (has_child(slot, token)) continue;
-        const Extended<Real> mass = normalised(continued(slot, token) * token_emission);
-        if (has_vanished(mass)) continue;
-        Extension extension{0, slot, rank, token, mass, record_[slot].state, record_[slot].added, kNone};
+        const Extended<Real> mass = normalized(extendable(slot, token) * token_emission);
+        if (is_zero(mass)) continue;
+        Extension extension{0, slot, rank, token, mass, entries_[slot].state, entries_[slot].added, kNone};
         extension.added += fusion_.step(&extension.state, token, sample_);
-        extension.score = score_of(mass, order_of(mass), extension.added);
-        if (extension.score <= bar || extension.score < floor) continue;
+        extension.score = score_of(mass, approx_log2(mass), extension.added);
+        if (extension.score <= threshold || extension.score < floor) continue;
         extensions_.push_back(extension);
-        if (int64_t(extensions_.size()) == 4 * int64_t(options_.beam)) floor = keep_best_extensions();
+        if (int64_t(extensions_.size()) == 4 * int64_t(options_.beam_size)) floor = keep_best_extensions();
       }
     }
-    if (int64_t(extensions_.size()) > options_.beam) keep_best_extensions();
+    if (int64_t(extensions_.size()) > options_.beam_size) keep_best_extensions();
     std::sort(extensions_.begin(), extensions_.end());
   }
 
-  bool is_full() const { return int64_t(next_ranked_.size()) == options_.beam; }
+  bool is_full() const { return int64_t(next_ranked_.size()) == options_.beam_size; }
 
   // Returns the score of the last one, which others have to reach.
   double keep_best_extensions() {
-    const auto last = extensions_.begin() + (options_.beam - 1);
+    const auto last = extensions_.begin() + (options_.beam_size - 1);
     std::nth_element(extensions_.begin(), last, extensions_.end());
-    extensions_.resize(options_.beam);
+    extensions_.resize(options_.beam_size);
     return extensions_.back().score;
   }
 
   bool has_child(int32_t slot, int32_t token) const {
     for (int32_t child = first_child_[slot]; child != kNone; child = next_sibling_[child])
-      if (record_[child].last == token) return true;
+      if (entries_[child].last == token) return true;
     return false;
   }
 
@@ -214,13 +218,13 @@ class Search {
     int64_t kept = next_ranked_.size(), entering = extensions_.size();
     const auto last_kept = [&] { return next_score_[next_ranked_[kept - 1]]; };
     const auto last_entering = [&] { return extensions_[entering - 1].score; };
-    while (kept + entering > options_.beam)
+    while (kept + entering > options_.beam_size)
       --(entering > 0 && last_entering() <= last_kept() ? entering : kept);
     if (kept + entering > 0) {
       const double floor =
-          lowest_beside<Fusion::kAdds>(larger(kept > 0 ? next_score_[next_ranked_.front()] : kNothing,
-                                              entering > 0 ? extensions_.front().score : kNothing),
-                                       options_);
+          score_floor<Fusion::kHasFusion>(maximum(kept > 0 ? next_score_[next_ranked_.front()] : kNoScore,
+                                                  entering > 0 ? extensions_.front().score : kNoScore),
+                                          options_);
       while (kept > 0 && last_kept() < floor) --kept;
       while (entering > 0 && last_entering() < floor) --entering;
     }
@@ -228,53 +232,53 @@ class Search {
     extensions_.resize(entering);
     // Before their parents' slots are used again.
     entering_.clear();
-    for (const Extension& extension : extensions_) entering_.push_back(record_of(extension));
-    if (kept < int64_t(ranked_.size())) drop_others();
+    for (const Extension& extension : extensions_) entering_.push_back(make_entry(extension));
+    if (kept < int64_t(ranked_.size())) evict();
     for (int64_t i = 0; i < entering; ++i) enter(entering_[i], extensions_[i]);
     merge_ranks(kept);
   }
 
-  Record<State> record_of(const Extension& extension) {
-    const Record<State>& parent = record_[extension.parent];
+  BeamEntry<State> make_entry(const Extension& extension) {
+    const BeamEntry<State>& parent = entries_[extension.parent];
     nodes_.push_back({parent.node, extension.token});
     return parent.extended(extension.parent, extension.token, int32_t(nodes_.size() - 1), extension.state,
                            extension.added);
   }
 
   // Empties the slots of the prefixes that are not among next_ranked_.
-  void drop_others() {
-    for (const int32_t slot : ranked_) drops_out_[slot] = true;
-    for (const int32_t slot : next_ranked_) drops_out_[slot] = false;
+  void evict() {
+    for (const int32_t slot : ranked_) evicted_[slot] = true;
+    for (const int32_t slot : next_ranked_) evicted_[slot] = false;
     for (const int32_t slot : ranked_) {
-      if (!drops_out_[slot]) continue;
-      record_[slot].node = kNone;
-      record_[slot].parent = kNone;
-      record_[slot].last = int32_t(options_.blank);
+      if (!evicted_[slot]) continue;
+      entries_[slot].node = kNone;
+      entries_[slot].parent = kNone;
+      entries_[slot].last = int32_t(options_.blank);
       next_.put(slot, {Extended<Real>::zero(), Extended<Real>::zero(), Extended<Real>::zero()});
       free_.push_back(slot);
     }
-    const auto forget_dropped = [&](Record<State>& record) {
-      if (record.parent != kNone && drops_out_[record.parent]) record.parent = kNone;
+    const auto forget_dropped = [&](BeamEntry<State>& entry) {
+      if (entry.parent != kNone && evicted_[entry.parent]) entry.parent = kNone;
     };
-    std::for_each(record_.begin(), record_.begin() + slots_, forget_dropped);
+    std::for_each(entries_.begin(), entries_.begin() + slots_, forget_dropped);
     std::for_each(entering_.begin(), entering_.end(), forget_dropped);
-    for (const int32_t slot : ranked_) drops_out_[slot] = false;
+    for (const int32_t slot : ranked_) evicted_[slot] = false;
   }
 
-  void enter(const Record<State>& record, Extension& extension) {
-    const int32_t slot = take_slot();
-    record_[slot] = record;
+  void enter(const BeamEntry<State>& entry, Extension& extension) {
+    const int32_t slot = allocate_slot();
+    entries_[slot] = entry;
     next_.put(slot, {Extended<Real>::zero(), extension.mass, extension.mass});
     next_score_[slot] = extension.score;
     extension.slot = slot;
     // Prefixes longer by a label may have stayed in the beam when this one had left it.
     for (int32_t other = 0; other < slots_; ++other) {
-      Record<State>& child = record_[other];
-      if (child.parent_identity == record.identity && child.node != kNone) child.parent = slot;
+      BeamEntry<State>& child = entries_[other];
+      if (child.parent_hash == entry.hash && child.node != kNone) child.parent = slot;
     }
   }
 
-  int32_t take_slot() {
+  int32_t allocate_slot() {
     if (free_.empty()) return slots_++;
     const int32_t slot = free_.back();
     free_.pop_back();
@@ -292,7 +296,7 @@ class Search {
     }
   }
 
-  static constexpr double kNothing = -std::numeric_limits<double>::infinity();
+  static constexpr double kNoScore = -std::numeric_limits<double>::infinity();
 
   const Options options_;
   const Fusion fusion_;
@@ -300,21 +304,21 @@ class Search {
   int32_t slots_ = 0;          // that are or were in use
   std::vector<int32_t> free_;  // those of them that are empty
   // By slot: before the frame, after it, and what is known of the prefix.
-  Masses<Real> now_, next_;
+  PrefixProbabilities<Real> now_, next_;
   std::vector<double> score_, next_score_;
-  std::vector<Record<State>> record_;
+  std::vector<BeamEntry<State>> entries_;
   // Slots, best first.
   std::vector<int32_t> ranked_, next_ranked_;
   std::vector<Node> nodes_;
 
   // Of one frame. Lists of the prefixes in the beam that are one label longer than another: by slot.
   std::vector<int32_t> first_child_, next_sibling_;
-  Numbers<Real> arriving_;
+  ExtendedArray<Real> incoming_;
   std::vector<Real> logit_;
   TokenSelector<Real> token_selector_;
   std::vector<Extension> extensions_;
-  std::vector<Record<State>> entering_;
-  std::vector<char> drops_out_;
+  std::vector<BeamEntry<State>> entering_;
+  std::vector<char> evicted_;
 };
 
 }  // namespace crnn::beam_search

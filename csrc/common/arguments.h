@@ -35,7 +35,7 @@ inline void check_lengths(const Tensor& lengths, const Tensor& logits, const cha
 inline void check_input_lengths(const Tensor& input_lengths, int64_t frames, const char* op) {
   const IndexView length(input_lengths);
   for (int64_t n = 0; n < input_lengths.size(0); ++n)
-    check(is_possible_length(length(n), frames), op, "input_lengths[", n, "] is ", length(n),
+    check(is_valid_length(length(n), frames), op, "input_lengths[", n, "] is ", length(n),
           ", but logits has T=", frames, " frames");
 }
 

@@ -10,7 +10,7 @@ template <class Element>
 class Buffer {
  public:
   // At least `count` elements, whose values are lost when it grows, and at first are nobody's.
-  Element* grown(int64_t count) {
+  Element* ensure_capacity(int64_t count) {
     if (count > capacity_) {
       elements_.reset(new Element[count]);
       capacity_ = count;

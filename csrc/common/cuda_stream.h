@@ -7,7 +7,7 @@
 #include "common/gpu.h"
 
 // The dispatch key under which the operators' kernels are registered.
-#define CRNN_DEVICE_KEY CUDA
+#define CRNN_DISPATCH_KEY CUDA
 
 // Lies in libtorch_cuda. Weak, so that the library loads beside a CPU build of torch as well. (torch's header
 // declares it too where USE_CUDA is defined, and the compiler compares the two.)

@@ -48,7 +48,7 @@ template <class Value>
 CRNN_INLINE Value exp2_nonpositive(Value x) {
   using Real = ElementOf<Value>;
   // One below the smallest exponent of a normal number: its power of two is 0. NaN passes in this order.
-  const Value clamped = larger(broadcast<Value>(-RealBits<Real>::kBias), x);
+  const Value clamped = maximum(broadcast<Value>(-RealBits<Real>::kBias), x);
   const Value shifted = clamped + kRoundingShift<Real>;
   const Value rest = clamped - (shifted - kRoundingShift<Real>);
   const auto whole = bit_cast<ExponentOf<Value>>(shifted) - bit_cast<ExponentOf<Real>>(kRoundingShift<Real>);
@@ -60,11 +60,11 @@ CRNN_INLINE Value exp2_nonpositive(Value x) {
 // in double, whatever Value is: its integer part may be large, and the digits behind it count.
 template <class Value, class Double>
 CRNN_INLINE Extended<Value> exp2_extended(Double x) {
-  const Double clamped = larger(x, broadcast<Double>(kZeroExponent));
+  const Double clamped = maximum(x, broadcast<Double>(kZeroExponent));
   const Double shifted = clamped + kRoundingShift<double>;
-  const Value rest = converted<Value>(clamped - (shifted - kRoundingShift<double>));
+  const Value rest = convert_lanes<Value>(clamped - (shifted - kRoundingShift<double>));
   const auto whole = bit_cast<ExponentOf<Double>>(shifted) - bit_cast<int64_t>(kRoundingShift<double>);
-  return {exp2_fraction(rest), converted<ExponentOf<Value>>(whole)};
+  return {exp2_fraction(rest), convert_lanes<ExponentOf<Value>>(whole)};
 }
 
 }  // namespace crnn

@@ -47,7 +47,7 @@ constexpr int32_t kVanishedExponent = -(1 << 27);
 template <class Value>
 struct Extended {
   using Int = ExponentOf<Value>;
-  Value mantissa;  // in [1, 2) once normalised, a positive normal number otherwise
+  Value mantissa;  // in [1, 2) once normalized, a positive normal number otherwise
   Int exponent;
 
   static CRNN_INLINE Extended zero() { return {broadcast<Value>(1), broadcast<Int>(kZeroExponent)}; }
@@ -56,7 +56,7 @@ struct Extended {
 
 // x * 2^steps by an addition to the exponent's bits: no check of the range.
 template <class Value>
-CRNN_INLINE Value with_exponent_raised(Value x, ExponentOf<Value> steps) {
+CRNN_INLINE Value ldexp_unchecked(Value x, ExponentOf<Value> steps) {
   // A shift to the left of a negative number is undefined before C++20; the product is the same instruction.
   using Int = ExponentOf<Value>;
   return bit_cast<Value>(bit_cast<Int>(x) + steps * (ElementOf<Int>(1) << RealBits<Value>::kFraction));
@@ -65,33 +65,33 @@ CRNN_INLINE Value with_exponent_raised(Value x, ExponentOf<Value> steps) {
 // 2^exponent, exponent within the range of normal numbers; 0 for the exponent below them.
 template <class Value>
 CRNN_INLINE Value power_of_two(ExponentOf<Value> exponent) {
-  return with_exponent_raised(broadcast<Value>(1), exponent);
+  return ldexp_unchecked(broadcast<Value>(1), exponent);
 }
 
 // mantissa * 2^shift for a mantissa in [1, 2^60) and shift <= 0. What would fall below the smallest normal
 // number falls no further: next to a mantissa of at least 1 it is nothing.
 template <class Value>
-CRNN_INLINE Value shifted_down(Value mantissa, ExponentOf<Value> shift) {
+CRNN_INLINE Value ldexp_clamped(Value mantissa, ExponentOf<Value> shift) {
   using Int = ExponentOf<Value>;
-  return with_exponent_raised(mantissa, larger(shift, broadcast<Int>(1 - RealBits<Value>::kBias)));
+  return ldexp_unchecked(mantissa, maximum(shift, broadcast<Int>(1 - RealBits<Value>::kBias)));
 }
 
-// Not normalised: the mantissa is in [1, 4) for two normalised numbers, and may be added to once more.
+// Not normalized: the mantissa is in [1, 4) for two normalized numbers, and may be added to once more.
 template <class Value>
 CRNN_INLINE Extended<Value> operator+(Extended<Value> a, Extended<Value> b) {
-  const ExponentOf<Value> exponent = larger(a.exponent, b.exponent);
-  return {shifted_down(a.mantissa, a.exponent - exponent) + shifted_down(b.mantissa, b.exponent - exponent),
+  const ExponentOf<Value> exponent = maximum(a.exponent, b.exponent);
+  return {ldexp_clamped(a.mantissa, a.exponent - exponent) + ldexp_clamped(b.mantissa, b.exponent - exponent),
           exponent};
 }
 
-// Not normalised.
+// Not normalized.
 template <class Value>
 CRNN_INLINE Extended<Value> operator*(Extended<Value> a, Extended<Value> b) {
   return {a.mantissa * b.mantissa, a.exponent + b.exponent};
 }
 
 template <class Value>
-CRNN_INLINE Extended<Value> normalised(Extended<Value> a) {
+CRNN_INLINE Extended<Value> normalized(Extended<Value> a) {
   using Bits = RealBits<Value>;
   using Int = ExponentOf<Value>;
   using Word = ElementOf<Int>;
@@ -99,7 +99,7 @@ CRNN_INLINE Extended<Value> normalised(Extended<Value> a) {
   const Int fraction = bits & ((Word(1) << Bits::kFraction) - 1);
   const Int exponent = a.exponent + (bits >> Bits::kFraction) - Word(Bits::kBias);
   return {bit_cast<Value>(fraction | (Word(Bits::kBias) << Bits::kFraction)),
-          larger(exponent, broadcast<Int>(kZeroExponent))};
+          maximum(exponent, broadcast<Int>(kZeroExponent))};
 }
 
 // The value as an ordinary number; outside the range of Real it becomes 0, or a large finite number.
@@ -107,8 +107,8 @@ template <class Value>
 CRNN_INLINE Value to_real(Extended<Value> a) {
   using Bits = RealBits<Value>;
   using Int = ExponentOf<Value>;
-  const Int exponent = smaller(a.exponent, broadcast<Int>(Bits::kBias - 4));
-  return a.mantissa * power_of_two<Value>(larger(exponent, broadcast<Int>(-Bits::kBias)));
+  const Int exponent = minimum(a.exponent, broadcast<Int>(Bits::kBias - 4));
+  return a.mantissa * power_of_two<Value>(maximum(exponent, broadcast<Int>(-Bits::kBias)));
 }
 
 }  // namespace crnn

@@ -11,8 +11,8 @@
 
 namespace crnn::gpu {
 
-constexpr int kWarp = 32;
-constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kWarpSize = 32;
+constexpr unsigned kFullMask = 0xffffffffu;
 
 // Where the kernels of an operator run, and the name their errors give.
 struct Stream {
@@ -38,10 +38,10 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t s
 }
 
 // a * b, rounded before anything is added to it. Compilers fuse a product with an addition behind it.
-__device__ inline float rounded_product(float a, float b) {
+__device__ inline float mul_rn(float a, float b) {
   return ::fmaf(a, b, 0.0f);
 }
-__device__ inline double rounded_product(double a, double b) {
+__device__ inline double mul_rn(double a, double b) {
   return ::fma(a, b, 0.0);
 }
 

@@ -1,7 +1,7 @@
 // One portable loop, compiled for several instruction sets, chosen when the program runs.
 //
 // A kernel is a struct with a static, always-inline run<kBytes>(), kBytes being the size of the vectors to
-// use. run_vectorised<Kernel>(...) calls the copy of it that was compiled for the best instruction set of
+// use. run_vectorized<Kernel>(...) calls the copy of it that was compiled for the best instruction set of
 // this processor. ATEN_CPU_CAPABILITY (default, avx2, avx512), the variable that limits torch's own kernels,
 // limits these too.
 #pragma once
@@ -52,7 +52,7 @@ void run_baseline(const Args&... args) {
 }
 
 template <class Kernel, class... Args>
-void run_vectorised(const Args&... args) {
+void run_vectorized(const Args&... args) {
   static const Isa isa = detect_isa();
   switch (isa) {
     case Isa::kAvx512:

@@ -11,7 +11,7 @@
 namespace crnn {
 
 // How many threads share `items` pieces of work, of which `grain` are worth a thread.
-inline int64_t workers_for(int64_t items, int64_t grain) {
+inline int64_t num_workers(int64_t items, int64_t grain) {
   const int64_t threads = torch::stable::get_num_threads();
   return std::max<int64_t>(1, std::min(threads, items / std::max<int64_t>(1, grain)));
 }
@@ -20,7 +20,7 @@ inline int64_t workers_for(int64_t items, int64_t grain) {
 // numbers them from 0 to workers - 1, so that each can have scratch memory of its own. Items are handed out
 // one by one, since samples differ in length. An exception ends the work; the first one is thrown on.
 template <class Work>
-void parallel_over(int64_t items, int64_t workers, const Work& work) {
+void parallel_for(int64_t items, int64_t workers, const Work& work) {
   if (workers == 1) {
     for (int64_t item = 0; item < items; ++item) work(item, int64_t(0));
     return;

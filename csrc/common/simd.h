@@ -35,7 +35,7 @@ using Vector = typename VectorOf<Element, kBytes>::type;
 
 // The size of vectors to use where those of kBytes are too long: half of it, and in the end one number.
 template <class Element>
-constexpr int narrower(int bytes) {
+constexpr int narrower_bytes(int bytes) {
   return bytes > 16 ? bytes / 2 : int(sizeof(Element));
 }
 
@@ -63,12 +63,12 @@ CRNN_INLINE To bit_cast(From from) {
 }
 
 template <class Value>
-CRNN_INLINE Value larger(Value a, Value b) {
+CRNN_INLINE Value maximum(Value a, Value b) {
   return a > b ? a : b;
 }
 
 template <class Value>
-CRNN_INLINE Value smaller(Value a, Value b) {
+CRNN_INLINE Value minimum(Value a, Value b) {
   return a < b ? a : b;
 }
 
@@ -96,7 +96,7 @@ CRNN_INLINE Value broadcast(ElementOf<Value> x) {
 
 // Lane by lane as static_cast does.
 template <class To, class From>
-CRNN_INLINE To converted(From from) {
+CRNN_INLINE To convert_lanes(From from) {
   if constexpr (std::is_scalar_v<To>) {
     return static_cast<To>(from);
   } else {
@@ -105,14 +105,14 @@ CRNN_INLINE To converted(From from) {
 }
 
 template <class Int, int... kLane>
-CRNN_INLINE Int lane_numbers(std::integer_sequence<int, kLane...>) {
+CRNN_INLINE Int lane_indices(std::integer_sequence<int, kLane...>) {
   return Int{kLane...};
 }
 
 // (0, 1, 2, ...)
 template <class Int>
-CRNN_INLINE Int lane_numbers() {
-  return lane_numbers<Int>(std::make_integer_sequence<int, kLanesOf<Int>>());
+CRNN_INLINE Int lane_indices() {
+  return lane_indices<Int>(std::make_integer_sequence<int, kLanesOf<Int>>());
 }
 
 struct Plus {
@@ -122,23 +122,23 @@ struct Plus {
   }
 };
 
-struct Larger {
+struct Maximum {
   template <class Value>
   static CRNN_INLINE Value of(Value a, Value b) {
-    return larger(a, b);
+    return maximum(a, b);
   }
 };
 
-struct Smaller {
+struct Minimum {
   template <class Value>
   static CRNN_INLINE Value of(Value a, Value b) {
-    return smaller(a, b);
+    return minimum(a, b);
   }
 };
 
 // All lanes folded into one by an associative operation, in an order that depends on their number alone.
 template <class Operation, class Value>
-CRNN_INLINE ElementOf<Value> folded(Value value) {
+CRNN_INLINE ElementOf<Value> reduce_lanes(Value value) {
   if constexpr (std::is_scalar_v<Value>) {
     return value;
   } else if constexpr (kLanesOf<Value> == 2) {
@@ -148,13 +148,13 @@ CRNN_INLINE ElementOf<Value> folded(Value value) {
   } else {
     Vector<ElementOf<Value>, sizeof(Value) / 2> halves[2];
     memcpy(halves, &value, sizeof(value));
-    return folded<Operation>(Operation::of(halves[0], halves[1]));
+    return reduce_lanes<Operation>(Operation::of(halves[0], halves[1]));
   }
 }
 
 // The lanes of `a` and then of `b`, those from kFirst on.
 template <int kFirst, class Value, int... kLane>
-CRNN_INLINE Value window(Value a, Value b, std::integer_sequence<int, kLane...>) {
+CRNN_INLINE Value extract_lanes(Value a, Value b, std::integer_sequence<int, kLane...>) {
 #if defined(__clang__)
   return __builtin_shufflevector(a, b, (kFirst + kLane)...);
 #else
@@ -165,14 +165,15 @@ CRNN_INLINE Value window(Value a, Value b, std::integer_sequence<int, kLane...>)
 
 // (before[last], value[0], value[1], ...): what stood one lane below.
 template <class Value>
-CRNN_INLINE Value from_lane_below(Value value, Value before) {
-  return window<kLanesOf<Value> - 1>(before, value, std::make_integer_sequence<int, kLanesOf<Value>>());
+CRNN_INLINE Value shift_lanes_up(Value value, Value before) {
+  return extract_lanes<kLanesOf<Value> - 1>(before, value,
+                                            std::make_integer_sequence<int, kLanesOf<Value>>());
 }
 
 // (value[1], value[2], ..., after[0]): what stood one lane above.
 template <class Value>
-CRNN_INLINE Value from_lane_above(Value value, Value after) {
-  return window<1>(value, after, std::make_integer_sequence<int, kLanesOf<Value>>());
+CRNN_INLINE Value shift_lanes_down(Value value, Value after) {
+  return extract_lanes<1>(value, after, std::make_integer_sequence<int, kLanesOf<Value>>());
 }
 
 }  // namespace crnn

@@ -38,12 +38,12 @@ class IndexView {
 
 // The rows of a (T, N, C) tensor, whatever its strides.
 template <class Storage>
-struct Rows {
+struct TncView {
   Storage* data;
   int64_t stride_t, stride_n, stride_c;
 
   template <class Tensor>
-  Rows(const void* pointer, const Tensor& tensor)
+  TncView(const void* pointer, const Tensor& tensor)
       : data(static_cast<Storage*>(const_cast<void*>(pointer))),
         stride_t(tensor.stride(0)),
         stride_n(tensor.stride(1)),
@@ -52,8 +52,8 @@ struct Rows {
   CRNN_INLINE Storage* row(int64_t t, int64_t n) const { return data + t * stride_t + n * stride_n; }
 
   // Of samples n and behind it.
-  Rows from_sample(int64_t n) const {
-    Rows rest = *this;
+  TncView from_sample(int64_t n) const {
+    TncView rest = *this;
     rest.data += n * stride_n;
     return rest;
   }

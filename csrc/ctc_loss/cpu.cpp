@@ -1,15 +1,15 @@
 // ctc_loss on the CPU: two reads and one write of the (T, N, C) tensor.
 //
 //   forward    each sample: 1. its rows' statistics and emissions  2. the recursion, which turns those into
-//              the loss and the labels' occupancies
-//   backward   3. each row: softmax - occupancy, times the incoming gradient
+//              the loss and the labels' posteriors
+//   backward   3. each row: softmax - posterior, times the incoming gradient
 //
 // Samples and rows are shared among threads; none of them adds to what another one wrote, so that the result
 // is the same for any number of threads.
 #include "ctc_loss/emissions.h"
 #include "ctc_loss/gradient.h"
 #include "ctc_loss/loss.h"
-#include "targets/sharing.h"
+#include "targets/work_partition.h"
 
 namespace crnn::ctc_loss {
 namespace {
@@ -20,23 +20,23 @@ template <class Real>
 void save(const BatchShape& shape, const Batch& batch, int64_t n, double loss, bool no_gradient,
           const Sample<Real>& sample, const Saved<Real>& saved) {
   const int64_t frames = batch.frames[n], first = n * shape.frames;
-  Real* peak = saved.peak + first;
-  Real* posterior = saved.posterior + shape.frames * batch.first_label[n];
+  Real* row_max = saved.row_max + first;
+  Real* posterior = saved.posterior + shape.frames * batch.target_offsets[n];
   // What concatenated targets hold behind the last sample belongs to it, as padding does.
   const bool last = n + 1 == shape.samples;
-  const int64_t labels = shape.padded ? shape.max_length
-                         : last       ? shape.labels - batch.first_label[n]
+  const int64_t labels = shape.padded ? shape.padded_length
+                         : last       ? shape.labels - batch.target_offsets[n]
                                       : batch.length[n];
   int64_t written = 0;
   if (loss < kInfinity) {
     written = frames * sample.target_length;
     std::copy_n(sample.label_mantissa, written, posterior);
   } else {
-    std::fill_n(peak, frames,
+    std::fill_n(row_max, frames,
                 no_gradient ? std::numeric_limits<Real>::infinity() : std::numeric_limits<Real>::quiet_NaN());
     std::fill_n(saved.inverse_sum + first, frames, Real(0));
   }
-  std::fill(peak + frames, peak + shape.frames, Real(0));
+  std::fill(row_max + frames, row_max + shape.frames, Real(0));
   std::fill(saved.inverse_sum + first + frames, saved.inverse_sum + first + shape.frames, Real(0));
   std::fill(posterior + written, posterior + shape.frames * labels, Real(0));
 }
@@ -46,35 +46,35 @@ template <class Storage>
 std::vector<double> forward(const BatchShape& shape, const Batch& batch, const Tensor& logits, int64_t blank,
                             bool zero_infinity, bool normalize, void* saved_data) {
   using Real = typename ComputeType<Storage>::Real;
-  const Rows<const Storage> rows(logits.const_data_ptr(), logits);
+  const TncView<const Storage> rows(logits.const_data_ptr(), logits);
   const bool with_grad = saved_data != nullptr;
   const Saved<Real> saved(static_cast<Real*>(saved_data), shape);
   std::vector<double> losses(shape.samples);
 
-  const Sharing sharing(shape);
-  std::vector<Workspace<Real>> workspaces(sharing.workers);
-  std::vector<RowScratch<Real>> scratch(larger(sharing.workers, sharing.row_workers));
+  const WorkPartition sharing(shape);
+  std::vector<RecursionWorkspace<Real>> workspaces(sharing.workers);
+  std::vector<RowScratch<Real>> scratch(maximum(sharing.workers, sharing.row_workers));
   std::vector<Sample<Real>> samples(sharing.workers);
-  const Statistics needed = normalize ? Statistics::kCompute : Statistics::kNone;
+  const StatisticsMode needed = normalize ? StatisticsMode::kCompute : StatisticsMode::kNone;
   std::vector<Real> statistics(with_grad ? 0 : 2 * shape.frames * sharing.workers);
   const auto prepare = [&](int64_t n, int64_t workspace) {
     Sample<Real>& sample = samples[workspace];
-    sample = workspaces[workspace].prepare(batch.labels.data() + batch.first_label[n], batch.frames[n],
+    sample = workspaces[workspace].prepare(batch.labels.data() + batch.target_offsets[n], batch.frames[n],
                                            batch.length[n], with_grad);
-    sample.peak =
-        with_grad ? saved.peak + n * shape.frames : statistics.data() + 2 * shape.frames * workspace;
-    sample.inverse_sum = with_grad ? saved.inverse_sum + n * shape.frames : sample.peak + shape.frames;
+    sample.row_max =
+        with_grad ? saved.row_max + n * shape.frames : statistics.data() + 2 * shape.frames * workspace;
+    sample.inverse_sum = with_grad ? saved.inverse_sum + n * shape.frames : sample.row_max + shape.frames;
   };
   const auto gather = [&](int64_t n, int64_t workspace, int64_t begin, int64_t end, int64_t worker) {
     if (batch.valid[n])
-      run_vectorised<GatherEmissions<Storage>>(rows, shape.classes, blank, needed, n, begin,
+      run_vectorized<GatherEmissions<Storage>>(rows, shape.classes, blank, needed, n, begin,
                                                std::min(end, batch.frames[n]), &scratch[worker],
                                                samples[workspace]);
   };
   const auto finish = [&](int64_t n, int64_t workspace) {
     const Sample<Real>& sample = samples[workspace];
     double loss = std::numeric_limits<double>::quiet_NaN();
-    if (batch.valid[n]) loss = loss_of(sample, workspaces[workspace], with_grad);
+    if (batch.valid[n]) loss = compute_loss(sample, workspaces[workspace], with_grad);
     const bool no_gradient = loss == kInfinity && zero_infinity;
     if (with_grad) save(shape, batch, n, loss, no_gradient, sample, saved);
     losses[n] = no_gradient ? 0 : loss;
@@ -82,13 +82,13 @@ std::vector<double> forward(const BatchShape& shape, const Batch& batch, const T
 
   if (sharing.rows_first) {
     for (int64_t n = 0; n < shape.samples; ++n) prepare(n, n);
-    parallel_over(shape.samples * sharing.pieces, sharing.row_workers, [&](int64_t item, int64_t worker) {
+    parallel_for(shape.samples * sharing.pieces, sharing.row_workers, [&](int64_t item, int64_t worker) {
       const int64_t n = item / sharing.pieces, begin = item % sharing.pieces * sharing.piece;
       gather(n, n, begin, begin + sharing.piece, worker);
     });
-    parallel_over(shape.samples, sharing.workers, [&](int64_t n, int64_t) { finish(n, n); });
+    parallel_for(shape.samples, sharing.workers, [&](int64_t n, int64_t) { finish(n, n); });
   } else {
-    parallel_over(shape.samples, sharing.workers, [&](int64_t n, int64_t worker) {
+    parallel_for(shape.samples, sharing.workers, [&](int64_t n, int64_t worker) {
       prepare(n, worker);
       gather(n, worker, 0, batch.frames[n], worker);
       finish(n, worker);
@@ -122,7 +122,7 @@ std::tuple<Tensor, Tensor> ctc_loss_cpu(const Tensor& logits, const Tensor& targ
     double total =
         reduction == Reduction::kMean && shape.samples == 0 ? std::numeric_limits<double>::quiet_NaN() : 0.0;
     for (int64_t n = 0; n < shape.samples; ++n)
-      total += losses[n] * weight(shape.samples, batch.length[n], reduction);
+      total += losses[n] * reduction_weight(shape.samples, batch.length[n], reduction);
     *result = total;
   });
   return {loss, saved};
@@ -146,16 +146,17 @@ Tensor ctc_loss_backward_cpu(const Tensor& grad_loss, const Tensor& logits, cons
     const int64_t stride = reduction == Reduction::kNone ? grad_loss.stride(0) : 0;
     std::vector<Real> scale(shape.samples);
     for (int64_t n = 0; n < shape.samples; ++n)
-      scale[n] = Real(double(incoming[n * stride]) * weight(shape.samples, batch.length[n], reduction));
+      scale[n] =
+          Real(double(incoming[n * stride]) * reduction_weight(shape.samples, batch.length[n], reduction));
 
-    const Rows<const Storage> logit_rows(logits.const_data_ptr(), logits);
-    const Rows<Storage> gradient_rows(gradient.mutable_data_ptr(), gradient);
-    const int64_t all_rows = shape.frames * shape.samples, piece = rows_per_piece(shape.classes);
-    const int64_t pieces = divided_up(all_rows, piece);
-    const int64_t workers = workers_for(pieces, 1);
+    const TncView<const Storage> logit_rows(logits.const_data_ptr(), logits);
+    const TncView<Storage> gradient_rows(gradient.mutable_data_ptr(), gradient);
+    const int64_t all_rows = shape.frames * shape.samples, piece = rows_per_chunk(shape.classes);
+    const int64_t pieces = ceil_div(all_rows, piece);
+    const int64_t workers = num_workers(pieces, 1);
     std::vector<RowScratch<Real>> scratch(workers);
-    parallel_over(pieces, workers, [&](int64_t item, int64_t worker) {
-      run_vectorised<GradientRows<Storage>>(shape, batch, logit_rows, gradient_rows, blank, normalize, saved,
+    parallel_for(pieces, workers, [&](int64_t item, int64_t worker) {
+      run_vectorized<GradientRows<Storage>>(shape, batch, logit_rows, gradient_rows, blank, normalize, saved,
                                             scale.data(), &scratch[worker], item * piece,
                                             std::min(all_rows, (item + 1) * piece));
     });

@@ -1,14 +1,14 @@
 // ctc_loss on a GPU: torch's side of the launches.
 #include "ctc_loss/forward.h"
 #include "ctc_loss/kernels.cuh"
-#include "targets/located_batch.h"
+#include "targets/batch_with_offsets.h"
 
 namespace crnn::ctc_loss {
 
 // Most of the build's time, so each is a file of its own: recursion_float.cu and recursion_double.cu.
-extern template void launch_recursion(const DeviceBatch&, const RecursionMemory<float>&, const LossOptions&,
+extern template void launch_recursion(const DeviceBatch&, const RecursionBuffers<float>&, const LossOptions&,
                                       float*, double*, gpu::Stream);
-extern template void launch_recursion(const DeviceBatch&, const RecursionMemory<double>&, const LossOptions&,
+extern template void launch_recursion(const DeviceBatch&, const RecursionBuffers<double>&, const LossOptions&,
                                       double*, double*, gpu::Stream);
 
 void run_forward(const Tensor& logits, const DeviceBatch& batch, bool normalize, const LossOptions& options,
@@ -19,17 +19,17 @@ void run_forward(const Tensor& logits, const DeviceBatch& batch, bool normalize,
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
     using Real = typename ComputeType<Storage>::Real;
-    using State = StoredState<Real>;
+    using State = PackedExtended<Real>;
     const bool with_grad = options.with_grad;
     // With a gradient, scratch is only some times what is saved, and slices would leave processors idle.
-    const BatchShape slice = with_grad ? shape : slice_of(shape, scratch_bytes<Real>);
+    const BatchShape slice = with_grad ? shape : choose_slice_shape(shape, scratch_bytes<Real>);
     const Tensor emissions = scratch<State>(logits, emission_elements(slice));
     const Tensor stored = scratch<State>(logits, stored_elements(slice, with_grad));
     const Tensor states = scratch<State>(logits, state_elements(slice));
     const Tensor statistics = with_grad ? saved : scratch<Real>(logits, 2 * slice.frames * slice.texts());
-    const RecursionMemory<Real> memory{data<State>(emissions), data<State>(stored), data<State>(states),
-                                       Saved<Real>(data<Real>(statistics), slice)};
-    launch_ctc_loss<Storage, Real>(Rows<const Storage>(logits.const_data_ptr(), logits), batch, normalize,
+    const RecursionBuffers<Real> memory{data<State>(emissions), data<State>(stored), data<State>(states),
+                                        Saved<Real>(data<Real>(statistics), slice)};
+    launch_ctc_loss<Storage, Real>(TncView<const Storage>(logits.const_data_ptr(), logits), batch, normalize,
                                    slice, memory, options, data<Real>(losses), data<double>(terms), stream);
   });
 }
@@ -45,12 +45,12 @@ std::tuple<Tensor, Tensor> ctc_loss_cuda(const Tensor& logits, const Tensor& tar
       check_tensors(logits, targets, input_lengths, target_lengths, blank, reduction_code, longest_target);
   const DeviceScope device(logits, kOp);
   if (validate) {  // waits for the device
-    read_batch(shape, on_host(targets), on_host(input_lengths), on_host(target_lengths), blank, true, kOp);
+    read_batch(shape, to_cpu(targets), to_cpu(input_lengths), to_cpu(target_lengths), blank, true, kOp);
   }
   const Reduction reduction = Reduction(reduction_code);
   const ScalarType type = compute_type(logits.scalar_type());
   const bool reduced = reduction != Reduction::kNone;
-  const LocatedBatch batch(shape, blank, targets, input_lengths, target_lengths, device.stream());
+  const BatchWithOffsets batch(shape, blank, targets, input_lengths, target_lengths, device.stream());
   const Tensor loss = reduced ? new_tensor(logits, {}, type) : new_tensor(logits, {shape.samples}, type);
   const Tensor saved = new_tensor(logits, {with_grad ? saved_elements(shape) : 0}, type);
   run_forward(logits, *batch, normalize, LossOptions{reduction, zero_infinity, with_grad}, loss, saved,
@@ -66,7 +66,7 @@ Tensor ctc_loss_backward_cuda(const Tensor& grad_loss, const Tensor& logits, con
   const Reduction reduction = Reduction(reduction_code);
   check_backward(grad_loss, logits, saved, shape, reduction);
   const DeviceScope device(logits, kOp);
-  const LocatedBatch batch(shape, blank, targets, input_lengths, target_lengths, device.stream());
+  const BatchWithOffsets batch(shape, blank, targets, input_lengths, target_lengths, device.stream());
   const Tensor gradient = torch::stable::empty_like(logits);
   const Tensor scales = new_tensor(logits, {shape.samples}, compute_type(logits.scalar_type()));
   const Tensor occurrences = scratch<Occurrence>(logits, shape.labels);
@@ -74,8 +74,8 @@ Tensor ctc_loss_backward_cuda(const Tensor& grad_loss, const Tensor& logits, con
     using Storage = decltype(storage);
     using Real = typename ComputeType<Storage>::Real;
     launch_ctc_loss_backward<Storage, Real>(
-        Rows<const Storage>(logits.const_data_ptr(), logits),
-        Rows<Storage>(data<Storage>(gradient), gradient), *batch, normalize, reduction,
+        TncView<const Storage>(logits.const_data_ptr(), logits),
+        TncView<Storage>(data<Storage>(gradient), gradient), *batch, normalize, reduction,
         static_cast<const Real*>(grad_loss.const_data_ptr()),
         reduction == Reduction::kNone ? grad_loss.stride(0) : 0,
         Saved<const Real>(static_cast<const Real*>(saved.const_data_ptr()), shape), data<Real>(scales),
@@ -87,7 +87,7 @@ Tensor ctc_loss_backward_cuda(const Tensor& grad_loss, const Tensor& logits, con
 }  // namespace
 }  // namespace crnn::ctc_loss
 
-STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CRNN_DEVICE_KEY, m) {
+STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CRNN_DISPATCH_KEY, m) {
   m.impl("ctc_loss", TORCH_BOX(&crnn::ctc_loss::ctc_loss_cuda));
   m.impl("ctc_loss_backward", TORCH_BOX(&crnn::ctc_loss::ctc_loss_backward_cuda));
 }

@@ -8,7 +8,7 @@
 #include "common/stable.h"
 #include "ctc_loss/recursion.h"
 #include "targets/row_statistics.h"
-#include "targets/statistics.h"
+#include "targets/statistics_mode.h"
 
 namespace crnn::ctc_loss {
 
@@ -18,38 +18,38 @@ struct GatherEmissions {
   using Real = typename ComputeType<Storage>::Real;
 
   template <int kBytes>
-  static CRNN_INLINE void run(const Rows<const Storage>& logits, int64_t classes, int64_t blank,
-                              Statistics statistics, int64_t n, int64_t begin, int64_t end,
+  static CRNN_INLINE void run(const TncView<const Storage>& logits, int64_t classes, int64_t blank,
+                              StatisticsMode statistics, int64_t n, int64_t begin, int64_t end,
                               RowScratch<Real>* scratch, const Sample<Real>& sample) {
-    const int64_t most_rows = rows_in_cache(classes);
-    for (int64_t first = begin; first < end; first += most_rows)
-      gather<kBytes>(logits, classes, blank, statistics, n, first, std::min(most_rows, end - first),
-                     largest_log_prob(sample.frames), *scratch, sample);
+    const int64_t max_rows = rows_in_cache(classes);
+    for (int64_t first = begin; first < end; first += max_rows)
+      gather<kBytes>(logits, classes, blank, statistics, n, first, std::min(max_rows, end - first),
+                     max_log_prob(sample.frames), *scratch, sample);
   }
 
   // One step after the other for all of a few rows, so that no row waits for another.
   template <int kBytes>
-  static CRNN_INLINE void gather(const Rows<const Storage>& logits, int64_t classes, int64_t blank,
-                                 Statistics statistics, int64_t n, int64_t first, int64_t count,
+  static CRNN_INLINE void gather(const TncView<const Storage>& logits, int64_t classes, int64_t blank,
+                                 StatisticsMode statistics, int64_t n, int64_t first, int64_t count,
                                  double largest, RowScratch<Real>& scratch, const Sample<Real>& sample) {
     // As many lanes as vectors of double have.
     using Reals = Vector<Real, kBytes / sizeof(double) * sizeof(Real)>;
     constexpr int kLanes = kLanesOf<Reals>;
     const int64_t length = sample.target_length, stride = logits.stride_c;
-    Real peak[kMostRows] = {}, inverse_sum[kMostRows];
-    if (statistics == Statistics::kNone) {
-      std::fill_n(inverse_sum, kMostRows, Real(1));
-    } else if (statistics == Statistics::kCompute) {
-      StatisticsOfRows<Storage>::template run<kBytes>(logits, classes, n, first, first + count, &scratch,
-                                                      peak, inverse_sum);
+    Real row_max[kMaxRows] = {}, inverse_sum[kMaxRows];
+    if (statistics == StatisticsMode::kNone) {
+      std::fill_n(inverse_sum, kMaxRows, Real(1));
+    } else if (statistics == StatisticsMode::kCompute) {
+      ComputeRowStatistics<Storage>::template run<kBytes>(logits, classes, n, first, first + count, &scratch,
+                                                          row_max, inverse_sum);
     } else {
-      copy_row<kBytes>(sample.peak + first, count, peak);
+      copy_row<kBytes>(sample.row_max + first, count, row_max);
       copy_row<kBytes>(sample.inverse_sum + first, count, inverse_sum);
     }
 
-    Real blanks[kMostRows] = {};
-    ExponentOf<Real> blank_exponents[kMostRows];
-    const int64_t pitch = rounded_up_to_lanes(length);
+    Real blanks[kMaxRows] = {};
+    ExponentOf<Real> blank_exponents[kMaxRows];
+    const int64_t pitch = round_up_to_lanes(length);
     Real* labels = scratch.labels(count * pitch);
     for (int64_t r = 0; r < count; ++r) {
       const Storage* source = logits.row(first + r, n);
@@ -61,7 +61,7 @@ struct GatherEmissions {
       } else {
         for (int64_t i = 0; i < length; ++i) row[i] = to_compute(source[sample.labels[i] * stride]);
       }
-      if (statistics != Statistics::kNone) continue;
+      if (statistics != StatisticsMode::kNone) continue;
       bool in_bounds = blanks[r] < Real(largest);
       for (int64_t i = 0; i < length; ++i) in_bounds &= row[i] < Real(largest);
       if (!in_bounds) inverse_sum[r] = std::numeric_limits<Real>::quiet_NaN();
@@ -69,12 +69,12 @@ struct GatherEmissions {
 
     for (int64_t r = 0; r < count; r += kLanes) {
       const Extended<Reals> p =
-          emission(load<Reals>(blanks + r), load<Reals>(peak + r), load<Reals>(inverse_sum + r));
+          emission(load<Reals>(blanks + r), load<Reals>(row_max + r), load<Reals>(inverse_sum + r));
       store(blanks + r, p.mantissa);
       store(blank_exponents + r, p.exponent);
     }
-    if (statistics != Statistics::kThere) {
-      copy_row<kBytes>(peak, count, sample.peak + first);
+    if (statistics != StatisticsMode::kReuse) {
+      copy_row<kBytes>(row_max, count, sample.row_max + first);
       copy_row<kBytes>(inverse_sum, count, sample.inverse_sum + first);
     }
     copy_row<kBytes>(blanks, count, sample.blank_mantissa + first);
@@ -86,7 +86,7 @@ struct GatherEmissions {
       ExponentOf<Real>* exponents = sample.label_exponent + (first + r) * length;
       const auto put = [&](int64_t i, Real* mantissa, ExponentOf<Real>* exponent) CRNN_INLINE_LAMBDA {
         const Extended<Reals> p =
-            emission(load<Reals>(row + i), broadcast<Reals>(peak[r]), broadcast<Reals>(inverse_sum[r]));
+            emission(load<Reals>(row + i), broadcast<Reals>(row_max[r]), broadcast<Reals>(inverse_sum[r]));
         store(mantissa, p.mantissa);
         store(exponent, p.exponent);
       };

@@ -9,16 +9,16 @@ namespace crnn::ctc_loss {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // In nats; NaN if a row's statistics are, +inf if the target is impossible. With `with_grad`, label_mantissa
-// holds the labels' occupancies afterwards, unless the loss is +inf.
+// holds the labels' posteriors afterwards, unless the loss is +inf.
 template <class Real>
-double loss_of(const Sample<Real>& sample, Workspace<Real>& workspace, bool with_grad) {
+double compute_loss(const Sample<Real>& sample, RecursionWorkspace<Real>& workspace, bool with_grad) {
   const auto is_number = [](Real x) { return x == x; };
   if (!std::all_of(sample.inverse_sum, sample.inverse_sum + sample.frames, is_number))
     return std::numeric_limits<double>::quiet_NaN();
   if (sample.frames < frames_needed(sample.labels, sample.target_length)) return kInfinity;
   if (sample.frames == 0) return 0;
   double loss;
-  run_vectorised<Recursion<Real>>(sample, &workspace, with_grad, &loss);
+  run_vectorized<Recursion<Real>>(sample, &workspace, with_grad, &loss);
   return loss;
 }
 

@@ -2,102 +2,105 @@
 #pragma once
 
 #include "ctc_loss/emissions.cuh"
-#include "ctc_loss/memory_side.cuh"
-#include "ctc_loss/register_side.cuh"
+#include "ctc_loss/memory_pass.cuh"
+#include "ctc_loss/register_pass.cuh"
 #include "ctc_loss/saved.h"
 #include "targets/device_batch.h"
-#include "targets/size_classes.cuh"
+#include "targets/dispatch_length.cuh"
 
 namespace crnn::ctc_loss {
 
 // Threads of a block, by the most pairs that a kernel is made for.
-constexpr int threads_for(int64_t most_pairs) {
-  return most_pairs <= kOneWarp ? 2 * gpu::kWarp : 8 * gpu::kWarp;
+constexpr int threads_for(int64_t max_pairs) {
+  return max_pairs <= kMaxPairsOneWarp ? 2 * gpu::kWarpSize : 8 * gpu::kWarpSize;
 }
 
 // What the recursion reads and writes of all texts.
 template <class Real>
-struct RecursionMemory {
-  StoredState<Real>* emissions;  // T * (labels + texts), see emissions_of
-  StoredState<Real>* stored;     // T * labels; null if no gradient is needed
-  StoredState<Real>* states;     // kStatesPerPair * (labels + texts), where a target may be that long
-  Saved<Real> saved;             // without a gradient its statistics alone
+struct RecursionBuffers {
+  PackedExtended<Real>* emissions;  // T * (labels + texts), see text_emissions
+  PackedExtended<Real>* stored;     // T * labels; null if no gradient is needed
+  PackedExtended<Real>* states;     // kStatesPerPair * (labels + texts), where a target may be that long
+  Saved<Real> saved;                // without a gradient its statistics alone
 };
 
-// Negative log-likelihood of the target, +inf if it is impossible. With `with_grad`, strip.occupancy is
+// Negative log-likelihood of the target, +inf if it is impossible. With `with_grad`, sample.posterior is
 // written unless it is. The block's threads call it together, and all get the loss.
-template <int kThreads, class Real, class Side>
-__device__ __forceinline__ double walk_both_ways(Side side, const Strip<Real>& strip, bool with_grad) {
-  const int64_t middle = (strip.frames + 1) / 2;
-  const int64_t steps = side.is_alpha() ? middle : strip.frames - middle;
+template <int kThreads, class Real, class Pass>
+__device__ __forceinline__ double forward_backward(Pass side, const SampleView<Real>& sample,
+                                                   bool with_grad) {
+  const int64_t middle = (sample.frames + 1) / 2;
+  const int64_t steps = side.is_alpha() ? middle : sample.frames - middle;
   if (with_grad) {
-    side.template walk<Task::kStore>(0, steps, middle, Total<Real>{});
+    side.template run<PassMode::kStore>(0, steps, middle, Normalizer<Real>{});
   } else {
-    side.template walk<Task::kNothing>(0, steps, middle, Total<Real>{});
+    side.template run<PassMode::kDiscard>(0, steps, middle, Normalizer<Real>{});
   }
-  const Extended<double> z = gpu::folded_over_group<kThreads>(
-      side.meet(), [](const auto& a, const auto& b) { return normalised(a + b); });
+  const Extended<double> z = gpu::tile_reduce<kThreads>(
+      side.total_probability(), [](const auto& a, const auto& b) { return normalized(a + b); });
   if (z.exponent < kVanishedExponent) return std::numeric_limits<double>::infinity();
   if (with_grad) {
-    const Total<Real> total{Real(1 / z.mantissa), ExponentOf<Real>(z.exponent)};
-    side.template walk<Task::kMeet>(steps, strip.frames - steps, middle, total);
+    const Normalizer<Real> total{Real(1 / z.mantissa), ExponentOf<Real>(z.exponent)};
+    side.template run<PassMode::kCombine>(steps, sample.frames - steps, middle, total);
   }
   return 0 - kLn2 * (double(z.exponent) + gpu::log2(z.mantissa));  // 0, and not -0, for a certain target
 }
 
-// The same by the class of sizes that the target has, of those up to kMostPairs. states: of all texts;
+// The same by the class of sizes that the target has, of those up to kMaxPairs. states: of all texts;
 // first_pair: how many pairs the texts before this one have.
-template <int64_t kMostPairs, class Real, class Skips>
-__device__ __forceinline__ double loss_of(const Strip<Real>& strip, const Skips& skips,
-                                          StoredState<Real>* states, int64_t first_pair, bool with_grad) {
-  constexpr int kThreads = threads_for(kMostPairs);
+template <int64_t kMaxPairs, class Real, class Skips>
+__device__ __forceinline__ double compute_loss(const SampleView<Real>& sample, const Skips& skips,
+                                               PackedExtended<Real>* states, int64_t first_pair,
+                                               bool with_grad) {
+  constexpr int kThreads = threads_for(kMaxPairs);
   const int thread = threadIdx.x;
-  return by_size<kMostPairs>(
-      strip.length + 1,
+  return dispatch_pairs<kMaxPairs>(
+      sample.length + 1,
       [&](auto pairs, auto warps) {
-        using Side = RegisterSide<Real, pairs(), warps()>;
-        return walk_both_ways<kThreads>(Side(strip, thread, skips), strip, with_grad);
+        using Pass = RegisterPass<Real, pairs(), warps()>;
+        return forward_backward<kThreads>(Pass(sample, thread, skips), sample, with_grad);
       },
       [&] {
-        using Side = MemorySide<Real, kThreads / 2, Skips>;
-        return walk_both_ways<kThreads>(Side(strip, thread, skips, states + kStatesPerPair * first_pair),
-                                        strip, with_grad);
+        using Pass = MemoryPass<Real, kThreads / 2, Skips>;
+        return forward_backward<kThreads>(Pass(sample, thread, skips, states + kStatesPerPair * first_pair),
+                                          sample, with_grad);
       });
 }
 
 // Whether the rows' statistics and the labels allow a loss that is a number. All threads of the block get it.
 template <class Real>
-__device__ inline bool is_sound(const DeviceBatch& batch, const DeviceText& text, const Real* inverse_sums) {
+__device__ inline bool inputs_are_valid(const DeviceBatch& batch, const DeviceText& text,
+                                        const Real* inverse_sums) {
   bool sound = text.valid;
   if (sound) {
     for (int64_t t = threadIdx.x; t < text.frames; t += blockDim.x)
       sound &= inverse_sums[t] == inverse_sums[t];
     for (int64_t i = threadIdx.x; i < text.length; i += blockDim.x)
-      sound &= is_label(batch.label(text, i), batch.shape.classes, batch.blank);
+      sound &= is_valid_label(batch.label(text, i), batch.shape.classes, batch.blank);
   }
   return !__syncthreads_or(!sound);
 }
 
 // Marks the live frames of a sample that has no gradient or a NaN one, and fills what the recursion has not
-// written of its occupancies.
+// written of its posteriors.
 template <class Real>
 __device__ inline void mark(const BatchShape& shape, const DeviceText& sample, bool no_gradient,
                             const Saved<Real>& saved) {
-  const Real peak =
+  const Real row_max =
       no_gradient ? std::numeric_limits<Real>::infinity() : std::numeric_limits<Real>::quiet_NaN();
   for (int64_t t = threadIdx.x; t < sample.frames; t += blockDim.x) {
-    saved.peak[sample.slot * shape.frames + t] = peak;
+    saved.row_max[sample.slot * shape.frames + t] = row_max;
     saved.inverse_sum[sample.slot * shape.frames + t] = 0;
   }
-  Real* posterior = saved.posterior + shape.frames * sample.first_label;
+  Real* posterior = saved.posterior + shape.frames * sample.target_offset;
   for (int64_t i = threadIdx.x; i < sample.frames * sample.length; i += blockDim.x) posterior[i] = 0;
 }
 
 // The loss of each text. losses: (texts), for Reduction::kNone; terms: (texts), for the others each one's
 // share.
-template <int64_t kMostPairs, class Real>
-__global__ void __launch_bounds__(threads_for(kMostPairs))
-    recursion_kernel(DeviceBatch batch, RecursionMemory<Real> memory, LossOptions options, Real* losses,
+template <int64_t kMaxPairs, class Real>
+__global__ void __launch_bounds__(threads_for(kMaxPairs))
+    recursion_kernel(DeviceBatch batch, RecursionBuffers<Real> memory, LossOptions options, Real* losses,
                      double* terms) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const BatchShape& shape = batch.shape;
@@ -108,21 +111,21 @@ __global__ void __launch_bounds__(threads_for(kMostPairs))
   };
   const DeviceText text = text_of_block();
   const int64_t slot = text.slot;
-  const int64_t labels_before = shape.frames * text.first_label;
+  const int64_t labels_before = shape.frames * text.target_offset;
   const bool with_grad = options.with_grad;
   const auto skips = [&](int64_t a, int64_t b) {
     return may_skip_blank(int32_t(batch.label(text, a)), int32_t(batch.label(text, b)));
   };
 
   double loss = std::numeric_limits<double>::quiet_NaN();
-  if (is_sound(batch, text, memory.saved.inverse_sum + slot * shape.frames)) {
-    const Strip<Real> strip{text.frames, text.length, emissions_of(memory.emissions, shape, text),
-                            with_grad ? memory.stored + labels_before : nullptr,
-                            with_grad ? memory.saved.posterior + labels_before : nullptr};
+  if (inputs_are_valid(batch, text, memory.saved.inverse_sum + slot * shape.frames)) {
+    const SampleView<Real> sample{text.frames, text.length, text_emissions(memory.emissions, shape, text),
+                                  with_grad ? memory.stored + labels_before : nullptr,
+                                  with_grad ? memory.saved.posterior + labels_before : nullptr};
     // No path is shorter than its target, and no class of sizes holds a longer one.
     loss = text.length > text.frames
                ? kInfinity
-               : loss_of<kMostPairs>(strip, skips, memory.states, text.first_label + slot, with_grad);
+               : compute_loss<kMaxPairs>(sample, skips, memory.states, text.target_offset + slot, with_grad);
   }
   const DeviceText same_text = text_of_block();
   const bool no_gradient = options.zero_infinity && loss == kInfinity;
@@ -132,17 +135,17 @@ __global__ void __launch_bounds__(threads_for(kMostPairs))
   if (options.reduction == Reduction::kNone) {
     losses[same_text.number] = Real(options.negated ? 0 - loss : loss);  // 0, and not -0, for a certain text
   } else {
-    terms[same_text.number] = loss * weight(batch.all_samples, same_text.length, options.reduction);
+    terms[same_text.number] = loss * reduction_weight(batch.all_samples, same_text.length, options.reduction);
   }
 }
 
 // Compiled for each Real in a file of its own, see cuda.cu.
 template <class Real>
-void launch_recursion(const DeviceBatch& batch, const RecursionMemory<Real>& memory,
+void launch_recursion(const DeviceBatch& batch, const RecursionBuffers<Real>& memory,
                       const LossOptions& options, Real* losses, double* terms, gpu::Stream stream) {
   const BatchShape& shape = batch.shape;
-  with_most_pairs<2 * gpu::kWarp, kOneWarp>(shape.most_labels() + 1, [&](auto most_pairs) {
-    gpu::launch(recursion_kernel<most_pairs(), Real>, shape.texts(), threads_for(most_pairs()), 0, stream,
+  dispatch_max_pairs<2 * gpu::kWarpSize, kMaxPairsOneWarp>(shape.max_labels() + 1, [&](auto max_pairs) {
+    gpu::launch(recursion_kernel<max_pairs(), Real>, shape.texts(), threads_for(max_pairs()), 0, stream,
                 batch, memory, options, losses, terms);
   });
 }
@@ -157,7 +160,7 @@ __global__ void __launch_bounds__(kReductionBlock)
     reduction_kernel(const double* __restrict__ terms, int64_t samples, bool nan_if_none, Real* loss) {
   double sum = 0;
   for (int64_t n = threadIdx.x; n < samples; n += kReductionBlock) sum += terms[n];
-  sum = gpu::folded_over_group<kReductionBlock>(sum, [](double a, double b) { return a + b; });
+  sum = gpu::tile_reduce<kReductionBlock>(sum, [](double a, double b) { return a + b; });
   if (threadIdx.x != 0) return;
   *loss = samples == 0 && nan_if_none ? std::numeric_limits<Real>::quiet_NaN() : Real(sum);
 }

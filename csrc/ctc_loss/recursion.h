@@ -1,8 +1,8 @@
-// The forward-backward recursion of one sample, on the host; ctc_loss/sides.h has the recurrence.
+// The forward-backward recursion of one sample, on the host; ctc_loss/recurrence.h has the recurrence.
 //
 // A Side keeps, for each label, the label's state and that of the blank before it in the side's own
 // direction, and beside them the one blank that comes last. The two sides are independent chains of
-// operations, so the processor overlaps them. The occupancy of blank is not computed: it is 1 minus those of
+// operations, so the processor overlaps them. The posterior of blank is not computed: it is 1 minus those of
 // the labels.
 #pragma once
 
@@ -13,7 +13,7 @@
 
 #include "common/exp2.h"
 #include "common/rows.h"
-#include "ctc_loss/sides.h"
+#include "ctc_loss/recurrence.h"
 #include "targets/lattice.h"
 
 namespace crnn::ctc_loss {
@@ -24,17 +24,17 @@ struct Sample {
   int64_t frames;
   int64_t target_length;
   const int32_t* labels;  // (S)
-  Real* peak;             // (T): the rows' statistics; peak 0 and inverse_sum 1 where there are none
+  Real* row_max;          // (T): the rows' statistics; row_max 0 and inverse_sum 1 where there are none
   Real* inverse_sum;      // (T)
   Real* blank_mantissa;   // (T): emissions of blank
   ExponentOf<Real>* blank_exponent;  // (T)
-  Real* label_mantissa;              // (T, S): emissions of the labels; on the way out their occupancies
+  Real* label_mantissa;              // (T, S): emissions of the labels; on the way out their posteriors
   ExponentOf<Real>* label_exponent;  // (T, S)
 };
 
 // One direction's states, in arrays with room for a whole vector behind the last label.
 template <class Real>
-struct Side {
+struct Pass {
   Real* label_mantissa;
   ExponentOf<Real>* label_exponent;
   // The blank before each label in this direction.
@@ -49,16 +49,16 @@ struct Side {
 
 // Memory of one thread for one sample at a time; it grows to the largest that the thread has seen.
 template <class Real>
-class Workspace {
+class RecursionWorkspace {
  public:
   using Int = ExponentOf<Real>;
 
-  // The sample's arrays, uninitialised; peak and inverse_sum are the caller's to set.
-  Sample<Real> prepare(const int32_t* labels, int64_t frames, int64_t target_length, bool occupancy) {
+  // The sample's arrays, uninitialised; row_max and inverse_sum are the caller's to set.
+  Sample<Real> prepare(const int32_t* labels, int64_t frames, int64_t target_length, bool with_grad) {
     const int64_t row = states(target_length);
     // A row is written in whole vectors: what hangs over its end is overwritten by the next one.
-    const int64_t stored = occupancy ? (frames + 1) / 2 * target_length + kMostLanes : 0;
-    const int64_t emitted = frames * target_length + kMostLanes;
+    const int64_t stored = with_grad ? (frames + 1) / 2 * target_length + kMaxLanes : 0;
+    const int64_t emitted = frames * target_length + kMaxLanes;
     const int64_t count = 2 * (2 * row + stored) + row + emitted + frames;
     if (count > capacity_) {
       capacity_ = count;
@@ -71,7 +71,7 @@ class Workspace {
       exponent = exponents_.get() + offset;
       offset += elements;
     };
-    for (Side<Real>* side : {&alpha, &beta}) {
+    for (Pass<Real>* side : {&alpha, &beta}) {
       take(side->label_mantissa, side->label_exponent, row);
       take(side->blank_mantissa, side->blank_exponent, row);
       take(side->stored_mantissa, side->stored_exponent, stored);
@@ -88,9 +88,9 @@ class Workspace {
   }
 
   // Elements of the arrays of states: beside the labels one more, and whole vectors.
-  static int64_t states(int64_t target_length) { return rounded_up_to_lanes(target_length + 1) + kMostLanes; }
+  static int64_t states(int64_t target_length) { return round_up_to_lanes(target_length + 1) + kMaxLanes; }
 
-  Side<Real> alpha, beta;
+  Pass<Real> alpha, beta;
   std::vector<Extended<double>> terms;
   // -1 where a path may go from label i-1 to label i without a blank, 0 elsewhere: (S + 1).
   Int* skip_mask;
@@ -105,10 +105,10 @@ enum Direction : int { kForward = 1, kBackward = -1 };
 
 // 1. The states before the first frame and the skip rule.
 template <class Real>
-CRNN_INLINE void start(const Sample<Real>& sample, Workspace<Real>& work) {
+CRNN_INLINE void start(const Sample<Real>& sample, RecursionWorkspace<Real>& work) {
   const int64_t target_length = sample.target_length;
   const int64_t row = work.states(target_length);
-  for (Side<Real>* side : {&work.alpha, &work.beta}) {
+  for (Pass<Real>* side : {&work.alpha, &work.beta}) {
     std::fill_n(side->label_mantissa, row, Real(1));
     std::fill_n(side->blank_mantissa, row, Real(1));
     std::fill_n(side->label_exponent, row, kZeroExponent);
@@ -133,18 +133,18 @@ CRNN_INLINE void start(const Sample<Real>& sample, Workspace<Real>& work) {
 template <class Real>
 struct Frame {
   Extended<Real> blank_emission;
-  Real* label_mantissa;                    // (S): of the emissions, and then the occupancies
+  Real* label_mantissa;                    // (S): of the emissions, and then the posteriors
   const ExponentOf<Real>* label_exponent;  // (S)
   Real* stored_mantissa;                   // (S): a row of this side's own store, or the row that it meets
   ExponentOf<Real>* stored_exponent;       // (S)
-  Total<Real> total;
+  Normalizer<Real> total;
 };
 
 // The step of a vector of labels from `begin` on, and of the blanks before them; `lanes`: how many of them
 // are labels, if not all. `previous_vector`: the labels one vector before in the side's direction, as they
 // were before the step; returns those of this vector.
-template <Direction kDirection, Task kTask, class Reals, class Lanes, class Real>
-CRNN_INLINE Extended<Reals> advance_vector(const Side<Real>& side, const ExponentOf<Real>* skip_mask,
+template <Direction kDirection, PassMode kMode, class Reals, class Lanes, class Real>
+CRNN_INLINE Extended<Reals> advance_vector(const Pass<Real>& side, const ExponentOf<Real>* skip_mask,
                                            const Frame<Real>& frame, int64_t begin, Lanes lanes,
                                            Extended<Reals> previous_vector) {
   using Ints = ExponentOf<Reals>;
@@ -161,16 +161,16 @@ CRNN_INLINE Extended<Reals> advance_vector(const Side<Real>& side, const Exponen
   const Extended<Reals> blank = load_states(side.blank_mantissa, side.blank_exponent);
   Extended<Reals> previous_label;
   if constexpr (kDirection == kForward) {
-    previous_label = {from_lane_below(label.mantissa, previous_vector.mantissa),
-                      from_lane_below(label.exponent, previous_vector.exponent)};
+    previous_label = {shift_lanes_up(label.mantissa, previous_vector.mantissa),
+                      shift_lanes_up(label.exponent, previous_vector.exponent)};
   } else {
-    previous_label = {from_lane_above(label.mantissa, previous_vector.mantissa),
-                      from_lane_above(label.exponent, previous_vector.exponent)};
+    previous_label = {shift_lanes_down(label.mantissa, previous_vector.mantissa),
+                      shift_lanes_down(label.exponent, previous_vector.exponent)};
   }
   const Ints skip = load<Ints>(skip_mask + begin + (kDirection == kForward ? 0 : 1));
   Extended<Reals> emission{load<Reals>(frame.label_mantissa + begin),
                            load<Ints>(frame.label_exponent + begin)};
-  const auto is_label = lane_numbers<Ints>() < broadcast<Ints>(lanes);
+  const auto is_label = lane_indices<Ints>() < broadcast<Ints>(lanes);
   emission.exponent = is_label ? emission.exponent : broadcast<Ints>(kZeroExponent);
   const Extended<Reals> blank_emission{broadcast<Reals>(frame.blank_emission.mantissa),
                                        broadcast<Ints>(frame.blank_emission.exponent)};
@@ -180,28 +180,28 @@ CRNN_INLINE Extended<Reals> advance_vector(const Side<Real>& side, const Exponen
                                skip ? either.exponent : blank.exponent};
   // The lattice before and after this frame's emission.
   const Extended<Reals> before = label + inflow;
-  const Extended<Reals> after = normalised(before * emission);
+  const Extended<Reals> after = normalized(before * emission);
   store_states(side.label_mantissa, side.label_exponent, after);
-  store_states(side.blank_mantissa, side.blank_exponent, normalised(either * blank_emission));
+  store_states(side.blank_mantissa, side.blank_exponent, normalized(either * blank_emission));
 
   // alpha counts the frame's emission and beta does not, so that their product counts it once.
   const Extended<Reals> share = kDirection == kForward ? after : before;
-  if constexpr (kTask == Task::kStore) store_states(frame.stored_mantissa, frame.stored_exponent, share);
-  if constexpr (kTask == Task::kMeet) {
+  if constexpr (kMode == PassMode::kStore) store_states(frame.stored_mantissa, frame.stored_exponent, share);
+  if constexpr (kMode == PassMode::kCombine) {
     const Extended<Reals> joint = share * load_states(frame.stored_mantissa, frame.stored_exponent);
-    const Extended<Reals> occupancy{joint.mantissa * broadcast<Reals>(frame.total.inverse_mantissa),
+    const Extended<Reals> posterior{joint.mantissa * broadcast<Reals>(frame.total.inverse_mantissa),
                                     joint.exponent - broadcast<Ints>(frame.total.exponent)};
-    store(frame.label_mantissa + begin, is_label ? to_real(occupancy) : emission.mantissa);
+    store(frame.label_mantissa + begin, is_label ? to_real(posterior) : emission.mantissa);
   }
   return label;
 }
 
 // One frame of one side. `store` holds the rows of the side itself, or those that it meets.
-template <Direction kDirection, Task kTask, class Reals, class Real>
-CRNN_INLINE void advance(const Sample<Real>& sample, const Workspace<Real>& work, Side<Real>& side,
-                         int64_t step, const Side<Real>& store, int64_t stored_row, Total<Real> total) {
+template <Direction kDirection, PassMode kMode, class Reals, class Real>
+CRNN_INLINE void advance(const Sample<Real>& sample, const RecursionWorkspace<Real>& work, Pass<Real>& side,
+                         int64_t step, const Pass<Real>& store, int64_t stored_row, Normalizer<Real> total) {
   constexpr int kLanes = kLanesOf<Reals>;
-  constexpr std::integral_constant<int, kLanes> kAllLanes;
+  constexpr std::integral_constant<int, kLanes> kFullVector;
   const int64_t target_length = sample.target_length;
   const int64_t t = kDirection == kForward ? step : sample.frames - 1 - step;
   const int64_t row = t * target_length, stored = stored_row * target_length;
@@ -213,12 +213,12 @@ CRNN_INLINE void advance(const Sample<Real>& sample, const Workspace<Real>& work
                           total};
 
   // Nothing flows out of the last blank, and only the total asks for it.
-  if constexpr (kTask != Task::kMeet) {
+  if constexpr (kMode != PassMode::kCombine) {
     const int64_t last = kDirection == kForward ? target_length - 1 : 0;
     const Extended<Real> last_label =
         target_length == 0 ? Extended<Real>::zero()
                            : Extended<Real>{side.label_mantissa[last], side.label_exponent[last]};
-    side.last_blank = normalised((side.last_blank + last_label) * frame.blank_emission);
+    side.last_blank = normalized((side.last_blank + last_label) * frame.blank_emission);
   }
 
   // The vectors of the reachable labels, in the side's direction; the highest one may be incomplete.
@@ -234,20 +234,20 @@ CRNN_INLINE void advance(const Sample<Real>& sample, const Workspace<Real>& work
     Extended<Reals> previous = first == 0 ? Extended<Reals>::zero() : load_labels(first - kLanes);
     for (int64_t begin = first; begin < whole_end; begin += kLanes)
       previous =
-          advance_vector<kDirection, kTask, Reals>(side, work.skip_mask, frame, begin, kAllLanes, previous);
+          advance_vector<kDirection, kMode, Reals>(side, work.skip_mask, frame, begin, kFullVector, previous);
     if (has_rest)
-      advance_vector<kDirection, kTask, Reals>(side, work.skip_mask, frame, whole_end,
+      advance_vector<kDirection, kMode, Reals>(side, work.skip_mask, frame, whole_end,
                                                int(target_length - whole_end), previous);
   } else {
     Extended<Reals> previous = load_labels(has_rest ? whole_end + kLanes : whole_end);
     if (has_rest)
-      previous = advance_vector<kDirection, kTask, Reals>(side, work.skip_mask, frame, whole_end,
+      previous = advance_vector<kDirection, kMode, Reals>(side, work.skip_mask, frame, whole_end,
                                                           int(target_length - whole_end), previous);
     for (int64_t begin = whole_end - kLanes; begin >= first; begin -= kLanes)
       previous =
-          advance_vector<kDirection, kTask, Reals>(side, work.skip_mask, frame, begin, kAllLanes, previous);
+          advance_vector<kDirection, kMode, Reals>(side, work.skip_mask, frame, begin, kFullVector, previous);
   }
-  if constexpr (kTask == Task::kMeet) {
+  if constexpr (kMode == PassMode::kCombine) {
     std::fill(frame.label_mantissa, frame.label_mantissa + std::min(first, target_length), Real(0));
     const int64_t end = has_rest ? target_length : std::max(first, whole_end);
     std::fill(frame.label_mantissa + end, frame.label_mantissa + target_length, Real(0));
@@ -256,9 +256,10 @@ CRNN_INLINE void advance(const Sample<Real>& sample, const Workspace<Real>& work
 
 // The sum over all transitions from alpha's latest frame to beta's.
 template <class Real>
-CRNN_INLINE Extended<double> meet(const Sample<Real>& sample, Workspace<Real>& work, int64_t alpha_steps) {
-  const Side<Real>& alpha = work.alpha;
-  const Side<Real>& beta = work.beta;
+CRNN_INLINE Extended<double> total_probability(const Sample<Real>& sample, RecursionWorkspace<Real>& work,
+                                               int64_t alpha_steps) {
+  const Pass<Real>& alpha = work.alpha;
+  const Pass<Real>& beta = work.beta;
   const auto wide = [](Real mantissa, auto exponent) { return Extended<double>{double(mantissa), exponent}; };
   const auto blank_before = [&](int64_t i) {
     return i < sample.target_length ? wide(alpha.blank_mantissa[i], alpha.blank_exponent[i])
@@ -280,60 +281,60 @@ CRNN_INLINE Extended<double> meet(const Sample<Real>& sample, Workspace<Real>& w
   }
 
   Extended<double> total{0, kZeroExponent};
-  for (const Extended<double>& term : terms) total.exponent = larger(total.exponent, term.exponent);
+  for (const Extended<double>& term : terms) total.exponent = maximum(total.exponent, term.exponent);
   for (const Extended<double>& term : terms)
-    total.mantissa += shifted_down(term.mantissa, term.exponent - total.exponent);
-  return normalised(total);
+    total.mantissa += ldexp_clamped(term.mantissa, term.exponent - total.exponent);
+  return normalized(total);
 }
 
-template <Task kTask, class Reals, class Real>
-CRNN_INLINE void first_half(const Sample<Real>& sample, Workspace<Real>& work, int64_t middle) {
+template <PassMode kMode, class Reals, class Real>
+CRNN_INLINE void first_half(const Sample<Real>& sample, RecursionWorkspace<Real>& work, int64_t middle) {
   for (int64_t step = 0; step < middle; ++step) {
-    advance<kForward, kTask, Reals>(sample, work, work.alpha, step, work.alpha, step, Total<Real>{});
+    advance<kForward, kMode, Reals>(sample, work, work.alpha, step, work.alpha, step, Normalizer<Real>{});
     if (step < sample.frames - middle)
-      advance<kBackward, kTask, Reals>(sample, work, work.beta, step, work.beta, step, Total<Real>{});
+      advance<kBackward, kMode, Reals>(sample, work, work.beta, step, work.beta, step, Normalizer<Real>{});
   }
 }
 
-// Negative log-likelihood of the target, +inf if it is impossible. With `occupancy`, label_mantissa holds the
-// labels' occupancies afterwards, unless the loss is +inf; without, the recursion ends where the sides meet.
+// Negative log-likelihood of the target, +inf if it is impossible. With `posterior`, label_mantissa holds the
+// labels' posteriors afterwards, unless the loss is +inf; without, the recursion ends where the sides meet.
 template <class Real>
 struct Recursion {
   template <int kBytes>
-  static CRNN_INLINE void run(const Sample<Real>& sample, Workspace<Real>* workspace, bool occupancy,
+  static CRNN_INLINE void run(const Sample<Real>& sample, RecursionWorkspace<Real>* workspace, bool with_grad,
                               double* loss) {
     // Shorter vectors where the labels fill no more.
     if constexpr (kBytes > 16) {
       if (sample.target_length * int64_t(sizeof(Real)) * 2 <= kBytes)
-        return run<kBytes / 2>(sample, workspace, occupancy, loss);
+        return run<kBytes / 2>(sample, workspace, with_grad, loss);
     }
     using Reals = Vector<Real, kBytes>;
-    Workspace<Real>& work = *workspace;
+    RecursionWorkspace<Real>& work = *workspace;
     const int64_t frames = sample.frames;
     // 2. Both sides, up to the middle: alpha over [0, middle), beta over [middle, frames).
     const int64_t middle = (frames + 1) / 2;
     start(sample, work);
-    if (occupancy) {
-      first_half<Task::kStore, Reals>(sample, work, middle);
+    if (with_grad) {
+      first_half<PassMode::kStore, Reals>(sample, work, middle);
     } else {
-      first_half<Task::kNothing, Reals>(sample, work, middle);
+      first_half<PassMode::kDiscard, Reals>(sample, work, middle);
     }
     // 3. The total.
-    const Extended<double> z = meet(sample, work, middle);
+    const Extended<double> z = total_probability(sample, work, middle);
     if (z.exponent < kVanishedExponent) {
       *loss = std::numeric_limits<double>::infinity();
       return;
     }
     *loss = -kLn2 * (double(z.exponent) + std::log2(z.mantissa));
-    if (!occupancy) return;
+    if (!with_grad) return;
     // 4. On to the ends: each side meets what the other stored.
-    const Total<Real> total{Real(1 / z.mantissa), ExponentOf<Real>(z.exponent)};
+    const Normalizer<Real> total{Real(1 / z.mantissa), ExponentOf<Real>(z.exponent)};
     for (int64_t step = frames - middle; step < frames; ++step) {
-      advance<kBackward, Task::kMeet, Reals>(sample, work, work.beta, step, work.alpha, frames - 1 - step,
-                                             total);
+      advance<kBackward, PassMode::kCombine, Reals>(sample, work, work.beta, step, work.alpha,
+                                                    frames - 1 - step, total);
       if (step >= middle)
-        advance<kForward, Task::kMeet, Reals>(sample, work, work.alpha, step, work.beta, frames - 1 - step,
-                                              total);
+        advance<kForward, PassMode::kCombine, Reals>(sample, work, work.alpha, step, work.beta,
+                                                     frames - 1 - step, total);
     }
   }
 };

@@ -3,7 +3,7 @@
 
 namespace crnn::ctc_loss {
 
-template void launch_recursion(const DeviceBatch&, const RecursionMemory<double>&, const LossOptions&,
+template void launch_recursion(const DeviceBatch&, const RecursionBuffers<double>&, const LossOptions&,
                                double*, double*, gpu::Stream);
 
 }  // namespace crnn::ctc_loss

@@ -3,7 +3,7 @@
 
 namespace crnn::ctc_loss {
 
-template void launch_recursion(const DeviceBatch&, const RecursionMemory<float>&, const LossOptions&, float*,
+template void launch_recursion(const DeviceBatch&, const RecursionBuffers<float>&, const LossOptions&, float*,
                                double*, gpu::Stream);
 
 }  // namespace crnn::ctc_loss

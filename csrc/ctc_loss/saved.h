@@ -18,41 +18,40 @@ struct LossOptions {
 };
 
 // What the forward pass keeps for the backward pass, one tensor of the computing type:
-//   peak (N, T), inverse_sum (N, T): the statistics of each row, see common/rows.h (on a GPU, where a sample
-//   has several texts, which have no gradient, those of each text);
-//   posterior: sample n's label occupancies (T_n, S_n) begin at frames * (its first label's index in
-//   targets).
-// A sample without a gradient has peak +inf, one whose gradient is NaN has peak NaN, in each of its live
-// frames.
+//   row_max (N, T), inverse_sum (N, T): the statistics of each row, see common/rows.h (on a GPU, where a
+//   sample has several texts, which have no gradient, those of each text); posterior: sample n's label
+//   posteriors (T_n, S_n) begin at frames * (its first label's index in targets).
+// A sample without a gradient has row_max +inf, one whose gradient is NaN has row_max NaN, in each of its
+// live frames.
 inline int64_t saved_elements(const BatchShape& shape) {
   return shape.frames * (2 * shape.samples + shape.labels);
 }
 
 template <class Real>
 struct Saved {
-  Real* peak;
+  Real* row_max;
   Real* inverse_sum;
   Real* posterior;
 
   CRNN_INLINE Saved(Real* data, const BatchShape& shape)
-      : peak(data),
-        inverse_sum(peak + shape.frames * shape.texts()),
+      : row_max(data),
+        inverse_sum(row_max + shape.frames * shape.texts()),
         posterior(inverse_sum + shape.frames * shape.texts()) {}
 };
 
-// The peak of a sample's live rows as the backward pass takes it. Lengths may have changed since the forward
-// pass: those that it cannot have given a gradient to, because no path is shorter than its target, make it
-// NaN, and nothing that was saved or prepared for them is read.
+// The row_max of a sample's live rows as the backward pass takes it. Lengths may have changed since the
+// forward pass: those that it cannot have given a gradient to, because no path is shorter than its target,
+// make it NaN, and nothing that was saved or prepared for them is read.
 template <class Real>
-CRNN_INLINE Real trusted_peak(Real peak, bool valid, int64_t frames, int64_t length) {
-  const bool has_gradient = peak < std::numeric_limits<Real>::infinity();
-  return has_gradient && !(valid && length <= frames) ? std::numeric_limits<Real>::quiet_NaN() : peak;
+CRNN_INLINE Real checked_row_max(Real row_max, bool valid, int64_t frames, int64_t length) {
+  const bool has_gradient = row_max < std::numeric_limits<Real>::infinity();
+  return has_gradient && !(valid && length <= frames) ? std::numeric_limits<Real>::quiet_NaN() : row_max;
 }
 
 // The weight in the result of the loss of one of so many samples.
-CRNN_INLINE double weight(int64_t samples, int64_t target_length, Reduction reduction) {
+CRNN_INLINE double reduction_weight(int64_t samples, int64_t target_length, Reduction reduction) {
   if (reduction != Reduction::kMean) return 1;
-  return 1 / (double(larger<int64_t>(target_length, 1)) * double(samples));
+  return 1 / (double(maximum<int64_t>(target_length, 1)) * double(samples));
 }
 
 }  // namespace crnn::ctc_loss

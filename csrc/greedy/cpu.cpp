@@ -1,7 +1,7 @@
 // Greedy decoding on the CPU: the most probable class of each frame, repeats merged, blanks left out.
 //
-// One read of the logits: a row's argmax is the lowest class that holds its peak, and its log-probability
-// follows from the peak and the sum of the row's softmax terms.
+// One read of the logits: a row's argmax is the lowest class that holds its row_max, and its log-probability
+// follows from the row_max and the sum of the row's softmax terms.
 #include <cmath>
 #include <memory>
 #include <vector>
@@ -15,7 +15,7 @@ namespace crnn::greedy {
 namespace {
 
 template <class Real>
-struct Best {
+struct BestClass {
   int32_t best;
   Real logp;
 };
@@ -24,51 +24,53 @@ struct Best {
 // passed over, and class 0 is the best of a row of nothing but -inf and NaN; with `normalize` the
 // log-probability is NaN if the row holds NaN or +inf.
 template <class Real>
-struct BestClasses {
+struct FindBestClasses {
   // rows: (count), each of `classes` numbers; count is at most rows_in_cache(classes); results: (count)
   template <int kBytes>
   static CRNN_INLINE void run(const Real* const* rows, int64_t count, int64_t classes, bool normalize,
-                              Best<Real>* results) {
+                              BestClass<Real>* results) {
     if (classes > kShortRow) return of_long_row<kBytes>(*rows, classes, normalize, results);
     // One step after the other for all rows, so that no row waits for another.
-    Real peak[kMostRows] = {}, sum[kMostRows] = {};
-    for (int64_t r = 0; r < count; ++r) peak[r] = peak_of_short_row<kBytes>(rows[r], classes);
+    Real row_max[kMaxRows] = {}, sum[kMaxRows] = {};
+    for (int64_t r = 0; r < count; ++r) row_max[r] = max_or_zero_of_short_row<kBytes>(rows[r], classes);
     for (int64_t r = 0; r < count; ++r) {
-      const int64_t at = first_in_short_row<kBytes>(rows[r], classes, peak[r]);
+      const int64_t at = find_in_short_row<kBytes>(rows[r], classes, row_max[r]);
       results[r].best = at < classes ? int32_t(at) : 0;  // it is not there if all are -inf or NaN
     }
     if (normalize) {
-      for (int64_t r = 0; r < count; ++r) sum[r] = sum_of_short_row<kBytes>(rows[r], classes, peak[r]);
+      for (int64_t r = 0; r < count; ++r)
+        sum[r] = softmax_sum_of_short_row<kBytes>(rows[r], classes, row_max[r]);
     }
     for (int64_t r = 0; r < count; ++r)
       results[r].logp =
-          logp(rows[r][results[r].best], peak[r], 1 / (sum[r] == 0 ? Real(1) : sum[r]), normalize);
+          logp(rows[r][results[r].best], row_max[r], 1 / (sum[r] == 0 ? Real(1) : sum[r]), normalize);
   }
 
  private:
   template <int kBytes>
-  static CRNN_INLINE void of_long_row(const Real* row, int64_t classes, bool normalize, Best<Real>* result) {
+  static CRNN_INLINE void of_long_row(const Real* row, int64_t classes, bool normalize,
+                                      BestClass<Real>* result) {
     int64_t best = 0;
     Real highest = -std::numeric_limits<Real>::infinity();
-    RunningSum<Real> total;
+    OnlineSoftmax<Real> total;
     for (int64_t begin = 0; begin < classes; begin += kShortRow) {
       const Real* part = row + begin;
-      const int64_t count = smaller(classes - begin, kShortRow);
-      const Real peak = peak_of_short_row<kBytes>(part, count);
-      if (peak > highest) {
-        const int64_t at = first_in_short_row<kBytes>(part, count, peak);
+      const int64_t count = minimum(classes - begin, kShortRow);
+      const Real row_max = max_or_zero_of_short_row<kBytes>(part, count);
+      if (row_max > highest) {
+        const int64_t at = find_in_short_row<kBytes>(part, count, row_max);
         if (at < count) {  // it is not there if all are -inf or NaN
-          highest = peak;
+          highest = row_max;
           best = begin + at;
         }
       }
-      if (normalize) total.add(peak, sum_of_short_row<kBytes>(part, count, peak));
+      if (normalize) total.add(row_max, softmax_sum_of_short_row<kBytes>(part, count, row_max));
     }
-    *result = {int32_t(best), logp(row[best], total.peak(), total.inverse(), normalize)};
+    *result = {int32_t(best), logp(row[best], total.row_max(), total.inverse(), normalize)};
   }
 
-  static CRNN_INLINE Real logp(Real logit, Real peak, Real inverse_sum, bool normalize) {
-    return normalize ? (logit - peak) + std::log(inverse_sum) : logit;
+  static CRNN_INLINE Real logp(Real logit, Real row_max, Real inverse_sum, bool normalize) {
+    return normalize ? (logit - row_max) + std::log(inverse_sum) : logit;
   }
 };
 
@@ -80,36 +82,36 @@ auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
     using Real = typename ComputeType<Storage>::Real;
-    const Rows<const Storage> rows(logits.const_data_ptr(), logits);
-    const Decoded<Real> decoded = result.decoded<Real>();
+    const TncView<const Storage> rows(logits.const_data_ptr(), logits);
+    const DecodedView<Real> decoded = result.view<Real>();
     // Threads share the frames of all samples, so that one long sample keeps them all busy.
-    const int64_t frames_per_piece = rows_per_piece(shape.classes);
-    const int64_t pieces = divided_up(shape.frames, frames_per_piece);
-    const int64_t workers = workers_for(shape.samples * pieces, 1);
+    const int64_t frames_per_piece = rows_per_chunk(shape.classes);
+    const int64_t pieces = ceil_div(shape.frames, frames_per_piece);
+    const int64_t workers = num_workers(shape.samples * pieces, 1);
     std::vector<RowScratch<Real>> scratch(workers);
-    const std::unique_ptr<Best<Real>[]> found(new Best<Real>[shape.samples * shape.frames]);
-    parallel_over(shape.samples * pieces, workers, [&](int64_t item, int64_t worker) {
+    const std::unique_ptr<BestClass<Real>[]> found(new BestClass<Real>[shape.samples * shape.frames]);
+    parallel_for(shape.samples * pieces, workers, [&](int64_t item, int64_t worker) {
       const int64_t n = item / pieces, begin = item % pieces * frames_per_piece;
       const int64_t end = std::min(begin + frames_per_piece, length_of(n));
-      const int64_t most_rows = rows_in_cache(shape.classes);
-      for (int64_t first = begin; first < end; first += most_rows) {
-        const int64_t count = std::min(most_rows, end - first);
-        const Real* read[kMostRows];
+      const int64_t max_rows = rows_in_cache(shape.classes);
+      for (int64_t first = begin; first < end; first += max_rows) {
+        const int64_t count = std::min(max_rows, end - first);
+        const Real* read[kMaxRows];
         for (int64_t r = 0; r < count; ++r)
           read[r] = read_row(rows.row(first + r, n), rows.stride_c, shape.classes, [&] {
             return scratch[worker].classes(count * shape.classes) + r * shape.classes;
           });
-        run_vectorised<BestClasses<Real>>(read, count, int64_t(shape.classes), normalize,
-                                          &found[n * shape.frames + first]);
+        run_vectorized<FindBestClasses<Real>>(read, count, int64_t(shape.classes), normalize,
+                                              &found[n * shape.frames + first]);
       }
     });
 
     for (int64_t n = 0; n < shape.samples; ++n) {
-      Stretch read = Stretch::empty();
+      Segment read = Segment::empty();
       int32_t previous = int32_t(blank);
       for (int64_t t = 0; t < length_of(n); ++t) {
         const auto [best, logp] = found[n * shape.frames + t];
-        read = joined(read, Stretch::of_frame(t, at_edge_of_token(best, previous, blank), logp));
+        read = merge(read, Segment::of_frame(t, is_token_boundary(best, previous, blank), logp));
         // At each frame of the token: what its last one puts stays.
         if (best != blank) decoded.put_token(n, best, read, t + 1);
         previous = best;

@@ -16,10 +16,10 @@ auto greedy_decode_cuda(const Tensor& logits, const Tensor& input_lengths, int64
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
     using Real = typename ComputeType<Storage>::Real;
-    launch_greedy_decode<Storage, Real>(Rows<const Storage>(logits.const_data_ptr(), logits),
+    launch_greedy_decode<Storage, Real>(TncView<const Storage>(logits.const_data_ptr(), logits),
                                         IndexView(input_lengths), shape.frames, shape.samples, shape.classes,
                                         int32_t(blank), normalize, data<int32_t>(best_class),
-                                        data<Real>(best_logp), result.decoded<Real>(), device.stream());
+                                        data<Real>(best_logp), result.view<Real>(), device.stream());
   });
   return result.tuple();
 }
@@ -27,6 +27,6 @@ auto greedy_decode_cuda(const Tensor& logits, const Tensor& input_lengths, int64
 }  // namespace
 }  // namespace crnn::greedy
 
-STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CRNN_DEVICE_KEY, m) {
+STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CRNN_DISPATCH_KEY, m) {
   m.impl("greedy_decode", TORCH_BOX(&crnn::greedy::greedy_decode_cuda));
 }

@@ -41,7 +41,7 @@ struct Result {
         token_logp(new_tensor(logits, {shape.samples, shape.frames}, compute_type(logits.scalar_type()))) {}
 
   template <class Real>
-  Decoded<Real> decoded() const {
+  DecodedView<Real> view() const {
     return {data<int64_t>(tokens), data<int64_t>(lengths), data<Real>(scores), data<int64_t>(starts),
             data<int64_t>(ends),   data<Real>(token_logp), tokens.size(1)};
   }

@@ -1,8 +1,8 @@
 // Greedy decoding on a GPU, in two kernels: the best class of every frame, then the collapse of each sample.
 #pragma once
 
-#include "common/row_group.h"
-#include "common/softmax_sum.h"
+#include "common/row_statistics.cuh"
+#include "common/row_tile.cuh"
 #include "greedy/collapse.h"
 
 namespace crnn::greedy {
@@ -10,11 +10,11 @@ namespace crnn::greedy {
 // The highest number of a row, or of the part of it that some threads have read, and the lowest class that
 // holds it: 0 if that is -inf.
 template <class Real>
-struct Best {
+struct BestClass {
   Real highest;
   int32_t label;
 
-  static __device__ Best none() { return {kMinusInfinity<Real>, 0}; }
+  static __device__ BestClass none() { return {kMinusInfinity<Real>, 0}; }
 
   // values: classes from first_class on, all above those that have been read
   template <int kCount>
@@ -29,7 +29,7 @@ struct Best {
 };
 
 template <class Real>
-__device__ inline Best<Real> better(const Best<Real>& a, const Best<Real>& b) {
+__device__ inline BestClass<Real> merge(const BestClass<Real>& a, const BestClass<Real>& b) {
   const bool is_second = b.highest > a.highest || (b.highest == a.highest && b.label < a.label);
   return is_second ? b : a;
 }
@@ -37,26 +37,26 @@ __device__ inline Best<Real> better(const Best<Real>& a, const Best<Real>& b) {
 // The best class of each live frame and its log-probability, in one read of the logits.
 //
 // logits: (T, N, C); length_of: (N,); best_class, best_logp: (N, T), written at live frames only
-template <int kRowThreads, class Storage, class Real>
-__global__ void __launch_bounds__(kRowBlock)
-    best_class_kernel(Rows<const Storage> logits, IndexView length_of, int64_t frames, int64_t samples,
-                      int classes, bool normalize, int32_t* __restrict__ best_class,
-                      Real* __restrict__ best_logp) {
-  const RowGroup<kRowThreads> group(frames, samples);
-  const bool live = group.has_row && group.t < live_frames(length_of(group.n), frames);
-  const Storage* row = logits.row(group.t, group.n);
+template <int kThreadsPerRow, class Storage, class Real>
+__global__ void __launch_bounds__(kRowBlockSize)
+    argmax_kernel(TncView<const Storage> logits, IndexView length_of, int64_t frames, int64_t samples,
+                  int classes, bool normalize, int32_t* __restrict__ best_class,
+                  Real* __restrict__ best_logp) {
+  const RowTile<kThreadsPerRow> tile(frames, samples);
+  const bool live = tile.has_row && tile.t < length_or_zero(length_of(tile.n), frames);
+  const Storage* row = logits.row(tile.t, tile.n);
 
-  Best<Real> best = Best<Real>::none();
-  SoftmaxSum<Real> softmax = SoftmaxSum<Real>::empty();
-  read_row<kRowThreads>(row, logits.stride_c, live ? classes : 0, group.thread,
-                        [&](const auto& values, int first_class) {
-                          best.add(values, first_class);
-                          if (normalize) softmax.add(values);
-                        });
-  best = gpu::folded_over_group<kRowThreads>(best, [](const auto& a, const auto& b) { return better(a, b); });
-  const Real sum = normalize ? sum_of_parts<kRowThreads>(softmax, best.highest) : Real(0);
-  if (live && group.thread == 0) {
-    const int64_t at = group.n * frames + group.t;
+  BestClass<Real> best = BestClass<Real>::none();
+  PartialSoftmax<Real> softmax = PartialSoftmax<Real>::empty();
+  read_row<kThreadsPerRow>(row, logits.stride_c, live ? classes : 0, tile.thread,
+                           [&](const auto& values, int first_class) {
+                             best.add(values, first_class);
+                             if (normalize) softmax.add(values);
+                           });
+  best = gpu::tile_reduce<kThreadsPerRow>(best, [](const auto& a, const auto& b) { return merge(a, b); });
+  const Real sum = normalize ? merge_partial_sums<kThreadsPerRow>(softmax, best.highest) : Real(0);
+  if (live && tile.thread == 0) {
+    const int64_t at = tile.n * frames + tile.t;
     const Real logp = sum == 0 ? best.highest : -gpu::log(sum);
     best_class[at] = best.label;
     best_logp[at] = normalize ? logp : gpu::to_compute(row[best.label * logits.stride_c]);
@@ -65,8 +65,8 @@ __global__ void __launch_bounds__(kRowBlock)
 
 constexpr int kBlock = 256;
 
-__device__ inline Stretch scanned_over_lanes(const Stretch& stretch) {
-  return gpu::scanned_over_lanes(stretch, [](const Stretch& a, const Stretch& b) { return joined(a, b); });
+__device__ inline Segment warp_inclusive_scan(const Segment& segment) {
+  return gpu::warp_inclusive_scan(segment, [](const Segment& a, const Segment& b) { return merge(a, b); });
 }
 
 // Merges repeats and leaves out blanks.
@@ -81,16 +81,16 @@ __device__ inline Stretch scanned_over_lanes(const Stretch& stretch) {
 template <class Real>
 __global__ void __launch_bounds__(kBlock)
     collapse_kernel(const int32_t* __restrict__ best_class, const Real* __restrict__ best_logp,
-                    IndexView length_of, int32_t blank, Decoded<Real> decoded) {
-  constexpr int kWarps = kBlock / gpu::kWarp;
-  GPU_SHARED(sum_of_warp, Stretch[2][kWarps]);
-  const int lane = threadIdx.x % gpu::kWarp, warp = threadIdx.x / gpu::kWarp;
+                    IndexView length_of, int32_t blank, DecodedView<Real> decoded) {
+  constexpr int kWarps = kBlock / gpu::kWarpSize;
+  GPU_SHARED(sum_of_warp, Segment[2][kWarps]);
+  const int lane = threadIdx.x % gpu::kWarpSize, warp = threadIdx.x / gpu::kWarpSize;
   const int64_t n = blockIdx.x;
-  const int64_t length = length_of(n), live = live_frames(length, decoded.frames);
+  const int64_t length = length_of(n), live = length_or_zero(length, decoded.frames);
   const int32_t* best = best_class + n * decoded.frames;
   const Real* logp = best_logp + n * decoded.frames;
 
-  Stretch read = Stretch::empty();  // all tiles before this one
+  Segment read = Segment::empty();  // all tiles before this one
   int buffer = 0;
   for (int64_t first = 0; first < live; first += kBlock, buffer ^= 1) {
     // 1. The thread's frame. Frames behind the last one are as nothing.
@@ -98,21 +98,21 @@ __global__ void __launch_bounds__(kBlock)
     const int32_t current = t < live ? best[t] : blank;
     const int32_t previous = 0 < t && t < live ? best[t - 1] : blank;
     const int32_t next = t + 1 < live ? best[t + 1] : blank;
-    Stretch stretch = Stretch::empty();
-    if (t < live) stretch = Stretch::of_frame(t, at_edge_of_token(current, previous, blank), logp[t]);
+    Segment segment = Segment::empty();
+    if (t < live) segment = Segment::of_frame(t, is_token_boundary(current, previous, blank), logp[t]);
 
     // 2. All frames of the tile up to this one: within the warp, then with the warps before it.
-    stretch = scanned_over_lanes(stretch);
-    if (lane == gpu::kWarp - 1) sum_of_warp[buffer][warp] = stretch;
+    segment = warp_inclusive_scan(segment);
+    if (lane == gpu::kWarpSize - 1) sum_of_warp[buffer][warp] = segment;
     __syncthreads();
-    const Stretch up_to_warp =
-        scanned_over_lanes(lane < kWarps ? sum_of_warp[buffer][lane] : Stretch::empty());
-    const Stretch before_warp = gpu::from_lane(up_to_warp, warp == 0 ? 0 : warp - 1);
-    if (warp > 0) stretch = joined(before_warp, stretch);
+    const Segment up_to_warp =
+        warp_inclusive_scan(lane < kWarps ? sum_of_warp[buffer][lane] : Segment::empty());
+    const Segment before_warp = gpu::shuffle(up_to_warp, warp == 0 ? 0 : warp - 1);
+    if (warp > 0) segment = merge(before_warp, segment);
 
     // 3. Its token, if it ends here.
-    if (at_edge_of_token(current, next, blank)) decoded.put_token(n, current, joined(read, stretch), t + 1);
-    read = joined(read, gpu::from_lane(up_to_warp, gpu::kWarp - 1));
+    if (is_token_boundary(current, next, blank)) decoded.put_token(n, current, merge(read, segment), t + 1);
+    read = merge(read, gpu::shuffle(up_to_warp, gpu::kWarpSize - 1));
   }
   for (int64_t i = read.tokens + threadIdx.x; i < decoded.frames; i += kBlock) decoded.put_padding(n, i);
   if (threadIdx.x == 0) decoded.put_sample(n, read, length);
@@ -120,11 +120,12 @@ __global__ void __launch_bounds__(kBlock)
 
 // logits: (T, N, C); input_lengths: (N,); best_class, best_logp: (N, T), scratch
 template <class Storage, class Real>
-void launch_greedy_decode(const Rows<const Storage>& logits, const IndexView& input_lengths, int64_t frames,
-                          int64_t samples, int classes, int32_t blank, bool normalize, int32_t* best_class,
-                          Real* best_logp, const Decoded<Real>& decoded, gpu::Stream stream) {
-  with_row_groups(frames * samples, classes, [&](auto row_threads, int64_t blocks) {
-    gpu::launch(best_class_kernel<row_threads(), Storage, Real>, blocks, kRowBlock, 0, stream, logits,
+void launch_greedy_decode(const TncView<const Storage>& logits, const IndexView& input_lengths,
+                          int64_t frames, int64_t samples, int classes, int32_t blank, bool normalize,
+                          int32_t* best_class, Real* best_logp, const DecodedView<Real>& decoded,
+                          gpu::Stream stream) {
+  dispatch_row_tile(frames * samples, classes, [&](auto threads_per_row, int64_t blocks) {
+    gpu::launch(argmax_kernel<threads_per_row(), Storage, Real>, blocks, kRowBlockSize, 0, stream, logits,
                 input_lengths, frames, samples, classes, normalize, best_class, best_logp);
   });
   gpu::launch(collapse_kernel<Real>, samples, kBlock, 0, stream, best_class, best_logp, input_lengths, blank,

@@ -4,7 +4,7 @@
 #include "ctc_loss/loss.h"
 #include "log_probability/log_probability.h"
 #include "targets/batch.h"
-#include "targets/sharing.h"
+#include "targets/work_partition.h"
 
 namespace crnn::log_probability {
 namespace {
@@ -15,34 +15,34 @@ using namespace ctc_loss;
 template <class Storage, class Real>
 void compute(const BatchShape& shape, const Batch& batch, const Tensor& logits, int64_t blank, bool normalize,
              Real* log_p) {
-  const Rows<const Storage> rows(logits.const_data_ptr(), logits);
-  const Sharing sharing(shape);
-  std::vector<RowScratch<Real>> scratch(larger(sharing.workers, sharing.row_workers));
-  std::vector<Workspace<Real>> workspaces(sharing.workers);
+  const TncView<const Storage> rows(logits.const_data_ptr(), logits);
+  const WorkPartition sharing(shape);
+  std::vector<RowScratch<Real>> scratch(maximum(sharing.workers, sharing.row_workers));
+  std::vector<RecursionWorkspace<Real>> workspaces(sharing.workers);
   // (N, T) each; of log-probabilities (workers, T), because what makes them NaN differs from text to text.
   const int64_t count = shape.frames * (normalize ? shape.samples : sharing.workers);
-  std::vector<Real> peaks(count), inverse_sums(count);
+  std::vector<Real> row_maxima(count), inverse_sums(count);
 
   const auto on_rows = [&](int64_t n, int64_t begin, int64_t end, int64_t worker) {
     if (!normalize) return;
     const int64_t first = n * shape.frames + begin;
-    run_vectorised<StatisticsOfRows<Storage>>(rows, shape.classes, n, begin, smaller(end, batch.frames[n]),
-                                              &scratch[worker], peaks.data() + first,
-                                              inverse_sums.data() + first);
+    run_vectorized<ComputeRowStatistics<Storage>>(rows, shape.classes, n, begin,
+                                                  minimum(end, batch.frames[n]), &scratch[worker],
+                                                  row_maxima.data() + first, inverse_sums.data() + first);
   };
   const auto on_text = [&](int64_t m, int64_t n, bool with_rows, int64_t worker) {
     double loss = std::numeric_limits<double>::quiet_NaN();
     if (batch.valid[m]) {
-      Sample<Real> text = workspaces[worker].prepare(batch.labels.data() + batch.first_label[m],
+      Sample<Real> text = workspaces[worker].prepare(batch.labels.data() + batch.target_offsets[m],
                                                      batch.frames[n], batch.length[m], false);
-      text.peak = peaks.data() + shape.frames * (normalize ? n : worker);
+      text.row_max = row_maxima.data() + shape.frames * (normalize ? n : worker);
       text.inverse_sum = inverse_sums.data() + shape.frames * (normalize ? n : worker);
-      const Statistics statistics = !normalize  ? Statistics::kNone
-                                    : with_rows ? Statistics::kCompute
-                                                : Statistics::kThere;
-      run_vectorised<GatherEmissions<Storage>>(rows, shape.classes, blank, statistics, n, int64_t(0),
+      const StatisticsMode statistics = !normalize  ? StatisticsMode::kNone
+                                        : with_rows ? StatisticsMode::kCompute
+                                                    : StatisticsMode::kReuse;
+      run_vectorized<GatherEmissions<Storage>>(rows, shape.classes, blank, statistics, n, int64_t(0),
                                                batch.frames[n], &scratch[worker], text);
-      loss = loss_of(text, workspaces[worker], false);
+      loss = compute_loss(text, workspaces[worker], false);
     } else if (with_rows) {
       on_rows(n, 0, shape.frames, worker);  // for the sample's other texts
     }

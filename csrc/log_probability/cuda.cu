@@ -1,7 +1,7 @@
 // log_probability on a GPU: the forward kernels of ctc_loss, which serve several texts a sample.
 #include "ctc_loss/forward.h"
 #include "log_probability/log_probability.h"
-#include "targets/located_batch.h"
+#include "targets/batch_with_offsets.h"
 
 namespace crnn::log_probability {
 namespace {
@@ -13,9 +13,9 @@ Tensor log_probability_cuda(const Tensor& logits, const Tensor& targets, const T
       check_batch(logits, targets, input_lengths, target_lengths, blank, longest_target, kOp);
   const DeviceScope device(logits, kOp);
   if (validate) {  // waits for the device
-    read_batch(shape, on_host(targets), on_host(input_lengths), on_host(target_lengths), blank, true, kOp);
+    read_batch(shape, to_cpu(targets), to_cpu(input_lengths), to_cpu(target_lengths), blank, true, kOp);
   }
-  const LocatedBatch batch(shape, blank, targets, input_lengths, target_lengths, device.stream());
+  const BatchWithOffsets batch(shape, blank, targets, input_lengths, target_lengths, device.stream());
   const Tensor result = new_tensor(logits, {shape.texts()}, compute_type(logits.scalar_type()));
   const Tensor nothing_saved = new_tensor(logits, {0}, result.scalar_type());
   const ctc_loss::LossOptions options{ctc_loss::Reduction::kNone, false, false, true};
@@ -26,6 +26,6 @@ Tensor log_probability_cuda(const Tensor& logits, const Tensor& targets, const T
 }  // namespace
 }  // namespace crnn::log_probability
 
-STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CRNN_DEVICE_KEY, m) {
+STABLE_TORCH_LIBRARY_IMPL(crnn_ext, CRNN_DISPATCH_KEY, m) {
   m.impl("log_probability", TORCH_BOX(&crnn::log_probability::log_probability_cuda));
 }

@@ -12,8 +12,8 @@
 namespace crnn {
 
 // longest_target: the labels of the longest target, where the caller knows it; -1 where not.
-inline BatchShape shape_of(int64_t frames, int64_t samples, int64_t classes, const Tensor& targets,
-                           const Tensor& target_lengths, int64_t longest_target = -1) {
+inline BatchShape make_batch_shape(int64_t frames, int64_t samples, int64_t classes, const Tensor& targets,
+                                   const Tensor& target_lengths, int64_t longest_target = -1) {
   const bool padded = targets.dim() == 2;
   const int64_t texts_per_sample = samples == 0 ? 1 : target_lengths.size(0) / samples;
   return {frames, samples,         classes,          padded ? targets.size(1) : 0,
@@ -41,21 +41,21 @@ inline BatchShape check_batch(const Tensor& logits, const Tensor& targets, const
   check(targets.dim() == 1 || targets.size(0) == texts, op, "targets must have ", texts,
         " rows, as many as target_lengths has elements, and it has ", targets.size(0));
   check(longest_target >= -1, op, "longest_target must be at least -1, got ", longest_target);
-  return shape_of(logits.size(0), samples, logits.size(2), targets, target_lengths, longest_target);
+  return make_batch_shape(logits.size(0), samples, logits.size(2), targets, target_lengths, longest_target);
 }
 
 struct Batch {
-  std::vector<int32_t> labels;       // concatenated, as in targets (with the padding of padded ones)
-  std::vector<int64_t> first_label;  // (N * K): index into labels
-  std::vector<int64_t> length;       // (N * K)
-  std::vector<int64_t> frames;       // (N)
-  std::vector<char> valid;           // (N * K): 0 where a length or a label breaks the rules
+  std::vector<int32_t> labels;          // concatenated, as in targets (with the padding of padded ones)
+  std::vector<int64_t> target_offsets;  // (N * K): index into labels
+  std::vector<int64_t> length;          // (N * K)
+  std::vector<int64_t> frames;          // (N)
+  std::vector<char> valid;              // (N * K): 0 where a length or a label breaks the rules
 
-  bool is_live(int64_t t, int64_t n) const { return t < frames[n]; }
+  bool has_frame(int64_t t, int64_t n) const { return t < frames[n]; }
 };
 
 // An element of targets or target_lengths, as messages name it: of text m, and label i if there is one.
-inline std::string element_of(const BatchShape& shape, const char* name, int64_t m, int64_t i = -1) {
+inline std::string element_name(const BatchShape& shape, const char* name, int64_t m, int64_t i = -1) {
   std::ostringstream text;
   text << name << "[" << m / shape.texts_per_sample;
   if (shape.texts_per_sample > 1) text << ", " << m % shape.texts_per_sample;
@@ -70,7 +70,7 @@ inline Batch read_batch(const BatchShape& shape, const Tensor& targets, const Te
                         const Tensor& target_lengths, int64_t blank, bool validate, const char* op) {
   Batch batch;
   batch.labels.resize(shape.labels);
-  batch.first_label.resize(shape.texts());
+  batch.target_offsets.resize(shape.texts());
   batch.length.resize(shape.texts());
   batch.frames.resize(shape.samples);
   batch.valid.resize(shape.texts());
@@ -82,38 +82,39 @@ inline Batch read_batch(const BatchShape& shape, const Tensor& targets, const Te
   for (int64_t m = 0; m < shape.texts(); ++m) {
     const int64_t n = m / shape.texts_per_sample;
     const int64_t frames = input_length(n), length = target_length(m);
-    const int64_t first = shape.padded ? m * shape.max_length : next_label;
-    const int64_t available = shape.padded ? shape.max_length : shape.labels - first;
-    const bool frames_fit = is_possible_length(frames, shape.frames);
-    const bool length_fits = is_possible_length(length, available);
+    const int64_t first = shape.padded ? m * shape.padded_length : next_label;
+    const int64_t available = shape.padded ? shape.padded_length : shape.labels - first;
+    const bool frames_fit = is_valid_length(frames, shape.frames);
+    const bool length_fits = is_valid_length(length, available);
     if (validate && !length_fits) {
-      const std::string element = element_of(shape, "target_lengths", m);
+      const std::string element = element_name(shape, "target_lengths", m);
       check(length >= 0, op, element, " is ", length, ", but a length cannot be negative");
-      check(!shape.padded, op, element, " is ", length, ", but targets has S=", shape.max_length, " columns");
+      check(!shape.padded, op, element, " is ", length, ", but targets has S=", shape.padded_length,
+            " columns");
       fail(op, element, " is ", length, ", but concatenated targets has only ", available, " labels left of ",
            shape.labels);
     }
-    const bool is_too_long = length > shape.longest;
+    const bool is_too_long = length > shape.longest_target;
     if (validate && is_too_long)
-      fail(op, element_of(shape, "target_lengths", m), " is ", length, ", but longest_target is ",
-           shape.longest);
+      fail(op, element_name(shape, "target_lengths", m), " is ", length, ", but longest_target is ",
+           shape.longest_target);
     // Where the labels behind a wrong length begin, cannot be told.
     lost |= !shape.padded && !length_fits;
     bool valid = frames_fit && length_fits && !is_too_long && !lost;
     next_label = first + (length_fits ? length : 0);
     for (int64_t i = 0; valid && i < length; ++i) {
       const int64_t label = shape.padded ? target(m, i) : target(first + i);
-      const bool label_fits = is_label(label, shape.classes, blank);
+      const bool label_fits = is_valid_label(label, shape.classes, blank);
       if (validate && !label_fits) {
-        const std::string element =
-            shape.padded ? element_of(shape, "targets", m, i) : "targets[" + std::to_string(first + i) + "]";
+        const std::string element = shape.padded ? element_name(shape, "targets", m, i)
+                                                 : "targets[" + std::to_string(first + i) + "]";
         check(label != blank, op, element, " is ", label, ", which is the blank");
         fail(op, element, " is ", label, ", but logits has C=", shape.classes, " classes");
       }
       valid = label_fits;
       batch.labels[first + i] = int32_t(label);
     }
-    batch.first_label[m] = first;
+    batch.target_offsets[m] = first;
     batch.length[m] = valid ? length : 0;
     batch.frames[n] = frames_fit ? frames : shape.frames;
     batch.valid[m] = valid;

@@ -8,12 +8,12 @@
 namespace crnn {
 
 struct DeviceText {
-  int64_t slot;         // its index among the texts of this batch or slice (slices.h): in scratch memory
-  int64_t number;       // its row of targets and of results, counted from the slice's first text
-  int64_t frames;       // that are live: all of them, where that length breaks its rule
-  int64_t length;       // its labels
-  int64_t first_label;  // index into the labels of all texts, laid out as in targets, by slots
-  bool valid;           // false where a length breaks the rules: then none of its labels is looked at
+  int64_t slot;           // its index among the texts of this batch or slice (slices.h): in scratch memory
+  int64_t number;         // its row of targets and of results, counted from the slice's first text
+  int64_t frames;         // that are live: all of them, where that length breaks its rule
+  int64_t length;         // its labels
+  int64_t target_offset;  // index into the labels of all texts, laid out as in targets, by slots
+  bool valid;             // false where a length breaks the rules: then none of its labels is looked at
 };
 
 // Handed to kernels by value. The rules are those of read_batch (batch.h), but for labels, which each kernel
@@ -22,30 +22,30 @@ struct DeviceBatch {
   BatchShape shape;
   int64_t blank;
   IndexView targets, input_lengths, target_lengths;
-  // (N * K), of concatenated targets; above shape.labels where it cannot be told. See first_label.cuh.
-  const int64_t* first_label;
+  // (N * K), of concatenated targets; above shape.labels where it cannot be told. See target_offsets.cuh.
+  const int64_t* target_offsets;
   // Of the batch that this one is a slice of, if it is one.
   int64_t all_samples = shape.samples, all_texts_per_sample = shape.texts_per_sample;
 
   // Of sample n: all of them, where their number breaks its rule.
-  CRNN_INLINE int64_t live_frames(int64_t n) const {
+  CRNN_INLINE int64_t input_frames(int64_t n) const {
     const int64_t frames = input_lengths(n);
-    return is_possible_length(frames, shape.frames) ? frames : shape.frames;
+    return is_valid_length(frames, shape.frames) ? frames : shape.frames;
   }
 
   // Text k of sample n.
   CRNN_INLINE DeviceText text(int64_t n, int64_t k = 0) const {
     const int64_t slot = n * shape.texts_per_sample + k, number = n * all_texts_per_sample + k;
     const int64_t frames = input_lengths(n), length = target_lengths(number);
-    const int64_t first = shape.padded ? slot * shape.max_length : first_label[slot];
-    const int64_t available = shape.padded ? shape.max_length : shape.labels - first;
-    const bool frames_fit = is_possible_length(frames, shape.frames);
-    const bool valid = frames_fit && is_possible_length(length, smaller(available, shape.longest));
+    const int64_t first = shape.padded ? slot * shape.padded_length : target_offsets[slot];
+    const int64_t available = shape.padded ? shape.padded_length : shape.labels - first;
+    const bool frames_fit = is_valid_length(frames, shape.frames);
+    const bool valid = frames_fit && is_valid_length(length, minimum(available, shape.longest_target));
     return {slot, number, frames_fit ? frames : shape.frames, valid ? length : 0, valid ? first : 0, valid};
   }
 
   CRNN_INLINE int64_t label(const DeviceText& text, int64_t i) const {
-    return shape.padded ? targets(text.number, i) : targets(text.first_label + i);
+    return shape.padded ? targets(text.number, i) : targets(text.target_offset + i);
   }
 };
 

@@ -31,7 +31,7 @@ struct LabelRange {
 };
 
 CRNN_INLINE LabelRange reachable_labels(int64_t t, int64_t frames, int64_t target_length) {
-  return {larger<int64_t>(0, target_length - frames + t), smaller<int64_t>(target_length, t + 1)};
+  return {maximum<int64_t>(0, target_length - frames + t), minimum<int64_t>(target_length, t + 1)};
 }
 
 }  // namespace crnn

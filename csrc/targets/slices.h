@@ -2,12 +2,12 @@
 #pragma once
 
 #include "targets/device_batch.h"
-#include "targets/statistics.h"
+#include "targets/statistics_mode.h"
 
 namespace crnn {
 
 // Bytes of scratch memory that a slice of padded targets takes, unless a single text needs more.
-constexpr int64_t kMostScratch = int64_t(1) << 28;
+constexpr int64_t kMaxScratchBytes = int64_t(1) << 28;
 
 // The shape of the slices that padded targets are taken in: of all samples some of their texts, or where not
 // even one of each fits, some samples with one text each. It follows from shapes alone, so that nothing waits
@@ -15,7 +15,8 @@ constexpr int64_t kMostScratch = int64_t(1) << 28;
 //
 // bytes_of(shape): scratch memory for a slice of that shape, in proportion to its texts
 template <class BytesOf>
-BatchShape slice_of(const BatchShape& shape, const BytesOf& bytes_of, int64_t most_bytes = kMostScratch) {
+BatchShape choose_slice_shape(const BatchShape& shape, const BytesOf& bytes_of,
+                              int64_t most_bytes = kMaxScratchBytes) {
   if (!shape.padded || shape.texts() == 0) return shape;
   // In equal parts, none of them larger than `most`.
   const auto part = [](int64_t count, int64_t most) {
@@ -24,11 +25,11 @@ BatchShape slice_of(const BatchShape& shape, const BytesOf& bytes_of, int64_t mo
   };
   BatchShape slice = shape;
   slice.samples = slice.texts_per_sample = 1;
-  slice.labels = shape.max_length;
-  const int64_t texts = larger<int64_t>(1, most_bytes / larger<int64_t>(1, bytes_of(slice)));
+  slice.labels = shape.padded_length;
+  const int64_t texts = maximum<int64_t>(1, most_bytes / maximum<int64_t>(1, bytes_of(slice)));
   slice.samples = part(shape.samples, texts);
-  slice.texts_per_sample = part(shape.texts_per_sample, larger<int64_t>(1, texts / slice.samples));
-  slice.labels = slice.texts() * shape.max_length;
+  slice.texts_per_sample = part(shape.texts_per_sample, maximum<int64_t>(1, texts / slice.samples));
+  slice.labels = slice.texts() * shape.padded_length;
   return slice;
 }
 
@@ -39,9 +40,9 @@ struct Slice {
   bool is_first;       // of the slices of its samples
 
   // Those of its rows: the later slices of the same samples find them where the first one has put them.
-  Statistics statistics(bool normalize) const {
-    if (!normalize) return Statistics::kNone;
-    return is_first ? Statistics::kCompute : Statistics::kThere;
+  StatisticsMode statistics(bool normalize) const {
+    if (!normalize) return StatisticsMode::kNone;
+    return is_first ? StatisticsMode::kCompute : StatisticsMode::kReuse;
   }
 };
 
@@ -53,11 +54,11 @@ void for_each_slice(const DeviceBatch& batch, const BatchShape& shape, const Bod
   if (all.texts() == 0) return;
   for (int64_t n = 0; n < all.samples; n += shape.samples) {
     for (int64_t k = 0; k < all.texts_per_sample; k += shape.texts_per_sample) {
-      const int64_t sample = smaller(n, all.samples - shape.samples);
+      const int64_t sample = minimum(n, all.samples - shape.samples);
       const int64_t text =
-          sample * all.texts_per_sample + smaller(k, all.texts_per_sample - shape.texts_per_sample);
+          sample * all.texts_per_sample + minimum(k, all.texts_per_sample - shape.texts_per_sample);
       body(Slice{{shape, batch.blank, batch.targets.from(text), batch.input_lengths.from(sample),
-                  batch.target_lengths.from(text), batch.first_label, all.samples, all.texts_per_sample},
+                  batch.target_lengths.from(text), batch.target_offsets, all.samples, all.texts_per_sample},
                  sample,
                  text,
                  k == 0});

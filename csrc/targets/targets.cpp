@@ -17,7 +17,7 @@ void targets_check_cpu(const Tensor& targets, const Tensor& input_lengths, const
   check(
       (samples == 0 ? texts == 0 : texts % samples == 0) && (targets.dim() == 1 || targets.size(0) == texts),
       op.c_str(), "targets and lengths must be of equally many samples");
-  const BatchShape shape = shape_of(frames, samples, classes, targets, target_lengths);
+  const BatchShape shape = make_batch_shape(frames, samples, classes, targets, target_lengths);
   read_batch(shape, targets, input_lengths, target_lengths, blank, true, op.c_str());
 }
 

@@ -38,7 +38,7 @@ py::tuple word_trie(const IntArray& tokens, const IntArray& lengths, const IntAr
   }
   const Edges sorted(edges, trie.size());
   return py::make_tuple(to_array(sorted.first_edge), to_array(sorted.edge_symbol),
-                        to_array(sorted.edge_state), to_array(word_of_state));
+                        to_array(sorted.edge_target), to_array(word_of_state));
 }
 
 }  // namespace

@@ -9,7 +9,7 @@ namespace crnn::text {
 
 using IntArray = pybind11::array_t<int64_t, pybind11::array::c_style>;
 
-constexpr int64_t kMostClasses = 1 << 20;
+constexpr int64_t kMaxClasses = 1 << 20;
 
 // Calls visit(begin, end) for each spelling. tokens: one spelling after the other; lengths: (spellings).
 template <class Visit>
@@ -17,7 +17,7 @@ void for_each_spelling(const IntArray& tokens, const IntArray& lengths, Visit vi
   const int64_t* begin = tokens.data();
   const int64_t* const end = begin + tokens.size();
   for (const int64_t* token = begin; token < end; ++token) {
-    if (*token < 0 || *token >= kMostClasses) throw pybind11::index_error("a token is no class");
+    if (*token < 0 || *token >= kMaxClasses) throw pybind11::index_error("a token is no class");
   }
   for (pybind11::ssize_t i = 0; i < lengths.size(); ++i) {
     const int64_t length = lengths.data()[i];

@@ -37,13 +37,13 @@ Edges::Edges(const std::vector<Edge>& edges, int32_t states) {
   order = stably_sorted<&Edge::source>(edges, order, states, &first_edge);
   for (const int32_t edge : order) {
     edge_symbol.push_back(edges[edge].symbol);
-    edge_state.push_back(edges[edge].target);
+    edge_target.push_back(edges[edge].target);
     edge_weight.push_back(edges[edge].weight);
   }
 }
 
 py::tuple Automaton::to_python() const {
-  return py::make_tuple(to_array(edges.first_edge), to_array(edges.edge_symbol), to_array(edges.edge_state),
+  return py::make_tuple(to_array(edges.first_edge), to_array(edges.edge_symbol), to_array(edges.edge_target),
                         to_array(edges.edge_weight), to_array(fail_state), to_array(fail_weight),
                         to_array(final_weight), start);
 }

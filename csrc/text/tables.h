@@ -17,9 +17,9 @@ struct Edge {
 struct Edges {
   Edges(const std::vector<Edge>& edges, int32_t states);
 
-  std::vector<int32_t> first_edge;               // (states + 1)
-  std::vector<int32_t> edge_symbol, edge_state;  // (edges)
-  std::vector<float> edge_weight;                // (edges)
+  std::vector<int32_t> first_edge;                // (states + 1)
+  std::vector<int32_t> edge_symbol, edge_target;  // (edges)
+  std::vector<float> edge_weight;                 // (edges)
 };
 
 struct Automaton {

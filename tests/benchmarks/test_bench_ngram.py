@@ -7,7 +7,7 @@ import sys
 import ngram
 import numpy as np
 import pytest
-from helpers.lines_on_disk import labels_folder
+from helpers.dataset_files import write_labels_dataset
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -136,7 +136,7 @@ def test_composed(folder):
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
-    labels = labels_folder(tmp_path / "lines", {"1.png": "ab a", "2.png": "b"})
+    labels = write_labels_dataset(tmp_path / "lines", {"1.png": "ab a", "2.png": "b"})
     path = tmp_path / "out.arpa"
     monkeypatch.setattr(sys, "argv", ["ngram.py", str(labels), str(path), "--order", "3"])
     assert ngram.main() == 0
@@ -154,7 +154,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 )
 def test_the_command_that_cannot(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
-    labels_folder(tmp_path / "lines", {"1.png": "ab"})
+    write_labels_dataset(tmp_path / "lines", {"1.png": "ab"})
     monkeypatch.setattr(sys, "argv", ["ngram.py", *arguments])
     with pytest.raises(SystemExit, match="2"):
         ngram.main()

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.command_line import MAIN, complaints
-from helpers.lines_on_disk import labels_folder
+from helpers.command_line import MAIN, without_throughput
+from helpers.dataset_files import write_labels_dataset
 
 import crnn_ext
 from crnn_ext.cli import main
 from crnn_ext.commands import device
-from crnn_ext.commands.messages import warnings_in_one_line
-from crnn_ext.ocr.system.distributed import World
+from crnn_ext.commands.messages import one_line_warnings
+from crnn_ext.ocr.system.distributed import ProcessGroup
 
 
 def test_devices(checkpoint, images, monkeypatch, capsys):
@@ -43,17 +43,17 @@ def test_which_device_is_chosen(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("crnn_ext._load.library_path", lambda name: None)
-    assert device.chosen(None) == torch.device("cpu")
+    assert device.select(None) == torch.device("cpu")
     with pytest.raises(ValueError, match="--device cuda: crnn_ext was built without CUDA"):
-        device.chosen("cuda")
+        device.select("cuda")
     monkeypatch.setattr("crnn_ext._load.library_path", Path)
-    assert device.chosen(None) == torch.device("cuda:0")
-    second = World(rank=1, ranks=2, local_rank=1, gpus=2)
-    assert device.chosen("cuda", second) == torch.device("cuda:1")
-    assert device.chosen("cuda:0", second) == torch.device("cuda:0")
-    assert device.chosen("cpu", second) == torch.device("cpu")
+    assert device.select(None) == torch.device("cuda:0")
+    second = ProcessGroup(rank=1, world_size=2, local_rank=1, num_gpus=2)
+    assert device.select("cuda", second) == torch.device("cuda:1")
+    assert device.select("cuda:0", second) == torch.device("cuda:0")
+    assert device.select("cpu", second) == torch.device("cpu")
     with pytest.raises(ValueError, match=r"--device cuda:2: the index must be in \[0, 2\), got 2"):
-        device.chosen("cuda:2")
+        device.select("cuda:2")
 
 
 @pytest.fixture(scope="module")
@@ -80,19 +80,19 @@ def test_more_processes_than_gpus_share_them(monkeypatch, capsys):
     ):
         monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
         for name in (None, "cuda"):
-            chosen = [device.chosen(name, World(rank, 3, rank, True, gpus)) for rank in range(3)]
+            chosen = [device.select(name, ProcessGroup(rank, 3, rank, True, gpus)) for rank in range(3)]
             assert chosen == [torch.device("cuda", index) for index in indices]
             assert capsys.readouterr().err == message
     with pytest.raises(ValueError, match="--device must be cpu or cuda where several processes run"):
-        device.chosen("cuda:0")
-    assert device.chosen("cpu", World(1, 3, 1, True, 3)) == torch.device("cpu")
+        device.select("cuda:0")
+    assert device.select("cpu", ProcessGroup(1, 3, 1, True, 3)) == torch.device("cpu")
     assert capsys.readouterr().err == ""
 
 
 def test_other_warnings_are_shown_as_python_does(monkeypatch, capsys):
     shown = []
     monkeypatch.setattr("warnings.showwarning", lambda *arguments: shown.append(arguments))
-    with warnings_in_one_line():
+    with one_line_warnings():
         warnings.warn("not ours", UserWarning, stacklevel=1)
     assert [(str(message), category) for message, category, *_ in shown] == [("not ours", UserWarning)]
     assert capsys.readouterr().err == ""
@@ -160,7 +160,7 @@ def test_as_a_process(command, checkpoint, images, readings, tmp_path):
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
     )
-    assert (result.returncode, complaints(result.stderr.decode())) == (0, "")
+    assert (result.returncode, without_throughput(result.stderr.decode())) == (0, "")
     assert result.stdout.decode().split("\t")[:2] == [f"{tmp_path}/\\u2603.png", readings[0].text]
 
 
@@ -247,7 +247,7 @@ def test_error_rates_without_rapidfuzz(command, checkpoint, tmp_path, monkeypatc
     """Both say so before they read an image, or train for an epoch until the first validation."""
     monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
     (tmp_path / "data").mkdir()
-    labels_folder(tmp_path / "data", {"0.png": "a", "1.png": "b", "2.png": "a"})
+    write_labels_dataset(tmp_path / "data", {"0.png": "a", "1.png": "b", "2.png": "a"})
     arguments = [checkpoint] if command == "evaluate" else ["-o", str(tmp_path / "run")]
     assert main([command, *arguments, str(tmp_path / "data")]) != 0
     message = "error rates need rapidfuzz, which is not installed: install crnn_ext with its extra [ocr]"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers.random_network import random_checkpoint
+from helpers.random_checkpoint import random_checkpoint
 from safetensors.torch import save
 
 from crnn_ext import __version__

@@ -21,13 +21,13 @@ def tree(tmp_path, monkeypatch):
 
 
 def found(*arguments):
-    images = inputs.find(arguments)
+    images = inputs.find_images(arguments)
     assert images.problems == []
     return images.paths
 
 
 def problems(*arguments):
-    return inputs.find(arguments).problems
+    return inputs.find_images(arguments).problems
 
 
 def test_a_name_is_itself_whether_there_is_such_a_file_or_not():
@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_listed_is_named_and_the_others_read(monkeypatch
 
     monkeypatch.setattr(os, "scandir", refused)
     for argument in ("deep", "deep/**/*.*"):
-        images = inputs.find([argument])
+        images = inputs.find_images([argument])
         assert images.paths == ["deep/c.png"]
         assert images.problems == ["deep/er: Permission denied"]
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from helpers.command_line import MAIN, complaints
-from helpers.random_network import random_checkpoint
+from helpers.command_line import MAIN, without_throughput
+from helpers.random_checkpoint import random_checkpoint
 
 from crnn_ext.cli import main
 from crnn_ext.ocr import Architecture, Recognizer, save_checkpoint
@@ -22,7 +22,7 @@ LIMIT = "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resou
 def test_read_prints_a_line_for_each_image(checkpoint, images, readings, capsys):
     assert main(["read", checkpoint, *images]) == 0
     output, errors = capsys.readouterr()
-    assert complaints(errors) == ""
+    assert without_throughput(errors) == ""
     assert "images/s, 6 images in" in errors
     assert [line.split("\t") for line in output.splitlines()] == [
         [path, reading.text, f"{reading.confidence:.4g}"]
@@ -70,7 +70,7 @@ def test_images_that_cannot_be_read_are_named_and_the_others_read(checkpoint, im
     assert main(["read", checkpoint, images[0], nothing, *bad, images[1]]) == 1
     output, errors = capsys.readouterr()
     assert [line.split("\t")[0] for line in output.splitlines()] == images[:2]
-    for path, line in zip([nothing, *bad], complaints(errors).splitlines(), strict=True):
+    for path, line in zip([nothing, *bad], without_throughput(errors).splitlines(), strict=True):
         assert line.startswith(f"crnn-ext: {path}: ")
     assert main(["read", checkpoint, *bad]) == 2
     before = tmp_path / "before.tsv"
@@ -81,7 +81,7 @@ def test_images_that_cannot_be_read_are_named_and_the_others_read(checkpoint, im
 
 
 def test_more_images_than_are_held_at_a_time(checkpoint, images, readings, capsys, monkeypatch):
-    monkeypatch.setattr("crnn_ext.ocr.reading.recognizer.IMAGES_AT_A_TIME", 4)
+    monkeypatch.setattr("crnn_ext.ocr.reading.recognizer.LOOKAHEAD", 4)
     assert main(["read", checkpoint, *images]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("\t")[1] for line in lines] == [reading.text for reading in readings]
@@ -111,18 +111,18 @@ def test_lines_go_to_a_file(checkpoint, images, tmp_path, capsys):
 def test_an_interrupted_run_leaves_the_file_and_what_was_read(
     checkpoint, images, tmp_path, monkeypatch, capsys
 ):
-    prepare = Recognizer.prepare
+    prepare = Recognizer.preprocess
 
     def interrupted(recognizer, image):
         if image == images[4]:
             raise KeyboardInterrupt
         return prepare(recognizer, image)
 
-    monkeypatch.setattr("crnn_ext.ocr.reading.recognizer.IMAGES_AT_A_TIME", 2)
+    monkeypatch.setattr("crnn_ext.ocr.reading.recognizer.LOOKAHEAD", 2)
     out, part = tmp_path / "out.tsv", tmp_path / "out.0-of-1.tsv"
     out.write_text("before")
     with monkeypatch.context() as patch:
-        patch.setattr(Recognizer, "prepare", interrupted)
+        patch.setattr(Recognizer, "preprocess", interrupted)
         assert main(["read", checkpoint, *images, "-o", str(out)]) == 130
         assert capsys.readouterr().err == f"crnn-ext: {out}: not written; what was read is in {part}\n"
         assert out.read_text() == "before"

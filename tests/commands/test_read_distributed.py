@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.lines_on_disk import labels_folder
+from helpers.dataset_files import write_labels_dataset
 
 from crnn_ext.cli import main
-from crnn_ext.commands.output import SharedFile
-from crnn_ext.ocr.system.distributed import World
+from crnn_ext.commands.output import ShardedFile
+from crnn_ext.ocr.system.distributed import ProcessGroup
 
 TORCHRUN = [sys.executable, *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")]
 
@@ -22,16 +22,16 @@ def together(folder, *commands):
         "import contextlib, io, json, os, sys\n"
         "import torch\n"
         "from crnn_ext.cli import main\n"
-        "from crnn_ext.ocr.system.distributed import World\n"
-        "world, leave, told = World.join(), World.leave, []\n"
-        "World.leave = lambda world: None\n"
+        "from crnn_ext.ocr.system.distributed import ProcessGroup\n"
+        "group, leave, told = ProcessGroup.initialize(), ProcessGroup.destroy, []\n"
+        "ProcessGroup.destroy = lambda group: None\n"
         f"for command in {list(commands)!r}:\n"
         "    with contextlib.redirect_stdout(io.StringIO()) as out:\n"
         "        with contextlib.redirect_stderr(io.StringIO()) as err:\n"
         "            status = main(command)\n"
         "    told.append((status, out.getvalue(), err.getvalue()))\n"
-        "open(f'{sys.argv[1]}.{world.rank}', 'w').write(json.dumps(told))\n"
-        "leave(world)\n"
+        "open(f'{sys.argv[1]}.{group.rank}', 'w').write(json.dumps(told))\n"
+        "leave(group)\n"
     )
     subprocess.run([*TORCHRUN, program, program], check=True)
     first, second = (json.loads(Path(f"{program}.{rank}").read_text()) for rank in range(2))
@@ -40,7 +40,7 @@ def together(folder, *commands):
 
 def test_two_processes_do_what_one_does(checkpoint, tmp_path, capsys):
     lines = {f"{number:02}.png": "abc"[: number % 3 + 1] for number in range(7)}
-    labels_folder(tmp_path / "lines", lines)
+    write_labels_dataset(tmp_path / "lines", lines)
     (tmp_path / "lines" / "03.png").write_text("text")
     images, out = str(tmp_path / "lines"), tmp_path / "out.tsv"
     read, evaluate = ["read", checkpoint, images], ["evaluate", checkpoint, images, "--json"]
@@ -85,15 +85,17 @@ def test_two_processes_do_what_one_does(checkpoint, tmp_path, capsys):
 
 
 def test_parts_are_joined_in_the_order_of_their_items(tmp_path, monkeypatch):
-    worlds = [World(rank, 3, rank) for rank in range(3)]
-    files = [SharedFile(str(tmp_path / "out.json"), world) for world in worlds]
+    groups = [ProcessGroup(rank, 3, rank) for rank in range(3)]
+    files = [ShardedFile(str(tmp_path / "out.json"), group) for group in groups]
     for index in (0, 1, 3, 4, 9):
         files[index % 3].write(index, f"line {index}")
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"out.{rank}-of-3.json" for rank in range(3)]
-    monkeypatch.setattr(World, "gather", lambda world, part: [[0, 3, 9], [1, 4], []])
-    monkeypatch.setattr(World, "from_first", lambda world, make: make() if world.rank == 0 else None)
+    monkeypatch.setattr(ProcessGroup, "all_gather", lambda group, part: [[0, 3, 9], [1, 4], []])
+    monkeypatch.setattr(
+        ProcessGroup, "broadcast_from_rank0", lambda group, make: make() if group.rank == 0 else None
+    )
     for file in files[::-1]:
-        file.join()
+        file.merge()
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
     assert (tmp_path / "out.json").read_text() == "line 0\nline 1\nline 3\nline 4\nline 9\n"
 
@@ -101,12 +103,12 @@ def test_parts_are_joined_in_the_order_of_their_items(tmp_path, monkeypatch):
 def test_a_part_that_is_not_there_is_named(tmp_path, monkeypatch):
     """As where machines do not share the folder: what was there before, and this part, stay."""
     (tmp_path / "out").write_text("before")
-    file = SharedFile(str(tmp_path / "out"), World(0, 2, 0))
+    file = ShardedFile(str(tmp_path / "out"), ProcessGroup(0, 2, 0))
     file.write(0, "line")
-    monkeypatch.setattr(World, "gather", lambda world, part: [[0], [1]])
-    monkeypatch.setattr(World, "from_first", lambda world, make: make())
+    monkeypatch.setattr(ProcessGroup, "all_gather", lambda group, part: [[0], [1]])
+    monkeypatch.setattr(ProcessGroup, "broadcast_from_rank0", lambda group, make: make())
     with pytest.raises(FileNotFoundError) as caught:
-        file.join()
+        file.merge()
     assert caught.value.filename == str(tmp_path / "out.1-of-2")
     assert (tmp_path / "out").read_text() == "before"
     assert (tmp_path / "out.0-of-2").read_text() == "line\n"

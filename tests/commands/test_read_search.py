@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.command_line import complaints
-from helpers.random_network import random_checkpoint
+from helpers.command_line import without_throughput
+from helpers.random_checkpoint import random_checkpoint
 
 from crnn_ext.cli import main
-from crnn_ext.ocr import BeamSearch, Decoded, Recognizer, save_checkpoint
+from crnn_ext.ocr import BeamSearch, DecodedText, Recognizer, save_checkpoint
 from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
 
 
@@ -46,7 +46,7 @@ def test_read_with_beam_search(checkpoint, images, word_list, arpa, capsys):
     options += ["--hotword", "ab", "--hotword", "b", "--hotword-weight", "2"]
     assert main(["read", checkpoint, *images, *options]) == 0
     output, errors = capsys.readouterr()
-    assert complaints(errors) == (
+    assert without_throughput(errors) == (
         f"crnn-ext: {word_list}: of 5 words, 4 have only characters that the network reads; the others are "
         "left out\n"
     )
@@ -105,12 +105,12 @@ def test_a_lexicon_as_editors_write_it(checkpoint, images, tmp_path, capsys):
     (tmp_path / "words").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
     assert main(["read", checkpoint, *images, "--lexicon", str(tmp_path / "words")]) == 0
     output, errors = capsys.readouterr()
-    assert complaints(errors) == ""
+    assert without_throughput(errors) == ""
     assert {line.split("\t")[1] for line in output.splitlines()} <= {"", "a", "b"}
     save_checkpoint(tmp_path / "model", random_checkpoint()._replace(charset=Charset("a\u00e9c")))
     (tmp_path / "words").write_text("\u00e9\ne\u0301\n", encoding="utf-8")
     assert main(["read", str(tmp_path / "model"), *images, "--lexicon", str(tmp_path / "words")]) == 0
-    assert complaints(capsys.readouterr().err) == ""
+    assert without_throughput(capsys.readouterr().err) == ""
 
 
 def test_what_a_model_calls_the_space(images, tmp_path, capsys):
@@ -152,7 +152,7 @@ def test_a_search_that_finds_no_text(checkpoint, images, tmp_path, capsys):
     assert [
         line.split("\t") == [path, "", "0"] for path, line in zip(images, output.splitlines(), strict=True)
     ] == nothing
-    assert complaints(errors) == "".join(
+    assert without_throughput(errors) == "".join(
         f"crnn-ext: {path}: the search has found no text of the lexicon; a larger --beam may\n"
         for path, is_nothing in zip(images, nothing, strict=True)
         if is_nothing
@@ -161,14 +161,14 @@ def test_a_search_that_finds_no_text(checkpoint, images, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [not json.loads(line)["found"] for line in lines] == nothing
     assert main(["read", checkpoint, *images, *options, "--unknown-score", "0"]) == 0
-    assert complaints(capsys.readouterr().err) == ""
+    assert without_throughput(capsys.readouterr().err) == ""
 
 
 def test_an_empty_text_of_a_lexicon_is_a_text():
     """Also where its probability is too small for a float: that the search found it is what counts."""
 
     def empty_or_none(found):
-        texts = [Decoded("", 0.0, [], [], [])] if found else []
+        texts = [DecodedText("", 0.0, [], [], [])] if found else []
         return lambda logits, lengths, charset: [texts] * len(lengths)
 
     network, _, charset, preprocessing, *_ = random_checkpoint()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference.align import align_operator, best_path, brute_force, check_alignment, label_lists
-from reference.ctc import LAYOUTS, batches, no_synchronisation, strided
+from reference.align import align_operator, brute_force, check_alignment, label_lists, viterbi_path
+from reference.ctc import LAYOUTS, batches, no_synchronization, with_layout
 
 from crnn_ext.ctc import Alignment, align
 
@@ -36,9 +36,9 @@ def problems(draw, **sizes):
 @given(problems(), st.sampled_from(LAYOUTS), st.sampled_from(["logits", "log_probs"]))
 def test_equals_a_plain_recursion(device, problem, layout, input_type):
     logits, *indices, blank = problem
-    there = strided(logits.to(device), layout)
+    there = with_layout(logits.to(device), layout)
     indices = [tensor.to(device) for tensor in indices]
-    with no_synchronisation(device):
+    with no_synchronization(device):
         result = align(there, *indices, blank=blank, input_type=input_type)
     targets, input_lengths, target_lengths = indices
     labels = label_lists(targets, target_lengths)
@@ -54,7 +54,7 @@ def test_equals_a_plain_recursion(device, problem, layout, input_type):
 
 
 @settings(deadline=None, max_examples=60)
-@given(problems(most_frames=5, most_classes=4, longest=4))
+@given(problems(max_frames=5, max_classes=4, max_target_length=4))
 def test_equals_the_best_of_all_paths(device, problem):
     logits, *indices, blank = problem
     logits = logits.to(device)
@@ -127,7 +127,7 @@ def test_no_rounding_decides_over_many_frames(device):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3000, 1, 6, generator=generator) + 40
     labels = torch.randint(1, 6, (90,), generator=generator).tolist()
-    in_double, in_float = (best_path(logits[:, 0], labels, 0, dtype) for dtype in (np.float64, np.float32))
+    in_double, in_float = (viterbi_path(logits[:, 0], labels, 0, dtype) for dtype in (np.float64, np.float32))
     assert in_double != in_float
     check_alignment(align(logits.to(device), [labels], [3000], [90]), logits.to(device), [labels], [3000])
 

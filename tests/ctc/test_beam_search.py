@@ -5,18 +5,18 @@ import torch
 from helpers.beam_search_checks import (
     DTYPES,
     batches,
-    check,
-    check_form,
-    closeness,
+    check_against_reference,
+    check_invariants,
     hypotheses,
-    judged,
-    rows_of,
+    log_prob_rows,
     texts,
+    tolerances,
+    torch_log_probs,
 )
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference.beam_search import MISSING, brute_force
-from reference.ctc import LAYOUTS, no_synchronisation, strided
+from reference.ctc import LAYOUTS, no_synchronization, with_layout
 
 from crnn_ext.ctc import beam_search
 
@@ -29,17 +29,17 @@ def random_logits(*shape, seed=0, scale=3.0):
 
 
 @settings(deadline=None, max_examples=60)
-@given(batches(most_frames=5, most_classes=4), st.sampled_from(["logits", "log_probs"]))
+@given(batches(max_frames=5, max_classes=4), st.sampled_from(["logits", "log_probs"]))
 def test_a_beam_that_keeps_everything_finds_every_text(device, batch, input_type):
     """Every text that a path gives, with the sum over its paths, best first."""
     logits, lengths, blank = batch
     result = beam_search(
         logits.to(device), lengths, blank=blank, beam_size=EVERYTHING, nbest=EVERYTHING, input_type=input_type
     )
-    check_form(result, logits.to(device), lengths, blank, EVERYTHING)
-    close = closeness(logits)
+    check_invariants(result, logits.to(device), lengths, blank, EVERYTHING)
+    close = tolerances(logits)
     for n, length in enumerate(lengths):
-        rows = rows_of(logits, n, length, input_type)
+        rows = log_prob_rows(logits, n, length, input_type)
         if any(x != x or x == float("inf") for row in rows for x in row):
             continue
         expected = brute_force(rows, blank=blank)
@@ -66,25 +66,27 @@ def test_equals_a_plain_search(device, batch, beam_size, nbest, layout, input_ty
     nbest = min(nbest, beam_size)
     options = {"blank": blank, "beam_size": beam_size, "nbest": nbest, "input_type": input_type}
     logits, lengths_there = logits.to(device), lengths.to(device)
-    there = strided(logits, layout)
-    with no_synchronisation(device):
+    there = with_layout(logits, layout)
+    with no_synchronization(device):
         result = beam_search(there, lengths_there, **options)
-    compared = check(result, logits, lengths, **options)
+    compared = check_against_reference(result, logits, lengths, **options)
     assume(compared or not len(lengths))
 
 
 @settings(deadline=None, max_examples=40)
-@given(batches(most_frames=60, most_classes=40, odd=False), st.integers(1, 64))
+@given(batches(max_frames=60, max_classes=40, nonfinite=False), st.integers(1, 64))
 def test_no_score_exceeds_the_probability_of_its_text(device, batch, beam_size):
     """The judge is torch's loss in double precision."""
     logits, lengths, blank = batch
     result = beam_search(logits.to(device), lengths, blank=blank, beam_size=beam_size, nbest=beam_size)
-    check_form(result, logits.to(device), lengths, blank, beam_size)
-    close = closeness(logits)
+    check_invariants(result, logits.to(device), lengths, blank, beam_size)
+    close = tolerances(logits)
     for n, length in enumerate(lengths):
         found = [hypothesis for hypothesis in hypotheses(result, n) if hypothesis.text is not None]
         assert found
-        exact = judged(rows_of(logits, n, length), [hypothesis.text for hypothesis in found], blank)
+        exact = torch_log_probs(
+            log_prob_rows(logits, n, length), [hypothesis.text for hypothesis in found], blank
+        )
         for hypothesis, log_prob in zip(found, exact, strict=True):
             assert hypothesis.log_prob == hypothesis.score
             assert hypothesis.score <= log_prob + close["abs"] + close["rel"] * abs(log_prob)
@@ -112,7 +114,7 @@ def test_a_batch_equals_its_samples_one_by_one(device, batch, beam_size):
 def test_beams(device, classes, beam_size):
     logits = random_logits(7, 1, classes, seed=classes, scale=1.0).double().to(device)
     options = {"beam_size": beam_size, "nbest": beam_size, "blank": classes - 1}
-    assert check(beam_search(logits, **options), logits, [7], **options) == 1
+    assert check_against_reference(beam_search(logits, **options), logits, [7], **options) == 1
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -121,7 +123,7 @@ def test_many_classes(device, classes, dtype):
     logits = random_logits(3, 2, classes, seed=classes).to(device, dtype)
     result = beam_search(logits, beam_size=6, nbest=2, blank=classes // 2)
     # Among thousands of classes in 16 bits many are equal, and so are sums, but for their last bits.
-    compared = check(result, logits, [3, 3], beam_size=6, nbest=2, blank=classes // 2)
+    compared = check_against_reference(result, logits, [3, 3], beam_size=6, nbest=2, blank=classes // 2)
     assert compared == 2 or dtype in (torch.float16, torch.bfloat16)
 
 
@@ -129,7 +131,7 @@ def test_many_frames(device):
     logits = random_logits(400, 3, 6, scale=1.5).double().to(device)
     lengths = [400, 399, 257]
     result = beam_search(logits, lengths, beam_size=5, nbest=2)
-    assert check(result, logits, lengths, beam_size=5, nbest=2) == 3
+    assert check_against_reference(result, logits, lengths, beam_size=5, nbest=2) == 3
 
 
 @pytest.mark.parametrize("blank", [0, 2, 4])
@@ -139,7 +141,7 @@ def test_tokens_that_tie_come_in_their_order(device, blank):
     logits[:, 0, blank] = torch.tensor([0.3, -0.8, 1.1, 0.1])
     for beam_size in (1, 2, 3, 5, 8, 13, 21, 60):
         options = {"beam_size": beam_size, "nbest": beam_size, "blank": blank}
-        assert check(beam_search(logits, **options), logits, [4], **options) == 1
+        assert check_against_reference(beam_search(logits, **options), logits, [4], **options) == 1
 
 
 @pytest.mark.parametrize(

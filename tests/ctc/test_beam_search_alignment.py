@@ -8,13 +8,13 @@ import torch
 from helpers.beam_search_checks import (
     DTYPES,
     batches,
-    check_form,
-    closeness,
+    check_invariants,
     hypotheses,
-    judged,
-    real_dtype,
-    rows_of,
+    log_prob_rows,
+    score_dtype,
     texts,
+    tolerances,
+    torch_log_probs,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,7 +50,7 @@ def check_alignment(result, logits, lengths, blank, nbest, input_type="logits"):
         ("timesteps", torch.int64, -1),
         ("starts", torch.int64, -1),
         ("ends", torch.int64, -1),
-        ("token_logp", real_dtype(logits), 0),
+        ("token_logp", score_dtype(logits), 0),
     ]:
         field = getattr(result, name)
         expected = (dtype, (samples, nbest, frames), logits.device)
@@ -59,9 +59,9 @@ def check_alignment(result, logits, lengths, blank, nbest, input_type="logits"):
         behind = torch.arange(frames, device=logits.device) >= result.lengths.unsqueeze(-1)
         assert (field[behind] == padding).all(), name
 
-    close = closeness(logits)
+    close = tolerances(logits)
     for n, length in enumerate(lengths):
-        rows = rows_of(logits, n, length, input_type)
+        rows = log_prob_rows(logits, n, length, input_type)
         for rank, text in enumerate(texts(result, n)):
             timesteps, starts, ends, token_logp = (
                 getattr(result, name)[n, rank, : len(text)].tolist()
@@ -135,7 +135,7 @@ def test_without_frames(device):
 
 
 @settings(deadline=None, max_examples=60)
-@given(batches(odd=False), st.integers(1, 12), st.sampled_from(["logits", "log_probs"]))
+@given(batches(nonfinite=False), st.integers(1, 12), st.sampled_from(["logits", "log_probs"]))
 def test_rescored_texts_have_their_exact_probability(device, batch, beam_size, input_type):
     """The judge is torch's loss in double precision. The texts stay those that the beam has found."""
     logits, lengths, blank = batch
@@ -144,13 +144,13 @@ def test_rescored_texts_have_their_exact_probability(device, batch, beam_size, i
     options = {"blank": blank, "beam_size": beam_size, "nbest": nbest, "input_type": input_type}
     found = beam_search(logits, lengths, **options)
     result = beam_search(logits, lengths, rescore=True, **options)
-    check_form(result, logits, lengths, blank, nbest)
+    check_invariants(result, logits, lengths, blank, nbest)
     for n, length in enumerate(lengths):
         assert set(texts(result, n)) == set(texts(found, n))
-        rows = rows_of(logits, n, length, input_type)
-        exact = judged(rows, texts(result, n), blank)
+        rows = log_prob_rows(logits, n, length, input_type)
+        exact = torch_log_probs(rows, texts(result, n), blank)
         for hypothesis, log_prob in zip(hypotheses(result, n), exact, strict=False):
-            assert hypothesis.score == hypothesis.log_prob == pytest.approx(log_prob, **closeness(logits))
+            assert hypothesis.score == hypothesis.log_prob == pytest.approx(log_prob, **tolerances(logits))
     check_alignment(result, logits, lengths, blank, nbest, input_type)
 
 
@@ -165,7 +165,7 @@ def test_rescoring_sorts_again(device, token_score):
             for rescore in (False, True)
         )
         resorted += texts(found) != texts(result)
-        exact = judged(rows_of(logits, 0, 10), texts(result), 0)
+        exact = torch_log_probs(log_prob_rows(logits, 0, 10), texts(result), 0)
         assert [h.log_prob for h in hypotheses(result)] == pytest.approx(exact, abs=1e-9)
         scores = [
             log_prob + token_score * len(text) for log_prob, text in zip(exact, texts(result), strict=True)
@@ -180,7 +180,7 @@ def test_rescoring_leaves_what_is_missing_or_invalid(device):
     logits[1, 1] = math.nan
     logits[1, 2] = -INF
     plain, result = (beam_search(logits, nbest=5, rescore=rescore) for rescore in (False, True))
-    check_form(result, logits, [2] * 3, 0, 5)
+    check_invariants(result, logits, [2] * 3, 0, 5)
     for field, expected in zip(result, plain, strict=True):
         torch.testing.assert_close(field, expected, equal_nan=True)
     assert hypotheses(result, 2) == [MISSING] * 5

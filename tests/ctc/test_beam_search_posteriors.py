@@ -5,7 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers.beam_search_checks import check, hypotheses, judged, rows_of, texts
+from helpers.beam_search_checks import (
+    check_against_reference,
+    hypotheses,
+    log_prob_rows,
+    texts,
+    torch_log_probs,
+)
 from helpers.paths import SHARED_DATA
 
 from crnn_ext.ctc import beam_search, greedy_decode
@@ -43,7 +49,7 @@ def test_adding_up_alignments_finds_a_more_probable_line_than_the_best_path(devi
     (hypothesis,) = hypotheses(result)
     assert read(best_path) == "the fak friend of the fomly hae tC"
     assert read(hypothesis.text) == "the fak friend of the fomcly hae tC"
-    log_probs = judged(rows_of(line.unsqueeze(1), 0, 100), [best_path, hypothesis.text], 79)
+    log_probs = torch_log_probs(log_prob_rows(line.unsqueeze(1), 0, 100), [best_path, hypothesis.text], 79)
     assert log_probs == pytest.approx([-11.7098, -11.5406], abs=1e-4)
     assert hypothesis.score == pytest.approx(-11.5406, abs=1e-4)
 
@@ -52,8 +58,8 @@ def test_a_line_as_a_plain_search_reads_it(device, line):
     logits = line.unsqueeze(1).to(device)
     options = {"blank": 79, "beam_size": 12, "nbest": 5}
     result = beam_search(logits, **options)
-    assert check(result, logits, [100], **options) == 1
-    exact = judged(rows_of(logits, 0, 100), texts(result), 79)
+    assert check_against_reference(result, logits, [100], **options) == 1
+    exact = torch_log_probs(log_prob_rows(logits, 0, 100), texts(result), 79)
     for hypothesis, log_prob in zip(hypotheses(result), exact, strict=True):
         assert hypothesis.score <= log_prob + 1e-9
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference.ctc import LAYOUTS, batches, brute_force, our_loss, strided, torch_loss
+from reference.ctc import LAYOUTS, batches, brute_force, loss_and_grad, torch_loss_and_grad, with_layout
 from torch.testing._internal.common_nn import ctcloss_reference
 
 from crnn_ext.ctc import CTCLoss, ctc_loss
@@ -20,12 +20,12 @@ def test_equals_torch(device, batch, layout, concatenated, seed):
     weights = torch.rand(len(input_lengths), generator=torch.Generator().manual_seed(seed))
     arguments = targets, input_lengths, target_lengths, blank
     # torch's own gradient is NaN only for impossible samples; those are compared as zeros.
-    expected, expected_gradient = torch_loss(logits, *arguments, zero_infinity=True, weights=weights)
+    expected, expected_gradient = torch_loss_and_grad(logits, *arguments, zero_infinity=True, weights=weights)
     if concatenated:
         rows = [row[:length] for row, length in zip(targets, target_lengths, strict=True)]
         arguments = (torch.cat(rows), *arguments[1:])
-    losses, gradient = our_loss(
-        strided(logits.to(device), layout), *arguments, zero_infinity=True, weights=weights
+    losses, gradient = loss_and_grad(
+        with_layout(logits.to(device), layout), *arguments, zero_infinity=True, weights=weights
     )
     torch.testing.assert_close(losses.double(), expected, rtol=2e-6, atol=1e-5)
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=2e-5, atol=2e-6)
@@ -35,9 +35,9 @@ def test_equals_torch(device, batch, layout, concatenated, seed):
 @given(batches(), st.sampled_from([torch.float16, torch.bfloat16, torch.float64]), st.sampled_from(LAYOUTS))
 def test_equals_torch_in_other_dtypes(device, batch, dtype, layout):
     logits, *arguments = batch
-    logits = strided(logits.to(device, dtype), layout)
-    expected, expected_gradient = torch_loss(logits.cpu(), *arguments, zero_infinity=True)
-    losses, gradient = our_loss(logits, *arguments, zero_infinity=True)
+    logits = with_layout(logits.to(device, dtype), layout)
+    expected, expected_gradient = torch_loss_and_grad(logits.cpu(), *arguments, zero_infinity=True)
+    losses, gradient = loss_and_grad(logits, *arguments, zero_infinity=True)
     assert losses.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert gradient.dtype == dtype
     assert gradient.stride() == logits.stride() or layout == "every other class"
@@ -53,16 +53,16 @@ def test_equals_torch_in_other_dtypes(device, batch, dtype, layout):
 def test_log_probs_are_taken_as_they_are(device, batch):
     logits, *arguments = batch
     log_probs = logits.double().log_softmax(-1)
-    expected, softmax_minus_occupancy = torch_loss(logits, *arguments, zero_infinity=True)
+    expected, softmax_minus_occupancy = torch_loss_and_grad(logits, *arguments, zero_infinity=True)
     on_device = log_probs.to(device)
-    losses, gradient = our_loss(on_device, *arguments, zero_infinity=True, input_type="log_probs")
+    losses, gradient = loss_and_grad(on_device, *arguments, zero_infinity=True, input_type="log_probs")
     torch.testing.assert_close(losses, expected, rtol=1e-10, atol=1e-10)
-    # softmax - occupancy on the live frames of possible samples, 0 elsewhere.
+    # softmax - posterior on the live frames of possible samples, 0 elsewhere.
     live = (softmax_minus_occupancy != 0).any(-1, keepdim=True) | (gradient != 0).any(-1, keepdim=True)
     torch.testing.assert_close(gradient + live * log_probs.exp(), softmax_minus_occupancy, rtol=0, atol=1e-10)
     # Not normalised: a constant added to all frames multiplies every path.
-    shifted, _ = our_loss(on_device + 0.25, *arguments, input_type="log_probs")
-    plain, _ = our_loss(on_device, *arguments, input_type="log_probs")
+    shifted, _ = loss_and_grad(on_device + 0.25, *arguments, input_type="log_probs")
+    plain, _ = loss_and_grad(on_device, *arguments, input_type="log_probs")
     frames = arguments[1].double()
     torch.testing.assert_close(shifted, plain - 0.25 * frames, rtol=1e-10, atol=1e-10)
 
@@ -131,7 +131,7 @@ def test_known_value_and_gradient_of_nemo(device):
     for t, c, value in [(0, 1, 0.6), (1, 2, 0.6), (2, 2, 0.2), (2, 3, 0.8), (3, 1, 0.6), (4, 2, 0.2)]:
         logits[t, 0, c] = value
     logits[5, 0, 0], logits[5, 0, 2] = 0.7, 0.2
-    losses, gradient = our_loss(logits.to(device), torch.tensor([[1, 2, 3]]), [6], [3])
+    losses, gradient = loss_and_grad(logits.to(device), torch.tensor([[1, 2, 3]]), [6], [3])
     # In ulps of float32, an emission is off by up to 2 of exp2, 4 of the sum of the softmax, 1 of products,
     # and a step of the recursion by 1.5: 6 frames of 8.5 * 2^-23 move the loss by 6.1e-6.
     assert float(losses) == pytest.approx(5.0279555, abs=6.1e-6)
@@ -191,8 +191,8 @@ def test_accuracy_of_float32(device, shape, blank_offset):
     logits[..., 0] += blank_offset
     targets = torch.randint(1, classes, (samples, length), generator=generator)
     lengths = torch.full((samples,), frames), torch.full((samples,), length)
-    expected, expected_gradient = torch_loss(logits, targets, *lengths)
-    losses, gradient = our_loss(logits.to(device), targets, *lengths)
+    expected, expected_gradient = torch_loss_and_grad(logits, targets, *lengths)
+    losses, gradient = loss_and_grad(logits.to(device), targets, *lengths)
     assert ((losses - expected).abs() / expected).max() < 1e-6
     assert (gradient - expected_gradient).norm() / expected_gradient.norm() < 5e-6
 
@@ -210,8 +210,8 @@ def test_accuracy_does_not_depend_on_an_offset(device):
     logits = torch.randn(30, 1, 8, generator=torch.Generator().manual_seed(3))
     for offset in (0.0, 4096.0, -4096.0):
         shifted = logits + offset  # rounded; the reference gets the rounded values
-        expected, expected_gradient = torch_loss(shifted, torch.tensor([[1, 2, 2]]), [30], [3])
-        losses, gradient = our_loss(shifted.to(device), torch.tensor([[1, 2, 2]]), [30], [3])
+        expected, expected_gradient = torch_loss_and_grad(shifted, torch.tensor([[1, 2, 2]]), [30], [3])
+        losses, gradient = loss_and_grad(shifted.to(device), torch.tensor([[1, 2, 2]]), [30], [3])
         torch.testing.assert_close(losses.double(), expected, rtol=1e-6, atol=0)
         torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=1e-6)
 
@@ -234,10 +234,10 @@ def test_invariances(device, batch, data):
     logits, targets, input_lengths, target_lengths, blank = batch
     logits = logits.to(device)
     frames, samples, classes = logits.shape
-    losses, gradient = our_loss(logits, *batch[1:], zero_infinity=True)
+    losses, gradient = loss_and_grad(logits, *batch[1:], zero_infinity=True)
 
     order = torch.tensor(data.draw(st.permutations(range(samples))))
-    permuted = our_loss(
+    permuted = loss_and_grad(
         logits[:, order],
         targets[order],
         input_lengths[order],
@@ -251,7 +251,7 @@ def test_invariances(device, batch, data):
 
     padding = torch.full((3, samples, classes), math.nan, device=device)
     columns = torch.full((samples, 2), -7)
-    padded = our_loss(
+    padded = loss_and_grad(
         torch.cat([logits, padding]), torch.cat([targets, columns], 1), *batch[2:], zero_infinity=True
     )
     assert torch.equal(padded[0], losses)
@@ -261,7 +261,7 @@ def test_invariances(device, batch, data):
     relabel = torch.tensor(data.draw(st.permutations(range(classes))))
     relabelled = torch.empty_like(logits)
     relabelled[..., relabel] = logits
-    again = our_loss(
+    again = loss_and_grad(
         relabelled,
         relabel[targets],
         input_lengths,
@@ -275,8 +275,8 @@ def test_invariances(device, batch, data):
     # A constant added to a frame; exact, so that the logits keep all their digits.
     constants = torch.randint(-8, 9, (frames, samples, 1), device=device) * 64.0
     doubles = logits.double()
-    shifted = our_loss(doubles + constants, *batch[1:], zero_infinity=True)
-    exact = our_loss(doubles, *batch[1:], zero_infinity=True)
+    shifted = loss_and_grad(doubles + constants, *batch[1:], zero_infinity=True)
+    exact = loss_and_grad(doubles, *batch[1:], zero_infinity=True)
     torch.testing.assert_close(shifted[0], exact[0], rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(shifted[1], exact[1], rtol=0, atol=1e-10)
 
@@ -291,7 +291,7 @@ def test_bitwise_the_same_from_run_to_run_for_any_number_of_threads(device, shap
     try:
         for count in (1, 2, 3, 7):
             torch.set_num_threads(count)
-            results.append(our_loss(logits, *arguments))
+            results.append(loss_and_grad(logits, *arguments))
     finally:
         torch.set_num_threads(threads)
     for losses, gradient in results[1:]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference.ctc import batches, our_loss, torch_loss
+from reference.ctc import batches, loss_and_grad, torch_loss_and_grad
 
 from crnn_ext.ctc import CTCLoss, ctc_loss
 
@@ -18,11 +18,11 @@ def logits_of(device, frames, samples, classes):
 
 
 @settings(deadline=None, max_examples=60)
-@given(batches(most_frames=12, longest=8), st.randoms(use_true_random=False))
+@given(batches(max_frames=12, max_target_length=8), st.randoms(use_true_random=False))
 def test_a_sample_with_nan_leaves_its_neighbours_alone(device, batch, random):
     logits, _, input_lengths, *_ = batch
     logits = logits.to(device)
-    losses, gradient = our_loss(logits, *batch[1:])
+    losses, gradient = loss_and_grad(logits, *batch[1:])
     n = random.randrange(logits.shape[1])
     if input_lengths[n] == 0:
         return
@@ -31,7 +31,7 @@ def test_a_sample_with_nan_leaves_its_neighbours_alone(device, batch, random):
         [NAN, INF]
     )
     for zero_infinity in (False, True):
-        after, gradient_after = our_loss(broken, *batch[1:], zero_infinity=zero_infinity)
+        after, gradient_after = loss_and_grad(broken, *batch[1:], zero_infinity=zero_infinity)
         live = int(input_lengths[n])
         assert after[n].isnan()
         assert gradient_after[:live, n].isnan().all()
@@ -48,13 +48,13 @@ def test_impossible_samples(device):
     x = logits_of(device, 5, 3, 4)
     # Three frames would do for different labels; equal ones need four.
     arguments = torch.tensor([[1, 2, 3], [1, 1, 2], [2, 1, 1]]), [3, 3, 5], [3, 3, 3]
-    losses, gradient = our_loss(x, *arguments)
+    losses, gradient = loss_and_grad(x, *arguments)
     assert losses.isfinite().tolist() == [True, False, True]
     assert losses[1] == INF
     assert gradient[:3, 1].isnan().all()
     assert (gradient[3:, 1] == 0).all()
     assert gradient[:, [0, 2]].isfinite().all()
-    zeroed, zeroed_gradient = our_loss(x, *arguments, zero_infinity=True)
+    zeroed, zeroed_gradient = loss_and_grad(x, *arguments, zero_infinity=True)
     assert zeroed[1] == 0
     assert (zeroed_gradient[:, 1] == 0).all()
     assert torch.equal(zeroed[[0, 2]], losses[[0, 2]])
@@ -65,8 +65,8 @@ def test_padding_is_never_looked_at(device):
     x = logits_of(device, 6, 2, 5)
     x[3:, 0] = NAN
     targets = torch.tensor([[1, 2, -1, 5], [3, 3, 99, 2**40]])
-    losses, gradient = our_loss(x, targets, [3, 6], [2, 2])
-    expected, expected_gradient = torch_loss(
+    losses, gradient = loss_and_grad(x, targets, [3, 6], [2, 2])
+    expected, expected_gradient = torch_loss_and_grad(
         x[:3, :1].cpu(), targets[:1, :2], torch.tensor([3]), torch.tensor([2])
     )
     torch.testing.assert_close(losses[:1].double(), expected, rtol=1e-6, atol=0)
@@ -91,17 +91,17 @@ def test_padding_is_never_looked_at(device):
 def test_a_masked_class(device, dtype, mask, masked):
     x = logits_of(device, 8, 1, 5).to(dtype)
     x[..., masked] = {"-inf": -INF, "lowest": torch.finfo(dtype).min, "-1e30": -1e30}[mask]
-    losses, gradient = our_loss(x, torch.tensor([[1, 2, 3]]), [8], [3])
+    losses, gradient = loss_and_grad(x, torch.tensor([[1, 2, 3]]), [8], [3])
     assert losses.isfinite().all()
     assert (gradient[..., masked] == 0).all()
     # Without the class there would be the same sum over paths.
     rest = [c for c in range(5) if c != masked]
     if masked != 0:
-        expected, expected_gradient = our_loss(x[..., rest], torch.tensor([[1, 2, 3]]), [8], [3])
+        expected, expected_gradient = loss_and_grad(x[..., rest], torch.tensor([[1, 2, 3]]), [8], [3])
         torch.testing.assert_close(losses, expected, rtol=1e-5, atol=0)
         torch.testing.assert_close(gradient[..., rest], expected_gradient, rtol=0, atol=1e-3)
     # Every path needs the class: as a label, or as the blank between equal ones.
-    impossible, _ = our_loss(x, torch.tensor([[1, 1, 4]]), [4], [3])
+    impossible, _ = loss_and_grad(x, torch.tensor([[1, 1, 4]]), [4], [3])
     if dtype == torch.float16 and mask == "lowest":
         assert 65504 <= impossible < 65600  # a number like any other in the range of float32
     else:
@@ -111,7 +111,7 @@ def test_a_masked_class(device, dtype, mask, masked):
 def test_a_frame_masked_throughout_makes_every_path_impossible(device):
     x = logits_of(device, 4, 2, 3)
     x[1, 0] = -INF
-    losses, gradient = our_loss(x, torch.tensor([[1], [1]]), [4, 4], [1, 1])
+    losses, gradient = loss_and_grad(x, torch.tensor([[1], [1]]), [4, 4], [1, 1])
     assert losses[0] == INF
     assert losses[1].isfinite()
     assert gradient[:, 0].isnan().all()
@@ -321,8 +321,8 @@ def test_errors(device, change, error, message):
 )
 def test_unchecked_values_make_their_sample_nan(device, change):
     arguments = {"targets": [[1, 2], [1, 2]], "input_lengths": [4, 4], "target_lengths": [2, 2]} | change
-    losses, gradient = our_loss(logits_of(device, 4, 2, 3), *arguments.values(), validate=False)
-    valid, valid_gradient = our_loss(logits_of(device, 4, 2, 3)[:, :1], [[1, 2]], [4], [2])
+    losses, gradient = loss_and_grad(logits_of(device, 4, 2, 3), *arguments.values(), validate=False)
+    valid, valid_gradient = loss_and_grad(logits_of(device, 4, 2, 3)[:, :1], [[1, 2]], [4], [2])
     assert losses[0] == valid[0]
     assert torch.equal(gradient[:, 0], valid_gradient[:, 0])
     assert losses[1].isnan()
@@ -333,7 +333,7 @@ def test_unchecked_values_make_their_sample_nan(device, change):
 def test_unchecked_values_leave_dead_frames_alone(device, change):
     arguments = {"targets": [[1, 2], [1, 2]], "input_lengths": [6, 4], "target_lengths": [2, 2]} | change
     for zero_infinity in (False, True):
-        losses, gradient = our_loss(
+        losses, gradient = loss_and_grad(
             logits_of(device, 6, 2, 3), *arguments.values(), validate=False, zero_infinity=zero_infinity
         )
         assert losses.isnan().tolist() == [False, True]
@@ -343,14 +343,16 @@ def test_unchecked_values_leave_dead_frames_alone(device, change):
 
 @pytest.mark.parametrize("lengths", [[9, 1, 2], [-1, 1, 2]])
 def test_labels_behind_an_unchecked_wrong_length_cannot_be_told(device, lengths):
-    losses, _ = our_loss(logits_of(device, 4, 3, 3), [1, 2, 1, 1], [4, 4, 4], lengths, validate=False)
+    losses, _ = loss_and_grad(logits_of(device, 4, 3, 3), [1, 2, 1, 1], [4, 4, 4], lengths, validate=False)
     assert losses.isnan().all()
 
 
 def test_a_blank_far_below_the_peak_has_its_share(device):
     x = torch.tensor([[0.0, 9.5, 3000.0]] * 3, dtype=torch.float64).unsqueeze(1)
-    expected, expected_gradient = torch_loss(x, torch.tensor([[1]]), torch.tensor([3]), torch.tensor([1]))
-    losses, gradient = our_loss(x.float().to(device), [[1]], [3], [1])
+    expected, expected_gradient = torch_loss_and_grad(
+        x, torch.tensor([[1]]), torch.tensor([3]), torch.tensor([1])
+    )
+    losses, gradient = loss_and_grad(x.float().to(device), [[1]], [3], [1])
     torch.testing.assert_close(losses.double(), expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=1e-6)
     assert (gradient[[0, 2], 0, 0] < 0).all()  # before the label or after it
@@ -359,7 +361,7 @@ def test_a_blank_far_below_the_peak_has_its_share(device):
 def test_a_masked_blank_in_very_many_frames(device):
     x = logits_of(device, 100_000, 1, 4) * 0.01
     x[..., 0] = -INF
-    losses, gradient = our_loss(x, [[1, 2, 3]], [100_000], [3])
+    losses, gradient = loss_and_grad(x, [[1, 2, 3]], [100_000], [3])
     assert losses.isfinite().all()
     assert (gradient[..., 0] == 0).all()
 

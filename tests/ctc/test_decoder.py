@@ -7,8 +7,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
-from helpers.decoder_checks import TOKENS, emissions_of, expected, read, summary
-from reference.ngram import estimated
+from helpers.decoder_checks import TOKENS, as_tuples, best_hypothesis, expected_tuples, random_emissions
+from reference.ngram import estimate_model
 
 from crnn_ext.ctc import BeamSearchDecoder
 from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
@@ -20,21 +20,21 @@ SENTENCES = ["ab cab", "cab ab ab", "bab a", "a ab"]
 
 
 def word_arpa():
-    return estimated(3, [sentence.split() for sentence in SENTENCES]).arpa()
+    return estimate_model(3, [sentence.split() for sentence in SENTENCES]).arpa()
 
 
 def token_arpa(space="|"):
     sentences = [[space if token == " " else token for token in sentence] for sentence in SENTENCES]
-    return estimated(3, sentences).arpa()
+    return estimate_model(3, sentences).arpa()
 
 
 def test_it_is_beam_search(device):
-    emissions, lengths = emissions_of().to(device), torch.tensor([12, 0, 5, 12, 1, 9])
+    emissions, lengths = random_emissions().to(device), torch.tensor([12, 0, 5, 12, 1, 9])
     decoder = BeamSearchDecoder(TOKENS, nbest=4, beam_size=6)
     found = decoder(emissions, lengths)
-    assert summary(found) == expected(emissions, lengths, nbest=4, beam_size=6)
-    assert summary(decoder(emissions, lengths.tolist())) == summary(found)
-    assert summary(decoder(emissions)) == expected(emissions, nbest=4, beam_size=6)
+    assert as_tuples(found) == expected_tuples(emissions, lengths, nbest=4, beam_size=6)
+    assert as_tuples(decoder(emissions, lengths.tolist())) == as_tuples(found)
+    assert as_tuples(decoder(emissions)) == expected_tuples(emissions, nbest=4, beam_size=6)
     for hypothesis in (hypothesis for sample in found for hypothesis in sample):
         for part in (hypothesis.tokens, hypothesis.timesteps):
             assert (part.dtype, part.device.type) == (torch.int64, "cpu")
@@ -52,22 +52,22 @@ def test_it_is_beam_search(device):
     ids=str,
 )
 def test_options_of_the_search(options, of_beam_search):
-    emissions = emissions_of()
-    found = summary(BeamSearchDecoder(TOKENS, **options)(emissions))
-    assert found == expected(emissions, **of_beam_search)
-    assert found != expected(emissions)
+    emissions = random_emissions()
+    found = as_tuples(BeamSearchDecoder(TOKENS, **options)(emissions))
+    assert found == expected_tuples(emissions, **of_beam_search)
+    assert found != expected_tuples(emissions)
 
 
-def test_what_scores_texts(file):
+def test_what_scores_texts(write_file):
     """Language model, lexicon and hot words: objects, files, and their weights."""
-    emissions = emissions_of()
+    emissions = random_emissions()
     lexicon = Lexicon.from_words(WORDS, CHARSET)
-    lm_file, words_file = file(token_arpa()), file(word_arpa())
+    lm_file, words_file = write_file(token_arpa()), write_file(word_arpa())
     hotwords = HotWords.from_words(["cab", "ab ab"], CHARSET)
     token_lm = NGramModel.from_arpa(lm_file, TOKENS)
     word_lm = NGramModel.from_arpa(words_file, lexicon)
-    lexicon_file = file("".join(f"{word} {' '.join(word)} |\n" for word in WORDS))
-    seen = [expected(emissions)]
+    lexicon_file = write_file("".join(f"{word} {' '.join(word)} |\n" for word in WORDS))
+    seen = [expected_tuples(emissions)]
     for options, same in [
         ({"lm": token_lm}, {"lm": lm_file}),
         ({"lm": token_lm, "lm_weight": 2.0}, {"lm": str(lm_file)}),
@@ -77,31 +77,31 @@ def test_what_scores_texts(file):
         ({"hotwords": hotwords}, {"hotwords": ["cab", "ab ab"]}),
         ({"hotwords": hotwords, "hotword_weight": 2.5}, {"hotwords": iter(["cab", "ab ab"])}),
     ]:
-        found = summary(BeamSearchDecoder(TOKENS, **options)(emissions))
-        assert found == expected(emissions, **options)
+        found = as_tuples(BeamSearchDecoder(TOKENS, **options)(emissions))
+        assert found == expected_tuples(emissions, **options)
         assert found not in seen
         seen.append(found)
-        assert summary(BeamSearchDecoder(TOKENS, **{**options, **same})(emissions)) == found
+        assert as_tuples(BeamSearchDecoder(TOKENS, **{**options, **same})(emissions)) == found
 
 
 @pytest.mark.parametrize("unit", ["|", "<space>", "\u2581", "_"])
 @pytest.mark.parametrize("sil_token", ["|", " ", "<sil>"])
-def test_the_separator_in_a_model_over_tokens(unit, sil_token, file):
+def test_the_separator_in_a_model_over_tokens(unit, sil_token, write_file):
     tokens = ["-", sil_token, "a", "b", "c"]
-    decoder = BeamSearchDecoder(tokens, sil_token=sil_token, lm=file(token_arpa(unit)), nbest=3)
-    emissions = emissions_of()
-    same = NGramModel.from_arpa(file(token_arpa()), TOKENS)
-    assert summary(decoder(emissions)) == expected(emissions, lm=same, nbest=3)
-    assert summary(decoder(emissions)) != expected(emissions, nbest=3)
+    decoder = BeamSearchDecoder(tokens, sil_token=sil_token, lm=write_file(token_arpa(unit)), nbest=3)
+    emissions = random_emissions()
+    same = NGramModel.from_arpa(write_file(token_arpa()), TOKENS)
+    assert as_tuples(decoder(emissions)) == expected_tuples(emissions, lm=same, nbest=3)
+    assert as_tuples(decoder(emissions)) != expected_tuples(emissions, nbest=3)
 
 
-def test_words_that_the_lexicon_does_not_have(file):
-    lexicon_file = file("ab a b |\ncab c a b |")
-    emissions = emissions_of()
+def test_words_that_the_lexicon_does_not_have(write_file):
+    lexicon_file = write_file("ab a b |\ncab c a b |")
+    emissions = random_emissions()
     for score in (-1.0, 2.0):
         found = BeamSearchDecoder(TOKENS, lexicon=lexicon_file, unk_score=score, word_score=0.5)(emissions)
         lexicon = Lexicon.from_words(["ab", "cab"], CHARSET, unknown_score=score)
-        assert summary(found) == expected(emissions, lexicon=lexicon, word_score=0.5)
+        assert as_tuples(found) == expected_tuples(emissions, lexicon=lexicon, word_score=0.5)
         assert any(set(sample[0].words) - {"ab", "cab"} for sample in found)
     strict = BeamSearchDecoder(TOKENS, lexicon=lexicon_file)(emissions)
     assert all(set(sample[0].words) <= {"ab", "cab"} for sample in strict)
@@ -112,12 +112,12 @@ def test_words_that_the_lexicon_does_not_have(file):
     [CHARSET, TOKENS, tuple(TOKENS), "-\n|\na\nb\nc\n", "-\r\n\r\n|\r\na\r\nb\r\nc", "-\n \na\nb\nc"],
     ids=["Charset", "list", "tuple", "file", "empty lines", "space"],
 )
-def test_tokens(tokens, file):
-    emissions = emissions_of()
-    sources = [file(tokens), str(file(tokens))] if isinstance(tokens, str) else [tokens]
+def test_tokens(tokens, write_file):
+    emissions = random_emissions()
+    sources = [write_file(tokens), str(write_file(tokens))] if isinstance(tokens, str) else [tokens]
     for source in sources:
         decoder = BeamSearchDecoder(source, nbest=3)
-        assert summary(decoder(emissions)) == expected(emissions, nbest=3)
+        assert as_tuples(decoder(emissions)) == expected_tuples(emissions, nbest=3)
         names = decoder.idxs_to_tokens(torch.tensor([2, 4, 3]))
         assert names == ["a", "c", "b"]
 
@@ -125,10 +125,10 @@ def test_tokens(tokens, file):
 def test_the_blank_has_any_name_and_place():
     charset = Charset("ab ", blank=2)
     tokens = ["a", "b", "<pad>", " "]
-    emissions = emissions_of(classes=4)
-    found = summary(BeamSearchDecoder(charset, nbest=3)(emissions))
-    assert found == summary(BeamSearchDecoder(tokens, blank_token="<pad>", nbest=3)(emissions))
-    assert found == summary(BeamSearchDecoder(["a", "b", "", " "], blank_token="", nbest=3)(emissions))
+    emissions = random_emissions(classes=4)
+    found = as_tuples(BeamSearchDecoder(charset, nbest=3)(emissions))
+    assert found == as_tuples(BeamSearchDecoder(tokens, blank_token="<pad>", nbest=3)(emissions))
+    assert found == as_tuples(BeamSearchDecoder(["a", "b", "", " "], blank_token="", nbest=3)(emissions))
     assert any(" " in sample[0].text for sample in BeamSearchDecoder(charset)(emissions))
 
 
@@ -137,14 +137,14 @@ def test_the_separator_of_words():
     both = [*TOKENS, " "]
     for sil_token, words in [(None, ["a", "b", "c"]), ("|", ["a", "b", "c"]), (" ", ["a|b", "c"]), ("b", [])]:
         decoder = BeamSearchDecoder(both, sil_token=sil_token, hotwords=[])
-        hypothesis = read(decoder, text, tokens=both)
+        hypothesis = best_hypothesis(decoder, text, tokens=both)
         if sil_token == "b":
             words = ["a|", "c"]
         assert hypothesis.words == words
     # Hot words are whole words between separators, of which a Charset's is its space.
     charset = Charset("|abc ", blank=0)
     decoder = BeamSearchDecoder(charset, hotwords=["b"])
-    assert read(decoder, text, tokens=both).words == ["a|b", "c"]
+    assert best_hypothesis(decoder, text, tokens=both).words == ["a|b", "c"]
 
 
 def test_texts():
@@ -155,14 +155,14 @@ def test_texts():
         ("|", [], " "),
         ("", [], ""),
     ]:
-        hypothesis = read(decoder, tokens) if tokens else decoder(torch.empty(1, 0, 5))[0][0]
+        hypothesis = best_hypothesis(decoder, tokens) if tokens else decoder(torch.empty(1, 0, 5))[0][0]
         assert (hypothesis.words, hypothesis.text) == (words, text)
         assert decoder.idxs_to_tokens(hypothesis.tokens) == list(tokens)
         assert hypothesis.timesteps.tolist() == list(range(0, 2 * len(tokens), 2))
 
 
 def test_texts_of_a_sample_are_distinct():
-    found = BeamSearchDecoder(TOKENS, beam_size=100, nbest=50)(emissions_of(frames=6))
+    found = BeamSearchDecoder(TOKENS, beam_size=100, nbest=50)(random_emissions(frames=6))
     for sample in found:
         texts = [hypothesis.text for hypothesis in sample]
         assert len(set(texts)) == len(texts) == 50
@@ -171,7 +171,7 @@ def test_texts_of_a_sample_are_distinct():
 
 def test_no_separator():
     tokens = ["-", "a", "b\u00a0", "\u3000"]
-    hypothesis = read(BeamSearchDecoder(tokens), ["a", "b\u00a0", "\u3000"], tokens=tokens)
+    hypothesis = best_hypothesis(BeamSearchDecoder(tokens), ["a", "b\u00a0", "\u3000"], tokens=tokens)
     assert (hypothesis.words, hypothesis.text) == (["ab\u00a0\u3000"], "ab\u00a0\u3000")
 
 
@@ -179,119 +179,119 @@ def test_the_separator_in_longer_tokens():
     """As SentencePiece has it."""
     tokens = ["-", "\u2581", "\u2581the", "\u2581ca", "t"]
     decoder = BeamSearchDecoder(tokens, sil_token="\u2581")
-    hypothesis = read(decoder, ["\u2581the", "\u2581ca", "t", "\u2581"], tokens=tokens)
+    hypothesis = best_hypothesis(decoder, ["\u2581the", "\u2581ca", "t", "\u2581"], tokens=tokens)
     assert (hypothesis.words, hypothesis.text) == (["the", "cat"], " the cat ")
 
 
-def test_words_are_those_of_the_lexicon(file):
+def test_words_are_those_of_the_lexicon(write_file):
     """Of words that are spelt alike the first."""
-    lexicon = file("Two a b |\nToo a b |\nSix c |\nSix b c c |")
+    lexicon = write_file("Two a b |\nToo a b |\nSix c |\nSix b c c |")
     decoder = BeamSearchDecoder(TOKENS, lexicon=lexicon, unk_score=-5.0)
-    hypothesis = read(decoder, "ab|c|bcc||aa")
+    hypothesis = best_hypothesis(decoder, "ab|c|bcc||aa")
     assert (hypothesis.words, hypothesis.text) == (["Two", "Six", "Six", "aa"], "ab c bcc  aa")
     decoder = BeamSearchDecoder(TOKENS, lexicon=lexicon)
-    assert read(decoder, "|bcc|ab|").words == ["Six", "Two"]
-    assert read(decoder, "||").words == []
+    assert best_hypothesis(decoder, "|bcc|ab|").words == ["Six", "Two"]
+    assert best_hypothesis(decoder, "||").words == []
 
 
 def test_a_lexicon_with_other_separators():
     tokens = ["-", " ", "a", "b", "+"]
     lexicon = Lexicon.from_words(["a", "ab"], Charset(" ab+"), separators=" +")
-    hypothesis = read(BeamSearchDecoder(tokens, lexicon=lexicon), "ab+a a", tokens=tokens)
+    hypothesis = best_hypothesis(BeamSearchDecoder(tokens, lexicon=lexicon), "ab+a a", tokens=tokens)
     assert (hypothesis.words, hypothesis.text) == (["ab", "a", "a"], "ab+a a")
 
 
-def test_a_lexicon_without_separators(file):
+def test_a_lexicon_without_separators(write_file):
     tokens = ["-", "a", "b"]
-    decoder = BeamSearchDecoder(tokens, lexicon=file("AB a b\nA a"))
-    assert read(decoder, "ab", tokens=tokens).words == ["AB"]
-    assert read(decoder, "aba", tokens=tokens).words != ["AB", "A"]  # a text is one word
+    decoder = BeamSearchDecoder(tokens, lexicon=write_file("AB a b\nA a"))
+    assert best_hypothesis(decoder, "ab", tokens=tokens).words == ["AB"]
+    assert best_hypothesis(decoder, "aba", tokens=tokens).words != ["AB", "A"]  # a text is one word
 
 
 def test_hot_words_as_str():
     """A space is the separator, and phrases are found as a whole."""
-    emissions = emissions_of(samples=30)
+    emissions = random_emissions(samples=30)
     for words in (["cab"], ["b a", "c"], ["b|a"]):
         spelt = {word: list(word.replace(" ", "|")) for word in words}
         hotwords = HotWords.from_spellings(spelt, TOKENS, separators=["|"])
         decoder = BeamSearchDecoder(TOKENS, hotwords=words, hotword_weight=3.0)
         found = decoder(emissions)
-        assert summary(found) == expected(emissions, hotwords=hotwords, hotword_weight=3.0)
+        assert as_tuples(found) == expected_tuples(emissions, hotwords=hotwords, hotword_weight=3.0)
         assert any(words[0].replace("|", " ") in sample[0].text for sample in found)
-    assert summary(BeamSearchDecoder(TOKENS, hotwords=[])(emissions)) == expected(emissions)
+    assert as_tuples(BeamSearchDecoder(TOKENS, hotwords=[])(emissions)) == expected_tuples(emissions)
 
 
 def test_hot_words_are_composed_as_a_charset_is():
     charset = Charset(" eé")
-    emissions = emissions_of(classes=4)
-    found = [summary(BeamSearchDecoder(charset, hotwords=[word])(emissions)) for word in ("é", "e\u0301")]
-    assert found[0] == found[1] != summary(BeamSearchDecoder(charset)(emissions))
+    emissions = random_emissions(classes=4)
+    found = [as_tuples(BeamSearchDecoder(charset, hotwords=[word])(emissions)) for word in ("é", "e\u0301")]
+    assert found[0] == found[1] != as_tuples(BeamSearchDecoder(charset)(emissions))
     # Of other tokens the accent may be one.
     tokens = ["-", " ", "e", "\u0301"]
-    found = [summary(BeamSearchDecoder(tokens, hotwords=words)(emissions)) for words in (["e\u0301"], [])]
+    found = [as_tuples(BeamSearchDecoder(tokens, hotwords=words)(emissions)) for words in (["e\u0301"], [])]
     assert found[0] != found[1]
 
 
-def test_missing_hypotheses(file):
-    emissions = emissions_of(samples=4)
+def test_missing_hypotheses(write_file):
+    emissions = random_emissions(samples=4)
     emissions[1, 3, 2] = NAN
     emissions[2, 5] = -INF
     emissions[3, :, 2:] = -INF
     decoder = BeamSearchDecoder(TOKENS, nbest=16)
     found = decoder(emissions)
     assert [len(sample) for sample in found] == [16, 0, 0, 7]  # 0 to 6 separators in 12 frames
-    assert summary(found) == expected(emissions, nbest=16)
+    assert as_tuples(found) == expected_tuples(emissions, nbest=16)
     # Too few frames for any word.
-    emissions = emissions_of(samples=1, frames=2)
+    emissions = random_emissions(samples=1, frames=2)
     emissions[..., :2] = -INF
-    assert BeamSearchDecoder(TOKENS, lexicon=file("abc a b c |"))(emissions) == [[]]
+    assert BeamSearchDecoder(TOKENS, lexicon=write_file("abc a b c |"))(emissions) == [[]]
 
 
 def test_sizes_of_nothing():
     decoder = BeamSearchDecoder(TOKENS, nbest=2)
     assert decoder(torch.empty(0, 7, 5)) == []
     (sample,) = decoder(torch.empty(1, 0, 5))
-    assert summary([sample]) == [[([], [], "", 0.0, [], 0.0, [])]]
+    assert as_tuples([sample]) == [[([], [], "", 0.0, [], 0.0, [])]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_dtypes_and_strides(dtype):
-    emissions = emissions_of().to(dtype)
+    emissions = random_emissions().to(dtype)
     decoder = BeamSearchDecoder(TOKENS, nbest=2)
-    found = summary(decoder(emissions))
-    assert found == expected(emissions, nbest=2)
+    found = as_tuples(decoder(emissions))
+    assert found == expected_tuples(emissions, nbest=2)
     time_first = emissions.transpose(0, 1).contiguous().transpose(0, 1)
     spread = torch.stack([emissions, emissions], dim=-1)[..., 0]
-    assert summary(decoder(time_first)) == summary(decoder(spread)) == found
+    assert as_tuples(decoder(time_first)) == as_tuples(decoder(spread)) == found
 
 
-def everything(file):
+def everything(write_file):
     """With a model over words, so that model and lexicon have to stay together."""
     return BeamSearchDecoder(
         TOKENS,
-        lexicon=file("".join(f"{word} {' '.join(word)} |\n" for word in WORDS)),
-        lm=file(word_arpa()),
+        lexicon=write_file("".join(f"{word} {' '.join(word)} |\n" for word in WORDS)),
+        lm=write_file(word_arpa()),
         hotwords=["cab"],
         nbest=3,
     )
 
 
-def test_pickle(file):
-    decoder, emissions = everything(file), emissions_of()
-    before = summary(decoder(emissions))
+def test_pickle(write_file):
+    decoder, emissions = everything(write_file), random_emissions()
+    before = as_tuples(decoder(emissions))
     again = pickle.loads(pickle.dumps(decoder))
-    assert summary(again(emissions)) == before == summary(decoder(emissions))
+    assert as_tuples(again(emissions)) == before == as_tuples(decoder(emissions))
 
 
-def test_it_decodes_in_a_new_process(file):
-    decoder, emissions = everything(file), emissions_of()
+def test_it_decodes_in_a_new_process(write_file):
+    decoder, emissions = everything(write_file), random_emissions()
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         found = pool.submit(decoder, emissions, [12] * 6).result()
-    assert summary(found) == summary(decoder(emissions))
+    assert as_tuples(found) == as_tuples(decoder(emissions))
 
 
 def test_a_hypothesis_pickles_with_no_others():
-    emissions = emissions_of(samples=50, frames=100)
+    emissions = random_emissions(samples=50, frames=100)
     hypothesis = BeamSearchDecoder(TOKENS, nbest=10)(emissions)[0][0]
     assert len(pickle.dumps(hypothesis)) < 5000  # tokens of all would be 400,000
 
@@ -299,7 +299,7 @@ def test_a_hypothesis_pickles_with_no_others():
 def test_stream():
     """One batch is read, decoded and handed out before the next."""
     decoder = BeamSearchDecoder(TOKENS)
-    emissions = emissions_of()
+    emissions = random_emissions()
     batches = [(emissions[:3], None), (emissions[3:5], [4, 12]), (emissions[5:], torch.tensor([7]))]
     reached = []
 
@@ -315,4 +315,4 @@ def test_stream():
         found.append(sample)
         when.append(reached[-1])
     assert when == [0, 0, 0, 1, 1, 2]
-    assert summary(found) == expected(emissions, [12, 12, 12, 4, 12, 7])
+    assert as_tuples(found) == expected_tuples(emissions, [12, 12, 12, 4, 12, 7])

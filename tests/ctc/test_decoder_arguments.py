@@ -5,8 +5,8 @@ import re
 
 import pytest
 import torch
-from helpers.decoder_checks import TOKENS, raises, read
-from reference.ngram import BackOffModel
+from helpers.decoder_checks import TOKENS, best_hypothesis, raises_exactly
+from reference.ngram import BackoffModel
 
 from crnn_ext.ctc import BeamSearchDecoder
 from crnn_ext.text import Charset, Lexicon
@@ -36,26 +36,26 @@ INF, NAN = math.inf, math.nan
         ),
     ],
 )
-def test_lexicon_files_that_are_refused(lines, message, file):
-    path = file(lines)
-    with raises(ValueError, f"{path}{message}"):
+def test_lexicon_files_that_are_refused(lines, message, write_file):
+    path = write_file(lines)
+    with raises_exactly(ValueError, f"{path}{message}"):
         BeamSearchDecoder(TOKENS, lexicon=path)
 
 
-def test_lexicon_files(file):
+def test_lexicon_files(write_file):
     """Several spellings, with and without a separator at the end; tabs, empty lines; words in NFC."""
-    lexicon = file("\n  ab\ta b\t|  \n\nde\u0301 a a\ncab c a b | |\r\nd\u00e9 c c\n")
+    lexicon = write_file("\n  ab\ta b\t|  \n\nde\u0301 a a\ncab c a b | |\r\nd\u00e9 c c\n")
     decoder = BeamSearchDecoder(TOKENS, lexicon=lexicon)
     for spelt, words in [("ab|cab", ["ab", "cab"]), ("aa", ["d\u00e9"]), ("cc|cc", ["d\u00e9"] * 2)]:
-        assert read(decoder, spelt).words == words
+        assert best_hypothesis(decoder, spelt).words == words
 
 
-def test_other_spaces_may_be_tokens(file):
+def test_other_spaces_may_be_tokens(write_file):
     tokens = ["-", "|", "a", "\u3000", "\u00a0"]
     decoder = BeamSearchDecoder(
-        file("\n".join(tokens)), lexicon=file("a\u3000 a \u3000 |\na\u00a0a a \u00a0 a")
+        write_file("\n".join(tokens)), lexicon=write_file("a\u3000 a \u3000 |\na\u00a0a a \u00a0 a")
     )
-    assert read(decoder, "a\u3000|a\u00a0a", tokens=tokens).words == ["a\u3000", "a\u00a0a"]
+    assert best_hypothesis(decoder, "a\u3000|a\u00a0a", tokens=tokens).words == ["a\u3000", "a\u00a0a"]
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_other_spaces_may_be_tokens(file):
         ),
     ],
 )
-def test_token_files_that_are_refused(lines, message, file):
-    path = file(lines)
-    with raises(ValueError, f"{path}, {message}"):
+def test_token_files_that_are_refused(lines, message, write_file):
+    path = write_file(lines)
+    with raises_exactly(ValueError, f"{path}, {message}"):
         BeamSearchDecoder(path)
 
 
@@ -168,23 +168,23 @@ def test_token_files_that_are_refused(lines, message, file):
     ids=str,
 )
 def test_arguments_that_break_their_rule(tokens, options, error, message):
-    with raises(error, message):
+    with raises_exactly(error, message):
         BeamSearchDecoder(tokens, **options)
 
 
 @pytest.mark.parametrize("unk_score", [NAN, INF])
-def test_unk_score(unk_score, file):
-    with raises(ValueError, f"unk_score must be finite, and it is {unk_score}"):
-        BeamSearchDecoder(TOKENS, lexicon=file("a a"), unk_score=unk_score)
+def test_unk_score(unk_score, write_file):
+    with raises_exactly(ValueError, f"unk_score must be finite, and it is {unk_score}"):
+        BeamSearchDecoder(TOKENS, lexicon=write_file("a a"), unk_score=unk_score)
 
 
-def test_files_that_are_not_there_or_not_of_their_format(tmp_path, file):
+def test_files_that_are_not_there_or_not_of_their_format(tmp_path, write_file):
     for options in ({"lexicon": tmp_path / "none"}, {"lm": str(tmp_path / "none")}):
         with pytest.raises(FileNotFoundError):
             BeamSearchDecoder(TOKENS, **options)
     with pytest.raises(FileNotFoundError):
         BeamSearchDecoder(tmp_path / "none")
-    broken = file(BackOffModel(1, {("a",): (-1.0, 0.0)}).arpa().replace("-1.0", "one"))
+    broken = write_file(BackoffModel(1, {("a",): (-1.0, 0.0)}).arpa().replace("-1.0", "one"))
     with pytest.raises(ValueError, match=re.escape(f"{broken}, line 5")):
         BeamSearchDecoder(TOKENS, lm=broken)
 
@@ -227,5 +227,5 @@ def test_files_that_are_not_there_or_not_of_their_format(tmp_path, file):
     ids=str,
 )
 def test_emissions_and_lengths_that_break_their_rule(emissions, lengths, error, message):
-    with raises(error, message):
+    with raises_exactly(error, message):
         BeamSearchDecoder(TOKENS)(emissions, lengths)

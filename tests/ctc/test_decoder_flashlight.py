@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import pytest
 import torch
-from helpers.decoder_checks import TOKENS, emissions_of
+from helpers.decoder_checks import TOKENS, random_emissions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,7 +58,7 @@ def lexicon_free(**options):
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**31), frames=st.integers(1, 4), scale=st.sampled_from([0.3, 1.0, 4.0]))
 def test_all_texts_and_scores_are_those_of_the_lexicon_free_decoder(seed, frames, scale):
-    (emissions,) = emissions_of(samples=1, frames=frames, seed=seed) * scale
+    (emissions,) = random_emissions(samples=1, frames=frames, seed=seed) * scale
     theirs = {text_of(result): result.score for result in decoded(lexicon_free(), emissions)}
     (ours,) = BeamSearchDecoder(TOKENS, **EVERYTHING)(emissions[None])
     assert {tuple(h.tokens.tolist()): h.score for h in ours} == pytest.approx(theirs, abs=1e-4)
@@ -67,7 +67,7 @@ def test_all_texts_and_scores_are_those_of_the_lexicon_free_decoder(seed, frames
 
 def test_long_inputs_have_the_same_best_text():
     """With beams so wide that what they drop does not count. Of theirs, up to two prefixes are one text's."""
-    emissions = emissions_of(samples=40, frames=20) * 8
+    emissions = random_emissions(samples=40, frames=20) * 8
     ours = BeamSearchDecoder(TOKENS, beam_size=500)(emissions)
     for sample, (hypothesis,) in zip(emissions, ours, strict=True):
         best = decoded(lexicon_free(beam_size=2000), sample)[0]
@@ -90,7 +90,7 @@ def lexicon_decoder(path, word_score, unk_score=-math.inf):
 
 
 @pytest.mark.parametrize("word_score", [0.0, 1.5])
-def test_words_and_scores_are_those_of_the_lexicon_decoder(file, word_score):
+def test_words_and_scores_are_those_of_the_lexicon_decoder(write_file, word_score):
     """Its rules are the same where every spelling ends in the separator, and no unknown words are allowed.
 
     - It tells texts apart by their words, ours by their tokens: "ab|" and "|ab||" are one of its hypotheses,
@@ -100,10 +100,10 @@ def test_words_and_scores_are_those_of_the_lexicon_decoder(file, word_score):
       only, and words follow each other without anything between them.
     - Its unknown words are beginnings of known ones; ours are any spelling.
     """
-    path = file("ab a b |\nab c |\naa a a |\nb b |\nbc b c |\n")
+    path = write_file("ab a b |\nab c |\naa a a |\nb b |\nbc b c |\n")
     theirs, numbers = lexicon_decoder(path, word_score)
     ours = BeamSearchDecoder(TOKENS, lexicon=path, word_score=word_score, **EVERYTHING)
-    samples = emissions_of(samples=12, frames=6)
+    samples = random_emissions(samples=12, frames=6)
     compared = set()
     for sample, hypotheses in zip(samples, ours(samples), strict=True):
         found = defaultdict(list)
@@ -121,8 +121,8 @@ def test_words_and_scores_are_those_of_the_lexicon_decoder(file, word_score):
 
 
 @pytest.mark.parametrize("content", ["-\n|\na\nb\nc\n", "-\n\n|\na\n\nb\nc"])
-def test_token_files_are_read_alike(file, content):
-    path = file(content)
+def test_token_files_are_read_alike(write_file, content):
+    path = write_file(content)
     theirs = dictionary.Dictionary(str(path))
     names = BeamSearchDecoder(path).idxs_to_tokens(torch.arange(theirs.index_size()))
     assert names == [theirs.get_entry(index) for index in range(theirs.index_size())]

@@ -10,8 +10,8 @@ from collections import defaultdict
 
 import pytest
 import torch
-from helpers.decoder_checks import emissions_of
-from reference.ngram import estimated
+from helpers.decoder_checks import random_emissions
+from reference.ngram import estimate_model
 
 from crnn_ext.ctc import BeamSearchDecoder
 
@@ -44,7 +44,7 @@ def ours(decoder, emissions):
 
 def test_scores_are_the_same():
     decoder = BeamSearchDecoder(LABELS, blank_token="", **EVERYTHING)
-    for emissions in emissions_of(samples=5, frames=5):
+    for emissions in random_emissions(samples=5, frames=5):
         expected = theirs(pyctcdecode.build_ctcdecoder(LABELS), emissions)
         assert len(expected) > 300
         assert ours(decoder, emissions) == pytest.approx(expected, abs=1e-5)
@@ -55,7 +55,7 @@ def test_its_weight_is_for_a_hot_word_ours_for_each_token():
         decoder = BeamSearchDecoder(
             LABELS, blank_token="", hotwords=[word], hotword_weight=weight / len(word), **EVERYTHING
         )
-        for emissions in emissions_of(samples=5, frames=5):
+        for emissions in random_emissions(samples=5, frames=5):
             expected = theirs(
                 pyctcdecode.build_ctcdecoder(LABELS), emissions, hotwords=[word], hotword_weight=weight
             )
@@ -66,7 +66,7 @@ def test_a_model_over_words(tmp_path):
     """Where texts end in a space, pyctcdecode adds an empty word, an unknown one; so here they do not."""
     pytest.importorskip("kenlm", reason="the package kenlm is not installed")
     arpa, lexicon = tmp_path / "words.arpa", tmp_path / "lexicon.txt"
-    arpa.write_text(estimated(3, [sentence.split() for sentence in SENTENCES]).arpa())
+    arpa.write_text(estimate_model(3, [sentence.split() for sentence in SENTENCES]).arpa())
     lexicon.write_text("a a\nab a b\ncab c a b\nbab b a b\n")
     alpha, beta, offset = 0.7, 1.2, -6.0
     their_decoder = pyctcdecode.build_ctcdecoder(
@@ -83,7 +83,7 @@ def test_a_model_over_words(tmp_path):
         **EVERYTHING,
     )
     compared = 0
-    for emissions in emissions_of(samples=5, frames=5) * 0.3:
+    for emissions in random_emissions(samples=5, frames=5) * 0.3:
         emissions[-1, [0, 4]] = -1e4  # the last frame is a letter; pyctcdecode takes 1e-15 for 0
         expected = theirs(their_decoder, emissions, beam_prune_logp=-25.0)
         found = ours(decoder, emissions)

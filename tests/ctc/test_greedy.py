@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference.ctc import no_synchronisation
+from reference.ctc import no_synchronization
 
 from crnn_ext.ctc import GreedyResult, greedy_decode
 
@@ -110,7 +110,7 @@ def test_equals_plain_collapse(device, batch, layout, input_type):
     logits, lengths, blank = batch
     logits = logits.to(device)
     logits_there, lengths_there = laid_out(logits, layout), lengths.to(device)
-    with no_synchronisation(device):
+    with no_synchronization(device):
         result = greedy_decode(logits_there, lengths_there, blank=blank, input_type=input_type)
     check(result, logits, lengths, blank, input_type == "logits")
 

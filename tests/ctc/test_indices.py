@@ -7,7 +7,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crnn_ext.ctc import align, ctc_loss, log_probability
-from crnn_ext.ctc._indices import _packed, _unpacked, check_what_the_cpu_holds, index_tensor, sent
+from crnn_ext.ctc._indices import _pack, _unpack, check_cpu_values, index_tensor, to_device
 
 
 def test_all_of_them_in_one_tensor():
@@ -17,16 +17,16 @@ def test_all_of_them_in_one_tensor():
         torch.empty(0, 4, dtype=torch.int64),
         torch.tensor([3]),
     ]
-    packed = _packed(tensors, pin_memory=False)
+    packed = _pack(tensors, pin_memory=False)
     assert packed.shape == (9,)
-    for part, tensor in zip(_unpacked(packed, [t.shape for t in tensors]), tensors, strict=True):
+    for part, tensor in zip(_unpack(packed, [t.shape for t in tensors]), tensors, strict=True):
         assert part.dtype == torch.int64
         assert torch.equal(part, tensor.long())
 
 
 def test_what_is_there_stays_as_it_is():
     tensors = [torch.tensor([1]), torch.tensor([[2]], dtype=torch.int32)]
-    assert sent(tensors, torch.device("cpu")) is tensors
+    assert to_device(tensors, torch.device("cpu")) is tensors
 
 
 def elsewhere(tensor):
@@ -53,10 +53,10 @@ def test_values_are_checked_where_they_can_be_seen(held, wrong, blank):
     # A label can be told from padding only by its sample's length.
     if wrong in held and (wrong != 0 or 2 in held):
         with pytest.raises(RuntimeError) as raised:
-            check_what_the_cpu_holds("ctc_loss", indices, 5, 4, blank)
+            check_cpu_values("ctc_loss", indices, 5, 4, blank)
         assert str(raised.value).splitlines()[0] == f"ctc_loss: {MESSAGES[wrong]}"
     else:
-        check_what_the_cpu_holds("ctc_loss", indices, 5, 4, blank)
+        check_cpu_values("ctc_loss", indices, 5, 4, blank)
 
 
 def test_another_default_device():
@@ -64,10 +64,10 @@ def test_another_default_device():
     torch.set_default_device("meta")
     try:
         assert index_tensor("lengths", [1, 2]).tolist() == [1, 2]
-        assert _packed([torch.tensor([7], device="cpu")], pin_memory=False).tolist() == [7]
+        assert _pack([torch.tensor([7], device="cpu")], pin_memory=False).tolist() == [7]
         for held in [(0, 1, 2), (1, 2), (0, 1)]:
             indices = [tensor if i in held else elsewhere(tensor) for i, tensor in enumerate(RIGHT)]
-            check_what_the_cpu_holds("ctc_loss", indices, 5, 4, 0)
+            check_cpu_values("ctc_loss", indices, 5, 4, 0)
     finally:
         torch.set_default_device(None)
 
@@ -82,7 +82,7 @@ def test_messages_name_the_text_of_several_and_the_operator():
     targets = torch.tensor([[1, 2], [3, 1], [1, 1], [2, 9]])
     lengths = torch.tensor([4, 5]), torch.tensor([2, 2, 2, 2])
     with pytest.raises(RuntimeError, match=r"log_probability: targets\[1, 1, 1\] is 9, but logits has C=4"):
-        check_what_the_cpu_holds("log_probability", [targets, *lengths], 5, 4, 0)
+        check_cpu_values("log_probability", [targets, *lengths], 5, 4, 0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference.ctc import LAYOUTS, brute_force, no_synchronisation, strided, torch_loss
+from reference.ctc import LAYOUTS, brute_force, no_synchronization, torch_loss_and_grad, with_layout
 
 from crnn_ext.ctc import ctc_loss, log_probability
 
@@ -19,7 +19,7 @@ def reference(logits, targets, input_lengths, target_lengths, blank=0):
     log_p = []
     for k in range(targets.shape[1]):
         lengths = target_lengths[:, k]
-        losses, _ = torch_loss(logits, targets[:, k], input_lengths, lengths.clamp(min=0), blank)
+        losses, _ = torch_loss_and_grad(logits, targets[:, k], input_lengths, lengths.clamp(min=0), blank)
         log_p.append((-losses).masked_fill(lengths == -1, -INF))
     return torch.stack(log_p, 1) if log_p else torch.zeros(logits.shape[1], 0, dtype=torch.float64)
 
@@ -48,9 +48,9 @@ def test_equals_the_losses_of_torch(device, problem, layout, normalized):
     logits, *indices, blank = problem
     if normalized:
         logits = logits.double().log_softmax(-1)
-    there = strided(logits.to(device), layout)
+    there = with_layout(logits.to(device), layout)
     indices_there = [tensor.to(device) for tensor in indices]
-    with no_synchronisation(device):
+    with no_synchronization(device):
         log_p = log_probability(
             there,
             *indices_there,

@@ -10,7 +10,7 @@ from crnn_ext.ctc import beam_search
 
 ON_A_GPU = pytest.mark.parametrize("device", ["cuda_on_host", "cuda"], indirect=True)
 
-# As kMostScratch in csrc/targets/slices.h.
+# As kMaxScratchBytes in csrc/targets/slices.h.
 MOST_SCRATCH = 2**28
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from reference.ctc import no_synchronisation, our_loss, torch_loss
+from reference.ctc import loss_and_grad, no_synchronization, torch_loss_and_grad
 
 from crnn_ext.ctc import CTCLoss, align, beam_search, ctc_loss, greedy_decode, log_probability
 from crnn_ext.text import Charset, HotWords, Lexicon
@@ -161,7 +161,7 @@ def test_the_loss_waits_for_nothing(device, on_cpu, validate):
     loss = CTCLoss(validate=validate)
     logits = arguments[0].requires_grad_()
     ctc_loss(*arguments).backward()  # the first call may set up memory
-    with no_synchronisation(device):
+    with no_synchronization(device):
         loss(*arguments).backward()
         greedy_decode(logits, arguments[2])
         beam_search(logits, arguments[2], nbest=3)
@@ -176,7 +176,7 @@ def test_constraints_of_each_sample_wait_for_nothing(device):
     logits, _, lengths, _ = batch(device)
     options = {"lexicon": [*lexicons, None], "hotwords": hotwords}
     before = beam_search(logits, lengths, **options)  # the tables go to the device
-    with no_synchronisation(device):
+    with no_synchronization(device):
         again = beam_search(logits, lengths, **options)
     for a, b in zip(again, before, strict=True):
         assert torch.equal(a, b)
@@ -228,7 +228,7 @@ def test_under_compile_values_in_the_memory_of_the_cpu_are_not_checked(device):
 def test_a_stream_of_its_own(device):
     """The work is in the order of the stream that is current, behind what fills the logits."""
     logits, *arguments = batch(device, frames=200, samples=16, classes=4000)
-    expected, expected_gradient = our_loss(logits, *arguments)
+    expected, expected_gradient = loss_and_grad(logits, *arguments)
     expected_texts = beam_search(logits, arguments[1])
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
@@ -236,7 +236,7 @@ def test_a_stream_of_its_own(device):
         torch.cuda._sleep(50_000_000)
         late.copy_(logits)
         texts = beam_search(late, arguments[1])
-        losses, gradient = our_loss(late, *arguments)
+        losses, gradient = loss_and_grad(late, *arguments)
     assert torch.equal(losses, expected)
     assert torch.equal(gradient, expected_gradient)
     for a, b in zip(texts, expected_texts, strict=True):
@@ -247,7 +247,7 @@ def test_another_device_than_the_current_one(device):
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
     other = torch.device("cuda:1")
-    for a, b in zip(our_loss(*batch(other)), our_loss(*batch(device)), strict=True):
+    for a, b in zip(loss_and_grad(*batch(other)), loss_and_grad(*batch(device)), strict=True):
         torch.testing.assert_close(a, b)
     for a, b in zip(beam_search(batch(other)[0]), beam_search(batch(device)[0]), strict=True):
         assert a.device == other
@@ -257,7 +257,7 @@ def test_another_device_than_the_current_one(device):
 
 def test_far_more_rows_than_a_grid_has_at_once(device):
     arguments = batch(device, frames=600, samples=700, classes=5)
-    losses, gradient = our_loss(*arguments, zero_infinity=True)
-    expected = torch_loss(*(tensor.cpu() for tensor in arguments), zero_infinity=True)
+    losses, gradient = loss_and_grad(*arguments, zero_infinity=True)
+    expected = torch_loss_and_grad(*(tensor.cpu() for tensor in arguments), zero_infinity=True)
     torch.testing.assert_close(losses.double(), expected[0], rtol=2e-6, atol=1e-5)
     torch.testing.assert_close(gradient.double(), expected[1], rtol=0, atol=5e-6)

@@ -10,12 +10,12 @@ SOURCES = ROOT / "csrc"
 # Calls of the CUDA runtime that wait, copies to the host, and torch's ways to either.
 WAITS = re.compile(
     r"cuda\w*Synchronize|cudaMemcpy\w*|cudaMemset\b|cudaFree\w*|cudaMalloc\w*|cudaHost\w+|DeviceToHost"
-    r"|cudaStreamQuery|cudaEventQuery|torch::stable::(?:to|copy_|clone|sum)\b|\bon_host\b|\bitem\s*[<(]"
+    r"|cudaStreamQuery|cudaEventQuery|torch::stable::(?:to|copy_|clone|sum)\b|\bto_cpu\b|\bitem\s*[<(]"
     r"|launchCooperative|cudaGraph\w*"
 )
 # The one place that may, and the function that it calls.
 ALLOWED = re.compile(
-    r"  if \(validate\) \{.*?\n  \}|^inline Tensor on_host\(.*?\n\}", re.DOTALL | re.MULTILINE
+    r"  if \(validate\) \{.*?\n  \}|^inline Tensor to_cpu\(.*?\n\}", re.DOTALL | re.MULTILINE
 )
 COMMENT = re.compile(r"//[^\n]*")
 

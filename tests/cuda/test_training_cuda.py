@@ -8,8 +8,8 @@ from difflib import SequenceMatcher
 
 import pytest
 import torch
-from helpers.striped_lines import striped, striped_folder
-from helpers.training_runs import after, entries, run
+from helpers.striped_lines import striped_image, write_striped_dataset
+from helpers.training_runs import log_entries, run_training, stop_after
 
 pytest.importorskip("PIL")
 pytest.importorskip("cv2")
@@ -24,20 +24,20 @@ SETTINGS = {"workers": 1, "accumulate": 2, "ema": 0.9, "lr": 1e-2}
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):
-    return striped_folder(tmp_path_factory.mktemp("lines"))
+    return write_striped_dataset(tmp_path_factory.mktemp("lines"))
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "float16"])
-def test_it_learns_to_read(lines, tmp_path, device, precision):
+def test_training_learns_to_read(lines, tmp_path, device, precision):
     settings = {**SETTINGS, "accumulate": 1, "precision": precision}
-    done = run(tmp_path / "run", lines, epochs=40, device=device, **settings)
-    start = run(tmp_path / "cpu", lines, stop=after(1), **{**settings, "precision": "float32"})
+    done = run_training(tmp_path / "run", lines, epochs=40, device=device, **settings)
+    start = run_training(tmp_path / "cpu", lines, stop=stop_after(1), **{**settings, "precision": "float32"})
     assert done.steps[0].loss == pytest.approx(start.steps[0].loss, rel=0.02)
     assert done.steps[0].blank == pytest.approx(start.steps[0].blank, abs=0.02)
     assert done.steps[-1].loss < 0.3
     recognizer = Recognizer.load(tmp_path / "run/best.safetensors", device=device)
     # Several lines, and not to the letter: two runs that differ in their last bits end as different networks.
-    read = recognizer([striped("abcda", seed=seed) for seed in range(77, 83)])
+    read = recognizer([striped_image("abcda", seed=seed) for seed in range(77, 83)])
     likeness = [SequenceMatcher(None, line.text, "abcda").ratio() for line in read]
     assert sum(likeness) / len(likeness) > 0.8
 
@@ -64,13 +64,13 @@ def test_processes_share_a_gpu(lines, tmp_path, device):
     command = [*launcher, "-m", "crnn_ext", "train", str(lines), "-o", str(tmp_path / "run"), *options]
     errors = stderr_of([sys.executable, *command], seconds=60)
     assert f"{processes} processes share" in errors
-    assert math.isfinite(entries(tmp_path / "run", "step")[-1]["loss"])
+    assert math.isfinite(log_entries(tmp_path / "run", "step")[-1]["loss"])
 
 
 def test_it_goes_on(lines, tmp_path, device):
-    whole = run(tmp_path / "whole", lines, epochs=2, device=device, **SETTINGS)
-    run(tmp_path / "broken", lines, epochs=2, device=device, stop=after(3), **SETTINGS)
-    rest = run(tmp_path / "broken", lines, epochs=2, device=device, resume=True, **SETTINGS)
+    whole = run_training(tmp_path / "whole", lines, epochs=2, device=device, **SETTINGS)
+    run_training(tmp_path / "broken", lines, epochs=2, device=device, stop=stop_after(3), **SETTINGS)
+    rest = run_training(tmp_path / "broken", lines, epochs=2, device=device, resume=True, **SETTINGS)
     assert [step.step for step in rest.steps] == list(range(4, whole.total + 1))
     for ours, theirs in zip(rest.steps, whole.steps[3:], strict=True):
         assert ours.loss == pytest.approx(theirs.loss, rel=0.05)

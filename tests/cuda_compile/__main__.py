@@ -2,24 +2,24 @@
 
 import sys
 
-from cuda_compile import build, machine_code
+from cuda_compile import build, kernel_usage
 
-if missing := build.missing():
+if missing := build.unavailable_reason():
     sys.exit(f"the CUDA sources cannot be compiled here: {missing}")
 if not build.build():
     sys.exit("a compiler refused a source: see above")
 
-usages: dict[machine_code.Kernel, machine_code.Usage] = {}
+usages: dict[kernel_usage.Kernel, kernel_usage.Usage] = {}
 failures = []
 for source in build.CUDA_SOURCES:
     for architecture in build.ARCHITECTURES:
-        log = build.machine_code(source, architecture, "ptxas").read_text()
-        sass = build.machine_code(source, architecture, "sass").read_text()
-        of_source, impossible = machine_code.audit(build.ptx(source).read_text(), log, sass)
+        log = build.artifact(source, architecture, "ptxas").read_text()
+        sass = build.artifact(source, architecture, "sass").read_text()
+        of_source, impossible = kernel_usage.audit(build.ptx(source).read_text(), log, sass)
         failures += [f"sm_{architecture}: {failure}" for failure in impossible]
         for kernel, usage in of_source.items():
-            usages[kernel] = usages.get(kernel, machine_code.Usage()).joined(usage)
-failures += machine_code.beyond_limits(usages)
+            usages[kernel] = usages.get(kernel, kernel_usage.Usage()).maximum(usage)
+failures += kernel_usage.limit_violations(usages)
 for kernel, usage in sorted(usages.items()):
     print(f"{kernel.name} in {kernel.real}: {usage}")
 if failures:

@@ -41,7 +41,7 @@ NOISY = [
 CHECKS = ",".join(["-*", "clang-diagnostic-*", "bugprone-*", *(f"-bugprone-{name}" for name in NOISY)])
 
 
-def machine_code(source: Path, architecture: str, suffix: str) -> Path:
+def artifact(source: Path, architecture: str, suffix: str) -> Path:
     """A file that is made of the source: "ptxas", what ptxas says, or "sass", the instructions."""
     return FOLDER / _name(source) / f"sm_{architecture}.{suffix}"
 
@@ -50,7 +50,7 @@ def ptx(source: Path) -> Path:
     return FOLDER / _name(source) / f"{source.stem}.ptx"
 
 
-def missing() -> str | None:
+def unavailable_reason() -> str | None:
     """Why nothing can be compiled on this machine; None if it can."""
     for program in ("nvcc", "g++", "c++filt"):
         if shutil.which(program) is None:
@@ -78,8 +78,8 @@ def _ninja_file() -> str:
     clang_tidy = Path(sys.executable).with_name("clang-tidy")
     disassembler = importlib.metadata.distribution("nvidia-cuda-nvdisasm")
     nvdisasm = disassembler.locate_file("nvidia/cu13/bin/nvdisasm")
-    old_torch = [str(headers.unpacked(f"torch-{OLDEST_TORCH}", headers.torch_release(OLDEST_TORCH)))]
-    old_cuda = headers.unpacked("cuda-12.6", headers.CUDA_12_6)
+    old_torch = [str(headers.unpack(f"torch-{OLDEST_TORCH}", headers.torch_release(OLDEST_TORCH)))]
+    old_cuda = headers.unpack("cuda-12.6", headers.CUDA_12_6)
     new_torch = cpp_extension.include_paths()
     # clang wants a header of curand for the sake of programs that use it.
     stub = FOLDER / "include" / "curand_mtgp32_kernel.h"
@@ -139,10 +139,10 @@ def _ninja_file() -> str:
                 )
         target("ptx", ptx(source), source, folder=folder, flags=system(old_torch), against=old)
         for architecture in ARCHITECTURES:
-            cubin = machine_code(source, architecture, "cubin")
-            log = machine_code(source, architecture, "ptxas")
+            cubin = artifact(source, architecture, "cubin")
+            log = artifact(source, architecture, "ptxas")
             target("ptxas", cubin, ptx(source), architecture=f"sm_{architecture}", log=log)
-            target("sass", machine_code(source, architecture, "sass"), cubin)
+            target("sass", artifact(source, architecture, "sass"), cubin)
     return "\n".join(lines) + "\n"
 
 

@@ -40,7 +40,7 @@ CUDA_12_6 = [
 ]
 
 
-def unpacked(name: str, packages: list[Package]) -> Path:
+def unpack(name: str, packages: list[Package]) -> Path:
     """The folder of that name with what the packages hold; they are downloaded when it is first asked for."""
     folder = FOLDER / name
     if folder.is_dir():
@@ -49,12 +49,12 @@ def unpacked(name: str, packages: list[Package]) -> Path:
     with tempfile.TemporaryDirectory(dir=FOLDER) as temporary:
         partial = Path(temporary, "partial")
         for package in packages:
-            _extract(_downloaded(package, Path(temporary)), package.folders, partial)
+            _extract(_download(package, Path(temporary)), package.folders, partial)
         partial.rename(folder)
     return folder
 
 
-def _downloaded(package: Package, folder: Path) -> Path:
+def _download(package: Package, folder: Path) -> Path:
     print(f"Downloading the headers of {package.requirement}", flush=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--python-version=3.12", "--dest", folder / "wheels"]

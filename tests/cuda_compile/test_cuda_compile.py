@@ -2,8 +2,8 @@
 
 import pytest
 
-from cuda_compile import machine_code
-from cuda_compile.machine_code import Kernel, Usage, audit, beyond_limits
+from cuda_compile import kernel_usage
+from cuda_compile.kernel_usage import Kernel, Usage, audit, limit_violations
 
 PTX = """
 .visible .entry _ZN4crnn3sumIfEEvT_(
@@ -66,16 +66,16 @@ def test_kernel_that_cannot_be_launched(ptx, log, failure):
 @pytest.mark.parametrize("field", ["registers", "local_bytes", "local_accesses", "double_in_loops"])
 def test_usage_beyond_its_limit(monkeypatch, field):
     limit = Usage(40, 8, 4, 2)
-    monkeypatch.setattr(machine_code, "LIMITS", {SUM: limit})
-    assert beyond_limits({SUM: limit}) == []
+    monkeypatch.setattr(kernel_usage, "LIMITS", {SUM: limit})
+    assert limit_violations({SUM: limit}) == []
     more = Usage(**{**vars(limit), field: getattr(limit, field) + 1})
-    assert beyond_limits({SUM: more}) == [f"{SUM} uses {more}, and the limit is {limit}"]
+    assert limit_violations({SUM: more}) == [f"{SUM} uses {more}, and the limit is {limit}"]
 
 
 def test_limits_name_each_kernel_and_no_other(monkeypatch):
-    monkeypatch.setattr(machine_code, "LIMITS", {SUM: Usage(40)})
+    monkeypatch.setattr(kernel_usage, "LIMITS", {SUM: Usage(40)})
     new = Kernel("product", "float")
-    assert beyond_limits({new: Usage(30)}) == [
-        f"{new} has no limit in machine_code.LIMITS; it uses {Usage(30)}",
-        f"there is no {SUM}, which machine_code.LIMITS names",
+    assert limit_violations({new: Usage(30)}) == [
+        f"{new} has no limit in kernel_usage.LIMITS; it uses {Usage(30)}",
+        f"there is no {SUM}, which kernel_usage.LIMITS names",
     ]

@@ -28,17 +28,17 @@ VARIANTS = {
 }
 
 # The kernels as operators of torch, under the dispatch key PrivateUse3.
-OPERATORS = FOLDER / "libcrnn_ext_cuda_on_host.so"
+OPERATOR_LIBRARY = FOLDER / "libcrnn_ext_cuda_on_host.so"
 
 # A device for torch on which they run: pretend_cuda.
-PRETEND_DEVICE = FOLDER / "libpretend_cuda.so"
+DEVICE_LIBRARY = FOLDER / "libpretend_cuda.so"
 
 
-def driver(variant: str, name: str) -> Path:
+def driver_path(variant: str, name: str) -> Path:
     return FOLDER / variant / name
 
 
-def missing() -> str | None:
+def unavailable_reason() -> str | None:
     """Why nothing can be built on this machine; None if it can."""
     return None if shutil.which("g++") else "the kernels are compiled with g++, and it is not there"
 
@@ -76,7 +76,7 @@ def _ninja_file() -> str:
             objects = [target("compile", compiled, [source], flags), *runtime]
             if variant == "race":
                 objects.append(race_checker)
-            target("link", driver(variant, name), objects, flags if variant == "asan" else "")
+            target("link", driver_path(variant, name), objects, flags if variant == "asan" else "")
 
     stable_abi = f"{VARIANTS['rounding']} {hidden} {torch_includes} -DTORCH_TARGET_VERSION=0x020a000000000000"
     operators = [
@@ -84,10 +84,10 @@ def _ninja_file() -> str:
         for path in sorted((ROOT / "csrc").glob("*/*.cu"))
     ]
     link_flags = f"-shared {torch_folders} -ltorch_cpu -lc10 -Wl,-z,defs"
-    target("link", OPERATORS, [*operators, *runtime], link_flags)
+    target("link", OPERATOR_LIBRARY, [*operators, *runtime], link_flags)
     device = [HERE.parent / "pretend_cuda" / "device.cpp"]
     device = [target("compile", FOLDER / "pretend_cuda.o", device, f"-O1 {hidden} {torch_includes}")]
-    target("link", PRETEND_DEVICE, device, link_flags)
+    target("link", DEVICE_LIBRARY, device, link_flags)
     return "\n".join(lines) + "\n"
 
 

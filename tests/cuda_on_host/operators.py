@@ -11,7 +11,7 @@ from cuda_on_host import build
 
 KEY = torch._C.DispatchKey.PrivateUse3
 
-missing = build.missing
+unavailable_reason = build.unavailable_reason
 
 # Chooses the last digits of exp2, log and log2: these move a known loss further than those of most seeds.
 SEED = "16"
@@ -20,9 +20,9 @@ SEED = "16"
 @functools.cache
 def load():
     """Builds and loads the kernels. Nothing calls them yet."""
-    build.build(build.OPERATORS)
+    build.build(build.OPERATOR_LIBRARY)
     os.environ.setdefault("CUDA_ON_HOST_SEED", SEED)
-    torch.ops.load_library(build.OPERATORS)
+    torch.ops.load_library(build.OPERATOR_LIBRARY)
 
 
 def names():
@@ -36,16 +36,16 @@ def names():
     ]
 
 
-_users = 0  # of on_cpu_tensors, now
+_users = 0  # of override_cpu_kernels, now
 
 
-def run_on_cpu_tensors():
+def cpu_kernels_overridden():
     """Whether operators called with CPU tensors run the CUDA kernels now."""
     return _users > 0
 
 
 @contextmanager
-def on_cpu_tensors():
+def override_cpu_kernels():
     """Operators called with CPU tensors run the CUDA kernels."""
     global _users
     library = torch.library.Library("crnn_ext", "IMPL", "CPU")

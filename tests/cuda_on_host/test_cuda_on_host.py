@@ -15,7 +15,7 @@ FAULTS = build.HERE / "drivers" / "planted_faults.cu"
 
 @pytest.fixture(scope="session", autouse=True)
 def _built():
-    if missing := build.missing():
+    if missing := build.unavailable_reason():
         pytest.skip(missing)
     build.build()
 
@@ -24,7 +24,7 @@ def run_driver(variant, name, *cases, seed=1):
     options = {"ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
     environment = os.environ | options | {"CUDA_ON_HOST_SEED": str(seed)}
     return subprocess.run(
-        [build.driver(variant, name), *cases],
+        [build.driver_path(variant, name), *cases],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -136,7 +136,7 @@ def test_operators_run_the_cuda_kernels(device):
 
 def test_operators_run_the_cpu_kernels_again():
     operators.load()
-    with operators.on_cpu_tensors():
+    with operators.override_cpu_kernels():
         assert lengths_beyond_the_frames().isnan().all()
     with pytest.raises(ValueError, match="input_lengths"):
         lengths_beyond_the_frames()

@@ -16,15 +16,15 @@ INF, NAN = math.inf, math.nan
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
-def real_dtype(logits):
+def score_dtype(logits):
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def closeness(logits):
+def tolerances(logits):
     return {"rel": 1e-9, "abs": 1e-9} if logits.dtype == torch.float64 else {"rel": 1e-5, "abs": 1e-5}
 
 
-def rows_of(logits, n, length, input_type="logits"):
+def log_prob_rows(logits, n, length, input_type="logits"):
     """The live frames of a sample as lists of log-probabilities, in double precision."""
     rows = logits[:length, n].double().tolist()
     return [log_softmax(row) for row in rows] if input_type == "logits" else rows
@@ -46,14 +46,14 @@ def texts(result, n=0):
     return [hypothesis.text for hypothesis in hypotheses(result, n) if hypothesis.text is not None]
 
 
-def check_form(result, logits, lengths, blank, nbest):
+def check_invariants(result, logits, lengths, blank, nbest):
     """Dtypes, shapes, padding, and what holds for every n-best."""
     frames, samples, classes = logits.shape
     for name, dtype, shape in [
         ("tokens", torch.int64, (samples, nbest, frames)),
         ("lengths", torch.int64, (samples, nbest)),
-        ("scores", real_dtype(logits), (samples, nbest)),
-        ("log_probs", real_dtype(logits), (samples, nbest)),
+        ("scores", score_dtype(logits), (samples, nbest)),
+        ("log_probs", score_dtype(logits), (samples, nbest)),
     ]:
         field = getattr(result, name)
         assert (field.dtype, tuple(field.shape), field.device) == (dtype, shape, logits.device), name
@@ -75,7 +75,7 @@ def check_form(result, logits, lengths, blank, nbest):
         assert missing == [MISSING] * len(missing) or repr(found) == repr([INVALID] * nbest)
 
 
-def check(
+def check_against_reference(
     result,
     logits,
     lengths,
@@ -84,7 +84,7 @@ def check(
     beam_size=16,
     nbest=1,
     input_type="logits",
-    weights=None,
+    scorers=None,
     close=None,
     **pruning,
 ):
@@ -92,12 +92,12 @@ def check(
 
     In the others a decision was between scores so close that the last bits of what computes them decide.
     """
-    check_form(result, logits, lengths, blank, nbest)
-    close = close or closeness(logits)
+    check_invariants(result, logits, lengths, blank, nbest)
+    close = close or tolerances(logits)
     compared = 0
     for n, length in enumerate(lengths):
-        rows = rows_of(logits, n, length, input_type)
-        options = pruning if weights is None else {**pruning, "weight": weights[n]}
+        rows = log_prob_rows(logits, n, length, input_type)
+        options = pruning if scorers is None else {**pruning, "scorer": scorers[n]}
         expected, margin, has_ties = beam_search(
             rows, blank=blank, beam_size=beam_size, nbest=nbest, **options
         )
@@ -107,7 +107,7 @@ def check(
         # Numbers of few digits have equal sums by chance. Where -inf leaves few paths, different texts may be
         # left with equal sums in another order, which a GPU's arithmetic rounds apart.
         few_paths = any(math.isinf(logit) for row in rows for logit in row)
-        on_gpu = logits.is_cuda or operators.run_on_cpu_tensors()
+        on_gpu = logits.is_cuda or operators.cpu_kernels_overridden()
         if has_ties and (logits.element_size() == 2 or (few_paths and on_gpu)):
             continue
         found = hypotheses(result, n)
@@ -120,7 +120,7 @@ def check(
     return compared
 
 
-def judged(rows, texts, blank):
+def torch_log_probs(rows, texts, blank):
     """ln P of each text by torch's loss in double precision; rows are log-probabilities."""
     if not rows or not texts:
         return [0.0 if not text else -INF for text in texts]
@@ -132,27 +132,27 @@ def judged(rows, texts, blank):
 
 
 @st.composite
-def batches(draw, most_frames=12, most_classes=12, least_classes=1, odd=True, twins=True):
+def batches(draw, max_frames=12, max_classes=12, min_classes=1, nonfinite=True, ties=True):
     """(logits, lengths, blank); the frames behind a sample's length hold NaN.
 
     Some classes are twins, with equal logits in every frame, so that texts tie whatever the rounding.
     """
-    frames, samples = draw(st.integers(0, most_frames)), draw(st.sampled_from([1, 2, 3, 0]))
-    classes = draw(st.integers(least_classes, most_classes))
+    frames, samples = draw(st.integers(0, max_frames)), draw(st.sampled_from([1, 2, 3, 0]))
+    classes = draw(st.integers(min_classes, max_classes))
     if draw(st.booleans()):  # of few classes more prefixes meet
-        classes = max(least_classes, min(classes, 4))
+        classes = max(min_classes, min(classes, 4))
     blank = draw(st.integers(0, classes - 1))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     logits = torch.randn(frames, samples, classes, generator=generator) * draw(
         st.sampled_from([0.3, 3.0, 12.0])
     )
-    if odd and draw(st.booleans()):
+    if nonfinite and draw(st.booleans()):
         logits[torch.rand(logits.shape, generator=generator) < draw(st.sampled_from([0.05, 0.4]))] = -INF
     tokens = [token for token in range(classes) if token != blank]
-    if twins and len(tokens) > 1 and draw(st.booleans()):
+    if ties and len(tokens) > 1 and draw(st.booleans()):
         for a, b in draw(st.lists(st.tuples(*[st.sampled_from(tokens)] * 2), max_size=3)):
             logits[..., a] = logits[..., b]
-    if odd and frames and samples and draw(st.integers(0, 9)) == 0:
+    if nonfinite and frames and samples and draw(st.integers(0, 9)) == 0:
         position = tuple(int(torch.randint(size, (), generator=generator)) for size in logits.shape)
         logits[position] = draw(st.sampled_from([NAN, INF]))
     lengths = torch.randint(0, frames + 1, (samples,), generator=generator)
@@ -162,7 +162,7 @@ def batches(draw, most_frames=12, most_classes=12, least_classes=1, odd=True, tw
     return logits.to(draw(st.sampled_from(DTYPES))), lengths, blank
 
 
-def from_model(model, tokens, **options):
+def to_ngram_model(model, tokens, **options):
     """The NGramModel in the ARPA file of a reference."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.arpa")

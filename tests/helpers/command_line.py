@@ -6,7 +6,7 @@ import re
 MAIN = "from crnn_ext.cli import main; raise SystemExit(main())"
 
 
-def complaints(errors):
+def without_throughput(errors):
     """Standard error without its last line, which tells the throughput."""
     *lines, last = errors.splitlines(keepends=True)
     assert re.fullmatch(r"[\d,.]+ images/s, [\d,]+ images? in [\d.]+ s\n", last)

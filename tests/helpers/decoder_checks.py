@@ -10,19 +10,19 @@ from crnn_ext.ctc import beam_search
 TOKENS = ["-", "|", "a", "b", "c"]
 
 
-def emissions_of(samples=6, frames=12, classes=5, seed=0):
+def random_emissions(samples=6, frames=12, classes=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(samples, frames, classes, generator=generator) * 1.5
 
 
-def read(decoder, text, tokens=TOKENS):
+def best_hypothesis(decoder, text, tokens=TOKENS):
     """The best text of a network that is sure of these tokens, with a frame for the blank behind each."""
     path = [index for token in text for index in (tokens.index(token), 0)]
     emissions = 9.0 * torch.nn.functional.one_hot(torch.tensor([path]), len(tokens))
     return decoder(emissions)[0][0]
 
 
-def summary(hypotheses):
+def as_tuples(hypotheses):
     """What can be compared of them."""
     return [
         [
@@ -36,7 +36,7 @@ def summary(hypotheses):
     ]
 
 
-def expected(emissions, lengths=None, **options):
+def expected_tuples(emissions, lengths=None, **options):
     """What beam_search finds, as BeamSearchDecoder(TOKENS) writes it."""
     result = beam_search(emissions.transpose(0, 1), lengths, **options)
     found = []
@@ -56,5 +56,5 @@ def expected(emissions, lengths=None, **options):
     return found
 
 
-def raises(error, message):
+def raises_exactly(error, message):
     return pytest.raises(error, match=f"^{re.escape(message)}$")

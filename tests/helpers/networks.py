@@ -6,14 +6,14 @@ from torch import nn
 
 from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
 
-exports_any_width = pytest.mark.skipif(
+requires_dynamic_width_export = pytest.mark.skipif(
     torch.__version__ < "2.13", reason="this torch exports networks for some widths alone"
 )
 
 NETWORKS = [CRNN, CRNN_v2, CRNN_res]
 
 
-def small(network, nc=1, nclass=5, nh=4, **options):
+def small_network(network, nc=1, nclass=5, nh=4, **options):
     """A network of 8 channels everywhere, in eval mode, in which every layer shows in the output.
 
     With torch's own initial weights the maps fade from layer to layer, and the normalisations are identities.

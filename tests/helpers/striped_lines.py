@@ -1,7 +1,7 @@
 """Lines of text that a tiny network learns to read: each character is a pattern of stripes."""
 
 import numpy as np
-from helpers.lines_on_disk import write
+from helpers.dataset_files import write
 from PIL import Image
 
 CHARACTERS = "abcd"
@@ -10,7 +10,7 @@ CHARACTERS = "abcd"
 _PATTERNS = {"a": (0, 1), "b": (2, 3), "c": (4, 5), "d": (6, 7)}
 
 
-def striped(text, seed=0):
+def striped_image(text, seed=0):
     """An image of the text, 16 x about 14 pixels a character, dark on light."""
     random = np.random.default_rng(seed)
     pieces = [np.full((16, 4), 255, np.uint8)]
@@ -22,7 +22,7 @@ def striped(text, seed=0):
     return Image.fromarray(np.hstack(pieces))
 
 
-def striped_folder(folder, count=48, seed=0, longest=6):
+def write_striped_dataset(folder, count=48, seed=0, longest=6):
     """A file of labels beside images of random texts; the folder."""
     random = np.random.default_rng(seed)
     labels = []
@@ -30,7 +30,7 @@ def striped_folder(folder, count=48, seed=0, longest=6):
         text = "".join(random.choice(list(CHARACTERS), random.integers(1, longest + 1)))
         path = folder / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        striped(text, seed * 1000 + number).save(path)
+        striped_image(text, seed * 1000 + number).save(path)
         labels.append(f"{path.name}\t{text}\n")
     write(folder / "labels.txt", "".join(labels))
     return folder

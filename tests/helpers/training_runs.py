@@ -10,12 +10,12 @@ from crnn_ext.ocr.training import TrainingConfig, train
 TINY = {"width": 0.05, "hidden": 16, "workers": 0, "batch_pixels": 32 * 128 * 8, "log_every": 1, "augment": 0}
 
 
-def alone(*arguments):
+def train_command(*arguments):
     """The command that trains in one process."""
     return [sys.executable, "-m", "crnn_ext", "train", *map(str, arguments)]
 
 
-def entries(folder, event):
+def log_entries(folder, event):
     """What the log of a run has of an event."""
     found = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
     return [entry for entry in found if entry["event"] == event]
@@ -33,7 +33,7 @@ def wait_for_steps(process, folder, steps):
         time.sleep(0.005)
 
 
-class Clock:
+class FakeClock:
     """In the place of the module `time`: stands still until it is moved."""
 
     now = 100.0
@@ -48,36 +48,36 @@ class Recorder:
     def __init__(self):
         self.notes, self.steps, self.reports, self.validations = [], [], [], []
 
-    def started(self, step, steps, left_out):
+    def on_train_start(self, step, steps, left_out):
         self.first, self.total, self.left_out_always = step, steps, left_out
 
-    def note(self, text):
+    def on_message(self, text):
         self.notes.append(text)
 
-    def stepped(self, step):
+    def on_step(self, step):
         self.steps.append(step)
 
-    def left_out(self, report):
+    def on_lines_skipped(self, report):
         self.reports.append(report)
 
-    def validated(self, validation):
+    def on_validation(self, validation):
         self.validations.append(validation)
 
-    def ended(self):
+    def on_train_end(self):
         self.over = True
 
 
-def after(steps):
+def stop_after(steps):
     """Stops a run when it has done so many steps."""
     asked = itertools.count()
     return lambda: next(asked) == steps
 
 
-def run(folder, data, *, observers=(), **settings):
+def run_training(folder, data, *, callbacks=(), **settings):
     recorder = Recorder()
     options = {
         name: settings.pop(name) for name in ("resume", "criterion", "stop", "device") if name in settings
     }
     config = TrainingConfig(**{"data": str(data), "epochs": 1, **TINY, **settings})
-    recorder.outcome = train(config, folder, observers=[recorder, *observers], **options)
+    recorder.outcome = train(config, folder, callbacks=[recorder, *callbacks], **options)
     return recorder

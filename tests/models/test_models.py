@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from helpers.networks import NETWORKS, small
+from helpers.networks import NETWORKS, small_network
 from torch import nn
 
 from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
@@ -165,7 +165,7 @@ def assert_reads(model, images, frames):
 
 
 def test_layers_of_crnn_run_in_the_published_order():
-    m, images = small(CRNN), torch.randn(2, 1, 32, 40)
+    m, images = small_network(CRNN), torch.randn(2, 1, 32, 40)
     x = nn.functional.max_pool2d(relu(m.conv1(images)), 2)
     x = nn.functional.max_pool2d(relu(m.conv2(x)), 2)
     x = pool_rows(relu(m.conv3_2(relu(m.bn3(m.conv3_1(x))))))
@@ -175,7 +175,7 @@ def test_layers_of_crnn_run_in_the_published_order():
 
 
 def test_layers_of_crnn_v2_run_in_the_published_order():
-    m, images = small(CRNN_v2), torch.randn(2, 1, 32, 40)
+    m, images = small_network(CRNN_v2), torch.randn(2, 1, 32, 40)
     x = relu(m.bn1_2(m.conv1_2(relu(m.bn1_1(m.conv1_1(images))))))
     x = nn.functional.max_pool2d(x, 2)
     x = relu(m.bn2_2(m.conv2_2(relu(m.bn2_1(m.conv2_1(x))))))
@@ -188,7 +188,7 @@ def test_layers_of_crnn_v2_run_in_the_published_order():
 
 
 def test_layers_of_crnn_res_run_in_the_published_order():
-    m, images = small(CRNN_res), torch.randn(2, 1, 32, 40)
+    m, images = small_network(CRNN_res), torch.randn(2, 1, 32, 40)
     x = relu(m.conv1(images))
     for name in ("res1", "res2_1", "res2_2", "res3_1", "res3_2", "res3_3", "res4_1", "res4_2", "res4_3"):
         block = m.get_submodule(name)
@@ -202,13 +202,15 @@ def test_layers_of_crnn_res_run_in_the_published_order():
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_normalisations_add_the_usual_epsilon(network):
-    epsilons = {module.eps for module in small(network).modules() if isinstance(module, nn.BatchNorm2d)}
+    epsilons = {
+        module.eps for module in small_network(network).modules() if isinstance(module, nn.BatchNorm2d)
+    }
     assert epsilons == {1e-5}
 
 
 @pytest.mark.parametrize(("network", "activations"), [(CRNN, 7), (CRNN_v2, 8)])
 def test_leaky_relu_is_used(network, activations):
-    leaky, plain = small(network, leakyRelu=True), small(network)
+    leaky, plain = small_network(network, leakyRelu=True), small_network(network)
     slopes = [module.negative_slope for module in leaky.modules() if isinstance(module, nn.LeakyReLU)]
     assert slopes == [0.2] * activations
     assert not any(isinstance(module, nn.ReLU) for module in leaky.modules())
@@ -285,7 +287,7 @@ def prefixed(state, prefix):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_state_of_a_data_parallel_wrapper_loads(network):
-    saved = small(network)
+    saved = small_network(network)
     wrapped = prefixed(saved.state_dict(), "module.")
     torch.manual_seed(1)
     model = network(32, 1, 5, 4, width=0.01)
@@ -298,7 +300,7 @@ def test_state_of_a_data_parallel_wrapper_loads(network):
 
 
 def test_state_loads_into_and_inside_other_modules():
-    saved = small(CRNN)
+    saved = small_network(CRNN)
     wrapper = nn.DataParallel(CRNN(32, 1, 5, 4, width=0.01))
     wrapper.load_state_dict(prefixed(saved.state_dict(), "module."))
     assert torch.equal(wrapper.module.conv1.weight, saved.conv1.weight)
@@ -312,7 +314,7 @@ def test_state_loads_into_and_inside_other_modules():
 
 
 def test_loading_stays_strict():
-    model = small(CRNN)
+    model = small_network(CRNN)
     wrapped = prefixed(model.state_dict(), "module.")
     with pytest.raises(RuntimeError, match=r"Missing key.*conv1\.bias"):
         model.load_state_dict({name: value for name, value in wrapped.items() if name != "module.conv1.bias"})

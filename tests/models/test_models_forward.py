@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from helpers.networks import NETWORKS, exports_any_width, small
+from helpers.networks import NETWORKS, requires_dynamic_width_export, small_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -22,7 +22,7 @@ MIN_WIDTH = {CRNN: 4, CRNN_v2: 4, CRNN_res: 1}
     ("network", "frames"), [(CRNN, [26, 33, 41]), (CRNN_v2, [27, 34, 42]), (CRNN_res, [25, 32, 40])]
 )
 def test_frames_of_common_widths(network, frames):
-    model = small(network, nc=3, nclass=7)
+    model = small_network(network, nc=3, nclass=7)
     assert model.output_lengths([100, 128, 160]).tolist() == frames
     with torch.no_grad():
         shapes = [model(torch.zeros(2, 3, 32, width)).shape for width in (100, 128, 160)]
@@ -31,7 +31,7 @@ def test_frames_of_common_widths(network, frames):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_output_lengths_are_those_of_forward(network):
-    model = small(network)
+    model = small_network(network)
     widths = range(MIN_WIDTH[network], 201)
     with torch.no_grad():
         frames = [model(torch.zeros(1, 1, 32, width)).shape[0] for width in widths]
@@ -42,7 +42,7 @@ def test_output_lengths_are_those_of_forward(network):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_output_lengths_take_any_integers(network):
-    model = small(network)
+    model = small_network(network)
     expected = model.output_lengths([8, 9, 100])
     assert expected.dtype == torch.int64
     for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16):
@@ -60,13 +60,13 @@ def test_output_lengths_take_any_integers(network):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_output_lengths_of_too_narrow_images_are_zero(network):
     narrow = range(-3, MIN_WIDTH[network])
-    assert small(network).output_lengths(narrow).tolist() == [0] * len(narrow)
+    assert small_network(network).output_lengths(narrow).tolist() == [0] * len(narrow)
 
 
 @pytest.mark.parametrize("widths", [[8.0], torch.tensor([8.0]), torch.tensor([True])])
 def test_output_lengths_refuse_what_is_not_an_integer(widths):
     with pytest.raises(TypeError, match=r"CRNN: widths must be integers, but are torch\.(float32|bool)"):
-        small(CRNN).output_lengths(widths)
+        small_network(CRNN).output_lengths(widths)
 
 
 @settings(deadline=None, max_examples=60)
@@ -87,25 +87,25 @@ def test_window_arithmetic_is_that_of_a_convolution(columns, kernel, stride, pad
 @pytest.mark.parametrize("shape", [(1, 2, 32, 40), (1, 1, 31, 40), (1, 32, 40), (1, 1, 1, 32, 40)])
 def test_images_of_another_shape(network, shape):
     with pytest.raises(ValueError, match=rf"images must have shape \(N, nc=1, imgH=32, W\).*\({shape[0]}, "):
-        small(network)(torch.zeros(shape))
+        small_network(network)(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_images_that_are_too_narrow(network):
     least = MIN_WIDTH[network]
     with pytest.raises(ValueError, match=f"at least {least} columns wide .* but are {least - 1}"):
-        small(network)(torch.zeros(1, 1, 32, least - 1))
+        small_network(network)(torch.zeros(1, 1, 32, least - 1))
 
 
 def test_images_of_integers():
     with pytest.raises(TypeError, match=r"images must be floating point, but are torch\.uint8"):
-        small(CRNN)(torch.zeros(1, 1, 32, 40, dtype=torch.uint8))
+        small_network(CRNN)(torch.zeros(1, 1, 32, 40, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_gradient_reaches_every_parameter(network):
     # In training mode a bias in front of a batch normalisation cancels, and its gradient is rounding.
-    model = small(network)
+    model = small_network(network)
     images = torch.randn(2, 1, 32, 40, requires_grad=True)
     model(images).square().sum().backward()
     for name, parameter in model.named_parameters():
@@ -117,7 +117,7 @@ def test_gradient_reaches_every_parameter(network):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_batch_equals_one_by_one(network):
-    model = small(network)
+    model = small_network(network)
     images = torch.randn(5, 1, 32, 61)
     with torch.no_grad():
         batch = model(images)
@@ -128,7 +128,7 @@ def test_batch_equals_one_by_one(network):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_double_precision_and_copies(network):
-    model = small(network).double()
+    model = small_network(network).double()
     images = torch.randn(1, 1, 32, 20, dtype=torch.float64)
     expected = model(images)
     assert expected.dtype == torch.float64
@@ -141,7 +141,7 @@ def test_weights_of_copied_lstms_are_put_into_one_buffer(again, monkeypatch):
     """On a GPU torch would otherwise do so at every call, and warn."""
     flattened = []
     monkeypatch.setattr(nn.LSTM, "flatten_parameters", lambda self: flattened.append(self))
-    copied = again(small(CRNN))
+    copied = again(small_network(CRNN))
     lstms = [module for module in copied.modules() if isinstance(module, nn.LSTM)]
     assert len(lstms) == 2
     for lstm in lstms:
@@ -154,7 +154,7 @@ def test_weights_of_copied_lstms_are_put_into_one_buffer(again, monkeypatch):
 @pytest.mark.parametrize("device", ["cuda"], indirect=True)
 @pytest.mark.filterwarnings("error:RNN module weights are not part of single contiguous chunk")
 def test_copied_networks_read_without_packing_weights(device):
-    model = small(CRNN).to(device)
+    model = small_network(CRNN).to(device)
     images = torch.randn(1, 1, 32, 20, device=device)
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         torch.testing.assert_close(copied(images), model(images))
@@ -163,10 +163,10 @@ def test_copied_networks_read_without_packing_weights(device):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@exports_any_width
+@requires_dynamic_width_export
 @pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
 def test_export_with_dynamic_batch_and_width(network):
-    model = small(network)
+    model = small_network(network)
     dynamic = {"images": {0: torch.export.Dim("batch"), 3: torch.export.Dim("columns", min=8, max=4096)}}
     program = torch.export.export(model, (torch.randn(2, 1, 32, 50),), dynamic_shapes=dynamic)
     for shape in ((2, 1, 32, 50), (1, 1, 32, 8), (3, 1, 32, 93)):
@@ -174,7 +174,7 @@ def test_export_with_dynamic_batch_and_width(network):
         torch.testing.assert_close(program.module()(images), model(images), rtol=0, atol=1e-6)
 
 
-@exports_any_width
+@requires_dynamic_width_export
 @pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
 def test_export_and_other_tracing_do_not_disturb_each_other():
     lstm = nn.LSTM(2, 2)
@@ -186,12 +186,12 @@ def test_export_and_other_tracing_do_not_disturb_each_other():
 
     before = trace()
     dynamic = {"images": {3: torch.export.Dim("columns", min=8, max=4096)}}
-    torch.export.export(small(CRNN), (torch.randn(1, 1, 32, 50),), dynamic_shapes=dynamic)
+    torch.export.export(small_network(CRNN), (torch.randn(1, 1, 32, 50),), dynamic_shapes=dynamic)
     assert trace() == before
 
 
 def test_compile_into_one_graph():
-    model = small(CRNN)
+    model = small_network(CRNN)
     torch._dynamo.reset()
     with torch._dynamo.config.patch(allow_rnn=True):
         compiled = torch.compile(model, backend="eager", fullgraph=True)
@@ -200,7 +200,7 @@ def test_compile_into_one_graph():
 
 
 def test_output_lengths_compile_into_one_graph():
-    model = small(CRNN_res)
+    model = small_network(CRNN_res)
     compiled = torch.compile(model.output_lengths, backend="eager", fullgraph=True)
     widths = torch.tensor([1, 37, 100])
     assert compiled(widths).tolist() == model.output_lengths(widths).tolist()

@@ -5,15 +5,15 @@ import itertools
 
 import pytest
 import torch
-from helpers.networks import NETWORKS, exports_any_width, small
+from helpers.networks import NETWORKS, requires_dynamic_width_export, small_network
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
-from crnn_ext.models.padding import Live, live_batch_norm
-from crnn_ext.models.recurrence import BidirectionalLSTM
+from crnn_ext.models.lstm import BidirectionalLSTM
+from crnn_ext.models.padding import ValidColumns, masked_batch_norm
 
 KINDS = [
     (CRNN, {}),
@@ -57,7 +57,7 @@ def assert_reads_as_alone(model, images, columns, content, atol):
 )
 @example(widths=[40, 39, 38, 37, 36, 35, 34, 33, 32], more=0, content=1.0)
 def test_logits_are_those_of_the_image_alone(network, options, widths, more, content):
-    model = small(network, **options)
+    model = small_network(network, **options)
     assert_reads_as_alone(model, random_images(widths), max(widths) + more, content, atol=1e-5)
 
 
@@ -74,7 +74,7 @@ def test_logits_of_a_full_network_are_those_of_the_image_alone(network):
 @pytest.mark.parametrize("device", ["cuda"], indirect=True)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_on_a_gpu_in_full_float32_logits_are_those_of_the_image_alone(device, network):
-    model = small(network).to(device)
+    model = small_network(network).to(device)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         assert_reads_as_alone(model, random_images([70, 31, 4, 9], device=device), 77, 1.0, atol=1e-4)
 
@@ -82,7 +82,7 @@ def test_on_a_gpu_in_full_float32_logits_are_those_of_the_image_alone(device, ne
 @kinds
 def test_without_widths_padding_is_read(network, options):
     """What the tests above would see if a layer let padding through."""
-    model = small(network, **options)
+    model = small_network(network, **options)
     [image] = random_images([33])
     with torch.no_grad():
         alone = model(image)
@@ -92,7 +92,7 @@ def test_without_widths_padding_is_read(network, options):
 
 @kinds
 def test_widths_of_all_columns_change_nothing(network, options):
-    model = small(network, **options)
+    model = small_network(network, **options)
     images = torch.randn(3, 1, 32, 45)
     with torch.no_grad():
         torch.testing.assert_close(model(images, [45] * 3), model(images), rtol=0, atol=1e-6)
@@ -100,7 +100,7 @@ def test_widths_of_all_columns_change_nothing(network, options):
 
 
 def test_widths_are_any_integers():
-    model, images = small(CRNN), torch.randn(3, 1, 32, 45)
+    model, images = small_network(CRNN), torch.randn(3, 1, 32, 45)
     expected = model(images, torch.tensor([45, 7, 20]))
     for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16):
         assert torch.equal(model(images, torch.tensor([45, 7, 20], dtype=dtype)), expected)
@@ -125,14 +125,14 @@ def test_widths_are_any_integers():
 )
 def test_bad_widths(widths, error, message):
     with pytest.raises(error, match=f"CRNN: {message}"):
-        small(CRNN)(torch.randn(3, 1, 32, 45), widths)
+        small_network(CRNN)(torch.randn(3, 1, 32, 45), widths)
 
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_no_value_of_widths_is_read(network, training):
     """Tensors on the meta device have none: as on a GPU, where reading one would wait for it."""
-    model = small(network).to("meta").train(training)
+    model = small_network(network).to("meta").train(training)
     logits = model(torch.zeros(2, 1, 32, 45, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta"))
     assert logits.shape == (model.output_lengths(45), 2, 5)
 
@@ -199,7 +199,7 @@ def assert_learns_the_same(model, other, logits, expected, atol):
     content=st.sampled_from([0.0, 1.0, 1e4, float("nan")]),
 )
 def test_training_learns_from_live_columns_alone(network, options, widths, more, content):
-    model = small(network, **options).double().train()
+    model = small_network(network, **options).double().train()
     other = copy.deepcopy(model)
     images = random_images(widths, dtype=torch.float64)
     batch, columns = padded(images, max(widths) + more, content)
@@ -214,7 +214,7 @@ def test_training_learns_from_live_columns_alone(network, options, widths, more,
 
 @kinds
 def test_training_with_equal_widths_changes_nothing(network, options):
-    model = small(network, **options).train()
+    model = small_network(network, **options).train()
     other = copy.deepcopy(model)
     images = torch.randn(4, 1, 32, 45)
     assert_learns_the_same(model, other, [model(images, [45] * 4)], [other(images)], atol=1e-6)
@@ -222,7 +222,7 @@ def test_training_with_equal_widths_changes_nothing(network, options):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_frozen_normalisation_stays_as_it_is(network):
-    model = small(network)
+    model = small_network(network)
     images = random_images([30, 12])
     expected = [model(image)[:, 0] for image in images]
     before = [buffer.clone() for buffer in model.buffers()]
@@ -239,9 +239,9 @@ def test_frozen_normalisation_stays_as_it_is(network):
 def test_gradients_of_normalisation():
     """Those of what it makes of padding too, which no loss should read."""
     layer = nn.BatchNorm2d(3).double()
-    live = Live.of(torch.tensor([4, 1, 6]), 6, torch.float64)
+    live = ValidColumns.of(torch.tensor([4, 1, 6]), 6, torch.float64)
     maps = torch.randn(3, 3, 2, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda maps: live_batch_norm(layer, maps, live), [maps])
+    assert torch.autograd.gradcheck(lambda maps: masked_batch_norm(layer, maps, live), [maps])
 
 
 class NormalisationGradients(TorchDispatchMode):
@@ -261,10 +261,10 @@ class NormalisationGradients(TorchDispatchMode):
 def test_gradients_of_normalisation_have_all_that_any_kernel_reads(columns):
     """Those of torch for CUDA take mean and deviation now from the running ones, now from the saved ones."""
     layer, seen = nn.BatchNorm2d(3), NormalisationGradients()
-    live = Live.of(torch.tensor([1, 1]), columns, torch.float32)
+    live = ValidColumns.of(torch.tensor([1, 1]), columns, torch.float32)
     maps = torch.randn(2, 3, 1, columns, requires_grad=True)
     with seen:
-        live_batch_norm(layer, maps, live).square().sum().backward()
+        masked_batch_norm(layer, maps, live).square().sum().backward()
     [(_, pixels, _, mean, variance, saved_mean, saved_inverse, training, eps, _)] = seen.calls
     assert pixels.shape == maps.shape
     assert not training
@@ -280,11 +280,11 @@ def test_gradients_of_normalisation_of_one_column_are_those_of_torch():
     layer = nn.BatchNorm2d(3).double()
     other = copy.deepcopy(layer)
     maps = torch.randn(5, 3, 2, 1, dtype=torch.float64, requires_grad=True)
-    live = Live.of(torch.ones(5, dtype=torch.int64), 1, torch.float64)
+    live = ValidColumns.of(torch.ones(5, dtype=torch.int64), 1, torch.float64)
     weights = torch.randn_like(maps)
     found, expected = (
         torch.autograd.grad((normalised * weights).sum(), [maps, *norm.parameters()])
-        for norm, normalised in ((layer, live_batch_norm(layer, maps, live)), (other, other(maps)))
+        for norm, normalised in ((layer, masked_batch_norm(layer, maps, live)), (other, other(maps)))
     )
     torch.testing.assert_close(found, expected)
 
@@ -292,7 +292,7 @@ def test_gradients_of_normalisation_of_one_column_are_those_of_torch():
 @pytest.mark.parametrize("device", ["cpu", "cuda"], indirect=True)
 @pytest.mark.parametrize("widths", [[1, 1, 1], [2, 3, 1]])
 def test_training_on_images_of_few_columns(device, widths):
-    model = small(CRNN_res).to(device).train()
+    model = small_network(CRNN_res).to(device).train()
     logits = model(torch.randn(3, 1, 32, max(widths), device=device), torch.tensor(widths))
     logits.square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
@@ -302,9 +302,9 @@ def test_statistics_under_autocast_are_float32():
     """A mean of many values needs digits that theirs have not: around 10, bfloat16 has steps of 1/16."""
     layer = nn.BatchNorm2d(2)
     maps = (torch.randn(4, 2, 8, 50) / 8 + 10).bfloat16()
-    live = Live.of(torch.tensor([50, 13, 1, 37]), 50, torch.float32)
+    live = ValidColumns.of(torch.tensor([50, 13, 1, 37]), 50, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        normalised = live_batch_norm(layer, maps, live)
+        normalised = masked_batch_norm(layer, maps, live)
     assert normalised.dtype == torch.bfloat16
     rows = zip(maps.double(), live.columns, strict=True)
     pixels = torch.cat([row[..., :width].flatten(1) for row, width in rows], 1)
@@ -314,7 +314,7 @@ def test_statistics_under_autocast_are_float32():
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_mixed_precision(network):
-    model = small(network).train()
+    model = small_network(network).train()
     batch, widths = padded(random_images([40, 21]), 44, 1.0)
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(batch, widths)
@@ -346,10 +346,10 @@ def test_lstm_reads_as_a_packed_sequence(lengths, scale):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@exports_any_width
+@requires_dynamic_width_export
 @pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
 def test_export_with_dynamic_batch_and_widths(network):
-    model = small(network)
+    model = small_network(network)
     batch = torch.export.Dim("batch")
     dynamic = {"images": {0: batch, 3: torch.export.Dim("columns", min=8, max=4096)}, "widths": {0: batch}}
     arguments = torch.randn(2, 1, 32, 50), torch.tensor([50, 31])
@@ -368,7 +368,7 @@ def test_compile_leaves_lstms_to_their_own_kernels_unless_told_otherwise(trace_l
         graphs.append([str(node.target) for node in graph.graph.nodes])
         return graph
 
-    model, images, widths = small(CRNN), torch.randn(2, 1, 32, 12), torch.tensor([7, 12])
+    model, images, widths = small_network(CRNN), torch.randn(2, 1, 32, 12), torch.tensor([7, 12])
     torch._dynamo.reset()
     with torch._dynamo.config.patch(allow_rnn=trace_lstm):
         compiled = torch.compile(model, backend=backend, fullgraph=trace_lstm)

@@ -4,13 +4,13 @@ import itertools
 
 import pytest
 import torch
-from helpers.networks import NETWORKS, small
+from helpers.networks import NETWORKS, small_network
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from crnn_ext.models import CRNN
-from crnn_ext.models.recurrence import BidirectionalLSTM, _lstm_takes_bfloat16
+from crnn_ext.models.lstm import BidirectionalLSTM, _lstm_takes_bfloat16
 
 
 class LSTMCalls(TorchFunctionMode):
@@ -52,7 +52,7 @@ def test_lstms_compute_in_bfloat16_where_their_kernel_does_and_else_in_float32(
     padded, taken, dtype, monkeypatch
 ):
     """And outside of autocast, which on a GPU would take them to float16."""
-    monkeypatch.setattr("crnn_ext.models.recurrence._lstm_takes_bfloat16", lambda device: taken)
+    monkeypatch.setattr("crnn_ext.models.lstm._lstm_takes_bfloat16", lambda device: taken)
     calls = read(padded, torch.bfloat16)
     assert calls.dtypes == [{dtype}]
     assert calls.under_autocast == [False]
@@ -91,7 +91,7 @@ def test_which_gpus_have_an_lstm_in_bfloat16(capability, cudnn, enabled, taken, 
 @pytest.mark.parametrize("network", NETWORKS)
 @padded
 def test_both_lstms_of_a_network_compute_in_bfloat16_under_autocast(network, padded):
-    model, calls = small(network).train(), LSTMCalls()
+    model, calls = small_network(network).train(), LSTMCalls()
     with torch.autocast("cpu", torch.bfloat16), calls:
         logits = model(torch.randn(2, 1, 32, 40), [40, 21] if padded else None)
     assert calls.dtypes == [{torch.bfloat16}] * 2
@@ -103,7 +103,7 @@ def test_both_lstms_of_a_network_compute_in_bfloat16_under_autocast(network, pad
 
 @padded
 def test_float64_stays_float64_under_autocast(padded):
-    model, images = small(CRNN).double(), torch.randn(2, 1, 32, 40, dtype=torch.float64)
+    model, images = small_network(CRNN).double(), torch.randn(2, 1, 32, 40, dtype=torch.float64)
     widths = [40, 21] if padded else None
     expected = model(images, widths)
     with torch.autocast("cpu", torch.bfloat16):
@@ -131,7 +131,7 @@ def test_weights_of_the_lstm_lie_as_cudnn_wants_them():
 
 @pytest.mark.parametrize("trace_lstm", [False, True])
 def test_compile_under_autocast(trace_lstm):
-    model, images, widths = small(CRNN), torch.randn(2, 1, 32, 12), torch.tensor([7, 12])
+    model, images, widths = small_network(CRNN), torch.randn(2, 1, 32, 12), torch.tensor([7, 12])
     torch._dynamo.reset()
     with torch._dynamo.config.patch(allow_rnn=trace_lstm), torch.autocast("cpu", torch.bfloat16):
         compiled = torch.compile(model, backend="eager", fullgraph=trace_lstm)
@@ -158,7 +158,7 @@ class Float16(TorchDispatchMode):
 @pytest.mark.parametrize("network", NETWORKS)
 @padded
 def test_bfloat16_autocast_hands_no_kernel_float16(device, network, padded):
-    model, found = small(network).train().to(device), Float16()
+    model, found = small_network(network).train().to(device), Float16()
     images = torch.randn(2, 1, 32, 40, device=device)
     with torch.autocast(device.type, torch.bfloat16), found:
         logits = model(images, torch.tensor([40, 21]) if padded else None)
@@ -170,7 +170,7 @@ def test_bfloat16_autocast_hands_no_kernel_float16(device, network, padded):
 @pytest.mark.parametrize("device", ["cpu", "cuda"], indirect=True)
 def test_float16_autocast_hands_kernels_float16(device):
     """What the test above looks for is seen."""
-    model, found = small(CRNN).train().to(device), Float16()
+    model, found = small_network(CRNN).train().to(device), Float16()
     with torch.autocast(device.type, torch.float16), found:
         model(torch.randn(2, 1, 32, 40, device=device))
     assert found.operators

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from cuda_on_host import build
 
-missing = build.missing
+unavailable_reason = build.unavailable_reason
 
 
 def install() -> None:
@@ -15,24 +15,24 @@ def install() -> None:
     """
     if torch.version.cuda is not None:
         raise RuntimeError("the pretend device is for CPU builds of torch")
-    build.build(build.PRETEND_DEVICE, build.OPERATORS)
-    torch.ops.load_library(build.PRETEND_DEVICE)
+    build.build(build.DEVICE_LIBRARY, build.OPERATOR_LIBRARY)
+    torch.ops.load_library(build.DEVICE_LIBRARY)
 
     from pretend_cuda import kernels, runtime
 
     runtime.install()
-    _stand_in_for_the_cuda_library()
+    _patch_cuda_library_path()
     kernels.register()
 
 
-def _stand_in_for_the_cuda_library() -> None:
+def _patch_cuda_library_path() -> None:
     """Lets crnn_ext find its CUDA library; what it finds is never loaded, as this torch has no CUDA."""
     from crnn_ext import _load
 
     built = _load.library_path
 
     def library_path(name: str) -> Path | None:
-        return build.OPERATORS if name == "_C_cuda" else built(name)
+        return build.OPERATOR_LIBRARY if name == "_C_cuda" else built(name)
 
     _load.library_path = library_path
     _load.load_libraries()

@@ -196,25 +196,25 @@ Tensor over(const Tensor& tensor, Storage storage, c10::DispatchKey key) {
 }
 
 // A tensor of the CPU over the memory of one of the device.
-Tensor on_host(const Tensor& tensor) {
+Tensor host_view(const Tensor& tensor) {
   return over(tensor, shared(tensor.storage(), Device(DeviceType::CPU)), c10::DispatchKey::CPU);
 }
 
-// The storage on the device that has this memory of the CPU: what on_host() began with, so that a view shares
-// the storage of its base.
-Storage on_device_storage(const Storage& storage) {
+// The storage on the device that has this memory of the CPU: what host_view() began with, so that a view
+// shares the storage of its base.
+Storage device_storage(const Storage& storage) {
   const DataPtr& memory = storage.data_ptr();
   if (memory.get_deleter() == &release_storage) return *static_cast<Storage*>(memory.get_context());
   return shared(storage, kCuda);
 }
 
 // The way back.
-Tensor on_device(const Tensor& tensor) {
-  return over(tensor, on_device_storage(tensor.storage()), c10::DispatchKey::CUDA);
+Tensor device_view(const Tensor& tensor) {
+  return over(tensor, device_storage(tensor.storage()), c10::DispatchKey::CUDA);
 }
 
-// Gives a tensor the shape and the memory that an operator has given to that of on_host().
-void follow(const Tensor& tensor, const Tensor& host) {
+// Gives a tensor the shape and the memory that an operator has given to that of host_view().
+void adopt_layout(const Tensor& tensor, const Tensor& host) {
   if (tensor.storage().data() != host.storage().data() ||
       tensor.storage().nbytes() != host.storage().nbytes()) {
     const Storage& storage = tensor.storage();
@@ -236,7 +236,7 @@ void end_capture() {
 }
 
 // Fills memory with garbage if it was allocated in the last capture.
-void spoil(const Tensor& tensor) {
+void fill_with_garbage(const Tensor& tensor) {
   const Storage& storage = tensor.storage();
   if (device_allocator.is_of_capture(storage.data()))
     std::memset(storage.mutable_data(), kGarbage, storage.nbytes());
@@ -278,20 +278,20 @@ C10_REGISTER_GUARD_IMPL(CUDA, Guard)
 REGISTER_ALLOCATOR(DeviceType::CUDA, &device_allocator)
 
 TORCH_LIBRARY(pretend_cuda, m) {
-  m.def("on_host(Tensor tensor) -> Tensor");
-  m.def("on_device(Tensor tensor) -> Tensor");
-  m.def("follow(Tensor tensor, Tensor host) -> ()");
-  m.def("spoil(Tensor tensor) -> ()");
+  m.def("host_view(Tensor tensor) -> Tensor");
+  m.def("device_view(Tensor tensor) -> Tensor");
+  m.def("adopt_layout(Tensor tensor, Tensor host) -> ()");
+  m.def("fill_with_garbage(Tensor tensor) -> ()");
   m.def("begin_capture() -> ()", &begin_capture);
   m.def("end_capture() -> ()", &end_capture);
 }
 TORCH_LIBRARY_IMPL(pretend_cuda, CUDA, m) {
-  m.impl("on_host", &on_host);
-  m.impl("follow", &follow);
-  m.impl("spoil", &spoil);
+  m.impl("host_view", &host_view);
+  m.impl("adopt_layout", &adopt_layout);
+  m.impl("fill_with_garbage", &fill_with_garbage);
 }
 TORCH_LIBRARY_IMPL(pretend_cuda, CPU, m) {
-  m.impl("on_device", &on_device);
+  m.impl("device_view", &device_view);
 }
 TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("empty.memory_format", &empty);

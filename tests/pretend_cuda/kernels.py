@@ -14,11 +14,11 @@ from pretend_cuda import stream
 
 CPU = torch.device("cpu")
 
-_on_device = torch.ops.pretend_cuda.on_device
+_device_view = torch.ops.pretend_cuda.device_view
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 
 # Operators that wait until the GPU has said how large their result is, or what it is.
-_WAIT = {
+_SYNCHRONIZING_OPS = {
     "_local_scalar_dense",
     "_unique",
     "_unique2",
@@ -29,13 +29,13 @@ _WAIT = {
     "unique_consecutive",
     "unique_dim",
 }
-_INDEXING = {"index", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
+_INDEXING_OPS = {"index", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
 
 # Whether a library computes torch's own loss, which is asked with lengths on the CPU too: there is none.
-_LIBRARY_CTC = re.compile(r"aten::_use_(cudnn|miopen)_ctc_loss(\.\w+)?")
+_USES_LIBRARY_CTC = re.compile(r"aten::_use_(cudnn|miopen)_ctc_loss(\.\w+)?")
 
 # Operators that torch composes of others for any device, which need kernels of the GPU or many small ones.
-_WHOLE = re.compile(r"aten::(copy_|convolution|convolution_backward|_foreach_\w+)(\.\w+)?")
+_COMPOSITE_OPS = re.compile(r"aten::(copy_|convolution|convolution_backward|_foreach_\w+)(\.\w+)?")
 
 
 def _taking_cpu_scalars() -> set[str]:
@@ -49,20 +49,20 @@ _CPU_SCALARS = _taking_cpu_scalars()
 
 
 def _check_devices(op: Any, args: Any, kwargs: Any) -> None:
-    elsewhere = [tensor for tensor in stream.tensors_in([*args, *kwargs.values()]) if not tensor.is_cuda]
+    elsewhere = [tensor for tensor in stream.flatten_tensors([*args, *kwargs.values()]) if not tensor.is_cuda]
     name = op._schema.name.removeprefix("aten::")
     if not elsewhere or name == "copy_":
         return
-    values = [value for value in stream.tensors_in(args[2:3]) if not value.is_cuda]
-    if name in _INDEXING and args[0].is_cuda and all(value.dim() == 0 for value in values):
+    values = [value for value in stream.flatten_tensors(args[2:3]) if not value.is_cuda]
+    if name in _INDEXING_OPS and args[0].is_cuda and all(value.dim() == 0 for value in values):
         return  # indices go to the GPU
     overload = op._schema.overload_name
-    written = stream.tensors_in([*args[:1], *kwargs.values()]) if op._schema.is_mutable else []
+    written = stream.flatten_tensors([*args[:1], *kwargs.values()]) if op._schema.is_mutable else []
     if (f"{name}.{overload}" if overload else name) in _CPU_SCALARS and all(t.is_cuda for t in written):
         elsewhere = [tensor for tensor in elsewhere if tensor.dim() > 0 or tensor.device != CPU]
     if not elsewhere:
         return
-    stream.refuse(
+    stream.fail(
         "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and "
         f"{elsewhere[0].device}! (in {op})"
     )
@@ -74,14 +74,14 @@ def _check_call(op: Any, args: Any, kwargs: Any) -> None:
         _check_copy(args[0], args[1], args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
     elif name == "native_batch_norm_backward":
         _check_batch_norm(*args)
-    elif name in _WAIT or (name == "repeat_interleave" and kwargs.get("output_size") is None):
-        stream.wait(str(op))
-    elif name in _INDEXING:
-        indices = stream.tensors_in(args[1])
+    elif name in _SYNCHRONIZING_OPS or (name == "repeat_interleave" and kwargs.get("output_size") is None):
+        stream.check_sync_allowed(str(op))
+    elif name in _INDEXING_OPS:
+        indices = stream.flatten_tensors(args[1])
         masks = [index for index in indices if index.dtype in (torch.bool, torch.uint8)]
         filled = len(args) > 2 and not args[2].is_cuda  # a mask with one value: masked_fill_
         if not all(index.is_cuda for index in indices) or (masks and not filled):
-            stream.wait(f"{op} with {'a mask' if masks else 'indices on the CPU'}")
+            stream.check_sync_allowed(f"{op} with {'a mask' if masks else 'indices on the CPU'}")
 
 
 def _check_copy(to: Tensor, source: Tensor, non_blocking: bool) -> None:
@@ -89,12 +89,12 @@ def _check_copy(to: Tensor, source: Tensor, non_blocking: bool) -> None:
         return
     host = source if to.is_cuda else to
     if stream.capture is not None and not host.is_pinned():
-        stream.refuse(
+        stream.fail(
             "Cannot copy between CPU and CUDA tensors during CUDA graph capture "
             "unless the CPU tensor is pinned."
         )
     if not non_blocking:
-        stream.wait("a copy that is not non_blocking")
+        stream.check_sync_allowed("a copy that is not non_blocking")
 
 
 def _check_batch_norm(grad: Tensor, maps: Tensor, *rest: Any) -> None:
@@ -106,7 +106,7 @@ def _check_batch_norm(grad: Tensor, maps: Tensor, *rest: Any) -> None:
     large = max(grad.numel(), maps.numel()) >= 1 << 31
     fused = wanted[0] and (train or wanted[1] or wanted[2]) and not last and not large
     if not fused and (mean is None or deviation is None):
-        stream.refuse("save_mean should always be defined")
+        stream.fail("save_mean should always be defined")
 
 
 def _compute(op: Any, args: Any, kwargs: Any) -> Any:
@@ -118,7 +118,7 @@ def _compute(op: Any, args: Any, kwargs: Any) -> Any:
     def down(value: Any) -> Any:
         if isinstance(value, Tensor):
             if id(value) not in hosts:
-                host = hosts[id(value)] = stream.on_host(value) if value.is_cuda else value
+                host = hosts[id(value)] = stream.host_view(value) if value.is_cuda else value
                 arguments[id(host)] = value
             return hosts[id(value)]
         if isinstance(value, list | tuple):
@@ -132,7 +132,7 @@ def _compute(op: Any, args: Any, kwargs: Any) -> Any:
 
     def up(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return arguments[id(value)] if id(value) in arguments else _on_device(value)
+            return arguments[id(value)] if id(value) in arguments else _device_view(value)
         if isinstance(value, list | tuple):
             return type(value)(up(part) for part in value)
         return value
@@ -140,7 +140,7 @@ def _compute(op: Any, args: Any, kwargs: Any) -> Any:
     results = op(*down(args), **{name: down(value) for name, value in kwargs.items()})
     if op._schema.is_mutable:
         for tensor in filter(lambda argument: argument.is_cuda, arguments.values()):
-            torch.ops.pretend_cuda.follow(tensor, hosts[id(tensor)])
+            torch.ops.pretend_cuda.adopt_layout(tensor, hosts[id(tensor)])
     for generator, drawn in generators:
         generator.set_state(drawn.get_state())
     return up(results)
@@ -153,7 +153,7 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     return stream.launch(_compute, op, args, kwargs)
 
 
-def _run_ours(op: Any, *args: Any) -> Any:
+def _run_crnn_ext_op(op: Any, *args: Any) -> Any:
     """An operator of crnn_ext, which checks for itself what it is given."""
     return stream.launch(_redispatch, op, args, {})
 
@@ -168,7 +168,7 @@ class _LSTM(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, options: tuple[Any, ...], state_size: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         with _below_autograd():
-            ctx.inputs = [stream.on_host(tensor).detach() for tensor in tensors]
+            ctx.inputs = [stream.host_view(tensor).detach() for tensor in tensors]
         for host, needed in zip(ctx.inputs, ctx.needs_input_grad[2:], strict=True):
             host.requires_grad_(needed)
         with torch.enable_grad():
@@ -177,27 +177,27 @@ class _LSTM(torch.autograd.Function):
             results = torch.ops.aten.lstm.input(wide[0], state, weights, *options)
             ctx.results = [result.to(tensors[0].dtype) for result in results]
         with _below_autograd():
-            return tuple(_on_device(result.detach()) for result in ctx.results)
+            return tuple(_device_view(result.detach()) for result in ctx.results)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         with _below_autograd():
-            given = [stream.on_host(grad) for grad in grads]
+            given = [stream.host_view(grad) for grad in grads]
         wanted = [host for host in ctx.inputs if host.requires_grad]
         found = iter(torch.autograd.grad(ctx.results, wanted, given, allow_unused=True))
         with _below_autograd():
             gradients = [next(found) if host.requires_grad else None for host in ctx.inputs]
-            return (None, None, *(None if g is None else _on_device(g) for g in gradients))
+            return (None, None, *(None if g is None else _device_view(g) for g in gradients))
 
 
 def _lstm(frames: Tensor, state: list[Tensor], weights: list[Tensor], *options: Any) -> tuple[Tensor, ...]:
     tensors = [frames, *state, *weights]
     if not all(tensor.is_cuda for tensor in tensors):
-        stream.refuse("Input and parameter tensors are not at the same device")
+        stream.fail("Input and parameter tensors are not at the same device")
     if len({tensor.dtype for tensor in tensors}) > 1:
-        stream.refuse("RNN input, state and weights must have the same dtype")
+        stream.fail("RNN input, state and weights must have the same dtype")
     if stream.capture is not None:
-        stream.refuse("the pretend device captures no LSTM")
+        stream.fail("the pretend device captures no LSTM")
     return _LSTM.apply(options, len(state), *tensors)
 
 
@@ -220,23 +220,23 @@ def register() -> None:
     """Makes the kernels those of device cuda; for good, as a process cannot have a device for a while."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)
-        _register_those_of_torch()
+        _register_aten_kernels()
     operators.load()
     ours = _library("crnn_ext")
     for name in operators.names():
         op = getattr(torch.ops.crnn_ext, name).default
-        ours.impl(name, functools.partial(_run_ours, op), "CUDA")
+        ours.impl(name, functools.partial(_run_crnn_ext_op, op), "CUDA")
 
 
-def _register_those_of_torch() -> None:
+def _register_aten_kernels() -> None:
     _library("_").fallback(_run, "CUDA")
     aten = _library("aten")
-    for name in filter(_WHOLE.fullmatch, torch._C._dispatch_get_all_op_names()):
+    for name in filter(_COMPOSITE_OPS.fullmatch, torch._C._dispatch_get_all_op_names()):
         packet, _, overload = name.removeprefix("aten::").partition(".")
         op = getattr(getattr(torch.ops.aten, packet), overload or "default")
         aten.impl(op, functools.partial(_run, op), "CUDA")
     aten.impl("record_stream", lambda *_: None, "CUDA")
-    for name in filter(_LIBRARY_CTC.fullmatch, torch._C._dispatch_get_all_op_names()):
+    for name in filter(_USES_LIBRARY_CTC.fullmatch, torch._C._dispatch_get_all_op_names()):
         aten.impl(name.removeprefix("aten::"), lambda *_: False, "CUDA")
     for key in ("CUDA", "AutogradCUDA"):
         aten.impl("lstm.input", _lstm, key)

@@ -7,7 +7,7 @@ import pretend_cuda
 pretend_cuda.install()
 
 # The tests that the device cannot run, by a part of their names. Those that need two GPUs skip themselves.
-CANNOT = {
+UNSUPPORTED = {
     "::test_cuda_library_loads_beside_any_torch": "its place is taken by the harness",
     "::test_compile_into_one_graph[cuda-inductor]": "Inductor writes kernels for a GPU, in Triton",
     "::test_processes_share_a_gpu[cuda]": "it starts processes, which have no such device",
@@ -18,6 +18,6 @@ CANNOT = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        for name, reason in CANNOT.items():
+        for name, reason in UNSUPPORTED.items():
             if name in item.nodeid:
                 item.add_marker(pytest.mark.skip(reason=f"not on the pretend device: {reason}"))

@@ -94,7 +94,7 @@ class CUDAGraph:
 
     def capture_begin(self, *_: Any, **__: Any) -> None:
         if stream.capture is not None:
-            stream.refuse("CUDA error: a capture is under way already")
+            stream.fail("CUDA error: a capture is under way already")
         stream.capture = stream.Capture()
 
     def capture_end(self) -> None:
@@ -127,7 +127,7 @@ def _set_stream(chosen: Stream | None) -> None:
 
 def _synchronize() -> None:
     if stream.capture is not None:
-        stream.refuse("CUDA error: operation not permitted when stream is capturing (synchronize)")
+        stream.fail("CUDA error: operation not permitted when stream is capturing (synchronize)")
 
 
 def _set_device(index: int) -> None:

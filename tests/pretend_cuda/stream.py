@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-on_host = torch.ops.pretend_cuda.on_host
+host_view = torch.ops.pretend_cuda.host_view
 
 sync_debug_mode = 0
 capture: "Capture | None" = None
@@ -28,43 +28,45 @@ class Capture:
         """Leaves garbage in the new tensors: a GPU computes nothing before the graph is replayed."""
         torch.ops.pretend_cuda.end_capture()
         for _, _, results in self._calls:
-            for result in filter(lambda tensor: tensor.is_cuda, tensors_in(results)):
-                torch.ops.pretend_cuda.spoil(result)
+            for result in filter(lambda tensor: tensor.is_cuda, flatten_tensors(results)):
+                torch.ops.pretend_cuda.fill_with_garbage(result)
 
     def replay(self) -> None:
         with torch._C._AutoDispatchBelowAutograd():
             for call, op, results in self._calls:
                 for to, result in zip(_new(op, results), _new(op, call()), strict=True):
-                    on_host(to).copy_(on_host(result))
+                    host_view(to).copy_(host_view(result))
 
 
 def _new(op: Any, results: Any) -> list[torch.Tensor]:
     """The results that share no memory with an argument; what does was written by the call itself."""
     listed = results if isinstance(results, tuple) else (results,)
     declared = op._schema.returns
-    return tensors_in([result for result, of in zip(listed, declared, strict=False) if of.alias_info is None])
+    return flatten_tensors(
+        [result for result, of in zip(listed, declared, strict=False) if of.alias_info is None]
+    )
 
 
-def tensors_in(value: Any) -> list[torch.Tensor]:
+def flatten_tensors(value: Any) -> list[torch.Tensor]:
     """The tensors of nested lists."""
     if isinstance(value, torch.Tensor):
         return [value]
     if isinstance(value, list | tuple):
-        return [tensor for part in value for tensor in tensors_in(part)]
+        return [tensor for part in value for tensor in flatten_tensors(part)]
     return []
 
 
-def wait(what: str) -> None:
+def check_sync_allowed(what: str) -> None:
     """Is called by whatever waits for the GPU."""
     if capture is not None:
-        refuse(f"CUDA error: operation not permitted when stream is capturing ({what})")
+        fail(f"CUDA error: operation not permitted when stream is capturing ({what})")
     if sync_debug_mode == 2:
         raise RuntimeError(f"called a synchronizing CUDA operation ({what})")
     if sync_debug_mode == 1:
         warnings.warn(f"called a synchronizing CUDA operation ({what})", stacklevel=3)
 
 
-def refuse(message: str) -> None:
+def fail(message: str) -> None:
     """An error in a capture, after which the graph is lost."""
     if capture is not None:
         capture.failed = True
@@ -76,7 +78,7 @@ def launch(compute: Callable[..., Any], op: Any, args: Any, kwargs: Any) -> Any:
     if capture is None:
         return compute(op, args, kwargs)
     if capture.failed:
-        refuse("CUDA error: operation failed due to a previous error during capture")
+        fail("CUDA error: operation failed due to a previous error during capture")
     results = compute(op, args, kwargs)
     capture.add(partial(compute, op, args, kwargs), op, results)
     return results

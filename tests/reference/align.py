@@ -12,7 +12,7 @@ from crnn_ext.ctc import Alignment
 IMPOSSIBLE = -math.inf
 
 
-def states_of(path, blank):
+def path_states(path, blank):
     """The states that a path of classes goes through: 2i for the blank before label i, 2i + 1 for label i."""
     states, labels, previous = [], 0, blank
     for token in path:
@@ -34,13 +34,13 @@ def brute_force(logits, labels, blank):
         if [label for label, _ in itertools.groupby(path) if label != blank] != labels:
             continue
         total = sum(row[token] for row, token in zip(rows, path, strict=True))
-        candidate = total, states_of(path, blank)[::-1]
+        candidate = total, path_states(path, blank)[::-1]
         if total > IMPOSSIBLE and (best is None or candidate > best):
             best = candidate
     return None if best is None else best[1][::-1]
 
 
-def best_path(logits, labels, blank, dtype=np.float64):
+def viterbi_path(logits, labels, blank, dtype=np.float64):
     """The same for any size, with sums of that dtype; the first of stay, step and skip wins ties."""
     rows = logits.double().cpu().numpy().astype(dtype)
     states = 2 * len(labels) + 1
@@ -67,7 +67,7 @@ def best_path(logits, labels, blank, dtype=np.float64):
     return path[::-1]
 
 
-def expected(logits, labels, blank, normalize=True, find=best_path):
+def expected(logits, labels, blank, normalize=True, find=viterbi_path):
     """(score, tokens, spans) of one sample's live frames; a span is [start, end, log-probabilities in it].
 
     The score is NaN for logits that have no best path, -inf if there is none; both without tokens and spans.
@@ -93,7 +93,9 @@ def expected(logits, labels, blank, normalize=True, find=best_path):
     )
 
 
-def check_alignment(result, logits, targets, lengths, blank=0, normalize=True, columns=None, find=best_path):
+def check_alignment(
+    result, logits, targets, lengths, blank=0, normalize=True, columns=None, find=viterbi_path
+):
     """Every field of an Alignment; targets: a list of labels for each sample."""
     frames, samples, _ = logits.shape
     columns = max(map(len, targets), default=0) if columns is None else columns

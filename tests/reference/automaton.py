@@ -21,7 +21,7 @@ def step(automaton, state, symbol):
     while True:
         edge = edge_for(automaton, state, symbol)
         if edge is not None:
-            return int(automaton.edge_state[edge]), weight + float(automaton.edge_weight[edge])
+            return int(automaton.edge_target[edge]), weight + float(automaton.edge_weight[edge])
         weight += float(automaton.fail_weight[state])
         fail_state = int(automaton.fail_state[state])
         if fail_state == state:
@@ -52,9 +52,9 @@ def lexicon_step(lexicon, state, token, word_score=0.0):
     trie = lexicon.trie
     edge = edge_for(trie, state, token) if state != OFF else None
     if edge is not None:
-        return int(trie.edge_state[edge]), 0.0, None
+        return int(trie.edge_target[edge]), 0.0, None
     separator = edge_for(trie, 0, token)
-    if separator is not None and int(trie.edge_state[separator]) == 0:
+    if separator is not None and int(trie.edge_target[separator]) == 0:
         return (0, *_word_end(lexicon, state, word_score))
     added = _unknown_score(lexicon) if state != OFF else 0.0
     return OFF, added, None
@@ -108,15 +108,15 @@ def assert_valid(automaton, num_symbols):
 
 def assert_valid_edges(edges, num_symbols):
     states = len(edges.first_edge) - 1
-    for table in (edges.first_edge, edges.edge_symbol, edges.edge_state):
+    for table in (edges.first_edge, edges.edge_symbol, edges.edge_target):
         assert table.dtype == torch.int32
         assert table.is_contiguous()
     first = edges.first_edge.long()
     assert first[0] == 0
-    assert first[-1] == len(edges.edge_symbol) == len(edges.edge_state)
+    assert first[-1] == len(edges.edge_symbol) == len(edges.edge_target)
     degree = first.diff()
     assert (degree >= 0).all()
     source = torch.arange(states).repeat_interleave(degree)
     assert ((source * num_symbols + edges.edge_symbol).diff() > 0).all()  # ascending, each symbol once
     assert ((edges.edge_symbol >= 0) & (edges.edge_symbol < num_symbols)).all()
-    assert ((edges.edge_state >= 0) & (edges.edge_state < states)).all()
+    assert ((edges.edge_target >= 0) & (edges.edge_target < states)).all()

@@ -2,9 +2,9 @@
 
 Besides it, every text with its score by trying every path.
 
-What language model, lexicon and hot words add to the log-probability of a text is a *weight*, an object with
-`so_far(prefix)`, what the search counts while it goes on, and `whole(text)`, what a finished text has. Both
-are functions of the text alone; `reference.weights` has them.
+What language model, lexicon and hot words add to the log-probability of a text is a *scorer*, an object with
+`prefix_score(prefix)`, what the search counts while it goes on, and `text_score(text)`, what a finished text has. Both
+are functions of the text alone; `reference.scorers` has them.
 """
 
 import itertools
@@ -25,7 +25,7 @@ MISSING = Hypothesis(None, -INF, -INF)
 INVALID = Hypothesis(None, NAN, NAN)
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     hypotheses: list[Hypothesis]
     """The n-best, padded with MISSING; all INVALID where a frame has no probabilities."""
     margin: float
@@ -36,15 +36,15 @@ class Found(NamedTuple):
     different, unless they came about in the same way, as those of texts in tokens that are always equal."""
 
 
-class NoWeight:
-    def so_far(self, prefix):
+class ZeroScorer:
+    def prefix_score(self, prefix):
         return 0.0
 
-    def whole(self, text):
+    def text_score(self, text):
         return 0.0
 
 
-NO_WEIGHT = NoWeight()
+ZERO_SCORER = ZeroScorer()
 
 
 def log_add(*terms):
@@ -108,11 +108,11 @@ def beam_search(
     token_top_k=None,
     token_min_logp=None,
     beam_threshold=None,
-    weight=NO_WEIGHT,
+    scorer=ZERO_SCORER,
 ):
-    """Found: the n-best texts of (T, C) log-probabilities, a list of lists."""
+    """SearchResult: the n-best texts of (T, C) log-probabilities, a list of lists."""
     if any(math.isnan(x) or x == INF for row in log_probs for x in row):
-        return Found([INVALID] * nbest, INF, False)
+        return SearchResult([INVALID] * nbest, INF, False)
     margin, has_ties = INF, False
     beam = [_Candidate(0.0, True, 0, -1, (), 0.0, -INF)]  # by rank
     for row in log_probs:
@@ -134,13 +134,13 @@ def beam_search(
                 ends_label = row[text[-1]] + prefix.label
                 if text[:-1] in known:
                     ends_label = log_add(ends_label, by(known[text[:-1]], text[-1]))
-            score = log_add(ends_blank, ends_label) + weight.so_far(text)
+            score = log_add(ends_blank, ends_label) + scorer.prefix_score(text)
             candidates.append(_Candidate(score, False, rank, -1, text, ends_blank, ends_label))
             for token in extending:
                 longer = (*text, token)
                 if longer not in known:
                     log_prob = by(prefix, token)
-                    score = log_prob + weight.so_far(longer) if log_prob > -INF else -INF
+                    score = log_prob + scorer.prefix_score(longer) if log_prob > -INF else -INF
                     candidates.append(_Candidate(score, True, rank, token, longer, -INF, log_prob))
 
         candidates = sorted((c for c in candidates if c.score > -INF), key=_Candidate.order)
@@ -154,11 +154,11 @@ def beam_search(
     hypotheses = []
     for prefix in beam:
         log_prob = log_add(prefix.blank, prefix.label)
-        hypotheses.append(Hypothesis(prefix.text, log_prob + weight.whole(prefix.text), log_prob))
+        hypotheses.append(Hypothesis(prefix.text, log_prob + scorer.text_score(prefix.text), log_prob))
     hypotheses = best_first(hypotheses)
     for a, b in itertools.pairwise(hypotheses[: nbest + 1]):
         margin, has_ties = min(margin, _distance([a.score], b.score)), has_ties or a.score == b.score
-    return Found((hypotheses + [MISSING] * nbest)[:nbest], margin, has_ties)
+    return SearchResult((hypotheses + [MISSING] * nbest)[:nbest], margin, has_ties)
 
 
 def best_first(hypotheses):
@@ -171,11 +171,11 @@ def collapse(path, blank):
     return tuple(label for label, _ in itertools.groupby(path) if label != blank)
 
 
-def brute_force(log_probs, *, blank=0, weight=NO_WEIGHT):
+def brute_force(log_probs, *, blank=0, scorer=ZERO_SCORER):
     """All texts that some path of (T, C) log-probabilities gives, best first: their paths added up."""
     paths = defaultdict(list)
     for path in itertools.product(range(len(log_probs[0]) if log_probs else 1), repeat=len(log_probs)):
         log_prob = sum(row[label] for row, label in zip(log_probs, path, strict=True))
         paths[collapse(path, blank)].append(log_prob)
     totals = {text: log_add(*log_probs) for text, log_probs in paths.items()}
-    return best_first([Hypothesis(text, p + weight.whole(text), p) for text, p in totals.items()])
+    return best_first([Hypothesis(text, p + scorer.text_score(text), p) for text, p in totals.items()])

@@ -23,7 +23,9 @@ def brute_force(logits, target, blank):
     return -math.log(total) if total > 0 else math.inf
 
 
-def torch_loss(logits, targets, input_lengths, target_lengths, blank=0, zero_infinity=False, weights=None):
+def torch_loss_and_grad(
+    logits, targets, input_lengths, target_lengths, blank=0, zero_infinity=False, weights=None
+):
     """Losses (N,) and the gradient of their sum, or weighted sum, in float64."""
     x = logits.detach().double().requires_grad_()
     losses = F.ctc_loss(
@@ -33,11 +35,11 @@ def torch_loss(logits, targets, input_lengths, target_lengths, blank=0, zero_inf
     return losses.detach(), gradient
 
 
-def our_loss(logits, *arguments, weights=None, **options):
+def loss_and_grad(logits, *arguments, weights=None, **options):
     """The same from crnn_ext on the device of the logits, in their precision and with their strides."""
     x = logits.detach().requires_grad_()
     weights = None if weights is None else weights.to(x.device)
-    with no_synchronisation(x.device):
+    with no_synchronization(x.device):
         losses = ctc_loss(x, *arguments, reduction="none", **options)
         total = (losses if weights is None else losses * weights).sum()
         (gradient,) = torch.autograd.grad(total, x)
@@ -45,7 +47,7 @@ def our_loss(logits, *arguments, weights=None, **options):
 
 
 @contextmanager
-def no_synchronisation(device):
+def no_synchronization(device):
     """On a GPU, what waits for it is an error."""
     if device.type != "cuda":
         yield
@@ -59,12 +61,12 @@ def no_synchronisation(device):
 
 
 @st.composite
-def batches(draw, most_frames=40, most_classes=40, longest=36):
+def batches(draw, max_frames=40, max_classes=40, max_target_length=36):
     """(logits, targets, input_lengths, target_lengths, blank); some samples are impossible."""
-    frames, samples = draw(st.integers(1, most_frames)), draw(st.integers(1, 5))
-    classes = draw(st.integers(2, most_classes))
+    frames, samples = draw(st.integers(1, max_frames)), draw(st.integers(1, 5))
+    classes = draw(st.integers(2, max_classes))
     blank = draw(st.integers(0, classes - 1))
-    columns = draw(st.integers(0, longest))
+    columns = draw(st.integers(0, max_target_length))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     scale = draw(st.sampled_from([0.1, 3.0, 20.0]))
     logits = torch.randn(frames, samples, classes, generator=generator) * scale
@@ -78,7 +80,7 @@ def batches(draw, most_frames=40, most_classes=40, longest=36):
     return logits, targets, input_lengths, target_lengths, blank
 
 
-def strided(logits, layout):
+def with_layout(logits, layout):
     """The same logits with other strides."""
     if layout == "batch first":
         return logits.transpose(0, 1).contiguous().transpose(0, 1)

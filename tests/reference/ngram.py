@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 LN10 = math.log(10)
 
 
-class BackOffModel:
+class BackoffModel:
     """ngrams: (log10 of the probability, log10 of the back-off weight) of tuples of words."""
 
     def __init__(self, order, ngrams):
@@ -56,7 +56,7 @@ class BackOffModel:
 
 
 @st.composite
-def back_off_models(draw, for_kenlm=False):
+def backoff_models(draw, for_kenlm=False):
     """Models over letters, pruned at random: they may lack n-grams that longer ones begin or end with.
 
     KenLM reads no unigram models, and none that lack n-grams that longer ones begin with. It has room for few
@@ -83,10 +83,10 @@ def back_off_models(draw, for_kenlm=False):
     if for_kenlm:
         others = map(chr, range(0x4E00, 0x4E00 + 40))
         ngrams.update(((word,) * length, (-1.0, 0.0)) for word in others for length in range(1, order + 1))
-    return BackOffModel(order, ngrams)
+    return BackoffModel(order, ngrams)
 
 
-def estimated(order, sentences, discount=0.5):
+def estimate_model(order, sentences, discount=0.5):
     """A model with absolute discounting of these sequences of words."""
     counts = Counter()
     for sentence in sentences:
@@ -105,7 +105,7 @@ def estimated(order, sentences, discount=0.5):
         ("<s>",): [-99.0, 0.0],
         ("<unk>",): [math.log10(discount * len(followers[()]) / totals[()]), 0.0],
     }
-    model = BackOffModel(order, ngrams)
+    model = BackoffModel(order, ngrams)
     for ngram in sorted(counts, key=len):
         ngrams[ngram] = [math.log10((counts[ngram] - discount) / totals[ngram[:-1]]), 0.0]
     for context in sorted(followers, key=len):

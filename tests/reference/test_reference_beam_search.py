@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reference.beam_search import (
     INVALID,
     MISSING,
-    NO_WEIGHT,
+    ZERO_SCORER,
     Hypothesis,
     beam_search,
     best_first,
@@ -18,15 +18,22 @@ from reference.beam_search import (
     collapse,
     log_softmax,
 )
-from reference.ngram import BackOffModel
-from reference.weights import HotWords, Sum, TokenCount, TokenModel, WordModel, Words
+from reference.ngram import BackoffModel
+from reference.scorers import (
+    HotwordScorer,
+    LexiconScorer,
+    TokenCountScorer,
+    TokenLMScorer,
+    WeightedSum,
+    WordLMScorer,
+)
 
 INF, NAN = math.inf, math.nan
 EVERYTHING = 2000
 
 # Class 0 is the blank, 3 stands between words. Back-offs are there, are missing, and are of unknown words.
 NAMES = ["<blank>", "a", "b", "_"]
-TOKEN_MODEL = BackOffModel(
+TOKEN_MODEL = BackoffModel(
     3,
     {
         ("<unk>",): (-1.5, 0.0),
@@ -40,7 +47,7 @@ TOKEN_MODEL = BackOffModel(
         ("<s>", "a", "b"): (-0.6, 0.0),
     },
 )
-WORD_MODEL = BackOffModel(
+WORD_MODEL = BackoffModel(
     2,
     {
         ("<unk>",): (-2.0, 0.1),
@@ -53,25 +60,27 @@ WORD_MODEL = BackOffModel(
     },
 )
 LEXICON = {(1, 2): "AB", (2,): "B", (2, 2, 1): "BBA"}
-WEIGHTS = {
-    "nothing": NO_WEIGHT,
-    "a token model": Sum((0.7, TokenModel(TOKEN_MODEL, NAMES)), (-0.3, TokenCount())),
-    "a lexicon": Words(LEXICON, {3}, word_score=0.6),
-    "a lexicon and free text": Words(LEXICON, {3}, word_score=0.6, unknown_score=-1.2),
-    "a lexicon without separators": Words(LEXICON, ()),
-    "a word model": Sum((1, Words(LEXICON, {3}, 0.2, -0.7)), (0.4, WordModel(WORD_MODEL, LEXICON, {3}))),
-    "hot words": Sum((1.5, HotWords([(1, 2), (2,), (2, 1, 2)], {3}))),
-    "a hot phrase": Sum((1.1, HotWords([(1, 3, 2), (2,), (1, 3, 1)], {3}))),
-    "hot words anywhere": Sum((0.8, HotWords([(1, 2), (2, 1), (1, 2, 2, 1)]))),
-    "a hot word as a malus": Sum((-2.0, HotWords([(1,)]))),
+SCORERS = {
+    "nothing": ZERO_SCORER,
+    "a token model": WeightedSum((0.7, TokenLMScorer(TOKEN_MODEL, NAMES)), (-0.3, TokenCountScorer())),
+    "a lexicon": LexiconScorer(LEXICON, {3}, word_score=0.6),
+    "a lexicon and free text": LexiconScorer(LEXICON, {3}, word_score=0.6, unknown_score=-1.2),
+    "a lexicon without separators": LexiconScorer(LEXICON, ()),
+    "a word model": WeightedSum(
+        (1, LexiconScorer(LEXICON, {3}, 0.2, -0.7)), (0.4, WordLMScorer(WORD_MODEL, LEXICON, {3}))
+    ),
+    "hot words": WeightedSum((1.5, HotwordScorer([(1, 2), (2,), (2, 1, 2)], {3}))),
+    "a hot phrase": WeightedSum((1.1, HotwordScorer([(1, 3, 2), (2,), (1, 3, 1)], {3}))),
+    "hot words anywhere": WeightedSum((0.8, HotwordScorer([(1, 2), (2, 1), (1, 2, 2, 1)]))),
+    "a hot word as a malus": WeightedSum((-2.0, HotwordScorer([(1,)]))),
 }
 
 
-def matrices(most_frames=5, classes=4):
+def matrices(max_frames=5, classes=4):
     @st.composite
     def draw_matrix(draw):
         generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-        frames = draw(st.integers(0, most_frames))
+        frames = draw(st.integers(0, max_frames))
         logits = torch.randn(frames, classes, generator=generator, dtype=torch.float64)
         logits = logits * draw(st.sampled_from([0.3, 2.0, 8.0]))
         masked = torch.rand(frames, classes, generator=generator) < draw(st.sampled_from([0, 0.2]))
@@ -102,13 +111,13 @@ def test_every_path_adds_up_to_what_torch_finds(log_probs, blank):
     )
 
 
-@pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
+@pytest.mark.parametrize("scorer", SCORERS.values(), ids=SCORERS)
 @settings(deadline=None, max_examples=25)
 @given(matrices())
-def test_a_beam_that_keeps_everything_finds_every_text(weight, log_probs):
-    """However the search counts on the way, a finished text has its own weight."""
-    expected = brute_force(log_probs, weight=weight)
-    found, *_ = beam_search(log_probs, beam_size=EVERYTHING, nbest=len(expected) + 1, weight=weight)
+def test_a_beam_that_keeps_everything_finds_every_text(scorer, log_probs):
+    """However the search counts on the way, a finished text has its own scorer."""
+    expected = brute_force(log_probs, scorer=scorer)
+    found, *_ = beam_search(log_probs, beam_size=EVERYTHING, nbest=len(expected) + 1, scorer=scorer)
     assert found.pop() == MISSING
     exact = {hypothesis.text: hypothesis for hypothesis in expected}
     assert len({hypothesis.text for hypothesis in found}) == len(found)
@@ -118,7 +127,7 @@ def test_a_beam_that_keeps_everything_finds_every_text(weight, log_probs):
 
 
 @settings(deadline=None, max_examples=60)
-@given(matrices(most_frames=12, classes=5), st.integers(0, 4), st.integers(1, 30))
+@given(matrices(max_frames=12, classes=5), st.integers(0, 4), st.integers(1, 30))
 def test_no_score_exceeds_the_probability_of_its_text(log_probs, blank, beam_size):
     found, *_ = beam_search(log_probs, blank=blank, beam_size=beam_size, nbest=beam_size)
     found = [hypothesis for hypothesis in found if hypothesis != MISSING]
@@ -213,19 +222,19 @@ def test_frames_without_probabilities():
 
 
 def test_back_off_by_hand():
-    weight = TokenModel(TOKEN_MODEL, NAMES)
+    scorer = TokenLMScorer(TOKEN_MODEL, NAMES)
     ln10 = math.log(10)
-    assert weight.so_far(()) == 0
-    assert weight.so_far((1, 2)) == pytest.approx(ln10 * (-0.9 - 0.6))
+    assert scorer.prefix_score(()) == 0
+    assert scorer.prefix_score((1, 2)) == pytest.approx(ln10 * (-0.9 - 0.6))
     # P(</s> | a b) backs off by what "a b" has to P(</s> | b).
-    assert weight.whole((1, 2)) == pytest.approx(ln10 * (-0.9 - 0.6 + 0.3 - 0.1))
+    assert scorer.text_score((1, 2)) == pytest.approx(ln10 * (-0.9 - 0.6 + 0.3 - 0.1))
     # P(_ | <s>) = back-off of <s> and P(<unk>); then P(b | _) = P(b), for <unk> has no back-off.
-    assert weight.so_far((3, 2)) == pytest.approx(ln10 * (-0.3 - 1.5 - 0.7))
-    assert weight.whole(()) == pytest.approx(ln10 * (-0.3 - 1.0))
+    assert scorer.prefix_score((3, 2)) == pytest.approx(ln10 * (-0.3 - 1.5 - 0.7))
+    assert scorer.text_score(()) == pytest.approx(ln10 * (-0.3 - 1.0))
 
 
 def test_a_word_counts_when_it_ends():
-    lexicon, model = Words(LEXICON, {3}, 0.5, -2.0), WordModel(WORD_MODEL, LEXICON, {3})
+    lexicon, model = LexiconScorer(LEXICON, {3}, 0.5, -2.0), WordLMScorer(WORD_MODEL, LEXICON, {3})
     ln10 = math.log(10)
     for prefix, known, lm in [
         ((), 0, 0),
@@ -239,20 +248,20 @@ def test_a_word_counts_when_it_ends():
         ((1, 1), -2.0, 0),
         ((1, 1, 3, 1, 2, 3), -1.5, -0.5 - 2.0 + 0.1 - 0.3),
     ]:
-        assert lexicon.so_far(prefix) == pytest.approx(known)
-        assert model.so_far(prefix) == pytest.approx(ln10 * lm)
-    assert lexicon.whole((2, 2)) == -2.0
-    assert lexicon.whole((2, 3, 1, 2)) == 1.0
-    assert model.whole((2, 3)) == model.whole((2,)) == pytest.approx(ln10 * (-0.2 - 0.3))
-    assert model.whole(()) == pytest.approx(ln10 * (-0.5 - 0.8))
-    strict = Words(LEXICON, {3})
-    assert strict.so_far((2, 2)) == 0
-    assert strict.whole((2, 2)) == strict.so_far((2, 2, 3)) == strict.so_far((1, 1)) == -INF
+        assert lexicon.prefix_score(prefix) == pytest.approx(known)
+        assert model.prefix_score(prefix) == pytest.approx(ln10 * lm)
+    assert lexicon.text_score((2, 2)) == -2.0
+    assert lexicon.text_score((2, 3, 1, 2)) == 1.0
+    assert model.text_score((2, 3)) == model.text_score((2,)) == pytest.approx(ln10 * (-0.2 - 0.3))
+    assert model.text_score(()) == pytest.approx(ln10 * (-0.5 - 0.8))
+    strict = LexiconScorer(LEXICON, {3})
+    assert strict.prefix_score((2, 2)) == 0
+    assert strict.text_score((2, 2)) == strict.prefix_score((2, 2, 3)) == strict.prefix_score((1, 1)) == -INF
 
 
 def test_hot_words_are_counted_where_they_stand_as_words():
-    weight = HotWords([(1, 2), (2,)], {3})
-    for text, whole, so_far in [
+    scorer = HotwordScorer([(1, 2), (2,)], {3})
+    for text, text_score, prefix_score in [
         ((1, 2), 2, 2),
         ((1,), 0, 1),
         ((1, 2, 2), 0, 0),
@@ -261,34 +270,34 @@ def test_hot_words_are_counted_where_they_stand_as_words():
         ((2, 3, 2), 2, 2),
         ((2, 3, 1), 1, 2),
     ]:
-        assert weight.whole(text) == whole
-        assert weight.so_far(text) == so_far
+        assert scorer.text_score(text) == text_score
+        assert scorer.prefix_score(text) == prefix_score
 
 
 def test_separators_of_a_phrase_do_not_count():
-    weight = HotWords([(1, 3, 2), (2,)], {3, 4})
-    for text, whole, so_far in [
+    scorer = HotwordScorer([(1, 3, 2), (2,)], {3, 4})
+    for text, text_score, prefix_score in [
         ((1,), 0, 1),
         ((1, 3), 0, 1),
         ((1, 4, 2), 2 + 1, 2),
         ((1, 4, 2, 3), 2 + 1, 2 + 1),
         ((1, 3, 3, 2), 1, 1),
     ]:
-        assert weight.whole(text) == whole
-        assert weight.so_far(text) == so_far
+        assert scorer.text_score(text) == text_score
+        assert scorer.prefix_score(text) == prefix_score
 
 
 def test_hot_words_anywhere_may_overlap():
-    weight = HotWords([(1, 2), (2, 1), (1, 2, 2, 1)])
-    for text, whole, so_far in [
+    scorer = HotwordScorer([(1, 2), (2, 1), (1, 2, 2, 1)])
+    for text, text_score, prefix_score in [
         ((1, 2), 2, 4),
         ((1, 2, 1), 4, 5),
         ((1, 2, 2), 2, 5),
         ((1, 2, 2, 1), 2 + 2 + 4, 2 + 2 + 4 + 1),
         ((1, 2, 3), 2, 2),
     ]:
-        assert weight.whole(text) == whole
-        assert weight.so_far(text) == so_far
+        assert scorer.text_score(text) == text_score
+        assert scorer.prefix_score(text) == prefix_score
 
 
 def test_collapse():

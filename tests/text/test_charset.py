@@ -140,14 +140,14 @@ def test_from_labels():
 
 
 @pytest.mark.parametrize("content", ["c\na\nb\n", "\ufeffcab", "c\r\na\r\r\nb", "cacacab\n\ncab"], ids=ascii)
-def test_from_file(file, content):
-    assert Charset.from_file(file(content)) == Charset("cab")
-    assert Charset.from_file(str(file(content)), blank=3) == Charset("cab", blank=3)
+def test_from_file(write_file, content):
+    assert Charset.from_file(write_file(content)) == Charset("cab")
+    assert Charset.from_file(str(write_file(content)), blank=3) == Charset("cab", blank=3)
 
 
-def test_from_file_takes_what_is_no_line_break(file):
+def test_from_file_takes_what_is_no_line_break(write_file):
     """Marks compose within a line, and separators of other kinds are characters like all others."""
-    assert Charset.from_file(file("e\u0301\n \u2028\n\u3000\x0b\ta\n\u0308")) == Charset(
+    assert Charset.from_file(write_file("e\u0301\n \u2028\n\u3000\x0b\ta\n\u0308")) == Charset(
         "\u00e9 \u2028\u3000\x0b\ta\u0308"
     )
 

@@ -10,7 +10,7 @@ from crnn_ext import _text
 from crnn_ext.text import Charset
 
 
-def raises(error, message):
+def raises_exactly(error, message):
     return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
@@ -38,7 +38,7 @@ def raises(error, message):
     ],
 )
 def test_tokens_and_lengths_that_are_refused(tokens, lengths, message):
-    with raises(ValueError, f"decode: {message}"):
+    with raises_exactly(ValueError, f"decode: {message}"):
         Charset("abc").decode(tokens, lengths)
 
 
@@ -53,7 +53,7 @@ def test_tokens_and_lengths_that_are_refused(tokens, lengths, message):
     ],
 )
 def test_shapes_that_do_not_match(tokens, lengths, shapes):
-    with raises(
+    with raises_exactly(
         ValueError,
         "decode: lengths must be (N,) for tokens (N, T), (N, K) for tokens (N, K, T), and (N,) or () for "
         f"tokens in one dimension, and the shapes are {shapes}",
@@ -67,10 +67,12 @@ def test_shapes_that_do_not_match(tokens, lengths, shapes):
 )
 def test_tokens_and_lengths_must_be_integers(values, dtype):
     charset = Charset("abc")
-    with raises(TypeError, f"decode: tokens must be an array of integers, and its type is {dtype}"):
+    with raises_exactly(TypeError, f"decode: tokens must be an array of integers, and its type is {dtype}"):
         charset.decode(values)
     if values is not None:  # as lengths, None leaves them to the padding
-        with raises(TypeError, f"decode: lengths must be an array of integers, and its type is {dtype}"):
+        with raises_exactly(
+            TypeError, f"decode: lengths must be an array of integers, and its type is {dtype}"
+        ):
             charset.decode([1], values)
 
 
@@ -111,19 +113,19 @@ def test_tokens_that_numpy_cannot_hold(tokens):
     ],
 )
 def test_characters_that_are_refused(arguments, error, message):
-    with raises(error, message):
+    with raises_exactly(error, message):
         Charset(*arguments)
 
 
-def test_files_that_are_refused(file, tmp_path):
+def test_files_that_are_refused(write_file, tmp_path):
     for content, message in [
         (b"a\xff", "a charset must be in UTF-8, and this file is not"),
         ("ab".encode("utf-16"), "a charset must be in UTF-8, and this file is not"),
         ("", "a charset must have characters, and this file has none"),
         ("\ufeff\r\n\n", "a charset must have characters, and this file has none"),
     ]:
-        path = file(content)
-        with raises(ValueError, f"{path}: {message}"):
+        path = write_file(content)
+        with raises_exactly(ValueError, f"{path}: {message}"):
             Charset.from_file(path)
     with pytest.raises(FileNotFoundError):
         Charset.from_file(tmp_path / "missing")
@@ -132,14 +134,14 @@ def test_files_that_are_refused(file, tmp_path):
 @pytest.mark.parametrize("operation", ["encode", "count_unknown", "from_labels"])
 def test_texts_that_are_refused(operation):
     call = getattr(Charset("abc"), operation)
-    with raises(TypeError, f"{operation}: texts[1] must be a str, and it is bytes"):
+    with raises_exactly(TypeError, f"{operation}: texts[1] must be a str, and it is bytes"):
         call(["a", b"b"])
-    with raises(TypeError, f"{operation}: texts must be a str or an iterable of str, and it is int"):
+    with raises_exactly(TypeError, f"{operation}: texts must be a str or an iterable of str, and it is int"):
         call(7)
 
 
 def test_unknown_must_be_a_choice():
-    with raises(ValueError, "encode: unknown must be 'error' or 'skip', and it is 'count'"):
+    with raises_exactly(ValueError, "encode: unknown must be 'error' or 'skip', and it is 'count'"):
         Charset("abc").encode("abc", unknown="count")
 
 
@@ -170,7 +172,7 @@ def test_unknown_must_be_a_choice():
     ],
 )
 def test_dicts_that_are_refused(data, error, message):
-    with raises(error, message):
+    with raises_exactly(error, message):
         Charset.from_dict(data)
 
 
@@ -185,16 +187,16 @@ def test_native_arrays_are_never_left():
         *((0, 4), (3, 1), (4, 0), (-1, 2), (0, -1)),
         *((limits.max, limits.max), (limits.min, limits.max), (1, limits.max), (limits.max, 1)),
     ):
-        with raises(IndexError, "decode: starts and lengths lead out of tokens"):
+        with raises_exactly(IndexError, "decode: starts and lengths lead out of tokens"):
             native.decode(tokens, np.array([start]), np.array([length]))
-    with raises(IndexError, "decode: starts and lengths differ in size"):
+    with raises_exactly(IndexError, "decode: starts and lengths differ in size"):
         native.decode(tokens, np.array([0]), np.array([3, 3]))
     for label in (0, 4, limits.max):
         assert native.decode(np.array([1, label]), np.array([0]), np.array([2]))[1] == 1
     for blank in (-1, 4, limits.min, limits.max):
-        with raises(IndexError, "Charset: blank out of range"):
+        with raises_exactly(IndexError, "Charset: blank out of range"):
             _text.Charset("abc", blank)
-    with raises(TypeError, "encode: texts must be str"):
+    with raises_exactly(TypeError, "encode: texts must be str"):
         native.encode((b"abc",))
     for wrong in (tokens.astype(np.float64), None):
         with pytest.raises(TypeError, match="incompatible function arguments"):

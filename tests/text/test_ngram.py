@@ -14,7 +14,7 @@ from helpers.paths import SHARED_DATA
 from hypothesis import given
 from hypothesis import strategies as st
 from reference.automaton import assert_valid, prefix_weights
-from reference.ngram import LN10, BackOffModel, back_off_models, estimated
+from reference.ngram import LN10, BackoffModel, backoff_models, estimate_model
 
 from crnn_ext.text import Charset, Lexicon, NGramModel
 
@@ -48,7 +48,7 @@ def close(value):
     return pytest.approx(value, rel=0, abs=1e-4)
 
 
-@given(model=back_off_models(), text=texts, bos=st.booleans(), eos=st.booleans())
+@given(model=backoff_models(), text=texts, bos=st.booleans(), eos=st.booleans())
 def test_scores_are_those_of_back_off(model, text, bos, eos):
     ours = from_text(model.arpa(), list("abcdxy"))
     assert_valid(ours.automaton, num_symbols=6)
@@ -62,7 +62,7 @@ def test_scores_are_those_of_back_off(model, text, bos, eos):
 
 
 @given(
-    model=back_off_models(for_kenlm=True),
+    model=backoff_models(for_kenlm=True),
     sentences=st.lists(texts, min_size=1),
     bos=st.booleans(),
     eos=st.booleans(),
@@ -110,7 +110,7 @@ def units(text, space="<space>"):
 
 
 def character_model(space="<space>"):
-    return estimated(4, [units(text, space) for text in SENTENCES])
+    return estimate_model(4, [units(text, space) for text in SENTENCES])
 
 
 @pytest.mark.parametrize("blank", [0, 5, 30])
@@ -208,7 +208,7 @@ def test_the_space_must_be_told_where_it_is_not_clear():
 
 
 def test_units_are_matched_in_nfc():
-    model = BackOffModel(
+    model = BackoffModel(
         1, {("<s>",): (-99, 0), ("e\u0301",): (-1, 0), ("u\u0308",): (-2, 0), ("ü",): (-3, 0)}
     )
     ours = from_text(model.arpa(), Charset("éü"))
@@ -230,14 +230,14 @@ def test_markers_are_no_tokens():
 
 def test_words_of_a_lexicon():
     lexicon = Lexicon.from_words(["fake", "friend", "of", "unheard"], Charset("abcdefghiklmnoru "))
-    model = estimated(3, [re.findall(r"\w+", text) for text in SENTENCES])
+    model = estimate_model(3, [re.findall(r"\w+", text) for text in SENTENCES])
     ours = from_text(model.arpa(), lexicon)
     assert ours.lexicon is lexicon
     assert (ours.num_symbols, ours.num_classes) == (5, 18)
     for text in ("fake friend of", "of  of\tunheard xyz friend", ""):
         expected = model.score([word if word in ("fake", "friend", "of") else "?" for word in text.split()])
         assert ours.score(text) == ours.score(text.split()) == close(expected)
-        assert ours.score([lexicon.number(word) for word in text.split()]) == close(expected)
+        assert ours.score([lexicon.get_index(word) for word in text.split()]) == close(expected)
     assert ours.score([4]) == ours.score([3]) == ours.score("xyz")
 
 
@@ -290,7 +290,7 @@ def test_tokens_that_are_refused(tokens, error, message):
 
 
 def word_model():
-    return estimated(2, [re.findall(r"\w+", text) for text in SENTENCES])
+    return estimate_model(2, [re.findall(r"\w+", text) for text in SENTENCES])
 
 
 @pytest.mark.parametrize(
@@ -316,11 +316,11 @@ def test_kinds_that_only_seem_to_differ():
     lexicon = Lexicon.from_words(["unheard", "of", "unseen"], Charset("adefhnorsu "))
     assert from_text(word_model().arpa(), lexicon).score("of") == close(word_model().score(["of"]))
     # Most pieces of this vocabulary are characters, but the model knows fewer of them.
-    pieces = estimated(2, [["th", "e", "re"], ["th", "a"], ["re"], ["he"]])
+    pieces = estimate_model(2, [["th", "e", "re"], ["th", "a"], ["re"], ["he"]])
     tokens = ["a", "e", "i", "o", "u", "th", "re", "he"]
     assert from_text(pieces.arpa(), tokens).score(["th", "e"]) == close(pieces.score(["th", "e"]))
     # And the other way round: most pieces are longer, but the model has more characters.
-    pieces = estimated(2, [["a", "e", "i", "o"], ["th", "re", "he"]])
+    pieces = estimate_model(2, [["a", "e", "i", "o"], ["th", "re", "he"]])
     tokens = ["a", "e", "th", "re", "he"]
     assert from_text(pieces.arpa(), tokens).score(["th", "e"]) == close(pieces.score(["th", "e"]))
 
@@ -359,7 +359,7 @@ def test_tables_are_copied_to_a_device_once():
     copy = automaton.to(torch.device("meta"))
     assert automaton.to(torch.device("meta")) is copy
     assert copy.start == automaton.start
-    for name in ("first_edge", "edge_symbol", "edge_state", "edge_weight"):
+    for name in ("first_edge", "edge_symbol", "edge_target", "edge_weight"):
         table, original = getattr(copy, name), getattr(automaton, name)
         assert (table.device.type, table.shape, table.dtype) == ("meta", original.shape, original.dtype)
 

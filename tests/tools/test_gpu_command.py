@@ -16,7 +16,7 @@ from helpers.gpu_command import FOLDER, WIDE, gpu_command, loss_row, toolkit
 def modules(monkeypatch):
     """Those that need no torch, by their names."""
     monkeypatch.syspath_prepend(FOLDER)
-    names = ("stages", "compile_steps", "results", "drivers", "sanitizer", "suite")
+    names = ("stages", "compile_times", "results", "drivers", "sanitizer", "suite")
     return {name: importlib.import_module(name) for name in names}
 
 
@@ -103,7 +103,7 @@ def test_new_results_take_the_place_of_old_ones(modules, tmp_path):
 
 def test_a_limit_below_what_compilers_need_is_a_problem(modules):
     """A build in 80 s, of which one file takes 112, and drivers in 60 s."""
-    limit_problem = modules["compile_steps"].limit_problem
+    limit_problem = modules["compile_times"].limit_problem
     assert limit_problem(80, [112.0, 30.0, 20.0]) == (
         "the limit of 80 s is too short: 3 compiler steps of 162 CPU s, "
         "the longest 112 s, need 140 s on 16 cores"
@@ -121,12 +121,12 @@ def test_compiler_steps_are_noted(modules, tmp_path):
     compiler = tmp_path / "compiler"
     compiler.write_text("#!/bin/sh\ni=0; while [ $i -lt 100000 ]; do i=$((i+1)); done\nexit ${1%.x}\n")
     compiler.chmod(0o755)
-    noted = modules["compile_steps"].noted(str(compiler), file)
+    noted = modules["compile_times"].noted(str(compiler), file)
     assert subprocess.run([noted, "0.x", "-o", "a.o"], check=False).returncode == 0
     assert subprocess.run([noted, "0.x", "-o", "b.o"], check=False).returncode == 0
     assert subprocess.run([noted, "3.x", "-o", "c.o"], check=False).returncode == 3
     assert subprocess.run([noted, "0.x"], check=False).returncode == 0
-    steps = modules["compile_steps"].steps(file)
+    steps = modules["compile_times"].steps(file)
     assert list(steps) == ["a.o", "b.o"]
     assert all(seconds > 0.005 for seconds in steps.values())
 
@@ -134,10 +134,10 @@ def test_compiler_steps_are_noted(modules, tmp_path):
 def test_a_stage_that_hangs_costs_its_own_time_only(stages, run):
     hanging = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); time.sleep(60)"
     stage = stages.Stage(run, "hangs", 0.3)
-    outcome = stages.perform(stage, lambda stage: stage.python("-c", hanging))
+    outcome = stages.run_stage(stage, lambda stage: stage.python("-c", hanging))
     assert outcome.state == "failed"
     assert "stopped after its time" in outcome.detail
-    outcome = stages.perform(
+    outcome = stages.run_stage(
         stages.Stage(run, "next", 30),
         lambda stage: stages.Outcome("ok", stage.python("-c", "print(7)").output),
     )
@@ -149,8 +149,8 @@ def test_a_stage_that_raises(stages, stage):
     def missing(stage):
         raise stages.NotAvailableError("no tool")
 
-    assert stages.perform(stage, missing) == ("not available", "no tool")
-    assert stages.perform(stage, lambda stage: 1 / 0) == ("failed", "ZeroDivisionError: division by zero")
+    assert stages.run_stage(stage, missing) == ("not available", "no tool")
+    assert stages.run_stage(stage, lambda stage: 1 / 0) == ("failed", "ZeroDivisionError: division by zero")
 
 
 def test_output_is_kept_while_a_command_runs(stages, run, monkeypatch):
@@ -184,8 +184,8 @@ def test_nothing_is_measured_beside_compilers(main, run, monkeypatch):
             calls.append("stop")
 
     monkeypatch.setattr(main, "Compilation", Compilation)
-    monkeypatch.setattr(main, "perform_one", lambda run, name, *_: calls.append(name))
-    main.perform_all(run, ["build", "bench", "sanitizer"], results=None)
+    monkeypatch.setattr(main, "run_and_record", lambda run, name, *_: calls.append(name))
+    main.run_stages(run, ["build", "bench", "sanitizer"], results=None)
     assert calls == ["compile: True", "build", "wait", "bench", "wait", "sanitizer", "stop"]
 
 
@@ -267,13 +267,13 @@ def test_no_compiler_is_not_available(modules, stages, tmp_path):
     run = stages.Run({"compute capability": "9.0", "CUDA toolkit": None}, tmp_path)
     compilation = modules["drivers"].Compilation(run, limit=60, wanted=True)
     for function in (modules["suite"].build, lambda stage: modules["drivers"].drivers(stage, compilation)):
-        outcome = stages.perform(stages.Stage(run, "stage", 60), function)
+        outcome = stages.run_stage(stages.Stage(run, "stage", 60), function)
         assert outcome == ("not available", "there is no CUDA toolkit (nvcc and libcudart_static.a)")
 
 
 def test_a_compiler_can_be_noted_while_it_runs(modules, tmp_path):
     """A shell reads its script as it goes, and a file that is open for writing cannot be run."""
-    noted, file = modules["compile_steps"].noted, tmp_path / "some.steps"
+    noted, file = modules["compile_times"].noted, tmp_path / "some.steps"
     program = noted("true", file)
     stop = threading.Event()
 
@@ -303,7 +303,7 @@ def test_the_first_exception_ends_all_that_runs_side_by_side(stages, stage):
         raise SystemExit(143)
 
     with pytest.raises(SystemExit):
-        stages.side_by_side(stage, [fails, *[waits] * 9], 2)
+        stages.run_parallel(stage, [fails, *[waits] * 9], 2)
     assert len(begun) < 3
     stage.stop()  # nothing is left to end
 
@@ -338,7 +338,7 @@ def sanitized(modules, stages, run, monkeypatch):
     def sanitized(limit=60, compilation=None):
         stage = stages.Stage(run, "sanitizer", limit)
         compilation = compilation or AllCompiled()
-        return stages.perform(stage, lambda stage: modules["sanitizer"].sanitizer(stage, compilation))
+        return stages.run_stage(stage, lambda stage: modules["sanitizer"].sanitizer(stage, compilation))
 
     return sanitized
 
@@ -364,11 +364,11 @@ def test_a_report_on_a_sound_driver_is_a_failure(sanitized, monkeypatch):
 def test_faults_of_arithmetic_are_not_for_the_tools(modules):
     drivers = modules["drivers"]
     numerical = "add_squares as each partner sees it"
-    assert numerical not in [*drivers.fault_cases(), *drivers.sound_cases()]
-    assert "add_squares" in drivers.sound_cases()
+    assert numerical not in [*drivers.fault_cases(), *drivers.fault_free_cases()]
+    assert "add_squares" in drivers.fault_free_cases()
     source = (drivers.FOLDER / f"{drivers.FAULTS}.cu").read_text()
     assert numerical in source
-    assert source.count('      {"') == len(drivers.sound_cases()) + len(drivers.fault_cases()) + 1
+    assert source.count('      {"') == len(drivers.fault_free_cases()) + len(drivers.fault_cases()) + 1
 
 
 def test_a_tool_without_a_summary_hides_no_other_verdict(sanitized, monkeypatch):

@@ -15,7 +15,9 @@ import torch
 from helpers.gpu_command import FOLDER, gpu_command, toolkit
 from helpers.paths import ROOT
 
-pytestmark = pytest.mark.skipif(pretend_cuda.missing() is not None, reason=str(pretend_cuda.missing()))
+pytestmark = pytest.mark.skipif(
+    pretend_cuda.unavailable_reason() is not None, reason=str(pretend_cuda.unavailable_reason())
+)
 
 
 def results_of(folder):

@@ -39,7 +39,7 @@ SOUND = "def test_it(device): assert device == 'cuda'\ndef test_other(): assert 
 def workers(request, suite, monkeypatch):
     """The number of processes that the tests run in."""
     count = getattr(request, "param", 1)
-    monkeypatch.setattr(suite, "_MOST_WORKERS", count)
+    monkeypatch.setattr(suite, "_MAX_WORKERS", count)
     monkeypatch.setattr(suite.os, "sched_getaffinity", lambda process: range(16))
     return count
 
@@ -96,7 +96,7 @@ def test_modules_that_the_time_did_not_reach_are_named(outcome_of, suite, run):
     class Late(suite.Stage):
         def python(self, *arguments, **options):
             super().python(*arguments, **options)
-            raise suite.LateError("stopped after its time")
+            raise suite.StageTimeoutError("stopped after its time")
 
     ends = "import pytest\ndef test_it(device): pytest.exit('its time is over')\n"
     outcome = outcome_of(Late(run, "tests", 60), test_cuda=SOUND, test_one=ends, test_two=ends)
@@ -192,7 +192,7 @@ def test_they_are_collected_without_packages_that_few_machines_have(suite, tmp_p
     missing = ["lmdb", "rapidfuzz", "kenlm", "expecttest", "torch_abi_audit"]
     (tmp_path / "hidden.py").write_text(f"import sys; sys.modules.update(dict.fromkeys({missing}))")
     notes = tmp_path / "notes"
-    options = ["--collect-only", "-q", "-p", "hidden", "-p", "cuda_tests", "--cuda-results", notes]
+    options = ["--collect-only", "-q", "-p", "hidden", "-p", "pytest_cuda", "--cuda-results", notes]
     files = suite.test_modules()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *files],
@@ -209,7 +209,7 @@ def test_they_are_collected_without_packages_that_few_machines_have(suite, tmp_p
 
 def test_torchs_helpers_for_tests_work_without_expecttest():
     script = (
-        "import sys; sys.modules['expecttest'] = None; import cuda_tests, torch; "
+        "import sys; sys.modules['expecttest'] = None; import pytest_cuda, torch; "
         "torch.library.opcheck(torch.ops.aten.sin.default, (torch.ones(2),), test_utils='test_schema')"
     )
     environment = os.environ | {"PYTHONPATH": PLUGIN_PATH}

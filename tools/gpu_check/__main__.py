@@ -25,20 +25,20 @@ from pathlib import Path
 import report
 import suite
 from bench import bench, rows_of
-from compile_steps import limit_problem
+from compile_times import limit_problem
 from drivers import Compilation, drivers
 from results import UNFINISHED, Results
 from rows import Row
 from sanitizer import sanitizer
 from stages import (
-    REHEARSAL_PATIENCE,
+    REHEARSAL_TIME_FACTOR,
     ROOT,
     Outcome,
     Run,
     Stage,
-    end_on_sigterm,
-    perform,
+    exit_on_sigterm,
     python_path,
+    run_stage,
     search_path,
 )
 
@@ -60,7 +60,7 @@ def described(rehearsal: bool) -> dict[str, object]:
         *(["--rehearsal"] if rehearsal else []),
     ]
     environment = {**os.environ, "PYTHONPATH": python_path()}
-    limit = MACHINE_SECONDS * (REHEARSAL_PATIENCE if rehearsal else 1)
+    limit = MACHINE_SECONDS * (REHEARSAL_TIME_FACTOR if rehearsal else 1)
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=limit
@@ -102,7 +102,7 @@ def parsed() -> argparse.Namespace:
     return options
 
 
-def perform_all(run: Run, names: list[str], results: Results) -> None:
+def run_stages(run: Run, names: list[str], results: Results) -> None:
     of_drivers = {"drivers", "sanitizer"}
     compilation = Compilation(run, COMPILE_SECONDS, wanted=not of_drivers.isdisjoint(names))
     functions = {
@@ -117,12 +117,12 @@ def perform_all(run: Run, names: list[str], results: Results) -> None:
             print(f"{name} ...", flush=True)
             if name not in BESIDE_COMPILERS:
                 compilation.wait()
-            perform_one(run, name, functions[name], results, compilation)
+            run_and_record(run, name, functions[name], results, compilation)
     finally:
         compilation.stop()
 
 
-def perform_one(
+def run_and_record(
     run: Run, name: str, function: Callable[[Stage], Outcome], results: Results, compilation: Compilation
 ) -> None:
     """Its outcome, and before that what is known of it, is in the file of results."""
@@ -140,7 +140,7 @@ def perform_one(
 
     stage = Stage(run, name, LIMITS[name], on_progress=lambda stage, detail: keep(stage, UNFINISHED, detail))
     stage.report_progress("just begun")
-    outcome = perform(stage, function)
+    outcome = run_stage(stage, function)
     if run.rehearsal and (reason := not_realistic(name, run, compilation)):
         outcome = Outcome("failed", f"{outcome.detail}; {reason}")
     keep(stage, *outcome)
@@ -161,7 +161,7 @@ def not_realistic(name: str, run: Run, compilation: Compilation) -> str | None:
 
 def main() -> int:
     options = parsed()
-    end_on_sigterm()
+    exit_on_sigterm()
     options.work.mkdir(parents=True, exist_ok=True)
     os.environ["PATH"] = search_path()
     machine = described(options.rehearsal)
@@ -170,7 +170,7 @@ def main() -> int:
     results = Results.of(options.results, machine, today, run.rehearsal, resumes=bool(options.only))
     print(*(f"{name}: {value}" for name, value in machine.items()), sep="\n")
 
-    perform_all(run, options.stages, results)
+    run_stages(run, options.stages, results)
     print_table(results, run)
     ended = {stage["stage"]: stage["state"] for stage in results.stages if stage["stage"] in options.stages}
     return 1 if any(is_failure(name, state, run) for name, state in ended.items()) else 0

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from clocks import Bench, Contender
 from rows import Row, first_line
+from timers import Bench, Contender
 from torch import Tensor
 
 from crnn_ext.ctc import align, log_probability
@@ -26,7 +26,7 @@ class Shape(NamedTuple):
 SHAPES = [Shape(200, 64, 100, 40), Shape(1500, 64, 500, 200)]
 TINY_SHAPES = [Shape(9, 2, 5, 2), Shape(40, 3, 70, 9)]
 SEVERAL_TEXTS, TINY_SEVERAL_TEXTS = Shape(200, 64, 100, 40, 16), Shape(9, 2, 5, 2, 3)
-MOST_SCORE_ERROR = 1e-5
+MAX_SCORE_ERROR = 1e-5
 
 
 class Problem:
@@ -45,7 +45,7 @@ class Problem:
 
 
 def close(scores: Tensor, exact: Tensor) -> bool:
-    return bool(((scores - exact).abs() <= MOST_SCORE_ERROR * exact.abs()).all())
+    return bool(((scores - exact).abs() <= MAX_SCORE_ERROR * exact.abs()).all())
 
 
 def is_aligned(problem: Problem) -> bool:
@@ -58,7 +58,7 @@ def is_aligned(problem: Problem) -> bool:
 
 
 def row_of_ours(bench: Bench, op: str, shape: tuple[int, ...], problem: Problem) -> Row:
-    return Row(op, shape, "crnn_ext") | {"floor ms": bench.sweep_ms(problem.logits)}
+    return Row(op, shape, "crnn_ext") | {"floor ms": bench.memory_sweep_ms(problem.logits)}
 
 
 def alignment_rows(bench: Bench, shape: Shape) -> Iterator[Row]:
@@ -88,7 +88,7 @@ def alignment_rows(bench: Bench, shape: Shape) -> Iterator[Row]:
     inputs = bench.copies(problem.logits)
     times = bench.time(contenders, inputs)
     if "note" not in ours:
-        ours |= bench.in_kernels(contenders[0].over(inputs))
+        ours |= bench.profile_kernels(contenders[0].over(inputs))
     for row in (ours, theirs):
         yield row | times.get(row["contender"], {})
 

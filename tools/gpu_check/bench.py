@@ -4,7 +4,7 @@ import json
 
 import report
 from rows import GROUP_SECONDS, Row
-from stages import LateError, Outcome, Stage
+from stages import Outcome, Stage, StageTimeoutError
 
 
 def rows_of(stage: Stage) -> list[Row]:
@@ -30,7 +30,7 @@ def bench(stage: Stage) -> Outcome:
                 # Without it JAX takes most of the card's memory at once.
                 XLA_PYTHON_CLIENT_PREALLOCATE="false",
             )
-        except LateError as late:
+        except StageTimeoutError as late:
             failures.append(f"{group}: {late}")
             continue
         if result.status != 0:

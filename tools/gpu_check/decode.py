@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from clocks import Bench, Contender
 from posteriors import log_p, peaked
 from rows import Row, first_line
+from timers import Bench, Contender
 from torch import Tensor
 
 from crnn_ext.ctc import beam_search
@@ -32,7 +32,7 @@ SHAPES = [
     Shape(150, 256, 100, 32),
 ]
 TINY_SHAPES = [Shape(12, 3, 5, 2), Shape(15, 2, 70, 4)]
-MOST_SCORE_ERROR = 1e-5
+MAX_SCORE_ERROR = 1e-5
 # Frames are passed over where the blank's probability is above that.
 PEERS = {"cuda_ctc_decoder": 1.0, "blanks skipped": 0.95}
 
@@ -48,7 +48,7 @@ def checked(logits: Tensor, beam: int) -> dict[str, object]:
     on_cpu = beam_search(logits.cpu(), beam_size=beam).scores[:, 0].double()
     texts = [text[:length] for text, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
     exact, scores = log_p(logits, texts).cpu(), scores.double().cpu()
-    within = MOST_SCORE_ERROR * exact.abs()
+    within = MAX_SCORE_ERROR * exact.abs()
     correct = ((scores - on_cpu).abs() <= within) & (scores <= exact + within)
     return {"correct": bool(correct.all()), "log P": exact.mean().item()}
 
@@ -70,7 +70,7 @@ def rows_of(bench: Bench, shape: Shape) -> Iterator[Row]:
     rows = {name: Row("beam_search", shape, name) for name in ("crnn_ext", *PEERS)}
     contenders = []
     ours = rows["crnn_ext"]
-    ours["floor ms"] = bench.sweep_ms(logits)
+    ours["floor ms"] = bench.memory_sweep_ms(logits)
     try:
         ours |= checked(logits, shape.beam)
         contenders.append(
@@ -91,7 +91,7 @@ def rows_of(bench: Bench, shape: Shape) -> Iterator[Row]:
     for name, times in bench.time(contenders, inputs).items():
         rows[name] |= times
     if "note" not in ours:
-        ours |= bench.in_kernels(contenders[0].over(inputs))
+        ours |= bench.profile_kernels(contenders[0].over(inputs))
     yield from rows.values()
 
 

@@ -11,8 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
-import compile_steps
-from stages import ROOT, LateError, NotAvailableError, Outcome, Run, Stage, side_by_side
+import compile_times
+from stages import ROOT, NotAvailableError, Outcome, Run, Stage, StageTimeoutError, run_parallel
 
 FOLDER = ROOT / "tests" / "cuda_on_host" / "drivers"
 # The one whose cases have planted faults, but for some.
@@ -28,7 +28,7 @@ def _cases() -> list[tuple[str, str, str]]:
     return re.findall(r'\{"([^"]+)", \w+<(\w*Fault)::(\w+)>\}', source)
 
 
-def sound_cases() -> list[str]:
+def fault_free_cases() -> list[str]:
     return [name for name, _, fault in _cases() if fault == "kNone"]
 
 
@@ -45,10 +45,10 @@ def executable(run: Run, name: str) -> Path:
     return run.work / f"driver_{name}"
 
 
-def sound_commands(run: Run, not_compiled: Container[str]) -> dict[str, list[object]]:
+def driver_commands(run: Run, not_compiled: Container[str]) -> dict[str, list[object]]:
     """How each driver runs that was compiled, without the faults."""
     commands: dict[str, list[object]] = {name: [executable(run, name)] for name in names()}
-    commands[FAULTS] += sound_cases()
+    commands[FAULTS] += fault_free_cases()
     return {name: command for name, command in commands.items() if name not in not_compiled}
 
 
@@ -65,7 +65,7 @@ class Compilation:
         # Without a compiler, the stages that need it say so.
         with contextlib.suppress(NotAvailableError):
             if wanted:
-                nvcc = compile_steps.noted(run.nvcc(), self._steps)
+                nvcc = compile_times.noted(run.nvcc(), self._steps)
                 self._compiled = {name: pool.submit(self._compile, nvcc, name) for name in names()}
         pool.shutdown(wait=False)
 
@@ -80,7 +80,7 @@ class Compilation:
             result = self._stage.command(
                 *_NICE, *self.run.for_device([nvcc, *flags, FOLDER / f"{name}.cu", "-o", made])
             )
-        except LateError:
+        except StageTimeoutError:
             return f"{name} was not compiled within {self.limit:.0f} s"
         if result.status != 0:
             return f"{name} does not compile: {result.reason()}"
@@ -98,7 +98,7 @@ class Compilation:
 
     def seconds(self) -> list[float]:
         """The CPU seconds of each compiler, also of an earlier run."""
-        return list(compile_steps.steps(self._steps).values())
+        return list(compile_times.steps(self._steps).values())
 
     def failures(self) -> dict[str, str]:
         """Of the drivers that cannot run: why."""
@@ -117,7 +117,7 @@ def drivers(stage: Stage, compilation: Compilation) -> Outcome:
     def reason(name: str, command: list[object]) -> str | None:
         try:
             result = stage.command(*command)
-        except LateError:
+        except StageTimeoutError:
             return f"{name}: not done in its time"
         if result.status == 0:
             return None
@@ -125,7 +125,7 @@ def drivers(stage: Stage, compilation: Compilation) -> Outcome:
         return f"{name}: {len(wrong)} wrong, first {wrong[0]}"
 
     not_compiled = compilation.failures()
-    commands = sound_commands(stage.run, not_compiled)
-    reasons = side_by_side(stage, [partial(reason, *item) for item in commands.items()], _SIDE_BY_SIDE)
+    commands = driver_commands(stage.run, not_compiled)
+    reasons = run_parallel(stage, [partial(reason, *item) for item in commands.items()], _SIDE_BY_SIDE)
     failures = [*not_compiled.values(), *filter(None, reasons)]
     return Outcome("failed" if failures else "ok", "; ".join(failures) or f"right: {', '.join(commands)}")

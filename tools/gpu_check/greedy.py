@@ -3,22 +3,22 @@
 from collections.abc import Iterator
 
 import torch
-from clocks import Bench, Contender
 from rows import Row, first_line
+from timers import Bench, Contender
 from torch import Tensor
 
 from crnn_ext.ctc import greedy_decode
 
 SHAPES = [(160, 64, 97), (183, 90, 10241), (80, 256, 6625), (500, 64, 32)]
 TINY_SHAPES = [(6, 3, 5), (9, 2, 70)]
-MOST_SCORE_ERROR = 1e-5
+MAX_SCORE_ERROR = 1e-5
 
 
 def is_correct(logits: Tensor) -> bool:
     """Against argmax, and log_softmax in float64, put together on the CPU."""
     result = greedy_decode(logits)
     scores = torch.log_softmax(logits.double(), -1).amax(-1).sum(0)
-    if not ((result.scores - scores).abs() <= MOST_SCORE_ERROR * scores.abs()).all():
+    if not ((result.scores - scores).abs() <= MAX_SCORE_ERROR * scores.abs()).all():
         return False
     best = logits.argmax(-1).T.cpu()
     for path, tokens, length in zip(best, result.tokens.cpu(), result.lengths.tolist(), strict=True):
@@ -33,7 +33,7 @@ def rows(bench: Bench, tiny: bool) -> Iterator[Row]:
         torch.manual_seed(0)
         logits = torch.randn(shape, device=bench.device) * 3
         ours, argmax = Row("greedy_decode", shape, "crnn_ext"), Row("greedy_decode", shape, "torch.argmax")
-        ours["floor ms"] = bench.sweep_ms(logits)
+        ours["floor ms"] = bench.memory_sweep_ms(logits)
         contenders = [Contender("torch.argmax", lambda logits: logits.argmax(-1), capturable=True)]
         try:
             ours["correct"] = is_correct(logits)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from bench_ctc_loss import MOST_GRADIENT_ERROR, MOST_LOSS_ERROR, Shape, losses_and_gradient
-from clocks import Bench, Contender
+from bench_ctc_loss import MAX_GRADIENT_ERROR, MAX_LOSS_ERROR, Shape, losses_and_gradient
 from rows import NOT_CHOSEN, Row, first_line
+from timers import Bench, Contender
 from torch import Tensor
 
 from crnn_ext.ctc import ctc_loss
@@ -21,7 +21,7 @@ SHAPES = [
 TINY_SHAPES = [Shape(6, 3, 5, 2), Shape(9, 2, 70, 3)]
 
 # Of the gradient, which has the dtype of the logits: for 16 bits, the rounding of each of its numbers.
-MOST_ERROR = {torch.float32: MOST_GRADIENT_ERROR, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+MAX_ERROR = {torch.float32: MAX_GRADIENT_ERROR, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 REPEATS = 3
 
 Loss = Callable[..., Tensor]
@@ -41,18 +41,18 @@ class Problem:
         # cuDNN is chosen for int32 targets that are concatenated and, lengths being no tensors, on the CPU.
         self.for_cudnn = self.targets.flatten().int().cpu(), (frames,) * samples, (length,) * samples
 
-    def ours(self, logits: Tensor, reduction: str = "mean") -> Tensor:
+    def crnn_ext_loss(self, logits: Tensor, reduction: str = "mean") -> Tensor:
         return ctc_loss(logits, *self.on_device, reduction=reduction)
 
-    def torchs(self, logits: Tensor, reduction: str = "mean") -> Tensor:
+    def torch_loss(self, logits: Tensor, reduction: str = "mean") -> Tensor:
         """By torch's own kernels: int64 targets rule cuDNN out. Lengths are where torch reads them."""
         arguments = self.targets, self.input_lengths, self.target_lengths
         return F.ctc_loss(F.log_softmax(logits, -1), *arguments, reduction=reduction)
 
-    def cudnns(self, logits: Tensor, reduction: str = "mean") -> Tensor:
+    def cudnn_loss(self, logits: Tensor, reduction: str = "mean") -> Tensor:
         return F.ctc_loss(F.log_softmax(logits, -1), *self.for_cudnn, reduction=reduction)
 
-    def not_for_cudnn(self) -> str | None:
+    def cudnn_unavailable(self) -> str | None:
         """Why cuDNN is not timed: where torch does not choose it, it takes its own kernels without a word."""
         try:
             chosen = torch._use_cudnn_ctc_loss(F.log_softmax(self.logits, -1), *self.for_cudnn, 0)
@@ -82,7 +82,7 @@ def checked(name: str, loss: Loss, logits: Tensor, exact: tuple[Tensor, Tensor],
         if name == "crnn_ext":
             # NaN is not within any limit.
             row["correct"] = (
-                row["loss error"] <= MOST_LOSS_ERROR and row["gradient error"] <= MOST_ERROR[logits.dtype]
+                row["loss error"] <= MAX_LOSS_ERROR and row["gradient error"] <= MAX_ERROR[logits.dtype]
             )
             again = (losses_and_gradient(loss, logits) for _ in range(REPEATS))
             row["same bits"] = all(all(map(torch.equal, result, other)) for other in again)
@@ -101,12 +101,12 @@ def recursion(kernels: dict[str, float], frames: int) -> dict[str, float]:
 def rows_of(bench: Bench, shape: Shape, dtype: torch.dtype) -> Iterator[Row]:
     problem = Problem(shape, bench.device)
     logits = problem.logits.to(dtype).requires_grad_()
-    losses = {"crnn_ext": problem.ours}
+    losses = {"crnn_ext": problem.crnn_ext_loss}
     if dtype == torch.float32:
-        losses |= {"torch": problem.torchs, "cuDNN": problem.cudnns}
-    exact = losses_and_gradient(problem.torchs, logits.double())
+        losses |= {"torch": problem.torch_loss, "cuDNN": problem.cudnn_loss}
+    exact = losses_and_gradient(problem.torch_loss, logits.double())
     rows = {name: Row("ctc_loss", shape, name, str(dtype).removeprefix("torch.")) for name in losses}
-    if "cuDNN" in losses and (note := problem.not_for_cudnn()):
+    if "cuDNN" in losses and (note := problem.cudnn_unavailable()):
         rows["cuDNN"]["note"] = note
         del losses["cuDNN"]
     losses = {name: loss for name, loss in losses.items() if checked(name, loss, logits, exact, rows[name])}
@@ -120,14 +120,14 @@ def rows_of(bench: Bench, shape: Shape, dtype: torch.dtype) -> Iterator[Row]:
         rows[name] |= times
     ours = rows["crnn_ext"]
     # Two reads of the logits and one write of their gradient.
-    ours["floor ms"] = 3 * bench.sweep_ms(logits)
+    ours["floor ms"] = 3 * bench.memory_sweep_ms(logits)
     if "crnn_ext" in losses:
-        ours |= bench.in_kernels(contenders[0].over(inputs))
+        ours |= bench.profile_kernels(contenders[0].over(inputs))
         ours |= recursion(ours.get("kernels us", {}), shape.frames)
     yield from rows.values()
 
 
 def rows(bench: Bench, tiny: bool) -> Iterator[Row]:
     for shape in TINY_SHAPES if tiny else SHAPES:
-        for dtype in MOST_ERROR:
+        for dtype in MAX_ERROR:
             yield from rows_of(bench, shape, dtype)

@@ -11,8 +11,8 @@ import json
 
 import rehearsal
 import torch
-from clocks import Bench
 from rows import GROUP_SECONDS, Row
+from timers import Bench
 
 
 def main() -> None:

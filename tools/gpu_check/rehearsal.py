@@ -40,7 +40,7 @@ def compiled(command: list[str]) -> int:
 
         made = Path(command[command.index("-o") + 1])
         name = made.name.removeprefix("driver_")
-        variants = {variant: build.driver(variant, name) for variant, _ in _CHECKERS.values()}
+        variants = {variant: build.driver_path(variant, name) for variant, _ in _CHECKERS.values()}
         build.build(*variants.values())
         for variant, program in variants.items():
             shutil.copy2(program, made if variant == "plain" else f"{made}.{variant}")

@@ -25,7 +25,7 @@ TITLES = {
 # Where few classes leave the loss to its recursion, and where many make it a matter of memory.
 SMALL_LOSSES = [[26, 64, 37, 8], [160, 64, 97, 40], [500, 64, 32, 120]]
 WIDE_LOSSES = [[183, 90, 10241, 29], [80, 256, 6625, 15]]
-MOST_STATES, MOST_RECURSION_NS = 128, 60
+MAX_STATES, MAX_RECURSION_NS = 128, 60
 # Of the mean log P of the same texts, in nats.
 ROUNDING = 1e-6
 
@@ -103,14 +103,14 @@ def _aims_of_loss(rows: list[Row], ours: Row) -> Iterator[Aim]:
     if shape in WIDE_LOSSES:
         floor = {"eager ms": ours["floor ms"]} if "floor ms" in ours else {}
         yield within("ctc_loss / floor", 1.5, ours, floor)
-    if 2 * shape[3] + 1 <= MOST_STATES:
+    if 2 * shape[3] + 1 <= MAX_STATES:
         key = "recursion ns a frame"
         yield _aim(
             "recursion, ns a frame",
             ours,
-            f"<= {MOST_RECURSION_NS}",
+            f"<= {MAX_RECURSION_NS}",
             {"eager": ours[key]} if key in ours else {},
-            lambda nanoseconds: nanoseconds <= MOST_RECURSION_NS,
+            lambda nanoseconds: nanoseconds <= MAX_RECURSION_NS,
         )
     same = ours.get("same bits")
     state = {None: "not measured", True: "met", False: "missed"}[same]

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 # The modules that make rows, each to be run in a process of its own, and the seconds that those before it
-# leave to it: 8 to begin, then a second or two for each contender on each shape; "others" compiles with XLA.
-GROUP_SECONDS = {"loss": 40, "greedy": 14, "decode": 20, "alignment": 20, "others": 30}
+# leave to it: 8 to begin, then a second or two for each contender on each shape; "peers" compiles with XLA.
+GROUP_SECONDS = {"loss": 40, "greedy": 14, "decode": 20, "alignment": 20, "peers": 30}
 
 # Notes that say all there is to say; others are errors.
 NOT_INSTALLED, NOT_CHOSEN = "not installed", "not chosen by torch"

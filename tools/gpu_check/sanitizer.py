@@ -8,8 +8,8 @@ import re
 from collections.abc import Collection
 from functools import partial
 
-from drivers import FAULTS, Compilation, executable, fault_cases, sound_commands
-from stages import LateError, NotAvailableError, Outcome, Stage, require, side_by_side
+from drivers import FAULTS, Compilation, driver_commands, executable, fault_cases
+from stages import NotAvailableError, Outcome, Stage, StageTimeoutError, require, run_parallel
 
 TOOLS = ["memcheck", "racecheck", "initcheck", "synccheck"]
 _SIDE_BY_SIDE = 8
@@ -30,7 +30,7 @@ def _under(stage: Stage, tool: str, command: list[object], limit: float) -> tupl
     watched = stage.run.for_device(["compute-sanitizer", "--tool", tool, *command])
     try:
         result = stage.command(*watched, limit=limit)
-    except LateError:
+    except StageTimeoutError:
         return (_NOT_DONE if stage.seconds_left() <= 0 else "hangs"), ""
     # Not the exit status: that is the driver's, which also fails where a tool has ended its kernel.
     counts = _SUMMARY.findall(result.output)
@@ -47,7 +47,7 @@ def sanitizer(stage: Stage, compilation: Compilation) -> Outcome:
     if not run.rehearsal:
         require("compute-sanitizer")
     not_compiled = compilation.failures()
-    commands = sound_commands(run, not_compiled)
+    commands = driver_commands(run, not_compiled)
     if not commands:
         raise NotAvailableError("; ".join(["no driver was compiled", *not_compiled.values()]))
     faults = fault_cases() if FAULTS in commands else []
@@ -63,13 +63,13 @@ def sanitizer(stage: Stage, compilation: Compilation) -> Outcome:
         stage.report_progress(f"{len(verdicts)} of {len(calls)} done; {progress}")
 
     calls = [partial(watch, name, tool, commands[name]) for tool in TOOLS for name in commands]
-    limit = _FAULT_SECONDS * run.patience
+    limit = _FAULT_SECONDS * run.time_factor
     calls += [
         partial(watch, fault, tool, [executable(run, FAULTS), fault], limit)
         for fault in faults
         for tool in TOOLS
     ]
-    side_by_side(stage, calls, _SIDE_BY_SIDE)
+    run_parallel(stage, calls, _SIDE_BY_SIDE)
     known = set(verdicts.values())
     if reasons and known <= {"no summary", "hangs", _NOT_DONE}:
         raise NotAvailableError(f"compute-sanitizer does not work here: {reasons[0]}")

@@ -20,8 +20,8 @@ HERE = Path(__file__).resolve().parent
 
 # How long a command may take to stop by itself, and to say what it knows, once its time is over.
 GRACE_SECONDS = 3
-# A rehearsal is for any machine, however slow; compile_steps.py judges whether the limits are realistic.
-REHEARSAL_PATIENCE = 20
+# A rehearsal is for any machine, however slow; compile_times.py judges whether the limits are realistic.
+REHEARSAL_TIME_FACTOR = 20
 # How often a stage reports its progress.
 _PROGRESS_SECONDS = 2
 
@@ -36,7 +36,7 @@ class NotAvailableError(Exception):
     """This machine lacks what a stage needs."""
 
 
-class LateError(Exception):
+class StageTimeoutError(Exception):
     """A command was stopped at its limit."""
 
 
@@ -45,7 +45,7 @@ def require(program: str) -> None:
         raise NotAvailableError(f"{program} is not on PATH")
 
 
-def end_on_sigterm() -> None:
+def exit_on_sigterm() -> None:
     """As at the end of a failed run: no command is left behind that would keep the GPU."""
 
     def end(*_: object) -> None:
@@ -87,7 +87,7 @@ class Run:
         self.machine = machine
         self.work = work
         self.rehearsal = rehearsal
-        self.patience = REHEARSAL_PATIENCE if rehearsal else 1
+        self.time_factor = REHEARSAL_TIME_FACTOR if rehearsal else 1
         self.architecture = str(machine["compute capability"])
         # Packages that were carried here, where Python does not have them.
         self.site = work / "site"
@@ -134,7 +134,7 @@ class Stage:
         self._lock = threading.RLock()
         self._running: set[subprocess.Popen] = set()
         self._numbers = itertools.count(1)
-        self._deadline = time.monotonic() + limit * run.patience
+        self._deadline = time.monotonic() + limit * run.time_factor
 
     def report_progress(self, detail: str) -> None:
         """What is known so far; from any thread."""
@@ -158,7 +158,7 @@ class Stage:
         meanwhile: Callable[[], str] | None = None,
         **environment: str,
     ) -> Result:
-        """Runs it in the checkout; raises LateError when its time or that of the stage is over.
+        """Runs it in the checkout; raises StageTimeoutError when its time or that of the stage is over.
 
         `meanwhile` is asked again and again for the progress to report. The output is in a file from the
         start, so that it is there also if this program is killed.
@@ -197,7 +197,9 @@ class Stage:
             log.write(f"$ {' '.join(command)}\n{output}\n{'stopped' if late else process.returncode}\n\n")
         part.unlink()
         if late:
-            raise LateError(f"stopped after its time: {Path(command[0]).name} {' '.join(command[1:3])}")
+            raise StageTimeoutError(
+                f"stopped after its time: {Path(command[0]).name} {' '.join(command[1:3])}"
+            )
         return Result(process.returncode, output)
 
     def _ends_before(
@@ -221,7 +223,7 @@ class Stage:
         return "\n".join(self._log.read_text().splitlines()[-count:])
 
 
-def side_by_side(stage: Stage, calls: Iterable[Callable[[], object]], workers: int) -> list:
+def run_parallel(stage: Stage, calls: Iterable[Callable[[], object]], workers: int) -> list:
     """The results of all calls; the first exception ends the stage's commands, and is raised."""
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(call) for call in calls]
@@ -233,13 +235,13 @@ def side_by_side(stage: Stage, calls: Iterable[Callable[[], object]], workers: i
             raise
 
 
-def perform(stage: Stage, function: Callable[[Stage], Outcome]) -> Outcome:
+def run_stage(stage: Stage, function: Callable[[Stage], Outcome]) -> Outcome:
     """The outcome of a stage, also of one that raises."""
     try:
         return function(stage)
     except NotAvailableError as error:
         return Outcome("not available", str(error))
-    except LateError as error:
+    except StageTimeoutError as error:
         return Outcome("failed", str(error))
     except Exception as error:
         return Outcome("failed", f"{type(error).__name__}: {error}")

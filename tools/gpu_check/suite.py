@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import compile_steps
-from stages import ROOT, LateError, NotAvailableError, Outcome, Run, Stage
+import compile_times
+from stages import ROOT, NotAvailableError, Outcome, Run, Stage, StageTimeoutError
 
 WHEELS = ROOT / "build" / "wheels"
-_MOST_NAMES = 6
-_MOST_WORKERS = 8
+_MAX_NAMES = 6
+_MAX_WORKERS = 8
 # How the reasons begin to skip a test for what a machine may lack.
 _EXCUSES = ("needs ",)
 # And for what tests/pretend_cuda cannot do, which stands in for the GPU in a rehearsal.
@@ -24,7 +24,7 @@ def steps_file(run: Run) -> Path:
 
 def compiled(run: Run) -> list[float]:
     """The CPU seconds of each compiler, also of an earlier run whose files are still good."""
-    return list(compile_steps.steps(steps_file(run)).values())
+    return list(compile_times.steps(steps_file(run)).values())
 
 
 def build(stage: Stage) -> Outcome:
@@ -41,8 +41,8 @@ def build(stage: Stage) -> Outcome:
         *where,
         CRNN_EXT_CUDA="1",
         TORCH_CUDA_ARCH_LIST=run.architecture,
-        CXX=str(compile_steps.noted("c++", steps_file(run))),
-        PYTORCH_NVCC=str(compile_steps.noted(nvcc, steps_file(run))),
+        CXX=str(compile_times.noted("c++", steps_file(run))),
+        PYTORCH_NVCC=str(compile_times.noted(nvcc, steps_file(run))),
     )
     if result.status != 0:
         return Outcome("failed", result.reason())
@@ -93,10 +93,10 @@ def tests(stage: Stage) -> Outcome:
 
 def run_tests(stage: Stage, modules: list[Path]) -> Outcome:
     notes = stage.notes
-    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "cuda_tests", "--cuda-results", notes]
+    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "pytest_cuda", "--cuda-results", notes]
     environment = {"CRNN_REQUIRE_CUDA": "1"}
     cores = len(os.sched_getaffinity(0))
-    workers = min(_MOST_WORKERS, cores // 2)
+    workers = min(_MAX_WORKERS, cores // 2)
     if workers > 1 and stage.run.has_package("xdist"):
         # Tests wait for Python far more than for the GPU.
         arguments += ["-n", str(workers), "--dist", "worksteal"]
@@ -111,7 +111,7 @@ def run_tests(stage: Stage, modules: list[Path]) -> Outcome:
 
     try:
         result = stage.python(*arguments, meanwhile=lambda: summary(known()), **environment)
-    except LateError as late:
+    except StageTimeoutError as late:
         return Outcome("failed", f"{late}; {summary(known(), known().missing(modules))}")
     missing = known().missing(modules)
     failed = result.status != 0 or missing
@@ -182,5 +182,5 @@ def _short(test: str) -> str:
 
 def _some(names: Iterable[str]) -> str:
     names = list(names)
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more

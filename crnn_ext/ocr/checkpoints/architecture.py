@@ -65,7 +65,7 @@ class Architecture:
         return cls(**check_keys(cls.__name__, data, {field.name for field in fields(cls)}))
 
     @classmethod
-    def of_state(
+    def from_state_dict(
         cls,
         state: Mapping[str, Tensor],
         name: str | None = None,
@@ -84,8 +84,8 @@ class Architecture:
             ValueError: the tensors that tell the arguments are not there; and as the constructor.
         """
         if name is None:
-            name = min(_NETWORKS, key=lambda name: len(cls(name, 2).shapes().keys() ^ state.keys()))
-        full = cls(name, 2).shapes()
+            name = min(_NETWORKS, key=lambda name: len(cls(name, 2).tensor_shapes().keys() ^ state.keys()))
+        full = cls(name, 2).tensor_shapes()
         first, last = next(iter(full)), "bn5.weight"
         try:
             nclass = state["rnn.1.embedding.weight"].shape[0]
@@ -99,7 +99,7 @@ class Architecture:
             for step in _ROUNDINGS
         ]
         shapes = {name: tensor.shape for name, tensor in state.items()}.items()
-        return next((found for found in candidates if shapes <= found.shapes().items()), candidates[0])
+        return next((found for found in candidates if shapes <= found.tensor_shapes().items()), candidates[0])
 
     def to_dict(self) -> dict[str, Any]:
         """The name and the arguments, as a checkpoint holds them."""
@@ -113,11 +113,11 @@ class Architecture:
             del arguments["leakyRelu"]
         return network(**arguments)
 
-    def build_empty(self) -> Network:
+    def build_on_meta(self) -> Network:
         """The network with weights that have shapes and dtypes, but take no memory."""
         with torch.device("meta"):
             return self.build()
 
-    def shapes(self) -> dict[str, torch.Size]:
+    def tensor_shapes(self) -> dict[str, torch.Size]:
         """The shapes of the network's tensors, by their names in its state dict."""
-        return {name: tensor.shape for name, tensor in self.build_empty().state_dict().items()}
+        return {name: tensor.shape for name, tensor in self.build_on_meta().state_dict().items()}

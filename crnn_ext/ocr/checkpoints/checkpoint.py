@@ -22,17 +22,17 @@ from torch import Tensor
 from crnn_ext import __version__
 from crnn_ext.ocr.images import Preprocessing
 from crnn_ext.ocr.system.arguments import check_int, check_keys
-from crnn_ext.ocr.system.atomic_write import replace_file
+from crnn_ext.ocr.system.atomic_write import atomic_write_bytes
 from crnn_ext.text import Charset
 
 from .architecture import Architecture, Network
 
-FORMAT = 1
-ENTRY = "crnn_ext"
+FORMAT_VERSION = 1
+METADATA_KEY = "crnn_ext"
 # The entry by which the state of a training run, a safetensors file too, is told from a checkpoint.
-TRAINING_ENTRY = "crnn_ext_training"
+TRAINING_METADATA_KEY = "crnn_ext_training"
 # Notes are for people. Data of any size belongs into a file of its own.
-MAX_METADATA = 1 << 16
+MAX_METADATA_LENGTH = 1 << 16
 
 # The keys of the parts that are JSON objects.
 _PARTS = {
@@ -83,14 +83,14 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     _check_metadata(checkpoint.metadata)
     network = checkpoint.network
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    _check_state(state, checkpoint.architecture.build_empty())
-    replace_file(path, save(state, {ENTRY: settings_of(checkpoint)}))
+    _check_state(state, checkpoint.architecture.build_on_meta())
+    atomic_write_bytes(path, save(state, {METADATA_KEY: settings_json(checkpoint)}))
 
 
-def settings_of(checkpoint: Checkpoint) -> str:
+def settings_json(checkpoint: Checkpoint) -> str:
     """What a checkpoint holds beside the weights, as JSON."""
     settings = {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "version": __version__,
         "architecture": checkpoint.architecture.to_dict(),
         "charset": checkpoint.charset.to_dict(),
@@ -125,7 +125,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             preprocessing = Preprocessing.from_dict(known["preprocessing"])
         except (TypeError, ValueError) as error:
             raise ValueError(f"{error}{_newer(settings)}") from error
-        checkpoint = assemble(
+        checkpoint = build_checkpoint(
             state, architecture, charset, preprocessing, known["metadata"], known["version"]
         )
     except IsADirectoryError as error:
@@ -152,7 +152,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     return checkpoint
 
 
-def assemble(
+def build_checkpoint(
     state: Mapping[str, Tensor],
     architecture: Architecture,
     charset: Charset,
@@ -167,7 +167,7 @@ def assemble(
     """
     _check_parts(architecture, charset, preprocessing)
     _check_metadata(metadata)
-    network = architecture.build_empty()
+    network = architecture.build_on_meta()
     _check_state(state, network)
     network.to_empty(device="cpu").load_state_dict(state)
     return Checkpoint(network.eval(), architecture, charset, preprocessing, metadata, version)
@@ -175,16 +175,16 @@ def assemble(
 
 def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The JSON object of our entry in the metadata."""
-    if ENTRY not in metadata:
-        if TRAINING_ENTRY in metadata:
+    if METADATA_KEY not in metadata:
+        if TRAINING_METADATA_KEY in metadata:
             raise ValueError("it is the state of a training run; the checkpoint is beside it")
         raise ValueError(
-            f"it is a safetensors file, but no checkpoint of crnn_ext: its metadata has no entry {ENTRY!r}"
+            f"it is a safetensors file, but no checkpoint of crnn_ext: its metadata has no entry {METADATA_KEY!r}"
         )
     try:
-        settings = json.loads(metadata[ENTRY])
+        settings = json.loads(metadata[METADATA_KEY])
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"its metadata {ENTRY!r} is no JSON: {error}") from error
+        raise ValueError(f"its metadata {METADATA_KEY!r} is no JSON: {error}") from error
     if not isinstance(settings, dict):
         raise TypeError(f"checkpoint: it must be a mapping, and it is {settings!r:.60}")
     return settings
@@ -193,7 +193,7 @@ def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
 def _known_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The settings with the keys that are known and no others, and the names of the others."""
     # Before anything else, as another format may have other keys.
-    check_int("checkpoint", "format", settings.get("format"), FORMAT, FORMAT)
+    check_int("checkpoint", "format", settings.get("format"), FORMAT_VERSION, FORMAT_VERSION)
     keys = {"format", *_LATER_KEYS, *_PARTS}
     unknown = [key for key in settings if key not in keys]
     known = {**_LATER_KEYS, **{key: value for key, value in settings.items() if key in keys}}
@@ -212,7 +212,7 @@ def _newer(settings: Mapping[str, Any]) -> str:
     """What to add to a message about a file that a newer version wrote; nothing for others."""
     version, number = settings.get("version"), settings.get("format")
     named = isinstance(version, str) and _release(version) > _release(__version__)
-    if not named and not (isinstance(number, int) and number > FORMAT):
+    if not named and not (isinstance(number, int) and number > FORMAT_VERSION):
         return ""
     writer = f"crnn_ext {version:.40}" if isinstance(version, str) else "a newer crnn_ext"
     return f"; {writer} wrote the file, and this is {__version__}: update crnn_ext"
@@ -246,9 +246,9 @@ def _check_metadata(metadata: object) -> None:
                 f"checkpoint: metadata must map str to str, and it has {name!r:.60}: {value!r:.60}"
             )
     length = sum(len(name) + len(value) for name, value in metadata.items())
-    if length > MAX_METADATA:
+    if length > MAX_METADATA_LENGTH:
         raise ValueError(
-            f"checkpoint: metadata must have at most {MAX_METADATA} characters, and it has {length}"
+            f"checkpoint: metadata must have at most {MAX_METADATA_LENGTH} characters, and it has {length}"
         )
 
 

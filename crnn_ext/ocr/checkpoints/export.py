@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from crnn_ext.ocr.images.preprocessing import MAX_COLUMNS, MIN_COLUMNS
-from crnn_ext.ocr.system.atomic_write import replace_file
+from crnn_ext.ocr.system.atomic_write import atomic_write_bytes
 
 from .architecture import Network
-from .checkpoint import ENTRY, Checkpoint, settings_of
+from .checkpoint import METADATA_KEY, Checkpoint, settings_json
 
-Format = Literal["onnx", "pt2"]
+ExportFormat = Literal["onnx", "pt2"]
 
 # Before it, torch's shape rules of pooling and of linear layers fix whether a width is even.
 _FIRST_TORCH = "2.13"
@@ -53,7 +53,7 @@ class _Reader(nn.Module):
         return self.network(images, widths), self.network.output_lengths(widths)
 
 
-def export_checkpoint(path: str | Path, checkpoint: Checkpoint, form: Format) -> float | None:
+def export_checkpoint(path: str | Path, checkpoint: Checkpoint, file_format: ExportFormat) -> float | None:
     """Writes the file, if what it computes is what the network computes, on batches of random images.
 
     One of the same name is replaced when the new one is complete.
@@ -61,7 +61,7 @@ def export_checkpoint(path: str | Path, checkpoint: Checkpoint, form: Format) ->
     Args:
         path: the file.
         checkpoint: what to export; its network, on the CPU, is put into evaluation mode.
-        form: "onnx", which needs onnxscript, and onnxruntime for the comparison; or "pt2", the archive of
+        file_format: "onnx", which needs onnxscript, and onnxruntime for the comparison; or "pt2", the archive of
             `torch.export.save`.
 
     Returns:
@@ -78,23 +78,23 @@ def export_checkpoint(path: str | Path, checkpoint: Checkpoint, form: Format) ->
             f"torch {torch.__version__} cannot export networks for any width; torch {_FIRST_TORCH} can"
         )
     reader = _Reader(checkpoint.network).eval()
-    settings = settings_of(checkpoint)
+    settings = settings_json(checkpoint)
     with _silent(), torch.no_grad():
         try:
             program = _program(reader, checkpoint.architecture.nc)
-            content = _onnx(program, settings) if form == "onnx" else _pt2(program, settings)
+            content = _onnx(program, settings) if file_format == "onnx" else _pt2(program, settings)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             first_line = str(error).partition("\n")[0]
             raise ExportError(f"torch cannot export it: {first_line}") from error
-        run = _onnx_run(content) if form == "onnx" else _pt2_run(content)
+        run = _onnx_run(content) if file_format == "onnx" else _pt2_run(content)
         difference = None if run is None else _difference(run, reader, checkpoint.architecture.nc)
     if difference is not None and not difference <= TOLERANCE:
         raise ExportError(
             f"its logits must be within {TOLERANCE:g} of torch's, and they differ by {difference:g}"
         )
-    replace_file(path, content)
+    atomic_write_bytes(path, content)
     return difference
 
 
@@ -129,14 +129,14 @@ def _onnx(program: torch.export.ExportedProgram, settings: str) -> bytes:
     for value, axes in zip([*graph.input, *graph.output], (_IMAGES, _WIDTHS, _LOGITS, _WIDTHS), strict=True):
         for axis, name in axes.items():
             value.type.tensor_type.shape.dim[axis].dim_param = name
-    model.metadata_props.add(key=ENTRY, value=settings)
+    model.metadata_props.add(key=METADATA_KEY, value=settings)
     content: bytes = model.SerializeToString()
     return content
 
 
 def _pt2(program: torch.export.ExportedProgram, settings: str) -> bytes:
     file = io.BytesIO()
-    torch.export.save(program, file, extra_files={ENTRY: settings})
+    torch.export.save(program, file, extra_files={METADATA_KEY: settings})
     return file.getvalue()
 
 

@@ -19,7 +19,7 @@ from crnn_ext.ocr.images import Preprocessing
 from crnn_ext.text import Charset
 
 from .architecture import Architecture
-from .checkpoint import Checkpoint, CheckpointError, assemble
+from .checkpoint import Checkpoint, CheckpointError, build_checkpoint
 
 # Under which name training scripts keep the weights, where they save more than those.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -57,13 +57,13 @@ def load_pth(
     """
     try:
         state = _state_dict(_loaded(path), os.path.getsize(path))
-        architecture = Architecture.of_state(state, network, leaky_relu)
-        for name in architecture.shapes():
+        architecture = Architecture.from_state_dict(state, network, leaky_relu)
+        for name in architecture.tensor_shapes():
             if name.endswith(_COUNT):
                 state.setdefault(name, torch.tensor(0))
         preprocessing = Preprocessing(channels=architecture.nc, mean=mean, std=std, width=width)
         notes = {"imported from": Path(path).name}
-        return assemble(state, architecture, charset, preprocessing, notes)
+        return build_checkpoint(state, architecture, charset, preprocessing, notes)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     except (TypeError, ValueError) as error:

@@ -3,20 +3,20 @@
 Needs the optional dependencies of `crnn_ext[ocr]`; LMDB, and with it `pack`, those of `crnn_ext[train]`.
 """
 
-from .batches import Batch, LineDataset, Sample, WidthBuckets, collate
-from .measure import Measured, measure_lines
+from .dataset import Batch, BucketBatchSampler, LineDataset, Sample, collate
+from .measure import ImageSize, measure_lines
 from .readers import open_lines
-from .source import DataError, LineSource, Problem
+from .source import DataError, DataIssue, LineSource
 
 __all__ = [
     "Batch",
+    "BucketBatchSampler",
     "DataError",
+    "DataIssue",
+    "ImageSize",
     "LineDataset",
     "LineSource",
-    "Measured",
-    "Problem",
     "Sample",
-    "WidthBuckets",
     "collate",
     "measure_lines",
     "open_lines",

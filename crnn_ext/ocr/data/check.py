@@ -16,17 +16,17 @@ from crnn_ext.ocr.images import ImageError, Preprocessing
 from crnn_ext.text import Charset
 from crnn_ext.text.graphemes import graphemes
 
-from .measure import Measured, measure_lines
-from .source import LineSource, Problem
+from .measure import ImageSize, measure_lines
+from .source import DataIssue, LineSource
 
 
-class Spread(NamedTuple):
+class Quantiles(NamedTuple):
     """The smallest of some numbers, the median, the 95th percentile and the largest."""
 
-    least: float
+    minimum: float
     median: float
     percentile_95: float
-    most: float
+    maximum: float
 
 
 class UnknownCharacter(NamedTuple):
@@ -38,35 +38,35 @@ class UnknownCharacter(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Report:
+class DataReport:
     """What `check_lines` finds.
 
     Attributes:
-        lines: how many there are, those with problems among them.
-        problems: of each kind, the items that have it. A line may have several.
+        lines: how many there are, those with issues among them.
+        issues: of each kind, the items that have it. A line may have several.
         unknown: characters outside the charset, the most frequent first; empty without a charset.
-        recomposed: the names of lines whose labels are not in NFC. Readers bring them there, so it is no
-            problem.
+        normalized_to_nfc: the names of lines whose labels are not in NFC. Readers bring them there, so it is no
+            issue.
         characters: how often each code point occurs.
         clusters: how often each grapheme cluster occurs: what people see as one character.
-        spreads: of widths, heights, columns and frames, of images that can be read; of label lengths.
+        quantiles: of widths, heights, columns and frames, of images that can be read; of label lengths.
     """
 
     lines: int
-    problems: dict[str, list[Problem]]
+    issues: dict[str, list[DataIssue]]
     unknown: list[UnknownCharacter]
-    recomposed: list[str]
+    normalized_to_nfc: list[str]
     characters: Counter[str]
     clusters: Counter[str]
-    spreads: dict[str, Spread]
+    quantiles: dict[str, Quantiles]
 
 
 def frames_needed(label: str) -> int:
     """The fewest frames from which a label can be read: one a character, and a blank in each doubled one."""
-    return len(label) + doubled(label)
+    return len(label) + count_repeats(label)
 
 
-def doubled(label: str) -> int:
+def count_repeats(label: str) -> int:
     """How many characters of a label equal the one before."""
     return sum(map(str.__eq__, label, label[1:]))
 
@@ -79,7 +79,7 @@ def check_lines(
     *,
     decode: bool = False,
     workers: int | None = None,
-) -> Report:
+) -> DataReport:
     """Finds lines that cannot be trained on, and tells what the data is like.
 
     Args:
@@ -95,30 +95,30 @@ def check_lines(
         DataError: a process was killed.
     """
     measured = measure_lines(source, decode=decode, workers=workers)
-    sizes = {index: size for index, size in enumerate(measured) if isinstance(size, Measured)}
+    sizes = {index: size for index, size in enumerate(measured) if isinstance(size, ImageSize)}
     widths, heights = (np.array([size[axis] for size in sizes.values()], np.int64) for axis in (0, 1))
-    fits = list(map(partial(columns_of, preprocessing=preprocessing), source.names, measured))
-    columns = {index: number for index, number in enumerate(fits) if not isinstance(number, Problem)}
+    fits = list(map(partial(columns_or_issue, preprocessing=preprocessing), source.names, measured))
+    columns = {index: number for index, number in enumerate(fits) if not isinstance(number, DataIssue)}
     frames = output_lengths(list(columns.values())).numpy()
     needed = np.array([frames_needed(source.labels[index]) for index in columns], np.int64)
-    problems: dict[str, list[Problem]] = {}
-    for problem in chain(
+    issues: dict[str, list[DataIssue]] = {}
+    for issue in chain(
         source.skipped,
-        (problem for problem in fits if isinstance(problem, Problem)),
-        _found(map(too_few_frames, *_lines(source, columns), frames.tolist())),
+        (issue for issue in fits if isinstance(issue, DataIssue)),
+        _found(map(frames_issue, *_lines(source, columns), frames.tolist())),
         _duplicate_images(source, sizes),
-        _outside_charset(source, charset),
+        _charset_issues(source, charset),
     ):
-        problems.setdefault(problem.kind, []).append(problem)
-    return Report(
+        issues.setdefault(issue.kind, []).append(issue)
+    return DataReport(
         lines=len(source),
-        problems=problems,
+        issues=issues,
         unknown=_unknown_characters(source, charset),
-        recomposed=[source.names[index] for index in source.recomposed],
+        normalized_to_nfc=[source.names[index] for index in source.normalized_to_nfc],
         characters=Counter(chain.from_iterable(source.labels)),
         clusters=Counter(chain.from_iterable(map(graphemes, source.labels))),
-        spreads={
-            name: spread(values)
+        quantiles={
+            name: quantiles(values)
             for name, values in (
                 ("image width", widths),
                 ("image height", heights),
@@ -133,54 +133,54 @@ def check_lines(
     )
 
 
-def spread(values: npt.NDArray[np.int64]) -> Spread:
+def quantiles(values: npt.NDArray[np.int64]) -> Quantiles:
     """Of one or more numbers."""
-    return Spread(*np.percentile(values, [0, 50, 95, 100], method="nearest").tolist())
+    return Quantiles(*np.percentile(values, [0, 50, 95, 100], method="nearest").tolist())
 
 
-def named(character: str) -> str:
+def describe_character(character: str) -> str:
     """A character with its code point and its Unicode name, if it has one."""
     name = unicodedata.name(character, "")
     return f"{character!r} U+{ord(character):04X} {name}".rstrip()
 
 
-def columns_of(name: str, size: Measured | Problem, preprocessing: Preprocessing) -> int | Problem:
+def columns_or_issue(name: str, size: ImageSize | DataIssue, preprocessing: Preprocessing) -> int | DataIssue:
     """How many columns a line has after preprocessing, or why it has none: no readable image, or too wide."""
-    if isinstance(size, Problem):
+    if isinstance(size, DataIssue):
         return size
     try:
         return preprocessing.columns(size.width, size.height)
     except ImageError as error:
-        return Problem(name, "too wide", str(error))
+        return DataIssue(name, "too wide", str(error))
 
 
-def too_few_frames(name: str, label: str, frames: int) -> Problem | None:
+def frames_issue(name: str, label: str, frames: int) -> DataIssue | None:
     """What is wrong with a line of which the network makes too few frames for its label, if it does."""
     if frames >= frames_needed(label):
         return None
-    return Problem(
+    return DataIssue(
         name,
         "too few frames",
         f"{frames}, and the label needs {frames_needed(label)}: {len(label)} characters and "
-        f"{doubled(label)} blanks between equal ones",
+        f"{count_repeats(label)} blanks between equal ones",
     )
 
 
-def outside_charset(name: str, label: str, charset: Charset) -> Problem | None:
+def charset_issue(name: str, label: str, charset: Charset) -> DataIssue | None:
     """What is wrong with a line whose label has characters that the charset does not have, if it has."""
     unknown = sorted(set(label).difference(charset.characters))
     if not unknown:
         return None
-    return Problem(name, "characters outside the charset", ", ".join(map(named, unknown)))
+    return DataIssue(name, "characters outside the charset", ", ".join(map(describe_character, unknown)))
 
 
-def _duplicate_images(source: LineSource, sizes: Mapping[int, Measured]) -> Iterator[Problem]:
+def _duplicate_images(source: LineSource, sizes: Mapping[int, ImageSize]) -> Iterator[DataIssue]:
     first: dict[bytes, int] = {}
     for index, (_, _, digest) in sizes.items():
         if digest is not None and first.setdefault(digest, index) != index:
             earlier = first[digest]
             label = "the same" if source.labels[earlier] == source.labels[index] else "another"
-            yield Problem(
+            yield DataIssue(
                 source.names[index],
                 "duplicate image",
                 f"the same file as {source.names[earlier]}, with {label} label",
@@ -193,14 +193,14 @@ def _lines(source: LineSource, indices: Iterable[int]) -> tuple[list[str], list[
     return [source.names[index] for index in chosen], [source.labels[index] for index in chosen]
 
 
-def _outside_charset(source: LineSource, charset: Charset | None) -> Iterator[Problem]:
+def _charset_issues(source: LineSource, charset: Charset | None) -> Iterator[DataIssue]:
     if charset is None:
         return iter(())
-    return _found(map(partial(outside_charset, charset=charset), source.names, source.labels))
+    return _found(map(partial(charset_issue, charset=charset), source.names, source.labels))
 
 
-def _found(problems: Iterable[Problem | None]) -> Iterator[Problem]:
-    return (problem for problem in problems if problem is not None)
+def _found(issues: Iterable[DataIssue | None]) -> Iterator[DataIssue]:
+    return (issue for issue in issues if issue is not None)
 
 
 def _unknown_characters(source: LineSource, charset: Charset | None) -> list[UnknownCharacter]:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from crnn_ext.ocr.images import ImageError, read_image
 
 from .parallel import map_lines
-from .source import LineSource, Problem
+from .source import DataIssue, LineSource
 
 
-class Measured(NamedTuple):
+class ImageSize(NamedTuple):
     """Width and height of an image in pixels; if it was decoded, a digest of its file."""
 
     width: int
@@ -21,7 +21,7 @@ class Measured(NamedTuple):
 
 def measure_lines(
     source: LineSource, *, decode: bool = False, workers: int | None = None
-) -> list[Measured | Problem]:
+) -> list[ImageSize | DataIssue]:
     """The size of the image of each line, or why it cannot be read.
 
     Args:
@@ -35,12 +35,12 @@ def measure_lines(
     return list(map_lines(partial(_measure, decode), source, f"checking {source.path}", workers))
 
 
-def _measure(decode: bool, source: LineSource, index: int) -> Measured | Problem:
+def _measure(decode: bool, source: LineSource, index: int) -> ImageSize | DataIssue:
     try:
         if not decode:
-            return Measured(*source.size(index))
-        encoded = source.encoded(index)
+            return ImageSize(*source.image_size(index))
+        encoded = source.image_bytes(index)
         size = read_image(io.BytesIO(encoded), None).size
     except ImageError as error:
-        return Problem(source.names[index], "unreadable image", str(error))
-    return Measured(*size, hashlib.blake2b(encoded, digest_size=16).digest())
+        return DataIssue(source.names[index], "unreadable image", str(error))
+    return ImageSize(*size, hashlib.blake2b(encoded, digest_size=16).digest())

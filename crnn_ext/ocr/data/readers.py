@@ -10,10 +10,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from crnn_ext.ocr.images.image_files import SUFFIXES
+from crnn_ext.ocr.images.image_files import IMAGE_SUFFIXES
 from crnn_ext.ocr.system.folders import is_file, walk
 
-from .source import DataError, Items, LineSource, Problem
+from .source import DataError, DataIssue, LineRecords, LineSource
 
 _LABELS_FILE = re.compile(r"(labels?|gt)([_.-].+)?\.(txt|tsv)")
 _PAIR_SUFFIX = ".gt.txt"
@@ -62,10 +62,10 @@ def open_lines(path: str | os.PathLike[str]) -> LineSource:
     return open_it()
 
 
-class FileLines(LineSource):
+class FileLineSource(LineSource):
     """Lines whose images are files."""
 
-    def file(self, index: int) -> Path:
+    def image_file(self, index: int) -> Path:
         """The image file of a line."""
         return Path(self._images[index])
 
@@ -80,18 +80,18 @@ def _open_file(path: Path) -> LineSource:
     raise DataError(f"{path}: a file of labels must end in .txt, .tsv or .json")
 
 
-def _layouts(root: Path) -> tuple[dict[str, Callable[[], LineSource]], list[Problem]]:
+def _layouts(root: Path) -> tuple[dict[str, Callable[[], LineSource]], list[DataIssue]]:
     """What opens each data set in a folder, by what names it there, and the folders that cannot be listed."""
     found: dict[str, Callable[[], LineSource]] = {}
     databases = []
     pairs: list[tuple[Path, list[str]]] = []
-    closed: list[Problem] = []
+    closed: list[DataIssue] = []
 
     def refuse(error: OSError) -> None:
         if Path(error.filename) == root:
             raise error
         name = os.path.relpath(error.filename, root)
-        closed.append(Problem(name, "unreadable folder", str(error.strerror)))
+        closed.append(DataIssue(name, "unreadable folder", str(error.strerror)))
 
     for folder, names in walk(root, refuse):
         if folder == root:
@@ -112,7 +112,7 @@ def _layouts(root: Path) -> tuple[dict[str, Callable[[], LineSource]], list[Prob
     return found, closed
 
 
-def _with(closed: list[Problem], open_it: Callable[[], LineSource]) -> LineSource:
+def _with(closed: list[DataIssue], open_it: Callable[[], LineSource]) -> LineSource:
     """What is opened, without what may be in folders that cannot be listed."""
     source = open_it()
     source.skipped = [*closed, *source.skipped]
@@ -120,15 +120,15 @@ def _with(closed: list[Problem], open_it: Callable[[], LineSource]) -> LineSourc
 
 
 def _open_databases(root: Path, folders: list[Path]) -> LineSource:
-    from .database import DatabaseLines
+    from .lmdb_io import LmdbLineSource
 
-    return DatabaseLines(root, folders)
+    return LmdbLineSource(root, folders)
 
 
 def _open_labels(path: Path) -> LineSource:
     """A file of lines "path<TAB>text", the paths from its folder."""
     entries: list[tuple[str, str | bytes]] = []
-    items = Items()
+    items = LineRecords()
     for number, line in enumerate(_read(path).removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
         name, tab, label = line.removesuffix(b"\r").partition(b"\t")
         if tab:
@@ -147,7 +147,7 @@ def _open_doctr(path: Path) -> LineSource:
         raise DataError(f"{path}: it is no JSON in UTF-8: {error}") from None
     if not isinstance(pairs, _Pairs):
         raise DataError(f"{path}: it must be a JSON object, from names of images to labels")
-    items = Items()
+    items = LineRecords()
     entries = []
     for name, label in pairs:
         if isinstance(label, str):
@@ -163,7 +163,9 @@ class _Pairs(list[tuple[str, Any]]):
     """The members of a JSON object in their order."""
 
 
-def _listed(path: Path, folder: Path, entries: Iterable[tuple[str, str | bytes]], items: Items) -> LineSource:
+def _listed(
+    path: Path, folder: Path, entries: Iterable[tuple[str, str | bytes]], items: LineRecords
+) -> LineSource:
     """The lines of a file of labels; those without an image and those listed twice are skipped."""
     # Asked once a folder, as one question a file would be slow over a network.
     files_of = cache(_files_of)
@@ -192,12 +194,12 @@ def _files_of(folder: str) -> frozenset[str]:
 
 def _open_pairs(root: Path, folders: list[tuple[Path, list[str]]]) -> LineSource:
     """Files x.gt.txt with the label of x.png, or of another image of that name."""
-    items = Items()
+    items = LineRecords()
     for folder, names in folders:
         labels = [name for name in names if name.endswith(_PAIR_SUFFIX)]
         images = defaultdict(list)
         for name in names:
-            if name.lower().endswith(SUFFIXES):
+            if name.lower().endswith(IMAGE_SUFFIXES):
                 images[_stem(name)].append(name)
         for name in labels:
             stem = name.removesuffix(_PAIR_SUFFIX)
@@ -217,7 +219,7 @@ def _stem(image: str) -> str:
     return stem
 
 
-def _add_pair(items: Items, root: Path, label: Path, images: list[Path]) -> None:
+def _add_pair(items: LineRecords, root: Path, label: Path, images: list[Path]) -> None:
     name = os.path.relpath(label, root)
     if not images:
         items.skip(name, "missing image", "no image of that name beside it")
@@ -233,10 +235,10 @@ def _add_pair(items: Items, root: Path, label: Path, images: list[Path]) -> None
         items.add(os.path.relpath(images[0], root), text, str(images[0]))
 
 
-def _lines(path: Path, items: Items) -> LineSource:
+def _lines(path: Path, items: LineRecords) -> LineSource:
     if not items.names and not items.skipped:
         raise DataError(f"{path}: it is empty")
-    return FileLines(path, items)
+    return FileLineSource(path, items)
 
 
 def _read(path: Path) -> bytes:

@@ -24,7 +24,7 @@ class DataError(ValueError):
     """Data that cannot be used at all; the message names its path and what is wrong with it."""
 
 
-class Problem(NamedTuple):
+class DataIssue(NamedTuple):
     """What is wrong with one item of a data set: its name, a kind by which problems are counted, details."""
 
     name: str
@@ -35,17 +35,17 @@ class Problem(NamedTuple):
         return ": ".join(filter(None, self))
 
     @property
-    def without_kind(self) -> str:
+    def name_and_detail(self) -> str:
         """Name and details, where the kind is told already."""
         return ": ".join(filter(None, (self.name, self.detail)))
 
 
-class Items:
+class LineRecords:
     """What a reader finds in a data set, item by item: lines, and those that are none.
 
     Attributes:
         names, labels, images: of each line; what stands for its image is up to the reader.
-        recomposed: indices of the lines whose labels were not in NFC, which they are now.
+        normalized_to_nfc: indices of the lines whose labels were not in NFC, which they are now.
         skipped: what is no line.
     """
 
@@ -53,8 +53,8 @@ class Items:
         self.names: list[str] = []
         self.labels: list[str] = []
         self.images: list[Any] = []
-        self.recomposed: list[int] = []
-        self.skipped: list[Problem] = []
+        self.normalized_to_nfc: list[int] = []
+        self.skipped: list[DataIssue] = []
 
     def add(self, name: str, label: str | bytes, image: Any) -> None:
         """Adds a line, or what is wrong with its label; bytes are to be UTF-8."""
@@ -73,14 +73,14 @@ class Items:
                 return
         composed = unicodedata.normalize("NFC", label)
         if composed != label:
-            self.recomposed.append(len(self.labels))
+            self.normalized_to_nfc.append(len(self.labels))
         self.names.append(name)
         self.labels.append(composed)
         self.images.append(image)
 
     def skip(self, name: str, kind: str, detail: str = "") -> None:
         """Adds what is no line."""
-        self.skipped.append(Problem(name, kind, detail))
+        self.skipped.append(DataIssue(name, kind, detail))
 
 
 class LineSource(ABC):
@@ -92,36 +92,36 @@ class LineSource(ABC):
         path: of the data set.
         names: of the lines, as the data set calls them.
         labels: of the lines, in NFC, never empty, without tabs, line breaks and other control characters.
-        recomposed: indices of the lines whose labels were not in NFC before.
+        normalized_to_nfc: indices of the lines whose labels were not in NFC before.
         skipped: the items of the data set that are no lines, with the reason for each.
     """
 
-    def __init__(self, path: Path, items: Items) -> None:
+    def __init__(self, path: Path, items: LineRecords) -> None:
         self.path = path
         self.names: Sequence[str] = items.names
         self.labels: Sequence[str] = items.labels
-        self.recomposed: Sequence[int] = items.recomposed
-        self.skipped: Sequence[Problem] = items.skipped
+        self.normalized_to_nfc: Sequence[int] = items.normalized_to_nfc
+        self.skipped: Sequence[DataIssue] = items.skipped
         self._images = items.images
 
     def __len__(self) -> int:
         return len(self.names)
 
     @abstractmethod
-    def file(self, index: int) -> Path | io.BytesIO:
+    def image_file(self, index: int) -> Path | io.BytesIO:
         """The image file of a line, or its bytes.
 
         Raises:
             ImageError: it cannot be read. As in what follows, the message leaves out the name of the line.
         """
 
-    def encoded(self, index: int) -> bytes:
+    def image_bytes(self, index: int) -> bytes:
         """The bytes of the image file of a line.
 
         Raises:
             ImageError: they cannot be read.
         """
-        file = self.file(index)
+        file = self.image_file(index)
         try:
             return file.read_bytes() if isinstance(file, Path) else file.getvalue()
         except OSError as error:
@@ -133,12 +133,12 @@ class LineSource(ABC):
         Raises:
             ImageError: it is no usable image.
         """
-        return read_image(self.file(index), mode)
+        return read_image(self.image_file(index), mode)
 
-    def size(self, index: int) -> tuple[int, int]:
+    def image_size(self, index: int) -> tuple[int, int]:
         """Width and height of the image of a line, from its header; no pixel is decoded.
 
         Raises:
             ImageError: it has no usable header.
         """
-        return image_size(self.file(index))
+        return image_size(self.image_file(index))

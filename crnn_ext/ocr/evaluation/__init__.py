@@ -1,7 +1,7 @@
 """Evaluation of a recognizer on labeled lines: error rates, confidence intervals, calibration."""
 
 from .calibration import Calibration
-from .evaluate import EvaluatedLine, Evaluation, Lines, evaluate
+from .evaluate import EvaluatedLine, Evaluation, LabeledLines, evaluate
 from .metrics import ErrorCounts, Metrics
 
 __all__ = [
@@ -9,7 +9,7 @@ __all__ = [
     "ErrorCounts",
     "EvaluatedLine",
     "Evaluation",
-    "Lines",
+    "LabeledLines",
     "Metrics",
     "evaluate",
 ]

@@ -10,13 +10,13 @@ from tqdm import tqdm
 
 from crnn_ext.ocr.images import ImageError, ImageSource, Mode
 from crnn_ext.ocr.reading import Reading, Recognizer
-from crnn_ext.ocr.system.distributed import World
+from crnn_ext.ocr.system.distributed import ProcessGroup
 
 from .calibration import Calibration, calibration
 from .metrics import ErrorCounts, Metrics, Unit
 
 
-class Lines(Protocol):
+class LabeledLines(Protocol):
     """Images of lines with their texts, such as `crnn_ext.ocr.data.open_lines` gives."""
 
     @property
@@ -45,7 +45,7 @@ class EvaluatedLine(NamedTuple):
     errors: int
 
 
-class Unreadable(NamedTuple):
+class UnreadableLine(NamedTuple):
     """A line whose image cannot be read, and why. It is in no metric."""
 
     name: str
@@ -68,7 +68,7 @@ class Evaluation:
     """
 
     lines: list[EvaluatedLine]
-    unreadable: list[Unreadable]
+    unreadable: list[UnreadableLine]
     unknown: Counter[str]
     unit: Unit
     metrics: Metrics
@@ -83,52 +83,56 @@ class Evaluation:
 
 def evaluate(
     recognizer: Recognizer,
-    lines: Lines,
+    lines: LabeledLines,
     *,
     unit: Unit = "graphemes",
     progress: bool = False,
-    world: World | None = None,
+    group: ProcessGroup | None = None,
 ) -> Evaluation:
     """Reads lines and compares what was read with their texts.
 
     Args:
         recognizer: reads as its `decoding` says.
         lines: images and texts.
-        unit: what counts as a character, as for `ErrorCounts.of`.
+        unit: what counts as a character, as for `ErrorCounts.from_pairs`.
         progress: whether to show a progress bar on standard error, if that is a terminal.
-        world: the processes that read a share of the lines each, which all of them have opened. Each gets the
+        group: the processes that read a share of the lines each, which all of them have opened. Each gets the
             evaluation of all lines. By default this one alone.
 
     Raises:
         TypeError, ValueError: an image is of a type that `read_image` does not take, and as
-            `Recognizer.read` and `ErrorCounts.of`.
-        ImportError: as `ErrorCounts.of`.
+            `Recognizer.read` and `ErrorCounts.from_pairs`.
+        ImportError: as `ErrorCounts.from_pairs`.
     """
-    ErrorCounts.of([], unit)  # Before any image is read: is the unit one that it knows, is its package here?
-    world = world or World()
+    ErrorCounts.from_pairs(
+        [], unit
+    )  # Before any image is read: is the unit one that it knows, is its package here?
+    group = group or ProcessGroup()
     started = time.perf_counter()
     mode = recognizer.preprocessing.mode
-    share = world.share(range(len(lines.names)))
+    share = group.shard(range(len(lines.names)))
     bar = tqdm(
         recognizer.stream(share, lambda index: lines.image(index, mode)),
         total=len(share),
         unit="line",
-        disable=None if progress and world.rank == 0 else True,
+        disable=None if progress and group.rank == 0 else True,
     )
     results: dict[int, Reading | str] = {}
     for index, reading in bar:
         results[index] = str(reading) if isinstance(reading, ImageError) else reading
-    for part in world.gather(results):
+    for part in group.all_gather(results):
         results.update(part)
     seconds = time.perf_counter() - started
 
     in_order = sorted(results.items())
     unreadable = [
-        Unreadable(lines.names[index], reason) for index, reason in in_order if isinstance(reason, str)
+        UnreadableLine(lines.names[index], reason) for index, reason in in_order if isinstance(reason, str)
     ]
     readings = {index: reading for index, reading in in_order if isinstance(reading, Reading)}
     truths = [lines.labels[index] for index in readings]
-    counts = ErrorCounts.of(zip(truths, (reading.text for reading in readings.values()), strict=True), unit)
+    counts = ErrorCounts.from_pairs(
+        zip(truths, (reading.text for reading in readings.values()), strict=True), unit
+    )
     return Evaluation(
         [
             EvaluatedLine(lines.names[index], truth, reading.text, reading.confidence, errors)

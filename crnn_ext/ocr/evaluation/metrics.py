@@ -14,17 +14,17 @@ import numpy.typing as npt
 
 from crnn_ext.text.graphemes import graphemes
 
-from .intervals import Rate, error_rate, share_of_lines
+from .intervals import Rate, bootstrap_error_rate, wilson_rate
 
 Unit = Literal["graphemes", "code points"]
 
 _EditOperations = Callable[[Sequence[str], Sequence[str]], Any]
 
 # The shortest truth of each class of lengths, in characters. Fixed, so that sets of lines can be compared.
-LENGTHS = (0, 1, 5, 10, 20, 40, 60, 80)
+LENGTH_BIN_EDGES = (0, 1, 5, 10, 20, 40, 60, 80)
 
 # Confusions that `ErrorCounts.metrics` names.
-CONFUSIONS = 20
+MAX_CONFUSIONS = 20
 
 # Columns of the counts of lines.
 _UNITS, _ERRORS = 0, slice(1, 4)
@@ -96,7 +96,7 @@ class ErrorCounts:
     confusions: Counter[tuple[str, str]]
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[str, str]], unit: Unit = "graphemes") -> "ErrorCounts":
+    def from_pairs(cls, pairs: Iterable[tuple[str, str]], unit: Unit = "graphemes") -> "ErrorCounts":
         """Counts the errors in texts.
 
         Args:
@@ -108,7 +108,9 @@ class ErrorCounts:
             ImportError: the package rapidfuzz is not installed.
         """
         if unit not in ("graphemes", "code points"):
-            raise ValueError(f"ErrorCounts.of: unit must be 'graphemes' or 'code points', and it is {unit!r}")
+            raise ValueError(
+                f"ErrorCounts.from_pairs: unit must be 'graphemes' or 'code points', and it is {unit!r}"
+            )
         edit_operations = _edit_operations()
         characters, words, doubled = [], [], []
         confusions: Counter[tuple[str, str]] = Counter()
@@ -148,7 +150,7 @@ class ErrorCounts:
 
     def metrics(self) -> Metrics:
         """All metrics of the lines."""
-        classes = np.searchsorted(LENGTHS, self.characters[:, _UNITS], side="right") - 1
+        classes = np.searchsorted(LENGTH_BIN_EDGES, self.characters[:, _UNITS], side="right") - 1
         by_length = {_length_class(index): self._scores(classes == index) for index in np.unique(classes)}
         by_doubled = {"doubled": self.doubled, "not doubled": ~self.doubled}
         frequent = sorted(self.confusions.items(), key=lambda item: (-item[1], item[0]))
@@ -156,7 +158,7 @@ class ErrorCounts:
             self._scores(np.ones(len(self.doubled), np.bool_)),
             by_length,
             {name: self._scores(lines) for name, lines in by_doubled.items() if lines.any()},
-            [Confusion(*pair, count) for pair, count in frequent[:CONFUSIONS]],
+            [Confusion(*pair, count) for pair, count in frequent[:MAX_CONFUSIONS]],
         )
 
     def _scores(self, lines: npt.NDArray[np.bool_]) -> Scores:
@@ -164,7 +166,7 @@ class ErrorCounts:
         count = int(lines.sum())
         right = int((self.errors[lines] == 0).sum())
         cer, wer = (_rate(counts[lines]) for counts in (self.characters, self.words))
-        return Scores(count, cer, wer, share_of_lines(right, count))
+        return Scores(count, cer, wer, wilson_rate(right, count))
 
 
 def _characters(text: str, unit: Unit) -> Sequence[str]:
@@ -205,13 +207,13 @@ def _counts(truth: Sequence[str], edits: Sequence[tuple[str, str]]) -> list[int]
 
 def _rate(counts: npt.NDArray[np.int64]) -> ErrorRate:
     """Of the counts of lines `(L, 4)`."""
-    rate = error_rate(counts[:, _ERRORS].sum(axis=1), counts[:, _UNITS])
+    rate = bootstrap_error_rate(counts[:, _ERRORS].sum(axis=1), counts[:, _UNITS])
     return ErrorRate(rate, *counts.sum(axis=0).tolist())
 
 
 def _length_class(index: int) -> str:
-    shortest = LENGTHS[index]
-    if index == len(LENGTHS) - 1:
+    shortest = LENGTH_BIN_EDGES[index]
+    if index == len(LENGTH_BIN_EDGES) - 1:
         return f"{shortest}-"
-    longest = LENGTHS[index + 1] - 1
+    longest = LENGTH_BIN_EDGES[index + 1] - 1
     return f"{shortest}" if shortest == longest else f"{shortest}-{longest}"

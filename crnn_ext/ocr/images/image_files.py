@@ -17,9 +17,9 @@ ImageFile = str | Path | io.BytesIO
 ImageSource = Image.Image | npt.NDArray[np.uint8] | ImageFile
 
 # Pillow knows many more, among them PostScript, for which it starts another program.
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 # How the names of their files end, in any case.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 # EXIF orientations in which rows of the file are columns of the upright image.
 _ON_ITS_SIDE = (5, 6, 7, 8)
@@ -94,7 +94,7 @@ def _opened(source: Image.Image | ImageFile) -> Iterator[Image.Image]:
         if isinstance(source, Image.Image):
             yield source
             return
-        with Image.open(source, formats=FORMATS) as image:
+        with Image.open(source, formats=IMAGE_FORMATS) as image:
             # Up to twice its limit Pillow merely warns.
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise Image.DecompressionBombError
@@ -140,7 +140,7 @@ def _flatten(image: Image.Image, mode: Mode | None) -> Image.Image:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"it is no image in a known format ({', '.join(FORMATS)})"
+        return f"it is no image in a known format ({', '.join(IMAGE_FORMATS)})"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"it has more pixels than the limit of {Image.MAX_IMAGE_PIXELS}"
     if isinstance(error, OSError) and error.strerror:

@@ -10,7 +10,7 @@ from crnn_ext.ctc import beam_search, greedy_decode, log_probability
 from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
 
 
-class Decoded(NamedTuple):
+class DecodedText(NamedTuple):
     """A text of a sample, and its probability, all alignments added up.
 
     Character i was read from the frames `starts[i] <= t < ends[i]`, and `confidences[i]` is the geometric
@@ -24,11 +24,11 @@ class Decoded(NamedTuple):
     confidences: Sequence[float]
 
 
-Decoding = Callable[[Tensor, Tensor, Charset], list[list[Decoded]]]
+Decoding = Callable[[Tensor, Tensor, Charset], list[list[DecodedText]]]
 """From logits (T, N, C) and frames (N,) of each sample to its texts, best first, perhaps none."""
 
 
-def greedy(logits: Tensor, lengths: Tensor, charset: Charset) -> list[list[Decoded]]:
+def greedy(logits: Tensor, lengths: Tensor, charset: Charset) -> list[list[DecodedText]]:
     """The text of the best path of each sample."""
     best = greedy_decode(logits, lengths, blank=charset.blank)
     log_probs = log_probability(
@@ -37,7 +37,9 @@ def greedy(logits: Tensor, lengths: Tensor, charset: Charset) -> list[list[Decod
     texts = charset.decode(best.tokens, best.lengths)
     spans = best.starts.tolist(), best.ends.tolist(), _probabilities(best.token_logp)
     parts = zip(texts, _probabilities(log_probs), *spans, strict=True)
-    return [[Decoded(text, probability, *of_characters)] for text, (probability,), *of_characters in parts]
+    return [
+        [DecodedText(text, probability, *of_characters)] for text, (probability,), *of_characters in parts
+    ]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class BeamSearch:
     hotwords: HotWords | None = None
     hotword_weight: float = 1.0
 
-    def __call__(self, logits: Tensor, lengths: Tensor, charset: Charset) -> list[list[Decoded]]:
+    def __call__(self, logits: Tensor, lengths: Tensor, charset: Charset) -> list[list[DecodedText]]:
         """The texts of each sample, best first; none where the search finds none that the lexicon allows."""
         result = beam_search(
             logits,
@@ -76,7 +78,7 @@ class BeamSearch:
         spans = result.starts.tolist(), result.ends.tolist(), _probabilities(result.token_logp)
         return [
             [
-                Decoded(text, probability, *of_characters)
+                DecodedText(text, probability, *of_characters)
                 for length, text, probability, *of_characters in zip(*of_sample, strict=True)
                 if length >= 0
             ]

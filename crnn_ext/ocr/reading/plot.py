@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from crnn_ext._printable import printable
+from crnn_ext._formatting import printable
 from crnn_ext.ctc import align, log_probability
 from crnn_ext.ocr.data.check import frames_needed
 from crnn_ext.ocr.images import ImageSource
-from crnn_ext.ocr.system.atomic_write import replace_file
+from crnn_ext.ocr.system.atomic_write import atomic_write_bytes
 from crnn_ext.text import Charset
 
-from .recognizer import Character, Prepared, Recognizer, characters_at
+from .recognizer import Character, PreprocessedImage, Recognizer, character_spans
 
 try:
     from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ except ImportError as error:
     ) from error
 
 # By the suffix of the file.
-FORMATS = {".png": "png", ".pdf": "pdf", ".svg": "svg"}
+PLOT_FORMATS = {".png": "png", ".pdf": "pdf", ".svg": "svg"}
 # More would be higher than matplotlib draws.
 MAX_IMAGES = 100
 # Classes that stay below are left out, so that a large charset stays legible.
@@ -82,10 +82,10 @@ def plot_readings(
             images or none, or the text has characters outside the charset or too many for an image.
         OSError: the file cannot be written.
     """
-    file_format = format_of(path)
+    file_format = plot_format(path)
     if not 1 <= len(images) <= MAX_IMAGES:
         raise ValueError(f"images must be 1 to {MAX_IMAGES} for one picture, and they are {len(images)}")
-    prepared = [recognizer.prepare(image) for image in images]
+    prepared = [recognizer.preprocess(image) for image in images]
     if text is None:
         readings = recognizer.read(prepared)
         has_text = [reading.found for reading in readings]
@@ -122,25 +122,25 @@ def plot_readings(
         # One for each character and size of it that the font lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(content, format=file_format, dpi=110)
-    replace_file(path, content.getvalue())
+    atomic_write_bytes(path, content.getvalue())
     return has_text
 
 
-def format_of(path: str | Path) -> str:
+def plot_format(path: str | Path) -> str:
     """The format that the suffix of a picture's path names.
 
     Raises:
         ValueError: it names none.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in FORMATS:
+    if suffix not in PLOT_FORMATS:
         raise ValueError(
-            f"{path}: the suffix of a picture must be {', '.join(FORMATS)}, and it is {suffix!r}"
+            f"{path}: the suffix of a picture must be {', '.join(PLOT_FORMATS)}, and it is {suffix!r}"
         )
-    return FORMATS[suffix]
+    return PLOT_FORMATS[suffix]
 
 
-def _aligned(recognizer: Recognizer, image: Prepared, text: str, encoded: Sequence[str]) -> _Aligned:
+def _aligned(recognizer: Recognizer, image: PreprocessedImage, text: str, encoded: Sequence[str]) -> _Aligned:
     """The text in an image; `encoded` is it or its parts, as what was read need not be in NFC as a whole."""
     charset = recognizer.charset
     logits = recognizer.logits(image.pixels.unsqueeze(0))[:, 0]
@@ -156,7 +156,7 @@ def _aligned(recognizer: Recognizer, image: Prepared, text: str, encoded: Sequen
         *(logits.unsqueeze(1), targets.view(1, 1, -1), [frames], [[len(targets)]]), blank=charset.blank
     )
     return _Aligned(
-        characters_at(
+        character_spans(
             text,
             found.starts.tolist(),
             found.ends.tolist(),
@@ -170,7 +170,7 @@ def _aligned(recognizer: Recognizer, image: Prepared, text: str, encoded: Sequen
     )
 
 
-def _draw_image(axes: Axes, image: Prepared) -> None:
+def _draw_image(axes: Axes, image: PreprocessedImage) -> None:
     """The preprocessed image `(channels, height, W)`, stretched to its width in pixels before."""
     dark, light = image.pixels.min(), image.pixels.max()
     shown = ((image.pixels - dark) / (light - dark).clamp(min=1e-6)).permute(1, 2, 0)

@@ -17,17 +17,17 @@ from crnn_ext.ocr.images import ImageError, ImageSource, read_image
 from crnn_ext.ocr.images.preprocessing import MAX_COLUMNS, Preprocessing
 from crnn_ext.text import Charset
 
-from .decoding import Decoded, Decoding, greedy
+from .decoding import DecodedText, Decoding, greedy
 
 Source = TypeVar("Source", bound=ImageSource)
 Item = TypeVar("Item")
 
-# Prepared images that are held in memory at a time: enough to find some of similar width.
-IMAGES_AT_A_TIME = 256
+# PreprocessedImage images that are held in memory at a time: enough to find some of similar width.
+LOOKAHEAD = 256
 # Fewer where the images are wide: a batch has at most MAX_COLUMNS in all.
 MAX_BATCH_SIZE = 16
 # How much wider than its narrowest image the widest of a batch may be: padding takes time and tells nothing.
-MAX_STRETCH = 1.25
+MAX_WIDTH_RATIO = 1.25
 
 
 class Character(NamedTuple):
@@ -66,7 +66,7 @@ class Reading(NamedTuple):
     found: bool = True
 
 
-class Prepared(NamedTuple):
+class PreprocessedImage(NamedTuple):
     """An image as the network reads it, float32 `(channels, height, W)`, and how wide it was before."""
 
     pixels: Tensor
@@ -144,7 +144,7 @@ class Recognizer:
         """Reads any number of images in bounded memory, those of similar width among each 256 together.
 
         Args:
-            images: what `prepare` takes, or anything from which `opened` makes that. They are taken when
+            images: what `preprocess` takes, or anything from which `opened` makes that. They are taken when
                 their turn comes, up to 256 ahead of what is yielded.
             opened: called once an item, when its turn comes.
 
@@ -161,33 +161,33 @@ class Recognizer:
     def _stream(
         self, images: Iterator[Any], opened: Callable[[Any], ImageSource]
     ) -> Iterator[tuple[Any, Reading | ImageError]]:
-        while items := list(islice(images, IMAGES_AT_A_TIME)):
+        while items := list(islice(images, LOOKAHEAD)):
             yield from zip(items, self._read_or_errors(items, opened), strict=True)
 
     def _read_or_errors(
         self, items: Sequence[Any], opened: Callable[[Any], ImageSource]
     ) -> list[Reading | ImageError]:
-        prepared: list[Prepared] = []
+        prepared: list[PreprocessedImage] = []
         errors: dict[int, ImageError] = {}
         for index, item in enumerate(items):
             try:
-                prepared.append(self.prepare(opened(item)))
+                prepared.append(self.preprocess(opened(item)))
             except ImageError as error:
                 # Whoever keeps the error keeps the frames of its traceback, and this one holds the images.
                 errors[index] = error.with_traceback(None)
         readings = iter(self.read(prepared))
         return [errors[index] if index in errors else next(readings) for index in range(len(items))]
 
-    def prepare(self, image: ImageSource) -> Prepared:
+    def preprocess(self, image: ImageSource) -> PreprocessedImage:
         """Preprocesses one image, for `read`.
 
         Raises:
             ImageError, TypeError, ValueError: as `Preprocessing`.
         """
         opened = read_image(image, self.preprocessing.mode)
-        return Prepared(self.preprocessing(opened), opened.width)
+        return PreprocessedImage(self.preprocessing(opened), opened.width)
 
-    def read(self, images: Sequence[Prepared]) -> list[Reading]:
+    def read(self, images: Sequence[PreprocessedImage]) -> list[Reading]:
         """The texts of preprocessed images, in order.
 
         Raises:
@@ -216,7 +216,7 @@ class Recognizer:
         return logits
 
     @torch.inference_mode()
-    def _read_batch(self, images: Sequence[Prepared]) -> list[Reading]:
+    def _read_batch(self, images: Sequence[PreprocessedImage]) -> list[Reading]:
         widths = [image.pixels.shape[-1] for image in images]
         widest = max(widths)
         pixels = torch.stack([pad(image.pixels, (0, widest - image.pixels.shape[-1])) for image in images])
@@ -242,7 +242,7 @@ def _batches(widths: Sequence[int]) -> Iterator[list[int]]:
     for index in sorted(range(len(widths)), key=widths.__getitem__):
         width = widths[index]
         full = len(batch) == MAX_BATCH_SIZE or (len(batch) + 1) * width > MAX_COLUMNS
-        if batch and (full or width > MAX_STRETCH * widths[batch[0]]):
+        if batch and (full or width > MAX_WIDTH_RATIO * widths[batch[0]]):
             yield batch
             batch = []
         batch.append(index)
@@ -250,7 +250,7 @@ def _batches(widths: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def characters_at(
+def character_spans(
     text: str,
     starts: Sequence[int],
     ends: Sequence[int],
@@ -266,10 +266,10 @@ def characters_at(
     ]
 
 
-def _reading(texts: Sequence[Decoded], frames: int, width: int) -> Reading:
+def _reading(texts: Sequence[DecodedText], frames: int, width: int) -> Reading:
     if not texts:
         return Reading("", 0.0, [], [], found=False)
     best, *others = texts
-    characters = characters_at(best.text, best.starts, best.ends, best.confidences, frames, width)
+    characters = character_spans(best.text, best.starts, best.ends, best.confidences, frames, width)
     alternatives = [Alternative(other.text, other.probability) for other in others]
     return Reading(best.text, best.probability, characters, alternatives)

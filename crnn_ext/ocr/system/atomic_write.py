@@ -10,18 +10,18 @@ from typing import BinaryIO
 _UNFINISHED = ".crnn_ext-{}.tmp"
 
 
-def replace_file(path: str | Path, content: bytes) -> None:
+def atomic_write_bytes(path: str | Path, content: bytes) -> None:
     """Writes a file. One of the same name is replaced when the new one is on the disk, not before.
 
     Raises:
         OSError: it cannot be written; what was there before is as it was.
     """
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of one of that name when the block ends without an error.
 
     Raises:
@@ -47,7 +47,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def errors_name(path: str | Path) -> Iterator[None]:
+def add_filename_to_errors(path: str | Path) -> Iterator[None]:
     """Puts the file into errors of the system, which does not say which one it could not read or write."""
     try:
         yield
@@ -56,7 +56,7 @@ def errors_name(path: str | Path) -> Iterator[None]:
         raise
 
 
-def remove_unfinished(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Removes what killed processes have left in a folder to which no other process writes."""
     for path in folder.glob(_UNFINISHED.format("*")):
         path.unlink()

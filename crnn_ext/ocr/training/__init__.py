@@ -3,18 +3,18 @@
 Needs the optional dependencies of `crnn_ext[train]`.
 """
 
+from .callbacks import Callback, SkippedLines, StepMetrics, ValidationResult
 from .config import TrainingConfig
-from .events import LeftOut, Observer, Step, Validation
-from .loop import Outcome, TrainingError
-from .start import train
+from .loop import TrainingError, TrainingResult
+from .run import train
 
 __all__ = [
-    "LeftOut",
-    "Observer",
-    "Outcome",
-    "Step",
+    "Callback",
+    "SkippedLines",
+    "StepMetrics",
     "TrainingConfig",
     "TrainingError",
-    "Validation",
+    "TrainingResult",
+    "ValidationResult",
     "train",
 ]

@@ -11,7 +11,7 @@ from crnn_ext.ocr.checkpoints import Architecture
 from crnn_ext.ocr.data import DataError
 from crnn_ext.ocr.images import Preprocessing, parse_resize
 from crnn_ext.ocr.system.arguments import check_int, check_number
-from crnn_ext.ocr.system.atomic_write import replace_file
+from crnn_ext.ocr.system.atomic_write import atomic_write_bytes
 
 NetworkName = Literal["CRNN", "CRNN_v2", "CRNN_res"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
@@ -153,7 +153,7 @@ class TrainingConfig:
         """What is done to images, if the network is a new one."""
         return Preprocessing(channels=self.channels, width=parse_resize(self.resize))
 
-    def of_checkpoint(self, architecture: Architecture, preprocessing: Preprocessing) -> "TrainingConfig":
+    def with_checkpoint(self, architecture: Architecture, preprocessing: Preprocessing) -> "TrainingConfig":
         """These settings with what a checkpoint decides.
 
         Raises:
@@ -218,4 +218,4 @@ class TrainingConfig:
         Raises:
             OSError: it cannot be written.
         """
-        replace_file(path, (json.dumps(self.to_dict(), indent=2) + "\n").encode())
+        atomic_write_bytes(path, (json.dumps(self.to_dict(), indent=2) + "\n").encode())

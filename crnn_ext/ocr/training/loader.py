@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader
 
-from crnn_ext.ocr.data import Batch, LineDataset, LineSource, WidthBuckets, collate
+from crnn_ext.ocr.data import Batch, BucketBatchSampler, LineDataset, LineSource, collate
 from crnn_ext.ocr.data.augment import Augmentation
 from crnn_ext.ocr.images import Preprocessing
 
@@ -29,7 +29,7 @@ class BatchLoader:
         self,
         source: LineSource,
         preprocessing: Preprocessing,
-        sampler: WidthBuckets,
+        sampler: BucketBatchSampler,
         augmentation: Augmentation | None,
         *,
         seed: int,

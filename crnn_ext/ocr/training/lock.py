@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .loop import TrainingError
 
-LOCK = "lock"
+LOCK_FILE = "lock"
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def locked(folder: Path) -> Iterator[None]:
         TrainingError: one is at it.
         OSError: the file `lock` cannot be written.
     """
-    with open(folder / LOCK, "a") as file:
+    with open(folder / LOCK_FILE, "a") as file:
         try:
             # A record lock: workers that this process forks do not inherit it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

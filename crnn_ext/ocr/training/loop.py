@@ -10,24 +10,24 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from crnn_ext._printable import some
+from crnn_ext._formatting import first_few
 from crnn_ext.ocr.checkpoints import Checkpoint, save_checkpoint
-from crnn_ext.ocr.data import Batch, DataError, LineSource, Problem, WidthBuckets
+from crnn_ext.ocr.data import Batch, BucketBatchSampler, DataError, DataIssue, LineSource
 from crnn_ext.ocr.data.augment import Augmentation
-from crnn_ext.ocr.evaluation import Lines, evaluate
+from crnn_ext.ocr.evaluation import LabeledLines, evaluate
 from crnn_ext.ocr.reading import Recognizer
-from crnn_ext.ocr.system.distributed import World
+from crnn_ext.ocr.system.distributed import ProcessGroup
 
+from .callbacks import Callback, SkippedLines, StepMetrics, ValidationResult
 from .config import TrainingConfig
-from .events import LeftOut, Observer, Step, Validation
 from .loader import BatchLoader
-from .model import Criterion, Encoded
+from .model import Criterion, EncodedBatch
 from .schedule import one_cycle
 from .splits import TrainingLines, fingerprint
 from .state import Progress, load_state, save_state
-from .trainer import Learner
+from .trainer import Trainer
 
-BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state.safetensors"
+BEST_CHECKPOINT, LAST_CHECKPOINT, STATE_FILE = "best.safetensors", "last.safetensors", "state.safetensors"
 
 # Steps in a row that change nothing. The gradient scaler of float16 starts high, and skips some 20 until it
 # has come down far enough.
@@ -39,7 +39,7 @@ class TrainingError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingSetup:
     """What is trained on what, and where.
 
     Attributes:
@@ -49,7 +49,7 @@ class Task:
         source: the lines.
         lines: which of them are trained on.
         validation: the lines that tell how far the network is.
-        world: the processes that train together.
+        group: the processes that train together.
         device: of this process.
         criterion: the loss.
     """
@@ -59,55 +59,55 @@ class Task:
     checkpoint: Checkpoint
     source: LineSource
     lines: TrainingLines
-    validation: Lines
-    world: World
+    validation: LabeledLines
+    group: ProcessGroup
     device: torch.device
     criterion: Criterion
 
 
-class Outcome(NamedTuple):
+class TrainingResult(NamedTuple):
     """How a run ended: after its last step, for want of progress, or by a signal; and its best CER."""
 
-    why: Literal["finished", "no progress", "stopped"]
+    reason: Literal["finished", "no progress", "stopped"]
     step: int
-    best: float | None
+    best_cer: float | None
 
 
-class Run:
+class TrainingLoop:
     """A run between two of its steps."""
 
-    def __init__(self, task: Task, observers: Sequence[Observer]) -> None:
-        config, world = task.config, task.world
-        self._task, self._observers = task, observers
-        self._sampler = WidthBuckets(
-            task.lines.columns,
+    def __init__(self, setup: TrainingSetup, callbacks: Sequence[Callback]) -> None:
+        config, group = setup.config, setup.group
+        self._setup, self._callbacks = setup, callbacks
+        self._sampler = BucketBatchSampler(
+            setup.lines.columns,
             config.batch_pixels,
-            height=task.checkpoint.preprocessing.height,
+            height=setup.checkpoint.preprocessing.height,
             seed=config.seed,
-            rank=world.rank,
-            ranks=world.ranks,
+            rank=group.rank,
+            world_size=group.world_size,
             accumulate=config.accumulate,
         )
         self.steps_per_epoch = self._sampler.batches_per_epoch // config.accumulate
         self.steps = config.epochs * self.steps_per_epoch
         self._loader = BatchLoader(
-            task.source,
-            task.checkpoint.preprocessing,
+            setup.source,
+            setup.checkpoint.preprocessing,
             self._sampler,
             Augmentation(config.augment) if config.augment else None,
             seed=config.seed,
             workers=config.workers or 0,
-            pinned=task.device.type == "cuda",
+            pinned=setup.device.type == "cuda",
         )
-        self._learner = Learner(config, task.checkpoint, world, task.device, task.criterion)
+        self._trainer = Trainer(config, setup.checkpoint, group, setup.device, setup.criterion)
         self._step = 0
         self._best: float | None = None
         self._without_better = 0
         self._unchanged = 0
         self._clock = _Clock()
         self._left_out = _LeftOutHere()
-        self._lines = fingerprint(task.source, task.lines.columns)
-        self._validation = fingerprint(task.validation)
+        self._lines = fingerprint(setup.source, setup.lines.columns)
+        self._validation = fingerprint(setup.validation)
 
     def resume(self) -> None:
         """Goes on where the state in the folder stands.
@@ -116,11 +116,11 @@ class Run:
             DataError: there is none, it is damaged, or it is of other lines or another number of batches a
                 step.
         """
-        path = self._task.folder / STATE
-        tensors = self._learner.tensors()
-        progress, saved = self._task.world.from_first(lambda: load_state(path, tensors))
+        path = self._setup.folder / STATE_FILE
+        tensors = self._trainer.tensors()
+        progress, saved = self._setup.group.broadcast_from_rank0(lambda: load_state(path, tensors))
         for found, expected, which in (
-            (progress.lines, self._lines, f"the lines of {self._task.source.path}"),
+            (progress.lines, self._lines, f"the lines of {self._setup.source.path}"),
             (progress.validation, self._validation, "the lines for validation"),
         ):
             if found != expected:
@@ -128,7 +128,7 @@ class Run:
         if progress.batches_a_step != self._batches_a_step:
             raise DataError(
                 f"{path}: a step was of {progress.batches_a_step} batches, those of all processes together, "
-                f"and now {self._task.world.ranks} processes with accumulate {self._task.config.accumulate} "
+                f"and now {self._setup.group.world_size} processes with accumulate {self._setup.config.accumulate} "
                 f"would make it {self._batches_a_step}"
             )
         if progress.step > self.steps:
@@ -136,11 +136,11 @@ class Run:
         with torch.no_grad():
             for name, tensor in tensors.items():
                 tensor.copy_(saved[name])
-        self._learner.loss_scale = progress.loss_scale, progress.steps_at_scale
+        self._trainer.loss_scale = progress.loss_scale, progress.steps_at_scale
         self._step, self._best = progress.step, progress.best
         self._without_better = progress.without_better
 
-    def train(self, stop: Callable[[], bool] = lambda: False) -> Outcome:
+    def train(self, stop: Callable[[], bool] = lambda: False) -> TrainingResult:
         """Does the steps that are left, or those until the network learns no more or `stop` says so.
 
         Raises:
@@ -148,21 +148,21 @@ class Run:
             OSError: a file cannot be written.
         """
         try:
-            left_out = self._task.lines.left_out
-            self._tell(lambda observer: observer.started(self._step, self.steps, left_out))
+            left_out = self._setup.lines.left_out
+            self._tell(lambda callback: callback.on_train_start(self._step, self.steps, left_out))
             if self._step == 0:
                 self._save()  # so that a run can go on whenever it is killed
-            outcome = self._outcome()
+            result = self._result_if_ended()
             self._clock = _Clock()
-            while outcome is None:
-                outcome = self._train_epoch(stop)
-            return outcome
+            while result is None:
+                result = self._train_epoch(stop)
+            return result
         finally:
-            self._tell(lambda observer: observer.ended())
+            self._tell(lambda callback: callback.on_train_end())
 
-    def _train_epoch(self, stop: Callable[[], bool]) -> Outcome | None:
+    def _train_epoch(self, stop: Callable[[], bool]) -> TrainingResult | None:
         """Does the steps that are left of an epoch; how the run ended, if it did."""
-        config = self._task.config
+        config = self._setup.config
         validate_every = config.validate_every or self.steps_per_epoch
         epoch, position = divmod(self._step, self.steps_per_epoch)
         batches = self._loader.epoch(epoch, position * config.accumulate)
@@ -174,30 +174,33 @@ class Run:
                 if saves or self._step % self.steps_per_epoch == 0:
                     self._tell_of_left_out()  # what is told later than the state is saved, a kill might lose
                 if saves:
-                    self._learner.average_statistics()
+                    self._trainer.average_batch_norm_statistics()
                 if validates:
                     self._validate()
                 if saves:
                     self._save()
-            outcome = self._outcome() if done else Outcome("stopped", self._step, self._best)
-            if outcome is not None:
-                return outcome
+            result = self._result_if_ended() if done else TrainingResult("stopped", self._step, self._best)
+            if result is not None:
+                return result
         return None
 
-    def _outcome(self) -> Outcome | None:
-        patience = self._task.config.patience
+    def _result_if_ended(self) -> TrainingResult | None:
+        patience = self._setup.config.patience
         if self._step == self.steps:
-            return Outcome("finished", self._step, self._best)
+            return TrainingResult("finished", self._step, self._best)
         if patience is not None and self._without_better >= patience:
-            return Outcome("no progress", self._step, self._best)
+            return TrainingResult("no progress", self._step, self._best)
         return None
 
     def _do_step(self, batches: Sequence[Batch], stop: Callable[[], bool]) -> bool:
         """Does a step, unless a process is to stop; whether it did."""
-        task, config = self._task, self._task.config
-        encoded = [Encoded.of(batch, task.checkpoint.charset, task.checkpoint.network) for batch in batches]
+        setup, config = self._setup, self._setup.config
+        encoded = [
+            EncodedBatch.from_batch(batch, setup.checkpoint.charset, setup.checkpoint.network)
+            for batch in batches
+        ]
         # One exchange before each step for all that the processes have to agree on.
-        characters, lines, stops = task.world.sums(
+        characters, lines, stops = setup.group.all_reduce_sum(
             [
                 sum(batch.characters for batch in encoded),
                 sum(len(batch.labels) for batch in batches),
@@ -207,28 +210,28 @@ class Run:
         if stops:
             return False
         rate = one_cycle(self._step, self.steps, config.lr, config.warmup)
-        learnt = self._learner.step(encoded, int(characters), rate)
+        result = self._trainer.step(encoded, int(characters), rate)
         self._step += 1
         self._clock.count(lines)
-        self._left_out.add(batches, encoded, learnt.changed)
-        self._check_usable(learnt.changed, characters > 0)
+        self._left_out.add(batches, encoded, result.updated)
+        self._check_usable(result.updated, characters > 0)
         if self._step % config.log_every == 0 or self._step == self.steps:
-            loss, blank, frames = task.world.sums([*learnt.sums.tolist(), learnt.frames])
+            loss, blank, frames = setup.group.all_reduce_sum([*result.sums.tolist(), result.frames])
             seconds, lines_a_second = self._clock.speed()
-            step = Step(
+            step = StepMetrics(
                 step=self._step,
                 epoch=self._epoch,
                 loss=loss / characters if characters else math.nan,
                 blank=blank / max(frames, 1),
                 labels=characters / max(frames, 1),
                 learning_rate=rate,
-                gradient_norm=learnt.gradient_norm,
+                gradient_norm=result.gradient_norm,
                 lines=int(lines),
-                skipped=not learnt.changed,
+                skipped=not result.updated,
                 seconds=seconds,
                 lines_a_second=lines_a_second,
             )
-            self._tell(lambda observer: observer.stepped(step))
+            self._tell(lambda callback: callback.on_step(step))
         return True
 
     def _check_usable(self, changed: bool, any_lines: bool) -> None:
@@ -242,7 +245,7 @@ class Run:
                 f"{self._step}: a lower lr or another precision may help"
             )
         raise TrainingError(
-            f"of the last {self._unchanged} steps no line could be trained on: {some(self._left_out.names())}"
+            f"of the last {self._unchanged} steps no line could be trained on: {first_few(self._left_out.names())}"
         )
 
     @property
@@ -252,13 +255,15 @@ class Run:
 
     def _validate(self) -> None:
         """Reads the lines for validation and keeps the network if it was never better."""
-        task = self._task
-        recognizer = Recognizer(self._learner.shown, task.checkpoint.charset, task.checkpoint.preprocessing)
+        setup = self._setup
+        recognizer = Recognizer(
+            self._trainer.eval_network, setup.checkpoint.charset, setup.checkpoint.preprocessing
+        )
         try:
-            evaluation = evaluate(recognizer, task.validation, world=task.world)
+            evaluation = evaluate(recognizer, setup.validation, group=setup.group)
         except ValueError as error:
             raise TrainingError(f"step {self._step}: {error}; a lower lr may help") from error
-        self._learner.set_training()
+        self._trainer.set_train_mode()
         rate = evaluation.metrics.overall.cer.rate
         if rate is None:
             raise TrainingError("no line for validation could be read")
@@ -266,14 +271,14 @@ class Run:
         self._without_better = 0 if better else self._without_better + 1
         if better:
             self._best = rate.value
-            self._save_checkpoint(BEST, {"validation_cer": f"{rate.value:.6f}"})
-        validation = Validation(self._step, self._epoch, evaluation, better)
-        self._tell(lambda observer: observer.validated(validation))
+            self._save_checkpoint(BEST_CHECKPOINT, {"validation_cer": f"{rate.value:.6f}"})
+        validation = ValidationResult(self._step, self._epoch, evaluation, better)
+        self._tell(lambda callback: callback.on_validation(validation))
 
     def _save(self) -> None:
         """Writes the state, and the network as a checkpoint."""
-        self._save_checkpoint(LAST, {})
-        if self._task.world.rank == 0:
+        self._save_checkpoint(LAST_CHECKPOINT, {})
+        if self._setup.group.rank == 0:
             progress = Progress(
                 self._step,
                 self._best,
@@ -281,39 +286,39 @@ class Run:
                 self._batches_a_step,
                 self._lines,
                 self._validation,
-                *self._learner.loss_scale,
+                *self._trainer.loss_scale,
             )
-            save_state(self._task.folder / STATE, progress, self._learner.tensors())
+            save_state(self._setup.folder / STATE_FILE, progress, self._trainer.tensors())
 
     def _save_checkpoint(self, name: str, more: dict[str, str]) -> None:
-        if self._task.world.rank == 0:
-            metadata = {"training_data": Path(self._task.config.data).name, "step": str(self._step), **more}
-            shown = self._task.checkpoint._replace(network=self._learner.shown, metadata=metadata)
-            save_checkpoint(self._task.folder / name, shown)
+        if self._setup.group.rank == 0:
+            metadata = {"training_data": Path(self._setup.config.data).name, "step": str(self._step), **more}
+            shown = self._setup.checkpoint._replace(network=self._trainer.eval_network, metadata=metadata)
+            save_checkpoint(self._setup.folder / name, shown)
 
     def _tell_of_left_out(self) -> None:
         here, self._left_out = self._left_out, _LeftOutHere()
         if here.steps == 0:
             return
-        parts = self._task.world.gather((here.infeasible, here.unreadable))
-        report = LeftOut(
+        parts = self._setup.group.all_gather((here.infeasible, here.unreadable))
+        report = SkippedLines(
             epoch=self._epoch,
             step=self._step,
             ended=self._step % self.steps_per_epoch == 0,
-            always=len(self._task.lines.left_out),
+            always=len(self._setup.lines.left_out),
             infeasible=[name for names, _ in parts for name in names],
             unreadable=[problem for _, problems in parts for problem in problems],
             skipped=here.unchanged,
         )
-        self._tell(lambda observer: observer.left_out(report))
+        self._tell(lambda callback: callback.on_lines_skipped(report))
 
     @property
     def _batches_a_step(self) -> int:
-        return self._task.world.ranks * self._task.config.accumulate
+        return self._setup.group.world_size * self._setup.config.accumulate
 
-    def _tell(self, event: Callable[[Observer], None]) -> None:
-        for observer in self._observers:
-            event(observer)
+    def _tell(self, event: Callable[[Callback], None]) -> None:
+        for callback in self._callbacks:
+            event(callback)
 
 
 class _LeftOutHere:
@@ -321,11 +326,11 @@ class _LeftOutHere:
 
     def __init__(self) -> None:
         self.infeasible: list[str] = []
-        self.unreadable: list[Problem] = []
+        self.unreadable: list[DataIssue] = []
         self.unchanged = 0
         self.steps = 0
 
-    def add(self, batches: Sequence[Batch], encoded: Sequence[Encoded], changed: bool) -> None:
+    def add(self, batches: Sequence[Batch], encoded: Sequence[EncodedBatch], changed: bool) -> None:
         """Counts what of the batches of a step it was, and whether the step has changed nothing."""
         for batch, part in zip(batches, encoded, strict=True):
             self.unreadable += batch.unreadable

@@ -17,7 +17,7 @@ Criterion = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 loss and gradient are 0 for a line that no alignment fits."""
 
 
-class Encoded(NamedTuple):
+class EncodedBatch(NamedTuple):
     """A batch on its way to the network.
 
     Attributes:
@@ -37,7 +37,7 @@ class Encoded(NamedTuple):
     infeasible: list[str]
 
     @classmethod
-    def of(cls, batch: Batch, charset: Charset, network: Network) -> "Encoded":
+    def from_batch(cls, batch: Batch, charset: Charset, network: Network) -> "EncodedBatch":
         """The batch as the network and the loss take it."""
         targets, target_lengths = charset.encode(batch.labels)
         frames = network.output_lengths(batch.widths)
@@ -66,7 +66,7 @@ class NetworkWithLoss(nn.Module):
         self._criterion = criterion
         self._blank = blank
 
-    def forward(self, batch: Encoded, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: EncodedBatch, images: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of the losses, and in how many frames the blank is the most probable class.
 
         Args:
@@ -85,7 +85,7 @@ class NetworkWithLoss(nn.Module):
         return loss, blanks.sum()
 
 
-class MovingAverage:
+class ExponentialMovingAverage:
     """A network whose weights and statistics are the average of those of another along its way.
 
     It forgets what is 1 / (1 - decay) steps old, and faster at the beginning, when the average of n steps is
@@ -115,11 +115,11 @@ class MovingAverage:
         self.count += 1
 
 
-def batch_norms(network: Network) -> Iterator[nn.BatchNorm2d]:
+def batch_norm_layers(network: Network) -> Iterator[nn.BatchNorm2d]:
     """The layers of batch normalisation."""
     return (module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-def statistics(network: Network) -> list[Tensor]:
+def batch_norm_buffers(network: Network) -> list[Tensor]:
     """The running statistics of batch normalisation, which no gradient reaches."""
     return list(network.buffers())

@@ -15,12 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from crnn_ext.ocr.checkpoints.checkpoint import TRAINING_ENTRY
+from crnn_ext.ocr.checkpoints.checkpoint import TRAINING_METADATA_KEY
 from crnn_ext.ocr.data import DataError
 from crnn_ext.ocr.system.arguments import check_int, check_keys, check_number
-from crnn_ext.ocr.system.atomic_write import replace_file
+from crnn_ext.ocr.system.atomic_write import atomic_write_bytes
 
-FORMAT = 2
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def save_state(path: Path, progress: Progress, tensors: Mapping[str, Tensor]) ->
     Raises:
         OSError: it cannot be written.
     """
-    metadata = {TRAINING_ENTRY: json.dumps({"format": FORMAT, **asdict(progress)})}
+    metadata = {TRAINING_METADATA_KEY: json.dumps({"format": FORMAT_VERSION, **asdict(progress)})}
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    replace_file(path, save(on_cpu, metadata))
+    atomic_write_bytes(path, save(on_cpu, metadata))
 
 
 def load_state(path: Path, expected: Mapping[str, Tensor]) -> tuple[Progress, dict[str, Tensor]]:
@@ -110,12 +110,12 @@ def load_state(path: Path, expected: Mapping[str, Tensor]) -> tuple[Progress, di
 
 
 def _progress(metadata: Mapping[str, str]) -> Progress:
-    if TRAINING_ENTRY not in metadata:
-        raise ValueError(f"its metadata has no entry {TRAINING_ENTRY!r}")
+    if TRAINING_METADATA_KEY not in metadata:
+        raise ValueError(f"its metadata has no entry {TRAINING_METADATA_KEY!r}")
     try:
-        data: Any = json.loads(metadata[TRAINING_ENTRY])
+        data: Any = json.loads(metadata[TRAINING_METADATA_KEY])
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"its metadata {TRAINING_ENTRY!r} is no JSON: {error}") from error
+        raise ValueError(f"its metadata {TRAINING_METADATA_KEY!r} is no JSON: {error}") from error
     if isinstance(data, dict):
-        check_int("", "format", data.pop("format", None), FORMAT, FORMAT)
+        check_int("", "format", data.pop("format", None), FORMAT_VERSION, FORMAT_VERSION)
     return Progress(**check_keys("", data, {field.name for field in fields(Progress)}))

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from crnn_ext.ocr.data import Problem
+from crnn_ext.ocr.data import DataIssue
 from crnn_ext.ocr.evaluation.intervals import Rate
 
-from .events import LeftOut, Observer, Step, Validation
+from .callbacks import Callback, SkippedLines, StepMetrics, ValidationResult
 
 try:
     from torch.utils.tensorboard import SummaryWriter
@@ -18,21 +18,21 @@ except ImportError as error:
     ) from error
 
 
-class TensorBoard(Observer):
+class TensorBoardLogger(Callback):
     """Writes the event files of TensorBoard into a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writer: SummaryWriter | None = None
 
-    def started(self, step: int, steps: int, left_out: Sequence[Problem]) -> None:
+    def on_train_start(self, step: int, steps: int, left_out: Sequence[DataIssue]) -> None:
         """Opens the file; TensorBoard leaves out what an earlier one has after this step."""
         self._writer = SummaryWriter(str(self._folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
 
-    def note(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """Notes are for the user."""
 
-    def stepped(self, step: Step) -> None:
+    def on_step(self, step: StepMetrics) -> None:
         """Adds a point to the curves of training."""
         self._add(
             step.step,
@@ -45,10 +45,10 @@ class TensorBoard(Observer):
             },
         )
 
-    def left_out(self, report: LeftOut) -> None:
+    def on_lines_skipped(self, report: SkippedLines) -> None:
         """What was left out has no curve."""
 
-    def validated(self, validation: Validation) -> None:
+    def on_validation(self, validation: ValidationResult) -> None:
         """Adds a point to the curves of validation."""
         overall = validation.evaluation.metrics.overall
         rates: dict[str, Rate | None] = {
@@ -58,7 +58,7 @@ class TensorBoard(Observer):
         }
         self._add(validation.step, {name: rate.value for name, rate in rates.items() if rate is not None})
 
-    def ended(self) -> None:
+    def on_train_end(self) -> None:
         """Closes the file."""
         if self._writer is not None:
             self._writer.close()  # type: ignore[no-untyped-call]

@@ -11,16 +11,23 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from crnn_ext.ocr.checkpoints import Checkpoint, Network
-from crnn_ext.ocr.system.distributed import World
+from crnn_ext.ocr.system.distributed import ProcessGroup
 
 from .config import TrainingConfig
-from .model import Criterion, Encoded, MovingAverage, NetworkWithLoss, batch_norms, statistics
+from .model import (
+    Criterion,
+    EncodedBatch,
+    ExponentialMovingAverage,
+    NetworkWithLoss,
+    batch_norm_buffers,
+    batch_norm_layers,
+)
 
 # What autocast lowers to; other precisions are without it.
 _LOWERED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class Learnt(NamedTuple):
+class StepResult(NamedTuple):
     """What a step was like.
 
     Attributes:
@@ -28,22 +35,22 @@ class Learnt(NamedTuple):
             is the most probable class.
         frames: of the lines of this process.
         gradient_norm: of all processes together, before clipping.
-        changed: False if the gradient was not finite or no line could be trained on: then nothing changed.
+        updated: False if the gradient was not finite or no line could be trained on: then nothing changed.
     """
 
     sums: Tensor
     frames: int
     gradient_norm: float
-    changed: bool
+    updated: bool
 
 
-class Learner:
+class Trainer:
     """The network with everything that changes from step to step.
 
     Args:
         config: all settings.
         checkpoint: the network, on the CPU; it is moved to the device.
-        world: the processes that learn together.
+        group: the processes that learn together.
         device: of this process.
         criterion: the loss.
     """
@@ -52,22 +59,22 @@ class Learner:
         self,
         config: TrainingConfig,
         checkpoint: Checkpoint,
-        world: World,
+        group: ProcessGroup,
         device: torch.device,
         criterion: Criterion,
     ) -> None:
-        self._config, self._world, self._device = config, world, device
+        self._config, self._group, self._device = config, group, device
         self._network = checkpoint.network.to(device)
-        self.set_training()
-        self._average = MovingAverage(self._network, config.ema) if config.ema else None
+        self.set_train_mode()
+        self._average = ExponentialMovingAverage(self._network, config.ema) if config.ema else None
         module = NetworkWithLoss(self._network, criterion, checkpoint.charset.blank)
-        self._model = _distributed(module) if world.ranks > 1 else module
+        self._model = _distributed(module) if group.world_size > 1 else module
         self._optimizer = torch.optim.AdamW(
             self._network.parameters(), config.lr, weight_decay=config.weight_decay
         )
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
 
-    def step(self, batches: Sequence[Encoded], characters: int, learning_rate: float) -> Learnt:
+    def step(self, batches: Sequence[EncodedBatch], characters: int, learning_rate: float) -> StepResult:
         """Learns from the batches of all processes together.
 
         Args:
@@ -75,7 +82,7 @@ class Learner:
             characters: of the labels of all batches of all processes; the sum of the losses is divided by it.
             learning_rate: of this step.
         """
-        before = [tensor.clone() for tensor in statistics(self._network)]
+        before = [tensor.clone() for tensor in batch_norm_buffers(self._network)]
         sums = torch.zeros(2, device=self._device, dtype=torch.float64)
         for index, batch in enumerate(batches):
             # The gradients of several batches are exchanged once, with those of the last.
@@ -85,12 +92,12 @@ class Learner:
                     images = batch.images.to(self._device, non_blocking=True)
                     loss, blanks = self._model(batch, images)
                 # DistributedDataParallel takes the mean over the processes, of what has to be a sum.
-                share = self._world.ranks / max(characters, 1)
+                share = self._group.world_size / max(characters, 1)
                 self._scaler.scale(loss * share).backward()
             sums += torch.stack([loss.detach().to(sums), blanks.to(sums)])
         frames = sum(int(batch.input_lengths.sum()) for batch in batches)
         norm = self._update(before, characters > 0, learning_rate)
-        return Learnt(sums, frames, norm, characters > 0 and math.isfinite(norm))
+        return StepResult(sums, frames, norm, characters > 0 and math.isfinite(norm))
 
     def _update(self, before: Sequence[Tensor], any_lines: bool, learning_rate: float) -> float:
         """Lets the optimizer act on the gradient if it is usable, and returns its norm."""
@@ -104,29 +111,31 @@ class Learner:
                 self._average.update(self._network)
         else:
             with torch.no_grad():
-                for tensor, value in zip(statistics(self._network), before, strict=True):
+                for tensor, value in zip(batch_norm_buffers(self._network), before, strict=True):
                     tensor.copy_(value)
         self._scaler.update()
         self._optimizer.zero_grad()
         return float(norm)
 
     @property
-    def shown(self) -> Network:
+    def eval_network(self) -> Network:
         """The network that is validated and saved: the average of the weights, if there is one."""
         return self._network if self._average is None else self._average.network
 
-    def set_training(self) -> None:
+    def set_train_mode(self) -> None:
         """Puts the network into training mode, as after each validation."""
         self._network.train()
         if self._config.freeze_batch_norm:
-            for layer in batch_norms(self._network):
+            for layer in batch_norm_layers(self._network):
                 layer.eval()
 
-    def average_statistics(self) -> None:
+    def average_batch_norm_statistics(self) -> None:
         """Makes the statistics of batch normalisation the mean of those of all processes."""
-        networks = [self._network] if self._average is None else [self._network, self.shown]
+        networks = [self._network] if self._average is None else [self._network, self.eval_network]
         for network in networks:
-            self._world.average_(tensor for tensor in statistics(network) if tensor.is_floating_point())
+            self._group.all_reduce_mean_(
+                tensor for tensor in batch_norm_buffers(network) if tensor.is_floating_point()
+            )
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that change from step to step, as they are: who writes to them changes the network."""

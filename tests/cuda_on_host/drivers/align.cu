@@ -1,12 +1,12 @@
 // The best path of each text.
 #include "align/kernels.cuh"
-#include "drivers/texts.h"
+#include "drivers/text_problems.h"
 
 namespace {
 
 namespace align = crnn::align;
 using driver::DeviceTensor;
-using driver::expect;
+using driver::expect_close;
 using driver::kInfinity;
 using driver::kNaN;
 using driver::Table;
@@ -48,17 +48,18 @@ struct Expected {
 };
 
 template <class Storage>
-Expected aligned_on_host(const TextProblem& problem, const std::vector<Storage>& logits, int64_t columns) {
+Expected reference_alignment(const TextProblem& problem, const std::vector<Storage>& logits,
+                             int64_t columns) {
   Expected expected;
   const crnn::BatchShape shape = problem.shape();
   for (int64_t m = 0; m < shape.texts(); ++m) {
     const int64_t n = m / shape.texts_per_sample;
-    const Table rows = problem.valid()[m] ? rows_of(problem, logits, n) : Table();
+    const Table rows = problem.valid_lengths()[m] ? rows_of(problem, logits, n) : Table();
     const Table log_probs = log_probs_of(problem, rows);
     const size_t frames_before = expected.tokens.size(), columns_before = expected.starts.size();
     expected.log_probs.push_back(log_probs);
     double score = kNaN;
-    if (is_sound(problem, rows, size_t(m))) {
+    if (is_well_defined(problem, rows, size_t(m))) {
       const std::vector<int64_t> labels = problem.labels_of(size_t(m));
       const std::vector<int> path = best_path(rows, labels, problem.blank);
       score = path.empty() && !(rows.empty() && labels.empty()) ? -kInfinity : 0;
@@ -100,52 +101,52 @@ class Run {
   explicit Run(const TextProblem& problem)
       : problem_(problem),
         shape_(problem.shape()),
-        columns_(shape_.padded ? shape_.max_length : shape_.most_labels()),
+        columns_(shape_.padded ? shape_.padded_length : shape_.max_labels()),
         logits_(problem.logits<Storage>()),
-        expected_(aligned_on_host(problem, logits_, columns_)) {}
+        expected_(reference_alignment(problem, logits_, columns_)) {}
 
   void operator()() {
-    for (const crnn::BatchShape& slice : driver::slices_of(shape_)) run(slice);
+    for (const crnn::BatchShape& slice : driver::test_slices(shape_)) run(slice);
   }
 
  private:
   void run(const crnn::BatchShape& slice) {
     const int64_t frames = shape_.frames, texts = shape_.texts(), pairs = align::pair_elements(slice);
-    const driver::Placement placement(problem_.layout, frames, shape_.samples, shape_.classes);
-    const DeviceTensor<Storage> logits = placement.tensor(logits_, driver::converted<Storage>(kNaN));
+    const driver::StridedLayout placement(problem_.layout, frames, shape_.samples, shape_.classes);
+    const DeviceTensor<Storage> logits = placement.tensor(logits_, driver::from_double<Storage>(kNaN));
     const driver::DeviceTexts device_texts(problem_, kStream);
-    const DeviceTensor<Real> picked({frames * pairs}), peak({slice.samples, frames}),
-        log_share({slice.samples, frames});
-    const DeviceTensor<align::Word> moves({align::words_for(frames) * pairs});
-    const DeviceTensor<align::Pair<double>> states({align::state_elements(slice)});
+    const DeviceTensor<Real> picked({frames * pairs}), row_max({slice.samples, frames}),
+        log_inverse_sum({slice.samples, frames});
+    const DeviceTensor<align::Word> moves({align::num_words(frames) * pairs});
+    const DeviceTensor<align::ScorePair<double>> states({align::state_elements(slice)});
     const DeviceTensor<int32_t> path({slice.texts(), frames});
     const DeviceTensor<int64_t> tokens({texts, frames}), starts({texts, columns_}), ends({texts, columns_}),
         peaks({texts, columns_});
     const DeviceTensor<Real> scores({texts}), token_logp({texts, columns_});
 
     align::launch_align<Storage, Real>(
-        crnn::Rows<const Storage>(logits.data(), logits), device_texts.batch(), problem_.normalize, slice,
-        {picked.data(), peak.data(), log_share.data(), moves.data(), states.data(), path.data()},
+        crnn::TncView<const Storage>(logits.data(), logits), device_texts.batch(), problem_.normalize, slice,
+        {picked.data(), row_max.data(), log_inverse_sum.data(), moves.data(), states.data(), path.data()},
         {tokens.data(), scores.data(), starts.data(), ends.data(), peaks.data(), token_logp.data(), frames,
          columns_},
         kStream);
 
     const double tolerance = sizeof(Real) == 4 ? 1e-5 : 1e-12;
-    expect("tokens", tokens, expected_.tokens);
-    expect("scores", scores, expected_.scores, tolerance);
-    expect("starts", starts, expected_.starts);
-    expect("ends", ends, expected_.ends);
-    expect("token_logp", token_logp, expected_.token_logp, tolerance);
+    expect_close("tokens", tokens, expected_.tokens);
+    expect_close("scores", scores, expected_.scores, tolerance);
+    expect_close("starts", starts, expected_.starts);
+    expect_close("ends", ends, expected_.ends);
+    expect_close("token_logp", token_logp, expected_.token_logp, tolerance);
     expect_peaks(peaks, tolerance);
-    first_run_.expect_same("tokens", tokens);
-    first_run_.expect_same("scores", scores);
-    first_run_.expect_same("peaks", peaks);
-    first_run_.expect_same("token_logp", token_logp);
+    determinism_.expect_bitwise_equal("tokens", tokens);
+    determinism_.expect_bitwise_equal("scores", scores);
+    determinism_.expect_bitwise_equal("peaks", peaks);
+    determinism_.expect_bitwise_equal("token_logp", token_logp);
   }
 
   // Equals are told apart by roundings alone, so what counts is the log-probability there.
   void expect_peaks(const DeviceTensor<int64_t>& peaks, double tolerance) const {
-    const std::vector<int64_t> values = peaks.on_host();
+    const std::vector<int64_t> values = peaks.to_host();
     for (size_t at = 0; at < values.size(); ++at) {
       const int64_t peak = values[at], start = expected_.starts[at], end = expected_.ends[at];
       const size_t m = at / size_t(columns_);
@@ -165,13 +166,13 @@ class Run {
   int64_t columns_;
   std::vector<Storage> logits_;
   Expected expected_;
-  driver::FirstRun first_run_;
+  driver::DeterminismCheck determinism_;
 };
 
 std::vector<driver::Case> cases() {
   std::vector<driver::Case> all = driver::text_cases<Run>();
   const auto add = [&](const std::string& name, const TextProblem& problem) {
-    all.push_back({name, driver::run_as<Run>(all.size(), problem)});
+    all.push_back({name, driver::make_run_as<Run>(all.size(), problem)});
   };
   // On both sides of a word of moves, and of what the way back takes at a time.
   for (const int64_t frames : {7, 8, 9, 31, 32, 33, 64, 65})
@@ -188,12 +189,12 @@ std::vector<driver::Case> cases() {
                                   .classes = 3,
                                   .lengths = {200},
                                   .texts = {{{1}}},
-                                  .changes = {{driver::kAll, 0, 1, 20.0}}});
+                                  .overrides = {{driver::kAll, 0, 1, 20.0}}});
   return all;
 }
 
 }  // namespace
 
-int main(int arguments, char** argument) {
-  return driver::run(cases(), arguments, argument);
+int main(int argc, char** argv) {
+  return driver::run(cases(), argc, argv);
 }

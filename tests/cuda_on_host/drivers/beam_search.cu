@@ -5,23 +5,23 @@
 #include "beam_search/kernels.cuh"
 #include "drivers/driver.h"
 #include "drivers/fusion_tables.h"
-#include "drivers/plain_beam_search.h"
+#include "drivers/reference_beam_search.h"
 
 namespace {
 
 namespace beam = crnn::beam_search;
 using crnn::BFloat16;
 using crnn::Half;
-using driver::Change;
-using driver::converted;
 using driver::DeviceTensor;
-using driver::expect;
-using driver::Fused;
+using driver::expect_close;
+using driver::from_double;
+using driver::FusionConfig;
 using driver::kAll;
 using driver::kInfinity;
 using driver::kNaN;
 using driver::LanguageModel;
 using driver::Layout;
+using driver::Override;
 
 // ---- Problems ----
 
@@ -38,18 +38,18 @@ struct Problem {
   int64_t nbest = beam;
   int blank = 0;
   bool normalize = true;
-  int64_t most_tokens = std::numeric_limits<int64_t>::max();
+  int64_t token_top_k = std::numeric_limits<int64_t>::max();
   double token_min_logp = -kInfinity, beam_threshold = kInfinity;
-  Fused fused = {};
+  FusionConfig fused = {};
   RowKind rows = RowKind::kRandom;
   double scale = 2;  // standard deviation of the logits
-  std::vector<Change> changes = {};
-  bool changes_are_even = false;  // they leave a frame's possible classes equally probable
+  std::vector<Override> overrides = {};
+  bool overrides_are_uniform = false;  // they leave a frame's possible classes equally probable
   Layout layout = Layout::kContiguous;
   unsigned seed = 0;
 
   int64_t samples() const { return int64_t(lengths.size()); }
-  bool ties_are_exact() const { return changes_are_even || rows == RowKind::kEven; }
+  bool ties_are_exact() const { return overrides_are_uniform || rows == RowKind::kEven; }
   bool is_possible(int64_t n) const { return 0 <= lengths[n] && lengths[n] <= frames; }
 };
 
@@ -81,9 +81,9 @@ std::vector<Storage> logits_of(const Problem& problem) {
       for (const double x : row) sum += std::exp(x);
       for (int c = 0; c < problem.classes; ++c) {
         double x = problem.normalize ? row[c] : row[c] - std::log(sum);
-        for (const Change& change : problem.changes)
-          if (change.concerns(t, n, c)) x = change.value;
-        logits.push_back(converted<Storage>(t < problem.lengths[n] ? x : kNaN));
+        for (const Override& change : problem.overrides)
+          if (change.applies_to(t, n, c)) x = change.value;
+        logits.push_back(from_double<Storage>(t < problem.lengths[n] ? x : kNaN));
       }
     }
   }
@@ -97,7 +97,7 @@ struct Expected {
   std::vector<double> scores, log_probs;
   double margin = kInfinity;
 
-  void add(const plain::Text& text, int64_t frames, double score, double log_prob) {
+  void add(const reference::Text& text, int64_t frames, double score, double log_prob) {
     tokens.insert(tokens.end(), text.begin(), text.end());
     tokens.resize(tokens.size() + frames - text.size(), -1);
     lengths.push_back(int64_t(text.size()));
@@ -112,44 +112,44 @@ struct Expected {
 
 // Empty if the row cannot be used.
 template <class Storage>
-std::vector<plain::Probability> probabilities(const Problem& problem, const Storage* row) {
+std::vector<reference::Probability> probabilities(const Problem& problem, const Storage* row) {
   const double least_unusable = problem.normalize ? kInfinity : double(1 << 26) / double(problem.frames);
   double peak = -kInfinity;
   for (int c = 0; c < problem.classes; ++c) {
-    if (!(driver::number(row[c]) < least_unusable)) return {};
-    peak = std::max(peak, driver::number(row[c]));
+    if (!(driver::to_double(row[c]) < least_unusable)) return {};
+    peak = std::max(peak, driver::to_double(row[c]));
   }
   if (!problem.normalize || peak == -kInfinity) peak = 0;
-  std::vector<plain::Probability> p;
+  std::vector<reference::Probability> p;
   for (int c = 0; c < problem.classes; ++c)
-    p.push_back(std::exp(plain::Probability(driver::number(row[c])) - peak));
-  const auto sum = std::accumulate(p.begin(), p.end(), plain::Probability(0));
+    p.push_back(std::exp(reference::Probability(driver::to_double(row[c])) - peak));
+  const auto sum = std::accumulate(p.begin(), p.end(), reference::Probability(0));
   if (problem.normalize && sum > 0)
-    for (plain::Probability& x : p) x /= sum;
+    for (reference::Probability& x : p) x /= sum;
   return p;
 }
 
 template <class Storage>
-Expected searched_on_host(const Problem& problem, const std::vector<Storage>& logits,
+Expected reference_search(const Problem& problem, const std::vector<Storage>& logits,
                           const driver::FusionTables& tables) {
   Expected expected;
   for (int64_t n = 0; n < problem.samples(); ++n) {
-    std::vector<std::vector<plain::Probability>> rows;
+    std::vector<std::vector<reference::Probability>> rows;
     bool usable = problem.is_possible(n);
     for (int64_t t = 0; usable && t < problem.lengths[n]; ++t) {
       rows.push_back(probabilities(problem, &logits[(t * problem.samples() + n) * problem.classes]));
       usable = !rows.back().empty();
     }
-    plain::Found found;
+    reference::SearchResult found;
     if (usable) {
-      const plain::Options options{problem.blank,           problem.beam,           problem.nbest,
-                                   problem.most_tokens,     problem.token_min_logp, problem.beam_threshold,
-                                   problem.ties_are_exact()};
-      found = plain::Search(options, tables.weights(n)).run(rows);
+      const reference::Options options{
+          problem.blank,          problem.beam,           problem.nbest,           problem.token_top_k,
+          problem.token_min_logp, problem.beam_threshold, problem.ties_are_exact()};
+      found = reference::Search(options, tables.weights(n)).run(rows);
     }
     for (int64_t k = 0; k < problem.nbest; ++k) {
       if (k < int64_t(found.hypotheses.size())) {
-        const plain::Hypothesis& hypothesis = found.hypotheses[k];
+        const reference::Hypothesis& hypothesis = found.hypotheses[k];
         expected.add(hypothesis.text, problem.frames, double(hypothesis.score), double(hypothesis.log_prob));
       } else {
         expected.add_missing(problem.frames, usable ? -kInfinity : kNaN);
@@ -170,18 +170,18 @@ class Run {
   explicit Run(const Problem& problem)
       : problem_(problem),
         tables_(problem.fused, problem.classes, problem.blank, problem.samples(), problem.seed) {
-    constexpr unsigned kNextSeed = 1000, kMostSeeds = 100;
+    constexpr unsigned kNextSeed = 1000, kMaxSeeds = 100;
     for (;; problem_.seed += kNextSeed) {
       logits_ = logits_of<Storage>(problem_);
-      expected_ = searched_on_host(problem_, logits_, tables_);
+      expected_ = reference_search(problem_, logits_, tables_);
       if (expected_.margin > kClear) return;
-      if (problem_.seed >= kNextSeed * kMostSeeds) throw std::runtime_error("no decisions are clear");
+      if (problem_.seed >= kNextSeed * kMaxSeeds) throw std::runtime_error("no decisions are clear");
     }
   }
 
   void operator()() {
-    if (problem_.fused.adds()) {
-      const driver::FusionTables::OnDevice tables(tables_);
+    if (problem_.fused.enabled()) {
+      const driver::FusionTables::DeviceTables tables(tables_);
       search(tables.fusion());
     } else {
       search(beam::NoFusion{});
@@ -203,53 +203,54 @@ class Run {
                                 nbest,
                                 problem_.blank,
                                 problem_.normalize,
-                                std::min(problem_.most_tokens, classes),
+                                std::min(problem_.token_top_k, classes),
                                 problem_.token_min_logp,
                                 problem_.beam_threshold};
-    const int64_t listed = beam::listed_tokens<Fusion>(options, classes);
+    const int64_t shortlist_size = beam::choose_shortlist_size<Fusion>(options, classes);
 
-    const DeviceTensor<Storage> logits = driver::Placement(problem_.layout, frames, samples, classes)
-                                             .tensor(logits_, converted<Storage>(kNaN));
+    const DeviceTensor<Storage> logits = driver::StridedLayout(problem_.layout, frames, samples, classes)
+                                             .tensor(logits_, from_double<Storage>(kNaN));
     const DeviceTensor<int64_t> input_lengths({samples}, problem_.lengths);
-    const DeviceTensor<Real> peak({rows}), inverse_sum({rows});
-    const DeviceTensor<beam::Token<Real>> listed_tokens({rows * listed});
-    const DeviceTensor<beam::Record<State>> records({samples * 2 * beam});
-    const DeviceTensor<beam::Mass<Real>> masses({samples * 2 * beam}), later({samples * beam});
+    const DeviceTensor<Real> row_max({rows}), inverse_sum({rows});
+    const DeviceTensor<beam::Token<Real>> shortlist({rows * shortlist_size});
+    const DeviceTensor<beam::BeamEntry<State>> entries({samples * 2 * beam});
+    const DeviceTensor<beam::PrefixProbability<Real>> probabilities({samples * 2 * beam}),
+        updated({samples * beam});
     const DeviceTensor<beam::Node> nodes({rows * beam});
-    const DeviceTensor<int32_t> all_tokens({listed == 0 ? samples * classes : 0});
+    const DeviceTensor<int32_t> all_tokens({shortlist_size == 0 ? samples * classes : 0});
     const DeviceTensor<int64_t> tokens({samples, nbest, frames}), lengths({samples, nbest});
     const DeviceTensor<Real> scores({samples, nbest}), log_probs({samples, nbest});
 
-    const beam::Problem<Storage, Real, Fusion> problem{
-        crnn::Rows<const Storage>(logits.data(), logits),
+    const beam::SearchParams<Storage, Real, Fusion> problem{
+        crnn::TncView<const Storage>(logits.data(), logits),
         crnn::IndexView(input_lengths),
         frames,
         int32_t(classes),
         options,
         fusion,
-        {peak.data(), inverse_sum.data(), listed_tokens.data(), int(listed)},
-        {records.data(), masses.data(), later.data(), nodes.data(), all_tokens.data()},
+        {row_max.data(), inverse_sum.data(), shortlist.data(), int(shortlist_size)},
+        {entries.data(), probabilities.data(), updated.data(), nodes.data(), all_tokens.data()},
         {tokens.data(), lengths.data(), scores.data(), log_probs.data()}};
     beam::launch_beam_search(problem, samples, {nullptr, "beam_search"});
 
-    expect("tokens", tokens, expected_.tokens);
-    expect("lengths", lengths, expected_.lengths);
-    expect("scores", scores, expected_.scores, kTolerance);
-    expect("log_probs", log_probs, expected_.log_probs, kTolerance);
-    first_run_.expect_same("scores", scores);
-    first_run_.expect_same("log_probs", log_probs);
+    expect_close("tokens", tokens, expected_.tokens);
+    expect_close("lengths", lengths, expected_.lengths);
+    expect_close("scores", scores, expected_.scores, kTolerance);
+    expect_close("log_probs", log_probs, expected_.log_probs, kTolerance);
+    determinism_.expect_bitwise_equal("scores", scores);
+    determinism_.expect_bitwise_equal("log_probs", log_probs);
   }
 
   Problem problem_;
   driver::FusionTables tables_;
   std::vector<Storage> logits_;
   Expected expected_;
-  driver::FirstRun first_run_;
+  driver::DeterminismCheck determinism_;
 };
 
 // The Run of a problem, made when it is first called.
 template <class Storage>
-std::function<void()> run_of(const Problem& problem) {
+std::function<void()> make_run(const Problem& problem) {
   return [problem, run = std::optional<Run<Storage>>()]() mutable {
     if (!run.has_value()) run.emplace(problem);
     (*run)();
@@ -263,14 +264,14 @@ Problem of_rows(const std::vector<std::vector<double>>& rows, int64_t beam) {
   const auto frames = int64_t(rows.size()), classes = int64_t(rows[0].size());
   Problem problem{.frames = frames, .classes = int(classes), .lengths = {frames}, .beam = beam};
   for (int64_t t = 0; t < frames; ++t)
-    for (int64_t c = 0; c < classes; ++c) problem.changes.push_back({t, 0, c, std::log(rows[t][c])});
+    for (int64_t c = 0; c < classes; ++c) problem.overrides.push_back({t, 0, c, std::log(rows[t][c])});
   return problem;
 }
 
 // As of_rows, where the classes of a frame that are possible at all are equally probable.
 Problem of_even_rows(const std::vector<std::vector<double>>& rows, int64_t beam) {
   Problem problem = of_rows(rows, beam);
-  problem.changes_are_even = true;
+  problem.overrides_are_uniform = true;
   return problem;
 }
 
@@ -314,7 +315,7 @@ Problem with_a_gap() {
                   .blank = 600,
                   .rows = RowKind::kAscending};
   for (int c = 514; c < 768; ++c)
-    if (c != problem.blank) problem.changes.push_back({0, 0, c, -kInfinity});
+    if (c != problem.blank) problem.overrides.push_back({0, 0, c, -kInfinity});
   return problem;
 }
 
@@ -328,7 +329,7 @@ Problem random_problem(unsigned seed) {
   problem.nbest = 1 + random.up_to(int(problem.beam) - 1);
   problem.blank = random.up_to(problem.classes - 1);
   problem.normalize = flip();
-  if (flip()) problem.most_tokens = 1 + random.up_to(20);
+  if (flip()) problem.token_top_k = 1 + random.up_to(20);
   if (flip()) problem.token_min_logp = random.weight(-6, -1);
   if (flip()) problem.beam_threshold = random.weight(1, 9);
   if (flip()) {
@@ -352,174 +353,177 @@ std::vector<driver::Case> cases() {
   using enum RowKind;
   const std::vector<int64_t> two = {5, 4};
 
-  add("1 class", run_of<float>({.frames = 3, .classes = 1, .lengths = {3, 0}, .beam = 3}));
-  add("2 classes", run_of<double>({.frames = 6, .classes = 2, .lengths = {6, 0, 4}, .beam = 4, .blank = 1}));
-  add("9 classes", run_of<Half>({.frames = 5, .classes = 9, .lengths = two, .beam = 5}));
-  add("40 classes", run_of<BFloat16>({.frames = 5, .classes = 40, .lengths = two, .beam = 5, .blank = 39}));
-  add("no frames", run_of<float>({.frames = 0, .classes = 4, .lengths = {0, 0}, .beam = 3, .nbest = 2}));
-  add("no samples", run_of<float>({.frames = 3, .classes = 4, .lengths = {}, .beam = 3}));
-  add("impossible lengths", run_of<float>({.frames = 4, .classes = 5, .lengths = {5, -1, 4}, .beam = 3}));
+  add("1 class", make_run<float>({.frames = 3, .classes = 1, .lengths = {3, 0}, .beam = 3}));
+  add("2 classes",
+      make_run<double>({.frames = 6, .classes = 2, .lengths = {6, 0, 4}, .beam = 4, .blank = 1}));
+  add("9 classes", make_run<Half>({.frames = 5, .classes = 9, .lengths = two, .beam = 5}));
+  add("40 classes", make_run<BFloat16>({.frames = 5, .classes = 40, .lengths = two, .beam = 5, .blank = 39}));
+  add("no frames", make_run<float>({.frames = 0, .classes = 4, .lengths = {0, 0}, .beam = 3, .nbest = 2}));
+  add("no samples", make_run<float>({.frames = 3, .classes = 4, .lengths = {}, .beam = 3}));
+  add("impossible lengths", make_run<float>({.frames = 4, .classes = 5, .lengths = {5, -1, 4}, .beam = 3}));
   add("fewer texts than are wanted",
-      run_of<double>({.frames = 2, .classes = 3, .lengths = {2, 1}, .beam = 20}));
+      make_run<double>({.frames = 2, .classes = 3, .lengths = {2, 1}, .beam = 20}));
 
-  add("a beam of 1", run_of<float>({.frames = 9, .classes = 7, .lengths = {9, 8}, .beam = 1}));
-  add("a beam of 2", run_of<float>({.frames = 9, .classes = 7, .lengths = {9, 8}, .beam = 2}));
+  add("a beam of 1", make_run<float>({.frames = 9, .classes = 7, .lengths = {9, 8}, .beam = 1}));
+  add("a beam of 2", make_run<float>({.frames = 9, .classes = 7, .lengths = {9, 8}, .beam = 2}));
   add("prefixes that come back",
-      run_of<double>({.frames = 24, .classes = 3, .lengths = {24}, .beam = 6, .scale = 1}));
-  add("a beam of 16", run_of<float>({.frames = 9, .classes = 30, .lengths = {9, 0, 7}, .beam = 16}));
-  add("a beam of 64", run_of<double>({.frames = 5, .classes = 70, .lengths = two, .beam = 64, .blank = 7}));
-  add("a beam of 65", run_of<float>({.frames = 5, .classes = 20, .lengths = two, .beam = 65}));
+      make_run<double>({.frames = 24, .classes = 3, .lengths = {24}, .beam = 6, .scale = 1}));
+  add("a beam of 16", make_run<float>({.frames = 9, .classes = 30, .lengths = {9, 0, 7}, .beam = 16}));
+  add("a beam of 64", make_run<double>({.frames = 5, .classes = 70, .lengths = two, .beam = 64, .blank = 7}));
+  add("a beam of 65", make_run<float>({.frames = 5, .classes = 20, .lengths = two, .beam = 65}));
   add("a beam of 200",
-      run_of<float>({.frames = 3, .classes = 300, .lengths = {3}, .beam = 200, .layout = kPart}));
+      make_run<float>({.frames = 3, .classes = 300, .lengths = {3}, .beam = 200, .layout = kSlice}));
   // One token more is listed: as many as a block has threads, and one more than that.
-  add("a beam of 255", run_of<Half>({.frames = 2, .classes = 300, .lengths = {2}, .beam = 255, .nbest = 3}));
-  add("a beam of 256", run_of<float>({.frames = 2, .classes = 300, .lengths = {2}, .beam = 256}));
-  add("a beam of 512", run_of<float>({.frames = 3, .classes = 60, .lengths = {3}, .beam = 512}));
-  add("a beam of 1024", run_of<double>({.frames = 2, .classes = 40, .lengths = {2}, .beam = 1024}));
+  add("a beam of 255",
+      make_run<Half>({.frames = 2, .classes = 300, .lengths = {2}, .beam = 255, .nbest = 3}));
+  add("a beam of 256", make_run<float>({.frames = 2, .classes = 300, .lengths = {2}, .beam = 256}));
+  add("a beam of 512", make_run<float>({.frames = 3, .classes = 60, .lengths = {3}, .beam = 512}));
+  add("a beam of 1024", make_run<double>({.frames = 2, .classes = 40, .lengths = {2}, .beam = 1024}));
 
-  add("all prefixes are extended", run_of<float>(of_all_extended()));
-  add("orders that add up to less", run_of<float>(of_orders_that_add_up_to_less()));
-  add("the last extension that may enter", run_of<float>(of_last_to_enter(1, 2)));
-  add("the last extension that may enter in a later round", run_of<float>(of_last_to_enter(20, 16)));
+  add("all prefixes are extended", make_run<float>(of_all_extended()));
+  add("orders that add up to less", make_run<float>(of_orders_that_add_up_to_less()));
+  add("the last extension that may enter", make_run<float>(of_last_to_enter(1, 2)));
+  add("the last extension that may enter in a later round", make_run<float>(of_last_to_enter(20, 16)));
 
   add("batch first",
-      run_of<float>({.frames = 5, .classes = 70, .lengths = two, .beam = 10, .layout = kBatchFirst}));
+      make_run<float>({.frames = 5, .classes = 70, .lengths = two, .beam = 10, .layout = kBatchFirst}));
   add("class stride",
-      run_of<Half>({.frames = 5, .classes = 30, .lengths = two, .beam = 6, .layout = kClassStride}));
-  add("part",
-      run_of<BFloat16>({.frames = 5, .classes = 30, .lengths = two, .beam = 6, .nbest = 2, .layout = kPart}));
+      make_run<Half>({.frames = 5, .classes = 30, .lengths = two, .beam = 6, .layout = kClassStride}));
+  add("part", make_run<BFloat16>(
+                  {.frames = 5, .classes = 30, .lengths = two, .beam = 6, .nbest = 2, .layout = kSlice}));
   add("log_probs",
-      run_of<float>({.frames = 6,
-                     .classes = 20,
-                     .lengths = {6, 5, 6},
-                     .beam = 10,
-                     .normalize = false,
-                     .changes = {{kAll, 0, 2, 3.5}, {2, 1, 3, 40}, {2, 2, 4, double(1 << 26) / 6}}}));
+      make_run<float>({.frames = 6,
+                       .classes = 20,
+                       .lengths = {6, 5, 6},
+                       .beam = 10,
+                       .normalize = false,
+                       .overrides = {{kAll, 0, 2, 3.5}, {2, 1, 3, 40}, {2, 2, 4, double(1 << 26) / 6}}}));
   add("probabilities beyond those of numbers",
-      run_of<float>({.frames = 6, .classes = 20, .lengths = {6, 5}, .beam = 10, .scale = 300}));
+      make_run<float>({.frames = 6, .classes = 20, .lengths = {6, 5}, .beam = 10, .scale = 300}));
 
   // Where the best come last, what is offered is sorted again and again.
   add("ascending rows",
-      run_of<float>(
+      make_run<float>(
           {.frames = 2, .classes = 3000, .lengths = {2}, .beam = 16, .nbest = 5, .rows = kAscending}));
   // As many tokens as a block can ever hold.
   add("ascending rows and a beam of 1024",
-      run_of<double>({.frames = 1, .classes = 2100, .lengths = {1}, .beam = 1024, .rows = kAscending}));
-  add("ascending rows with a gap", run_of<float>(with_a_gap()));
-  add("descending rows", run_of<Half>({.frames = 2,
-                                       .classes = 700,
-                                       .lengths = {2},
-                                       .beam = 100,
-                                       .nbest = 3,
-                                       .blank = 699,
-                                       .rows = kDescending}));
-  add("even rows", run_of<float>({.frames = 6, .classes = 9, .lengths = {6, 5}, .beam = 20, .rows = kEven}));
+      make_run<double>({.frames = 1, .classes = 2100, .lengths = {1}, .beam = 1024, .rows = kAscending}));
+  add("ascending rows with a gap", make_run<float>(with_a_gap()));
+  add("descending rows", make_run<Half>({.frames = 2,
+                                         .classes = 700,
+                                         .lengths = {2},
+                                         .beam = 100,
+                                         .nbest = 3,
+                                         .blank = 699,
+                                         .rows = kDescending}));
+  add("even rows",
+      make_run<float>({.frames = 6, .classes = 9, .lengths = {6, 5}, .beam = 20, .rows = kEven}));
   add("even rows of 2048 classes",
-      run_of<float>(
+      make_run<float>(
           {.frames = 3, .classes = 2048, .lengths = {3, 2}, .beam = 70, .blank = 1000, .rows = kEven}));
   add("even rows and a beam of 300",
-      run_of<Half>({.frames = 3, .classes = 40, .lengths = {3}, .beam = 300, .rows = kEven}));
+      make_run<Half>({.frames = 3, .classes = 40, .lengths = {3}, .beam = 300, .rows = kEven}));
 
-  add("masked classes", run_of<float>({.frames = 5,
-                                       .classes = 8,
-                                       .lengths = {5, 5, 5, 5, 4, 5},
-                                       .beam = 12,
-                                       .changes = {{kAll, kAll, 5, -kInfinity},
-                                                   {3, 1, 0, -kInfinity},
-                                                   {kAll, 2, 0, -kInfinity},
-                                                   {0, 3, kAll, -kInfinity},
-                                                   {3, 4, kAll, -kInfinity},
-                                                   {2, 5, kAll, -kInfinity},
-                                                   {2, 5, 0, 0}}}));
+  add("masked classes", make_run<float>({.frames = 5,
+                                         .classes = 8,
+                                         .lengths = {5, 5, 5, 5, 4, 5},
+                                         .beam = 12,
+                                         .overrides = {{kAll, kAll, 5, -kInfinity},
+                                                       {3, 1, 0, -kInfinity},
+                                                       {kAll, 2, 0, -kInfinity},
+                                                       {0, 3, kAll, -kInfinity},
+                                                       {3, 4, kAll, -kInfinity},
+                                                       {2, 5, kAll, -kInfinity},
+                                                       {2, 5, 0, 0}}}));
   add("NaN and infinite logits",
-      run_of<float>({.frames = 5,
-                     .classes = 7,
-                     .lengths = {5, 5, 5, 3},
-                     .beam = 6,
-                     .nbest = 2,
-                     .changes = {{4, 0, 6, kNaN}, {0, 1, 4, kInfinity}, {2, 2, 0, kNaN}}}));
+      make_run<float>({.frames = 5,
+                       .classes = 7,
+                       .lengths = {5, 5, 5, 3},
+                       .beam = 6,
+                       .nbest = 2,
+                       .overrides = {{4, 0, 6, kNaN}, {0, 1, 4, kInfinity}, {2, 2, 0, kNaN}}}));
   add("the best token alone",
-      run_of<float>({.frames = 6, .classes = 30, .lengths = {6, 5}, .beam = 10, .most_tokens = 1}));
+      make_run<float>({.frames = 6, .classes = 30, .lengths = {6, 5}, .beam = 10, .token_top_k = 1}));
   // Strided classes go to threads one by one, the best ones to threads of their own.
-  add("the best 3 of 300 tokens behind the blank", run_of<float>({.frames = 3,
-                                                                  .classes = 300,
-                                                                  .lengths = {3},
-                                                                  .beam = 20,
-                                                                  .most_tokens = 3,
-                                                                  .changes = {{kAll, kAll, 0, 9}},
-                                                                  .layout = kClassStride}));
+  add("the best 3 of 300 tokens behind the blank", make_run<float>({.frames = 3,
+                                                                    .classes = 300,
+                                                                    .lengths = {3},
+                                                                    .beam = 20,
+                                                                    .token_top_k = 3,
+                                                                    .overrides = {{kAll, kAll, 0, 9}},
+                                                                    .layout = kClassStride}));
   add("the best 3 tokens",
-      run_of<Half>(
-          {.frames = 6, .classes = 12, .lengths = {6, 5}, .beam = 10, .most_tokens = 3, .rows = kEven}));
+      make_run<Half>(
+          {.frames = 6, .classes = 12, .lengths = {6, 5}, .beam = 10, .token_top_k = 3, .rows = kEven}));
   add("probable tokens",
-      run_of<float>({.frames = 6, .classes = 30, .lengths = {6, 5}, .beam = 30, .token_min_logp = -2}));
+      make_run<float>({.frames = 6, .classes = 30, .lengths = {6, 5}, .beam = 30, .token_min_logp = -2}));
   for (const double threshold : {0.0, 0.5, 4.0})
     add("a threshold of " + std::to_string(threshold).substr(0, 3),
-        run_of<float>(
+        make_run<float>(
             {.frames = 6, .classes = 30, .lengths = {6, 5, 6}, .beam = 30, .beam_threshold = threshold}));
 
-  add("language model", run_of<float>({.frames = 6,
-                                       .classes = 40,
-                                       .lengths = {6, 0, 5},
-                                       .beam = 20,
-                                       .fused = {.lm = LanguageModel::kOverTokens}}));
+  add("language model", make_run<float>({.frames = 6,
+                                         .classes = 40,
+                                         .lengths = {6, 0, 5},
+                                         .beam = 20,
+                                         .fused = {.lm = LanguageModel::kOverTokens}}));
   add("language model over listed tokens",
-      run_of<double>({.frames = 5,
-                      .classes = 300,
-                      .lengths = {5},
-                      .beam = 64,
-                      .most_tokens = 7,
-                      .fused = {.lm = LanguageModel::kOverTokens, .hotwords = true}}));
-  add("strict lexicon", run_of<float>({.frames = 9,
-                                       .classes = 10,
-                                       .lengths = {9, 8},
-                                       .beam = 20,
-                                       .fused = {.lexicons = {-kInfinity, -kInfinity}},
-                                       .scale = 1}));
-  add("lexicons and none", run_of<double>({.frames = 7,
-                                           .classes = 10,
-                                           .lengths = {7, 6, 7, 5},
-                                           .beam = 20,
-                                           .blank = 9,
-                                           .fused = {.lexicons = {-kInfinity, -1, std::nullopt, 0.5}},
-                                           .scale = 1}));
+      make_run<double>({.frames = 5,
+                        .classes = 300,
+                        .lengths = {5},
+                        .beam = 64,
+                        .token_top_k = 7,
+                        .fused = {.lm = LanguageModel::kOverTokens, .hotwords = true}}));
+  add("strict lexicon", make_run<float>({.frames = 9,
+                                         .classes = 10,
+                                         .lengths = {9, 8},
+                                         .beam = 20,
+                                         .fused = {.lexicons = {-kInfinity, -kInfinity}},
+                                         .scale = 1}));
+  add("lexicons and none", make_run<double>({.frames = 7,
+                                             .classes = 10,
+                                             .lengths = {7, 6, 7, 5},
+                                             .beam = 20,
+                                             .blank = 9,
+                                             .fused = {.lexicons = {-kInfinity, -1, std::nullopt, 0.5}},
+                                             .scale = 1}));
   add("language model over words",
-      run_of<float>({.frames = 9,
-                     .classes = 8,
-                     .lengths = {9, 8, 7},
-                     .beam = 20,
-                     .fused = {.lm = LanguageModel::kOverWords, .lexicons = {-kInfinity, -1, std::nullopt}},
-                     .scale = 1}));
+      make_run<float>({.frames = 9,
+                       .classes = 8,
+                       .lengths = {9, 8, 7},
+                       .beam = 20,
+                       .fused = {.lm = LanguageModel::kOverWords, .lexicons = {-kInfinity, -1, std::nullopt}},
+                       .scale = 1}));
   add("hot words",
-      run_of<float>(
+      make_run<float>(
           {.frames = 7, .classes = 10, .lengths = {7, 6}, .beam = 20, .fused = {.hotwords = true}}));
   add("everything at once and a beam of 257",
-      run_of<double>({.frames = 3,
-                      .classes = 30,
-                      .lengths = {3, 3, 2},
-                      .beam = 257,
-                      .beam_threshold = 9,
-                      .fused = {.lm = LanguageModel::kOverTokens,
-                                .lexicons = {-kInfinity, -1, std::nullopt},
-                                .hotwords = true,
-                                .token_score = 0.5}}));
-  add("even rows and a language model", run_of<float>({.frames = 4,
-                                                       .classes = 600,
-                                                       .lengths = {4, 3},
-                                                       .beam = 40,
-                                                       .fused = {.lm = LanguageModel::kOverTokens},
-                                                       .rows = kEven}));
-  add("ascending rows and hot words", run_of<double>({.frames = 2,
-                                                      .classes = 600,
-                                                      .lengths = {2},
-                                                      .beam = 70,
-                                                      .fused = {.hotwords = true},
-                                                      .rows = kAscending}));
+      make_run<double>({.frames = 3,
+                        .classes = 30,
+                        .lengths = {3, 3, 2},
+                        .beam = 257,
+                        .beam_threshold = 9,
+                        .fused = {.lm = LanguageModel::kOverTokens,
+                                  .lexicons = {-kInfinity, -1, std::nullopt},
+                                  .hotwords = true,
+                                  .token_score = 0.5}}));
+  add("even rows and a language model", make_run<float>({.frames = 4,
+                                                         .classes = 600,
+                                                         .lengths = {4, 3},
+                                                         .beam = 40,
+                                                         .fused = {.lm = LanguageModel::kOverTokens},
+                                                         .rows = kEven}));
+  add("ascending rows and hot words", make_run<double>({.frames = 2,
+                                                        .classes = 600,
+                                                        .lengths = {2},
+                                                        .beam = 70,
+                                                        .fused = {.hotwords = true},
+                                                        .rows = kAscending}));
 
   constexpr unsigned kRandomCases = 20;
   for (unsigned seed = 1; seed <= kRandomCases; ++seed) {
-    constexpr std::function<void()> (*kRuns[])(const Problem&) = {run_of<float>, run_of<double>, run_of<Half>,
-                                                                  run_of<BFloat16>};
+    constexpr std::function<void()> (*kRuns[])(const Problem&) = {make_run<float>, make_run<double>,
+                                                                  make_run<Half>, make_run<BFloat16>};
     add("random " + std::to_string(seed), kRuns[seed % 4](random_problem(seed)));
   }
   return all;
@@ -527,6 +531,6 @@ std::vector<driver::Case> cases() {
 
 }  // namespace
 
-int main(int arguments, char** argument) {
-  return driver::run(cases(), arguments, argument);
+int main(int argc, char** argv) {
+  return driver::run(cases(), argc, argv);
 }

@@ -11,14 +11,14 @@ namespace ctc = crnn::ctc_loss;
 using crnn::BFloat16;
 using crnn::Half;
 using ctc::Reduction;
-using driver::Change;
-using driver::converted;
 using driver::DeviceTensor;
-using driver::expect;
+using driver::expect_close;
+using driver::from_double;
 using driver::kAll;
 using driver::kInfinity;
 using driver::kNaN;
 using driver::Layout;
+using driver::Override;
 
 constexpr crnn::gpu::Stream kStream = {nullptr, "ctc_loss"};
 
@@ -27,10 +27,10 @@ constexpr crnn::gpu::Stream kStream = {nullptr, "ctc_loss"};
 struct Sample {
   int64_t frames;
   std::vector<int64_t> labels;
-  std::optional<int64_t> length = {};        // what is claimed, if not the number of the labels
-  std::optional<int64_t> later_length = {};  // and in the backward pass, if that has become impossible
+  std::optional<int64_t> length = {};           // what is claimed, if not the number of the labels
+  std::optional<int64_t> backward_length = {};  // and in the backward pass, if that has become impossible
 
-  int64_t claimed_length() const { return length.value_or(int64_t(labels.size())); }
+  int64_t target_length() const { return length.value_or(int64_t(labels.size())); }
 };
 
 struct Problem {
@@ -45,22 +45,22 @@ struct Problem {
   int64_t longest = std::numeric_limits<int64_t>::max();  // as of BatchShape
   bool wide = true;                                       // int64 lengths and labels, not int32
   Layout layout = Layout::kContiguous, gradient_layout = Layout::kContiguous;
-  std::vector<Change> changes = {};
+  std::vector<Override> overrides = {};
   unsigned seed = 0;
 
   crnn::BatchShape shape() const {
     crnn::BatchShape shape{frames, int64_t(samples.size()), classes, 0, padded, padding};
     for (const Sample& sample : samples) {
       const auto length = int64_t(sample.labels.size());
-      shape.max_length = std::max(shape.max_length, length + padding);
+      shape.padded_length = std::max(shape.padded_length, length + padding);
       shape.labels += length;
     }
     if (padded) {
-      shape.labels = shape.samples * shape.max_length;
+      shape.labels = shape.samples * shape.padded_length;
     } else {
-      shape.max_length = 0;
+      shape.padded_length = 0;
     }
-    shape.longest = longest;
+    shape.longest_target = longest;
     return shape;
   }
 
@@ -69,19 +69,19 @@ struct Problem {
     std::vector<int64_t> all;
     for (const Sample& sample : samples) {
       all.insert(all.end(), sample.labels.begin(), sample.labels.end());
-      if (padded) all.resize((&sample - samples.data() + 1) * shape().max_length, kPadding);
+      if (padded) all.resize((&sample - samples.data() + 1) * shape().padded_length, kPadding);
     }
     all.resize(shape().labels, kPadding);
     return all;
   }
 
   // Whose lengths can be used: (N).
-  std::vector<bool> valid() const {
+  std::vector<bool> valid_lengths() const {
     std::vector<bool> all;
     int64_t available = shape().labels;
     bool lost = false;
     for (const Sample& sample : samples) {
-      const int64_t length = sample.claimed_length(), most = padded ? shape().max_length : available;
+      const int64_t length = sample.target_length(), most = padded ? shape().padded_length : available;
       const bool fits = 0 <= length && length <= most;
       lost |= !padded && !fits;
       if (!lost) available -= length;
@@ -113,10 +113,10 @@ std::vector<Storage> logits_of(const Problem& problem) {
       for (const double x : row) sum += std::exp(x);
       for (int64_t c = 0; c < classes; ++c) {
         double x = problem.normalize ? row[c] : row[c] - std::log(sum);
-        for (const Change& change : problem.changes)
-          if (change.concerns(t, n, c)) x = change.value;
+        for (const Override& change : problem.overrides)
+          if (change.applies_to(t, n, c)) x = change.value;
         if (t >= problem.samples[n].frames) x = kNaN;
-        logits.push_back(converted<Storage>(x));
+        logits.push_back(from_double<Storage>(x));
       }
     }
   }
@@ -137,10 +137,11 @@ using Table = std::vector<std::vector<double>>;
 
 struct Solution {
   double loss;
-  Table occupancy;  // (T_n, C), none if the loss is infinite
+  Table posterior;  // (T_n, C), none if the loss is infinite
 };
 
-Solution solved(const Table& log_probs, int64_t classes, const std::vector<int64_t>& labels, int64_t blank) {
+Solution forward_backward(const Table& log_probs, int64_t classes, const std::vector<int64_t>& labels,
+                          int64_t blank) {
   const int frames = int(log_probs.size()), states = 2 * int(labels.size()) + 1;
   if (frames == 0) return {labels.empty() ? 0 : kInfinity, {}};
   std::vector<int64_t> state(states, blank);
@@ -177,10 +178,10 @@ Solution solved(const Table& log_probs, int64_t classes, const std::vector<int64
   double total = kImpossible;
   for (int i = 0; i < states; ++i) total = log_sum(total, alpha[0][i] + beta[0][i]);
   if (total == kImpossible) return {kInfinity, {}};
-  Table occupancy(frames, std::vector<double>(classes));
+  Table posterior(frames, std::vector<double>(classes));
   for (int t = 0; t < frames; ++t)
-    for (int i = 0; i < states; ++i) occupancy[t][state[i]] += std::exp(alpha[t][i] + beta[t][i] - total);
-  return {-total, occupancy};
+    for (int i = 0; i < states; ++i) posterior[t][state[i]] += std::exp(alpha[t][i] + beta[t][i] - total);
+  return {-total, posterior};
 }
 
 struct Expected {
@@ -190,17 +191,17 @@ struct Expected {
 
 // grad_loss: (N), or () as one element
 template <class Storage>
-Expected computed_on_host(const Problem& problem, const std::vector<Storage>& logits,
+Expected reference_result(const Problem& problem, const std::vector<Storage>& logits,
                           const std::vector<double>& grad_loss) {
   const int64_t samples = int64_t(problem.samples.size()), classes = problem.classes;
   const bool reduced = problem.reduction != Reduction::kNone;
-  const std::vector<bool> valid = problem.valid();
+  const std::vector<bool> valid = problem.valid_lengths();
   Expected expected;
   expected.gradient.resize(problem.frames * samples * classes);
   double sum_of_losses = 0;
   for (int64_t n = 0; n < samples; ++n) {
     const Sample& sample = problem.samples[n];
-    const int64_t length = valid[n] ? sample.claimed_length() : 0;
+    const int64_t length = valid[n] ? sample.target_length() : 0;
     const bool frames_fit = 0 <= sample.frames && sample.frames <= problem.frames;
     const int64_t frames = frames_fit ? sample.frames : problem.frames;
     const std::vector<int64_t> labels(sample.labels.begin(), sample.labels.begin() + length);
@@ -210,19 +211,21 @@ Expected computed_on_host(const Problem& problem, const std::vector<Storage>& lo
     Table log_probs(sound ? frames : 0, std::vector<double>(classes));
     for (size_t t = 0; t < log_probs.size(); ++t) {
       std::vector<double>& row = log_probs[t];
-      for (int64_t c = 0; c < classes; ++c) row[c] = driver::number(logits[(t * samples + n) * classes + c]);
+      for (int64_t c = 0; c < classes; ++c)
+        row[c] = driver::to_double(logits[(t * samples + n) * classes + c]);
       if (problem.normalize) {
         for (const double x : row) sound &= x < kInfinity;
         const double all = std::accumulate(row.begin(), row.end(), kImpossible, log_sum);
         if (all == kImpossible) continue;
         for (double& x : row) x -= all;
       } else {
-        const auto in_bounds = [&](int64_t c) { return row[c] < crnn::largest_log_prob(frames); };
+        const auto in_bounds = [&](int64_t c) { return row[c] < crnn::max_log_prob(frames); };
         sound &= in_bounds(problem.blank) && std::all_of(labels.begin(), labels.end(), in_bounds);
       }
     }
 
-    const Solution solution = sound ? solved(log_probs, classes, labels, problem.blank) : Solution{kNaN, {}};
+    const Solution solution =
+        sound ? forward_backward(log_probs, classes, labels, problem.blank) : Solution{kNaN, {}};
     const bool ignored = problem.zero_infinity && solution.loss == kInfinity;
     const double loss = ignored ? 0 : solution.loss;
     const double weight = problem.reduction == Reduction::kMean
@@ -235,15 +238,15 @@ Expected computed_on_host(const Problem& problem, const std::vector<Storage>& lo
     for (int64_t t = 0; t < frames; ++t) {
       for (int64_t c = 0; c < classes; ++c) {
         double& gradient = expected.gradient[(t * samples + n) * classes + c];
-        if (sample.later_length.has_value()) {
+        if (sample.backward_length.has_value()) {
           gradient = kNaN;
         } else if (ignored) {
           gradient = 0;
-        } else if (solution.occupancy.empty()) {
+        } else if (solution.posterior.empty()) {
           gradient = kNaN;
         } else {
           const double softmax = problem.normalize ? std::exp(log_probs[t][c]) : 0;
-          gradient = scale * (softmax - solution.occupancy[t][c]);
+          gradient = scale * (softmax - solution.posterior[t][c]);
         }
       }
     }
@@ -283,53 +286,53 @@ class Run {
     std::mt19937 generator(problem.seed + 1);
     std::normal_distribution<float> normal;
     for (int64_t n = 0; n < (reduced_ ? 1 : shape_.samples); ++n) grad_loss_.push_back(normal(generator));
-    expected_ = computed_on_host(problem, logits_, grad_loss_);
+    expected_ = reference_result(problem, logits_, grad_loss_);
   }
 
   void operator()() {
     const IndexTensor targets(
-        problem_.padded ? Dimensions{shape_.samples, shape_.max_length} : Dimensions{shape_.labels},
+        problem_.padded ? Dimensions{shape_.samples, shape_.padded_length} : Dimensions{shape_.labels},
         problem_.targets(), problem_.wide);
-    std::vector<int64_t> frames, lengths, later_lengths;
+    std::vector<int64_t> frames, lengths, backward_lengths;
     for (const Sample& sample : problem_.samples) {
       frames.push_back(sample.frames);
-      lengths.push_back(sample.claimed_length());
-      later_lengths.push_back(sample.later_length.value_or(lengths.back()));
+      lengths.push_back(sample.target_length());
+      backward_lengths.push_back(sample.backward_length.value_or(lengths.back()));
     }
     const IndexTensor input_lengths({shape_.samples}, frames, problem_.wide);
     const IndexTensor target_lengths({shape_.samples}, lengths, problem_.wide);
-    const IndexTensor changed_lengths({shape_.samples}, later_lengths, problem_.wide);
-    const DeviceTensor<int64_t> first_label({problem_.padded ? 0 : shape_.samples});
+    const IndexTensor changed_lengths({shape_.samples}, backward_lengths, problem_.wide);
+    const DeviceTensor<int64_t> target_offsets({problem_.padded ? 0 : shape_.samples});
     const auto batch_with = [&](const IndexTensor& its_target_lengths) {
       const crnn::DeviceBatch batch{shape_,
                                     problem_.blank,
                                     targets.view(),
                                     input_lengths.view(),
                                     its_target_lengths.view(),
-                                    first_label.data()};
-      crnn::launch_first_label(batch, first_label.data(), kStream);
+                                    target_offsets.data()};
+      crnn::launch_target_offsets(batch, target_offsets.data(), kStream);
       return batch;
     };
     const DeviceTensor<Storage> logits =
-        driver::Placement(problem_.layout, shape_.frames, shape_.samples, shape_.classes)
-            .tensor(logits_, converted<Storage>(kNaN));
+        driver::StridedLayout(problem_.layout, shape_.frames, shape_.samples, shape_.classes)
+            .tensor(logits_, from_double<Storage>(kNaN));
 
     const crnn::DeviceBatch batch = batch_with(target_lengths);
-    for (const crnn::BatchShape& slice : driver::slices_of(shape_)) {
+    for (const crnn::BatchShape& slice : driver::test_slices(shape_)) {
       const DeviceTensor<Real> statistics({2 * slice.frames * slice.samples});
       forward("loss without a gradient", logits, batch, slice, statistics, false);
     }
     const DeviceTensor<Real> saved({ctc::saved_elements(shape_)});
     forward("loss", logits, batch, shape_, saved, true);
-    const std::vector<bool> valid = problem_.valid();
+    const std::vector<bool> valid = problem_.valid_lengths();
     const bool all_located = std::find(valid.begin(), valid.end(), false) == valid.end();
-    if (problem_.padded || all_located) first_run_.expect_same("saved", saved);
+    if (problem_.padded || all_located) determinism_.expect_bitwise_equal("saved", saved);
     backward(logits, batch_with(changed_lengths), saved);
   }
 
  private:
   using Real = typename crnn::ComputeType<Storage>::Real;
-  using State = ctc::StoredState<Real>;
+  using State = ctc::PackedExtended<Real>;
   using Dimensions = std::vector<int64_t>;
   static constexpr bool kIsDouble = sizeof(Real) == sizeof(double);
   static constexpr double kTolerance = kIsDouble ? 1e-11 : 1e-5;
@@ -338,7 +341,7 @@ class Run {
                                       : std::is_same_v<Storage, BFloat16> ? 0x1p-8
                                                                           : 0x1p-11;
 
-  static crnn::Rows<const Storage> rows(const DeviceTensor<Storage>& tensor) {
+  static crnn::TncView<const Storage> rows(const DeviceTensor<Storage>& tensor) {
     return {tensor.data(), tensor};
   }
 
@@ -349,13 +352,13 @@ class Run {
     const DeviceTensor<State> states({ctc::state_elements(slice)});
     const DeviceTensor<double> terms({reduced_ ? shape_.samples : 0});
     const DeviceTensor<Real> loss({reduced_ ? 1 : shape_.samples});
-    const ctc::RecursionMemory<Real> memory{emissions.data(), stored.data(), states.data(),
-                                            ctc::Saved<Real>(saved.data(), slice)};
+    const ctc::RecursionBuffers<Real> memory{emissions.data(), stored.data(), states.data(),
+                                             ctc::Saved<Real>(saved.data(), slice)};
     const ctc::LossOptions options{problem_.reduction, problem_.zero_infinity, with_grad};
     ctc::launch_ctc_loss<Storage, Real>(rows(logits), batch, problem_.normalize, slice, memory, options,
                                         loss.data(), terms.data(), kStream);
-    expect(name, loss, expected_.loss, kTolerance);
-    first_run_.expect_same(name, loss);
+    expect_close(name, loss, expected_.loss, kTolerance);
+    determinism_.expect_bitwise_equal(name, loss);
   }
 
   void backward(const DeviceTensor<Storage>& logits, const crnn::DeviceBatch& batch,
@@ -368,20 +371,21 @@ class Run {
     const DeviceTensor<ctc::Occurrence> occurrences({shape_.labels});
     // No element of a gradient is as large.
     constexpr double kUnwritten = 1000;
-    const driver::Placement placement(problem_.gradient_layout, shape_.frames, shape_.samples,
-                                      shape_.classes);
-    const DeviceTensor<Storage> gradient = placement.tensor(
-        std::vector<Storage>(logits_.size(), converted<Storage>(kUnwritten)), converted<Storage>(kUnwritten));
+    const driver::StridedLayout placement(problem_.gradient_layout, shape_.frames, shape_.samples,
+                                          shape_.classes);
+    const DeviceTensor<Storage> gradient =
+        placement.tensor(std::vector<Storage>(logits_.size(), from_double<Storage>(kUnwritten)),
+                         from_double<Storage>(kUnwritten));
     ctc::launch_ctc_loss_backward<Storage, Real>(
-        rows(logits), crnn::Rows<Storage>(gradient.data(), gradient), batch, problem_.normalize,
+        rows(logits), crnn::TncView<Storage>(gradient.data(), gradient), batch, problem_.normalize,
         problem_.reduction, grad_loss.data(), stride, ctc::Saved<const Real>(saved.data(), shape_),
         scales.data(), occurrences.data(), kStream);
 
     double largest = 0;
     for (const double x : expected_.gradient) largest = std::fmax(largest, std::abs(x));
-    expect("gradient", gradient, placement.placed(expected_.gradient, kUnwritten), kRounding + kTolerance,
-           kTolerance * largest + (kRounding > 0 ? 0x1p-24 : 0));
-    first_run_.expect_same("gradient", gradient);
+    expect_close("gradient", gradient, placement.to_storage(expected_.gradient, kUnwritten),
+                 kRounding + kTolerance, kTolerance * largest + (kRounding > 0 ? 0x1p-24 : 0));
+    determinism_.expect_bitwise_equal("gradient", gradient);
   }
 
   Problem problem_;
@@ -390,12 +394,12 @@ class Run {
   std::vector<Storage> logits_;
   std::vector<double> grad_loss_;
   Expected expected_;
-  driver::FirstRun first_run_;
+  driver::DeterminismCheck determinism_;
 };
 
 // The Run of a problem, made when it is first called.
 template <class Storage>
-std::function<void()> run_of(const Problem& problem) {
+std::function<void()> make_run(const Problem& problem) {
   return [problem, run = std::optional<Run<Storage>>()]() mutable {
     if (!run.has_value()) run.emplace(problem);
     (*run)();
@@ -481,138 +485,142 @@ std::vector<driver::Case> cases() {
   constexpr int64_t kHuge = std::numeric_limits<int64_t>::max();
 
   for (const int64_t pairs : {1, 2, 31, 33, 64, 128, 129, 257, 513})
-    add(std::to_string(pairs) + " pairs", run_of<float>(of_pairs(pairs)));
+    add(std::to_string(pairs) + " pairs", make_run<float>(of_pairs(pairs)));
   for (const int64_t pairs : {32, 65, 256})
-    add(std::to_string(pairs) + " pairs", run_of<double>(of_pairs(pairs)));
+    add(std::to_string(pairs) + " pairs", make_run<double>(of_pairs(pairs)));
   for (const int64_t pairs : {34, 130, 512, 513})
-    add(std::to_string(pairs) + " pairs behind others", run_of<float>(of_pairs_behind_others(pairs)));
+    add(std::to_string(pairs) + " pairs behind others", make_run<float>(of_pairs_behind_others(pairs)));
   add("short targets in a big block",
-      run_of<float>({.frames = 128,
-                     .classes = 9,
-                     .samples = {{9, {1, 2, 2}}, {40, some_labels(33, 9)}, {80, some_labels(65, 9)}, {1, {}}},
-                     .padding = 70}));
+      make_run<float>(
+          {.frames = 128,
+           .classes = 9,
+           .samples = {{9, {1, 2, 2}}, {40, some_labels(33, 9)}, {80, some_labels(65, 9)}, {1, {}}},
+           .padding = 70}));
 
   // The kernels hold no more labels than the longest target is said to have.
   for (const bool padded : {false, true}) {
     add(padded ? "padded targets longer than the longest" : "targets longer than the longest",
-        run_of<float>({.frames = 160,
-                       .classes = 9,
-                       .samples = {{150, some_labels(64, 9)},
-                                   {9, {1, 2, 2}},
-                                   {160, some_labels(63, 9)},
-                                   {160, some_labels(140, 9)},
-                                   {80, some_labels(20, 9)}},
-                       .padded = padded,
-                       .longest = 63}));
+        make_run<float>({.frames = 160,
+                         .classes = 9,
+                         .samples = {{150, some_labels(64, 9)},
+                                     {9, {1, 2, 2}},
+                                     {160, some_labels(63, 9)},
+                                     {160, some_labels(140, 9)},
+                                     {80, some_labels(20, 9)}},
+                         .padded = padded,
+                         .longest = 63}));
   }
   add("short targets of many labels in all", [] {
     Problem problem{.frames = 600, .classes = 9, .padded = false, .longest = 31};
     for (int64_t n = 0; n < 20; ++n) problem.samples.push_back({70, some_labels(31 - n % 2, 9)});
-    if (problem.shape().most_labels() != 31 || ctc::state_elements(problem.shape()) != 0)
+    if (problem.shape().max_labels() != 31 || ctc::state_elements(problem.shape()) != 0)
       throw std::runtime_error("the kernels are those for the sum of the lengths");
-    run_of<float>(problem)();
+    make_run<float>(problem)();
   });
 
-  add("no frames", run_of<float>({.frames = 0, .classes = 4, .samples = {{0, {}}, {0, {1}}}}));
+  add("no frames", make_run<float>({.frames = 0, .classes = 4, .samples = {{0, {}}, {0, {1}}}}));
   add("1 frame",
-      run_of<double>({.frames = 1, .classes = 4, .samples = {{1, {1}}, {1, {}}, {0, {}}, {0, {2}}}}));
+      make_run<double>({.frames = 1, .classes = 4, .samples = {{1, {1}}, {1, {}}, {0, {}}, {0, {2}}}}));
   add("2 frames",
-      run_of<float>({.frames = 2, .classes = 4, .samples = {{2, {3, 2}}, {2, {1}}, {1, {1}}, {2, {}}}}));
+      make_run<float>({.frames = 2, .classes = 4, .samples = {{2, {3, 2}}, {2, {1}}, {1, {1}}, {2, {}}}}));
   add("odd and even frames",
-      run_of<Half>({.frames = 12,
-                    .classes = 5,
-                    .samples = {{12, {1, 2}}, {11, {1, 2}}, {10, {4}}, {9, {}}, {3, {1, 2, 3}}}}));
-  add("no samples", run_of<float>({.frames = 3, .classes = 4}));
-  add("the mean of no samples", run_of<float>({.frames = 3, .classes = 4, .reduction = kMean}));
+      make_run<Half>({.frames = 12,
+                      .classes = 5,
+                      .samples = {{12, {1, 2}}, {11, {1, 2}}, {10, {4}}, {9, {}}, {3, {1, 2, 3}}}}));
+  add("no samples", make_run<float>({.frames = 3, .classes = 4}));
+  add("the mean of no samples", make_run<float>({.frames = 3, .classes = 4, .reduction = kMean}));
   add("the sum of no samples",
-      run_of<double>({.frames = 3, .classes = 4, .reduction = kSum, .padded = false}));
+      make_run<double>({.frames = 3, .classes = 4, .reduction = kSum, .padded = false}));
 
-  add("1 class", run_of<float>(of_classes(1, 0, kContiguous, kContiguous)));
-  add("2 classes", run_of<Half>(of_classes(2, 1, kContiguous, kContiguous)));
-  add("64 classes", run_of<BFloat16>(of_classes(64, 63, kContiguous, kContiguous)));
-  add("64 classes batch first", run_of<float>(of_classes(64, 0, kBatchFirst, kBatchFirst)));
-  add("65 classes in a part", run_of<float>(of_classes(65, 7, kPart, kPart)));
-  add("65 classes from a part", run_of<Half>(of_classes(65, 0, kPart, kContiguous)));
-  add("1024 classes", run_of<double>(of_classes(1024, 500, kContiguous, kContiguous)));
-  add("1025 classes", run_of<float>(of_classes(1025, 0, kContiguous, kBatchFirst)));
-  add("1025 classes in a part", run_of<BFloat16>(of_classes(1025, 1024, kPart, kPart)));
-  add("class stride", run_of<double>(of_classes(20, 3, kClassStride, kClassStride)));
+  add("1 class", make_run<float>(of_classes(1, 0, kContiguous, kContiguous)));
+  add("2 classes", make_run<Half>(of_classes(2, 1, kContiguous, kContiguous)));
+  add("64 classes", make_run<BFloat16>(of_classes(64, 63, kContiguous, kContiguous)));
+  add("64 classes batch first", make_run<float>(of_classes(64, 0, kBatchFirst, kBatchFirst)));
+  add("65 classes in a part", make_run<float>(of_classes(65, 7, kSlice, kSlice)));
+  add("65 classes from a part", make_run<Half>(of_classes(65, 0, kSlice, kContiguous)));
+  add("1024 classes", make_run<double>(of_classes(1024, 500, kContiguous, kContiguous)));
+  add("1025 classes", make_run<float>(of_classes(1025, 0, kContiguous, kBatchFirst)));
+  add("1025 classes in a part", make_run<BFloat16>(of_classes(1025, 1024, kSlice, kSlice)));
+  add("class stride", make_run<double>(of_classes(20, 3, kClassStride, kClassStride)));
 
-  add("two tiles of samples", run_of<float>(of_many_samples(kMean)));
-  add("a negative length in the second tile", run_of<float>(of_many_samples(kNone, 270, -1)));
-  add("a huge length in the first tile", run_of<float>(of_many_samples(kNone, 250, kHuge)));
+  add("two tiles of samples", make_run<float>(of_many_samples(kMean)));
+  add("a negative length in the second tile", make_run<float>(of_many_samples(kNone, 270, -1)));
+  add("a huge length in the first tile", make_run<float>(of_many_samples(kNone, 250, kHuge)));
   add("padded lengths that do not fit",
-      run_of<float>(
+      make_run<float>(
           {.frames = 5,
            .classes = 6,
            .samples = {{5, {1, 2}, -1}, {4, {1, 2}, 3}, {-1, {1}}, {6, {2}}, {5, {3, 3}}, {4, {1}, kHuge}}}));
   add("concatenated lengths that do not fit",
-      run_of<float>({.frames = 5,
-                     .classes = 6,
-                     .samples = {{5, {1, 2}}, {6, {3}}, {4, {2, 4}}, {4, {5}, 7}, {5, {1}}},
-                     .padded = false,
-                     .wide = false}));
+      make_run<float>({.frames = 5,
+                       .classes = 6,
+                       .samples = {{5, {1, 2}}, {6, {3}}, {4, {2, 4}}, {4, {5}, 7}, {5, {1}}},
+                       .padded = false,
+                       .wide = false}));
   add("lengths that add up to too much",
-      run_of<double>({.frames = 5, .classes = 6, .samples = {{4, {1, 2}}, {3, {4, 5}, 3}}, .padded = false}));
+      make_run<double>(
+          {.frames = 5, .classes = 6, .samples = {{4, {1, 2}}, {3, {4, 5}, 3}}, .padded = false}));
   // The backward pass must not trust that they are what the forward pass read.
   const std::vector<Sample> outgrown = {{4, {1, 2}}, {3, some_labels(200, 9), 2, 200}};
   add("concatenated lengths that have outgrown the frames",
-      run_of<float>({.frames = 4, .classes = 9, .samples = outgrown, .padded = false}));
+      make_run<float>({.frames = 4, .classes = 9, .samples = outgrown, .padded = false}));
   add("lengths that have become impossible",
-      run_of<float>({.frames = 4, .classes = 9, .samples = {outgrown[0], outgrown[1], {4, {3}, 1, -1}}}));
+      make_run<float>({.frames = 4, .classes = 9, .samples = {outgrown[0], outgrown[1], {4, {3}, 1, -1}}}));
   const std::vector<Sample> wrong_labels = {{5, {1, -1}}, {4, {6, 1}},    {3, {2}},
                                             {5, {3, 1}},  {5, {1, 2, 3}}, {4, {(int64_t(1) << 32) + 1}}};
   add("labels that are none",
-      run_of<float>({.frames = 5, .classes = 6, .samples = wrong_labels, .blank = 2}));
+      make_run<float>({.frames = 5, .classes = 6, .samples = wrong_labels, .blank = 2}));
   add("concatenated labels that are none",
-      run_of<float>({.frames = 5, .classes = 6, .samples = wrong_labels, .blank = 2, .padded = false}));
+      make_run<float>({.frames = 5, .classes = 6, .samples = wrong_labels, .blank = 2, .padded = false}));
 
   // The longest one has more labels than the block's threads hold.
   const std::vector<Sample> impossible = {{3, {1, 2, 3, 4}}, {3, {1, 1, 2}}, {4, {1, 1, 2}},
                                           {0, {1}},          {4, {}},        {4, some_labels(200, 6)}};
-  add("impossible targets", run_of<float>({.frames = 4, .classes = 6, .samples = impossible}));
+  add("impossible targets", make_run<float>({.frames = 4, .classes = 6, .samples = impossible}));
   add("impossible targets ignored",
-      run_of<BFloat16>(
+      make_run<BFloat16>(
           {.frames = 4, .classes = 6, .samples = impossible, .reduction = kMean, .zero_infinity = true}));
-  add("repeated labels", run_of<float>({.frames = 90,
-                                        .classes = 4,
-                                        .samples = {{9, {1, 1}},
-                                                    {8, {1, 2, 1}},
-                                                    {90, std::vector<int64_t>(45, 3)},
-                                                    {85, some_labels(70, 3)}},
-                                        .padded = false,
-                                        .padding = 1}));
+  add("repeated labels", make_run<float>({.frames = 90,
+                                          .classes = 4,
+                                          .samples = {{9, {1, 1}},
+                                                      {8, {1, 2, 1}},
+                                                      {90, std::vector<int64_t>(45, 3)},
+                                                      {85, some_labels(70, 3)}},
+                                          .padded = false,
+                                          .padding = 1}));
 
   const std::vector<Sample> three = {{6, {1, 2}}, {6, {3}}, {5, {4, 4}}};
   add("masked classes",
-      run_of<float>({.frames = 6,
-                     .classes = 6,
-                     .samples = {{6, {1, 2}}, {6, {3}}, {5, {4, 1}}, {3, {2, 3, 2}}, {4, {1}}},
-                     .changes = {{kAll, kAll, 5, -kInfinity},
-                                 {2, 0, 1, -kInfinity},
-                                 {kAll, 1, 3, -kInfinity},
-                                 {kAll, 3, 0, -kInfinity},
-                                 {3, 4, kAll, -kInfinity}}}));
-  add("NaN and infinite logits",
-      run_of<Half>(
-          {.frames = 6, .classes = 6, .samples = three, .changes = {{3, 0, 5, kNaN}, {0, 2, 4, kInfinity}}}));
-  add("log_probs", run_of<float>({.frames = 6,
-                                  .classes = 6,
-                                  .samples = three,
-                                  .reduction = kSum,
-                                  .normalize = false,
-                                  .changes = {{3, 0, 5, kNaN}, {2, 1, 3, 4.0}, {kAll, 2, 2, kInfinity}}}));
+      make_run<float>({.frames = 6,
+                       .classes = 6,
+                       .samples = {{6, {1, 2}}, {6, {3}}, {5, {4, 1}}, {3, {2, 3, 2}}, {4, {1}}},
+                       .overrides = {{kAll, kAll, 5, -kInfinity},
+                                     {2, 0, 1, -kInfinity},
+                                     {kAll, 1, 3, -kInfinity},
+                                     {kAll, 3, 0, -kInfinity},
+                                     {3, 4, kAll, -kInfinity}}}));
+  add("NaN and infinite logits", make_run<Half>({.frames = 6,
+                                                 .classes = 6,
+                                                 .samples = three,
+                                                 .overrides = {{3, 0, 5, kNaN}, {0, 2, 4, kInfinity}}}));
+  add("log_probs",
+      make_run<float>({.frames = 6,
+                       .classes = 6,
+                       .samples = three,
+                       .reduction = kSum,
+                       .normalize = false,
+                       .overrides = {{3, 0, 5, kNaN}, {2, 1, 3, 4.0}, {kAll, 2, 2, kInfinity}}}));
   add("log_probs that are too large",
-      run_of<double>({.frames = 6,
-                      .classes = 6,
-                      .samples = three,
-                      .normalize = false,
-                      .changes = {{5, 0, 2, 1e9}, {1, 1, 0, kNaN}, {0, 2, 1, 1e9}}}));
+      make_run<double>({.frames = 6,
+                        .classes = 6,
+                        .samples = three,
+                        .normalize = false,
+                        .overrides = {{5, 0, 2, 1e9}, {1, 1, 0, kNaN}, {0, 2, 1, 1e9}}}));
 
   constexpr unsigned kRandomCases = 12;
   for (unsigned seed = 1; seed <= kRandomCases; ++seed) {
-    constexpr std::function<void()> (*kRuns[])(const Problem&) = {run_of<float>, run_of<double>, run_of<Half>,
-                                                                  run_of<BFloat16>};
+    constexpr std::function<void()> (*kRuns[])(const Problem&) = {make_run<float>, make_run<double>,
+                                                                  make_run<Half>, make_run<BFloat16>};
     add("random " + std::to_string(seed), kRuns[seed % 4](random_problem(seed)));
   }
   return all;
@@ -620,6 +628,6 @@ std::vector<driver::Case> cases() {
 
 }  // namespace
 
-int main(int arguments, char** argument) {
-  return driver::run(cases(), arguments, argument);
+int main(int argc, char** argv) {
+  return driver::run(cases(), argc, argv);
 }

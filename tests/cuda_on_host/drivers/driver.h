@@ -71,7 +71,7 @@ class DeviceTensor {
   int64_t stride(int64_t i) const { return strides_[i]; }
 
   // All that was allocated.
-  std::vector<T> on_host() const {
+  std::vector<T> to_host() const {
     std::vector<T> values(elements_);
     check(cudaMemcpy(values.data(), memory_, elements_ * sizeof(T), cudaMemcpyDeviceToHost));
     return values;
@@ -94,15 +94,15 @@ class DeviceTensor {
 };
 
 // How the elements of a (T, N, C) tensor lie in memory.
-enum class Layout { kContiguous, kBatchFirst, kClassStride, kPart };
+enum class Layout { kContiguous, kBatchFirst, kClassStride, kSlice };
 
-class Placement {
+class StridedLayout {
  public:
-  Placement(Layout layout, int64_t frames, int64_t samples, int64_t classes)
+  StridedLayout(Layout layout, int64_t frames, int64_t samples, int64_t classes)
       : shape_{frames, samples, classes}, strides_{samples * classes, classes, 1} {
     if (layout == Layout::kBatchFirst) strides_ = {classes, frames * classes, 1};
     if (layout == Layout::kClassStride) strides_ = {samples * classes * 2, classes * 2, 2};
-    if (layout == Layout::kPart) {
+    if (layout == Layout::kSlice) {
       strides_ = {samples * (classes + 5), classes + 5, 1};
       offset_ = 3;
     }
@@ -111,7 +111,7 @@ class Placement {
   // The values, given as (T, N, C), in their places; what lies between and beside them is `filler`. The last
   // element ends the memory, so that an access behind it is seen.
   template <class T>
-  std::vector<T> placed(const std::vector<T>& values, T filler) const {
+  std::vector<T> to_storage(const std::vector<T>& values, T filler) const {
     std::vector<T> storage;
     size_t i = 0;
     for (int64_t t = 0; t < shape_[0]; ++t) {
@@ -128,7 +128,7 @@ class Placement {
 
   template <class T>
   DeviceTensor<T> tensor(const std::vector<T>& values, T filler) const {
-    return DeviceTensor<T>(shape_, strides_, offset_, placed(values, filler));
+    return DeviceTensor<T>(shape_, strides_, offset_, to_storage(values, filler));
   }
 
  private:
@@ -138,45 +138,45 @@ class Placement {
 
 // A logit that is not what the others are; kAll stands for all frames, samples or classes.
 constexpr int64_t kAll = -1;
-struct Change {
+struct Override {
   int64_t t, n, c;
   double value;
 
-  bool concerns(int64_t frame, int64_t sample, int64_t label) const {
+  bool applies_to(int64_t frame, int64_t sample, int64_t label) const {
     const auto is = [](int64_t wanted, int64_t number) { return wanted == kAll || wanted == number; };
     return is(t, frame) && is(n, sample) && is(c, label);
   }
 };
 
 template <class T>
-double number(T x) {
+double to_double(T x) {
   return double(x);
 }
-inline double number(crnn::Half x) {
+inline double to_double(crnn::Half x) {
   return crnn::to_compute(x);
 }
-inline double number(crnn::BFloat16 x) {
+inline double to_double(crnn::BFloat16 x) {
   return crnn::to_compute(x);
 }
 
 template <class Storage>
-Storage converted(double x) {
+Storage from_double(double x) {
   return crnn::FromCompute<Storage>::convert(typename crnn::ComputeType<Storage>::Real(x));
 }
 
 // Throws unless both hold the same numbers, up to the larger of two tolerances: one relative to the number
 // that it should be, and one that is not. NaN equals NaN.
 template <class T, class Expected>
-void expect(const char* name, const DeviceTensor<T>& tensor, const std::vector<Expected>& expected,
-            double relative, double absolute) {
+void expect_close(const char* name, const DeviceTensor<T>& tensor, const std::vector<Expected>& expected,
+                  double relative, double absolute) {
   std::vector<T> values;
   try {
-    values = tensor.on_host();
+    values = tensor.to_host();
   } catch (const std::runtime_error& error) {
     throw std::runtime_error(std::string(name) + ": " + error.what());
   }
   for (size_t i = 0; i < values.size(); ++i) {
-    const double is = number(values[i]), should_be = number(expected[i]);
+    const double is = to_double(values[i]), should_be = to_double(expected[i]);
     const bool equal = is == should_be || (std::isnan(is) && std::isnan(should_be)) ||
                        std::abs(is - should_be) <= std::fmax(absolute, relative * std::abs(should_be));
     if (equal) continue;
@@ -188,17 +188,17 @@ void expect(const char* name, const DeviceTensor<T>& tensor, const std::vector<E
 }
 
 template <class T, class Expected>
-void expect(const char* name, const DeviceTensor<T>& tensor, const std::vector<Expected>& expected,
-            double tolerance = 0) {
-  expect(name, tensor, expected, tolerance, tolerance);
+void expect_close(const char* name, const DeviceTensor<T>& tensor, const std::vector<Expected>& expected,
+                  double tolerance = 0) {
+  expect_close(name, tensor, expected, tolerance, tolerance);
 }
 
 // What a case computed when it ran first. Whatever the schedule, it has to compute the same, bit for bit.
-class FirstRun {
+class DeterminismCheck {
  public:
   template <class T>
-  void expect_same(const std::string& name, const DeviceTensor<T>& tensor) {
-    const std::vector<T> values = tensor.on_host();
+  void expect_bitwise_equal(const std::string& name, const DeviceTensor<T>& tensor) {
+    const std::vector<T> values = tensor.to_host();
     std::vector<unsigned char> bytes(values.size() * sizeof(T));
     if (!bytes.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
     const auto [first, is_first] = bytes_.emplace(name, bytes);
@@ -213,8 +213,9 @@ class FirstRun {
 };
 
 // The slices that a batch is taken in by turns: all of it at once, and two texts at a time.
-inline std::vector<crnn::BatchShape> slices_of(const crnn::BatchShape& shape) {
-  return {shape, crnn::slice_of(shape, [](const crnn::BatchShape& slice) { return slice.texts(); }, 2)};
+inline std::vector<crnn::BatchShape> test_slices(const crnn::BatchShape& shape) {
+  return {shape,
+          crnn::choose_slice_shape(shape, [](const crnn::BatchShape& slice) { return slice.texts(); }, 2)};
 }
 
 struct Case {
@@ -240,8 +241,8 @@ inline std::vector<Schedule> schedules() {
 }
 
 // The main function of a driver: its exit status.
-inline int run(const std::vector<Case>& cases, int arguments, char** argument) {
-  std::set<std::string> chosen(argument + 1, argument + arguments);
+inline int run(const std::vector<Case>& cases, int argc, char** argv) {
+  std::set<std::string> chosen(argv + 1, argv + argc);
   const bool all = chosen.empty();
   std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // a crash must not take away what it happened in
   int runs = 0, failures = 0;

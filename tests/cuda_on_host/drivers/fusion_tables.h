@@ -5,7 +5,7 @@
 
 #include "beam_search/fusion.h"
 #include "drivers/driver.h"
-#include "drivers/plain_beam_search.h"
+#include "drivers/reference_beam_search.h"
 
 namespace driver {
 
@@ -14,14 +14,14 @@ namespace driver {
 enum class LanguageModel { kNone, kOverTokens, kOverWords };
 
 // What is in use.
-struct Fused {
+struct FusionConfig {
   LanguageModel lm = LanguageModel::kNone;
   // By sample: the score of unknown words, -inf if there must be none; nothing for no lexicon.
   std::vector<std::optional<double>> lexicons = {};
   bool hotwords = false;
   double token_score = 0;
 
-  bool adds() const {
+  bool enabled() const {
     return lm != LanguageModel::kNone || !lexicons.empty() || hotwords || token_score != 0;
   }
 };
@@ -39,15 +39,15 @@ class Random {
   std::mt19937 generator_;
 };
 
-using States = std::vector<plain::Automaton::State>;
+using States = std::vector<reference::Automaton::State>;
 
 // With states of all kinds: with edges for all symbols, for some or for none, which fail to others or stay.
-inline plain::Automaton random_automaton(Random* random, int symbols, double most) {
+inline reference::Automaton random_automaton(Random* random, int symbols, double most) {
   constexpr int kStates = 12;
-  plain::Automaton automaton;
+  reference::Automaton automaton;
   for (int s = 0; s < kStates; ++s) {
     const auto weight = [&] { return random->weight(most - 3, most); };
-    plain::Automaton::State state{{}, random->up_to(s), weight(), weight()};
+    reference::Automaton::State state{{}, random->up_to(s), weight(), weight()};
     const int gap = std::vector<int>{0, 1, 7, symbols}[random->up_to(3)];
     for (int symbol = 0; symbol < symbols; symbol += 1 + random->up_to(gap))
       state.edges[symbol] = {random->up_to(kStates - 1), weight()};
@@ -57,7 +57,7 @@ inline plain::Automaton random_automaton(Random* random, int symbols, double mos
 }
 
 // The most that a step adds, from any state.
-inline double largest_step(const plain::Automaton& automaton, int symbols) {
+inline double largest_step(const reference::Automaton& automaton, int symbols) {
   double largest = -kInfinity;
   for (int state = 0; state < int(automaton.states.size()); ++state) {
     for (int symbol = 0; symbol < symbols; ++symbol) {
@@ -70,7 +70,7 @@ inline double largest_step(const plain::Automaton& automaton, int symbols) {
 
 // The lexicons of all samples, and one trie for each of them, side by side.
 struct Tries {
-  std::vector<plain::Lexicon> lexicons;
+  std::vector<reference::Lexicon> lexicons;
   States states;
   std::vector<int32_t> word_of, roots;
   std::vector<double> unknown_scores;
@@ -80,20 +80,20 @@ class FusionTables {
  public:
   static constexpr int kWords = 40;
 
-  FusionTables(const Fused& fused, int classes, int blank, int64_t samples, unsigned seed)
+  FusionTables(const FusionConfig& fused, int classes, int blank, int64_t samples, unsigned seed)
       : fused_(fused), classes_(classes), separator_((blank + 1) % classes), random_(seed) {
     lm_symbols_ = fused.lm == LanguageModel::kOverWords ? kWords + 1 : classes;
     lm_ = random_automaton(&random_, lm_symbols_, 0);
     hotwords_ = random_automaton(&random_, classes, 3);
     lm_start_ = random_.up_to(int(lm_.states.size()) - 1);
     for (int64_t n = 0; n < samples; ++n) starts_.push_back(random_.up_to(int(hotwords_.states.size()) - 1));
-    const std::vector<plain::Text> words = random_words(blank);
+    const std::vector<reference::Text> words = random_words(blank);
     for (int64_t n = 0; n < samples; ++n)
       add_lexicon(words, fused.lexicons.empty() ? std::nullopt : fused.lexicons[n]);
   }
 
-  plain::Weights weights(int64_t n) const {
-    plain::Weights weights;
+  reference::Weights weights(int64_t n) const {
+    reference::Weights weights;
     if (fused_.lm != LanguageModel::kNone) weights.lm = &lm_;
     weights.lm_start = lm_start_;
     weights.lm_over_words = fused_.lm == LanguageModel::kOverWords;
@@ -109,7 +109,7 @@ class FusionTables {
   }
 
   // The tables in the device's memory, for as long as this lives.
-  class OnDevice;
+  class DeviceTables;
 
  private:
   static constexpr double kLmWeight = 0.5, kHotwordWeight = 0.75, kWordScore = 0.25;
@@ -117,20 +117,20 @@ class FusionTables {
   bool has_lexicon(int64_t n) const { return !fused_.lexicons.empty() && fused_.lexicons[n].has_value(); }
 
   // Short ones of few different tokens, so that many begin alike and the search finds them.
-  std::vector<plain::Text> random_words(int blank) {
-    plain::Text letters;
+  std::vector<reference::Text> random_words(int blank) {
+    reference::Text letters;
     for (int token = 0; token < classes_ && letters.size() < 8; ++token)
       if (token != blank && token != separator_) letters.push_back(token);
-    std::vector<plain::Text> words(kWords);
-    for (plain::Text& word : words)
+    std::vector<reference::Text> words(kWords);
+    for (reference::Text& word : words)
       for (int left = 1 + random_.up_to(3); left > 0 && !letters.empty(); --left)
         word.push_back(letters[random_.up_to(int(letters.size()) - 1)]);
     return words;
   }
 
   // Of half of the words.
-  void add_lexicon(const std::vector<plain::Text>& words, const std::optional<double>& unknown_score) {
-    plain::Lexicon lexicon{{}, kWords, unknown_score.value_or(0)};
+  void add_lexicon(const std::vector<reference::Text>& words, const std::optional<double>& unknown_score) {
+    reference::Lexicon lexicon{{}, kWords, unknown_score.value_or(0)};
     const int root = int(tries_.states.size());
     States& states = tries_.states;
     const auto add_state = [&] {
@@ -157,10 +157,10 @@ class FusionTables {
     tries_.unknown_scores.push_back(lexicon.unknown_score);
   }
 
-  Fused fused_;
+  FusionConfig fused_;
   int classes_, separator_, lm_symbols_, lm_start_;
   Random random_;
-  plain::Automaton lm_, hotwords_;
+  reference::Automaton lm_, hotwords_;
   std::vector<int32_t> starts_;  // of the hot words, by sample
   Tries tries_;
 };
@@ -171,13 +171,13 @@ class FusionTables {
 template <class T, class Of>
 DeviceTensor<T> state_column(const States& states, const Of& of) {
   std::vector<T> column;
-  for (const plain::Automaton::State& state : states) column.push_back(T(of(state)));
+  for (const reference::Automaton::State& state : states) column.push_back(T(of(state)));
   return DeviceTensor<T>({int64_t(column.size())}, column);
 }
 template <class T, class Of>
 DeviceTensor<T> edge_column(const States& states, const Of& of) {
   std::vector<T> column;
-  for (const plain::Automaton::State& state : states)
+  for (const reference::Automaton::State& state : states)
     for (const auto& edge : state.edges) column.push_back(T(of(edge)));
   return DeviceTensor<T>({int64_t(column.size())}, column);
 }
@@ -196,7 +196,7 @@ class DeviceEdges {
  private:
   static DeviceTensor<int32_t> firsts(const States& states) {
     std::vector<int32_t> firsts = {0};
-    for (const plain::Automaton::State& state : states)
+    for (const reference::Automaton::State& state : states)
       firsts.push_back(firsts.back() + int32_t(state.edges.size()));
     return DeviceTensor<int32_t>({int64_t(firsts.size())}, firsts);
   }
@@ -225,9 +225,9 @@ class DeviceAutomaton {
   DeviceTensor<float> fail_weight_, final_weight_;
 };
 
-class FusionTables::OnDevice {
+class FusionTables::DeviceTables {
  public:
-  explicit OnDevice(const FusionTables& tables)
+  explicit DeviceTables(const FusionTables& tables)
       : tables_(tables),
         lm_(tables.lm_.states),
         hotwords_(tables.hotwords_.states),
@@ -238,7 +238,7 @@ class FusionTables::OnDevice {
         unknown_scores_({int64_t(tables.tries_.roots.size())}, tables.tries_.unknown_scores) {}
 
   crnn::beam_search::Fusion fusion() const {
-    const Fused& fused = tables_.fused_;
+    const FusionConfig& fused = tables_.fused_;
     crnn::beam_search::Fusion fusion{};
     fusion.lm_start = -1;
     fusion.token_score = fusion.largest = fused.token_score;

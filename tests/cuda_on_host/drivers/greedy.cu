@@ -6,9 +6,9 @@ namespace {
 
 using crnn::BFloat16;
 using crnn::Half;
-using driver::converted;
 using driver::DeviceTensor;
-using driver::expect;
+using driver::expect_close;
+using driver::from_double;
 using driver::kNaN;
 using driver::Layout;
 
@@ -19,7 +19,7 @@ struct Problem {
   int blank;
   bool normalize;
   Layout layout;
-  int hold = 1;  // frames after which the best class changes
+  int hold = 1;  // frames after which the best class overrides
   unsigned seed = 0;
 };
 
@@ -31,8 +31,8 @@ std::vector<Storage> random_logits(const Problem& problem) {
   for (int64_t t = 0; t < problem.frames; ++t) {
     for (int64_t n = 0; n < problem.samples; ++n) {
       Storage* row = &logits[(t * problem.samples + n) * problem.classes];
-      for (int c = 0; c < problem.classes; ++c) row[c] = converted<Storage>(2 * normal(generator));
-      row[t / problem.hold * (n + 7) % problem.classes] = converted<Storage>(9);
+      for (int c = 0; c < problem.classes; ++c) row[c] = from_double<Storage>(2 * normal(generator));
+      row[t / problem.hold * (n + 7) % problem.classes] = from_double<Storage>(9);
     }
   }
   return logits;
@@ -44,7 +44,7 @@ struct Expected {
 };
 
 template <class Storage>
-Expected decoded_on_host(const Problem& problem, const std::vector<Storage>& logits) {
+Expected reference_decode(const Problem& problem, const std::vector<Storage>& logits) {
   Expected expected;
   for (int64_t n = 0; n < problem.samples; ++n) {
     const int64_t length = problem.lengths[n];
@@ -95,8 +95,8 @@ void run(const Problem& problem) {
   using Real = typename crnn::ComputeType<Storage>::Real;
   const int64_t frames = problem.frames, samples = problem.samples;
   const std::vector<Storage> logits = random_logits<Storage>(problem);
-  const driver::Placement placement(problem.layout, frames, samples, problem.classes);
-  const DeviceTensor<Storage> device_logits = placement.tensor(logits, converted<Storage>(kNaN));
+  const driver::StridedLayout placement(problem.layout, frames, samples, problem.classes);
+  const DeviceTensor<Storage> device_logits = placement.tensor(logits, from_double<Storage>(kNaN));
   const DeviceTensor<int64_t> input_lengths({samples}, problem.lengths);
   const DeviceTensor<int32_t> best_class({samples, frames});
   const DeviceTensor<Real> best_logp({samples, frames});
@@ -105,19 +105,19 @@ void run(const Problem& problem) {
   const DeviceTensor<Real> scores({samples}), token_logp({samples, frames});
 
   crnn::greedy::launch_greedy_decode<Storage, Real>(
-      crnn::Rows<const Storage>(device_logits.data(), device_logits), crnn::IndexView(input_lengths), frames,
-      samples, problem.classes, problem.blank, problem.normalize, best_class.data(), best_logp.data(),
+      crnn::TncView<const Storage>(device_logits.data(), device_logits), crnn::IndexView(input_lengths),
+      frames, samples, problem.classes, problem.blank, problem.normalize, best_class.data(), best_logp.data(),
       {tokens.data(), lengths.data(), scores.data(), starts.data(), ends.data(), token_logp.data(), frames},
       {nullptr, "greedy_decode"});
 
-  const Expected expected = decoded_on_host(problem, logits);
+  const Expected expected = reference_decode(problem, logits);
   const double tolerance = sizeof(Real) == 4 ? 1e-5 : 1e-12;
-  expect("tokens", tokens, expected.tokens);
-  expect("lengths", lengths, expected.lengths);
-  expect("starts", starts, expected.starts);
-  expect("ends", ends, expected.ends);
-  expect("scores", scores, expected.scores, tolerance);
-  expect("token_logp", token_logp, expected.token_logp, tolerance);
+  expect_close("tokens", tokens, expected.tokens);
+  expect_close("lengths", lengths, expected.lengths);
+  expect_close("starts", starts, expected.starts);
+  expect_close("ends", ends, expected.ends);
+  expect_close("scores", scores, expected.scores, tolerance);
+  expect_close("token_logp", token_logp, expected.token_logp, tolerance);
 }
 
 std::vector<driver::Case> cases() {
@@ -136,11 +136,11 @@ std::vector<driver::Case> cases() {
   add("1024 classes", run<double>, {2, 2, 1024, two, 0, true, kContiguous});
   add("1025 classes", run<BFloat16>, {2, 2, 1025, two, 0, true, kContiguous});
   add("3000 classes", run<float>, {2, 2, 3000, two, 0, true, kContiguous});
-  add("3000 classes in a part", run<Half>, {2, 2, 3000, two, 0, true, kPart});
+  add("3000 classes in a part", run<Half>, {2, 2, 3000, two, 0, true, kSlice});
   add("raw scores", run<float>, {5, 2, 20, {5, 4}, 0, false, kContiguous});
   add("batch first", run<float>, {5, 3, 70, {5, 4, 1}, 0, true, kBatchFirst});
   add("class stride", run<Half>, {5, 2, 70, {5, 4}, 0, true, kClassStride});
-  add("part", run<BFloat16>, {5, 2, 70, {5, 4}, 0, true, kPart});
+  add("part", run<BFloat16>, {5, 2, 70, {5, 4}, 0, true, kSlice});
   add("one tile", run<float>, {256, 1, 4, {256}, 0, true, kContiguous, 3});
   add("a frame beyond a tile", run<float>, {257, 1, 4, {257}, 0, true, kContiguous, 2});
   add("tokens across tiles", run<double>, {600, 2, 4, {600, 511}, 0, true, kContiguous, 100});
@@ -171,6 +171,6 @@ std::vector<driver::Case> cases() {
 
 }  // namespace
 
-int main(int arguments, char** argument) {
-  return driver::run(cases(), arguments, argument);
+int main(int argc, char** argv) {
+  return driver::run(cases(), argc, argv);
 }

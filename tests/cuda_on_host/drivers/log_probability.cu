@@ -1,6 +1,6 @@
 // The log-probabilities of several texts a sample, by the forward kernels of the loss.
 #include "ctc_loss/kernels.cuh"
-#include "drivers/texts.h"
+#include "drivers/text_problems.h"
 
 namespace {
 
@@ -42,9 +42,9 @@ class Run {
   explicit Run(const TextProblem& problem)
       : problem_(problem), shape_(problem.shape()), logits_(problem.logits<Storage>()) {
     for (int64_t m = 0; m < shape_.texts(); ++m) {
-      const bool valid = problem.valid()[m];
+      const bool valid = problem.valid_lengths()[m];
       const Table rows = valid ? rows_of(problem, logits_, m / shape_.texts_per_sample) : Table();
-      const bool sound = is_sound(problem, rows, size_t(m));
+      const bool sound = is_well_defined(problem, rows, size_t(m));
       expected_.push_back(
           sound ? log_probability(log_probs_of(problem, rows), problem.labels_of(size_t(m)), problem.blank)
                 : kNaN);
@@ -52,37 +52,37 @@ class Run {
   }
 
   void operator()() {
-    for (const crnn::BatchShape& slice : driver::slices_of(shape_)) run(slice);
+    for (const crnn::BatchShape& slice : driver::test_slices(shape_)) run(slice);
   }
 
  private:
   void run(const crnn::BatchShape& slice) {
-    using State = ctc::StoredState<Real>;
-    const driver::Placement placement(problem_.layout, shape_.frames, shape_.samples, shape_.classes);
-    const DeviceTensor<Storage> logits = placement.tensor(logits_, driver::converted<Storage>(kNaN));
+    using State = ctc::PackedExtended<Real>;
+    const driver::StridedLayout placement(problem_.layout, shape_.frames, shape_.samples, shape_.classes);
+    const DeviceTensor<Storage> logits = placement.tensor(logits_, driver::from_double<Storage>(kNaN));
     const driver::DeviceTexts device_texts(problem_, kStream);
     const DeviceTensor<State> emissions({ctc::emission_elements(slice)}),
         states({ctc::state_elements(slice)});
     const DeviceTensor<Real> statistics({2 * slice.frames * slice.texts()}), log_p({shape_.texts()});
 
     ctc::launch_ctc_loss<Storage, Real>(
-        crnn::Rows<const Storage>(logits.data(), logits), device_texts.batch(), problem_.normalize, slice,
+        crnn::TncView<const Storage>(logits.data(), logits), device_texts.batch(), problem_.normalize, slice,
         {emissions.data(), nullptr, states.data(), ctc::Saved<Real>(statistics.data(), slice)},
         {ctc::Reduction::kNone, false, false, true}, log_p.data(), nullptr, kStream);
 
-    driver::expect("log_p", log_p, expected_, sizeof(Real) == 4 ? 1e-5 : 1e-11);
-    first_run_.expect_same("log_p", log_p);
+    driver::expect_close("log_p", log_p, expected_, sizeof(Real) == 4 ? 1e-5 : 1e-11);
+    determinism_.expect_bitwise_equal("log_p", log_p);
   }
 
   TextProblem problem_;
   crnn::BatchShape shape_;
   std::vector<Storage> logits_;
   std::vector<double> expected_;
-  driver::FirstRun first_run_;
+  driver::DeterminismCheck determinism_;
 };
 
 }  // namespace
 
-int main(int arguments, char** argument) {
-  return driver::run(driver::text_cases<Run>(), arguments, argument);
+int main(int argc, char** argv) {
+  return driver::run(driver::text_cases<Run>(), argc, argv);
 }

@@ -5,7 +5,7 @@ namespace {
 
 namespace gpu = crnn::gpu;
 using driver::DeviceTensor;
-using driver::expect;
+using driver::expect_close;
 
 constexpr int kThreads = 128;
 constexpr gpu::Stream kStream = {nullptr, "planted_faults"};
@@ -17,7 +17,7 @@ enum class Fault {
   kBarrierInBranches,
   kBarrierSkipped,
   kReturnBeforeBarrier,
-  kSharedUnwritten,
+  kSharedUninitialized,
   kStaticOverrun,
   kNoSyncwarp,
   kMaskWithoutOwnLane,
@@ -26,11 +26,11 @@ enum class Fault {
   kSharedAddNotAtomic,
   kGlobalAddNotAtomic,
   kDynamicOverrun,
-  kReadBehindEnd,
-  kWriteBehindEnd,
+  kReadPastEnd,
+  kWritePastEnd,
   kReadMisaligned,
-  kGlobalUnwritten,
-  kResultUnwritten,
+  kGlobalUninitialized,
+  kResultNotWritten,
 };
 
 // Faults that only wrong results show: no tool that watches memory and barriers can see them.
@@ -42,16 +42,16 @@ enum class NumericalFault { kNone, kPartnersDiffer };
 template <Fault kFault>
 __global__ void __launch_bounds__(kThreads)
     sum_rows(const float* __restrict__ matrix, int rows, float* sums) {
-  constexpr int kWarps = kThreads / gpu::kWarp;
+  constexpr int kWarps = kThreads / gpu::kWarpSize;
   GPU_SHARED(parts, float[kWarps]);
-  const int lane = threadIdx.x % gpu::kWarp, warp = threadIdx.x / gpu::kWarp;
+  const int lane = threadIdx.x % gpu::kWarpSize, warp = threadIdx.x / gpu::kWarpSize;
   for (int row = blockIdx.x; row < rows; row += gridDim.x) {
     float sum = matrix[row * kThreads + threadIdx.x];
-    for (int distance = gpu::kWarp / 2; distance > 0; distance /= 2)
-      sum += __shfl_xor_sync(gpu::kAllLanes, sum, distance);
-    if (lane == 0 && (kFault != Fault::kSharedUnwritten || warp != 1)) parts[warp] = sum;
+    for (int distance = gpu::kWarpSize / 2; distance > 0; distance /= 2)
+      sum += __shfl_xor_sync(gpu::kFullMask, sum, distance);
+    if (lane == 0 && (kFault != Fault::kSharedUninitialized || warp != 1)) parts[warp] = sum;
     if constexpr (kFault == Fault::kStaticOverrun) {
-      if (threadIdx.x == 0) parts[blockDim.x / gpu::kWarp] = 0;
+      if (threadIdx.x == 0) parts[blockDim.x / gpu::kWarpSize] = 0;
     }
     if constexpr (kFault == Fault::kBarrierInBranches) {
       if (warp == 0) {
@@ -85,38 +85,38 @@ void run_sum_rows() {
   }
   const DeviceTensor<float> device_matrix({kRows, kThreads}, matrix), sums({kRows, kThreads});
   gpu::launch(sum_rows<kFault>, kBlocks, kThreads, 0, kStream, device_matrix.data(), kRows, sums.data());
-  expect("sums", sums, expected);
+  expect_close("sums", sums, expected);
 }
 
 // out[lane] = in[lane + 1], by one warp, through shared memory.
 template <Fault kFault>
 __global__ void rotate(const int* __restrict__ in, int* out) {
-  GPU_SHARED(held, int[gpu::kWarp]);
+  GPU_SHARED(held, int[gpu::kWarpSize]);
   const int lane = threadIdx.x;
   held[lane] = in[lane];
   if constexpr (kFault == Fault::kMaskWithoutOwnLane) {
     __syncwarp(0x0000ffffu);
   } else if constexpr (kFault == Fault::kMasksDiffer) {
-    __syncwarp(lane < 16 ? 0x0001ffffu : gpu::kAllLanes);
+    __syncwarp(lane < 16 ? 0x0001ffffu : gpu::kFullMask);
   } else if constexpr (kFault == Fault::kLanesReturned) {
     if (lane == 3) return;
     __syncwarp();
   } else if constexpr (kFault != Fault::kNoSyncwarp) {
     __syncwarp();
   }
-  out[lane] = held[(lane + 1) % gpu::kWarp];
+  out[lane] = held[(lane + 1) % gpu::kWarpSize];
 }
 
 template <Fault kFault>
 void run_rotate() {
-  std::vector<int> in(gpu::kWarp), expected(gpu::kWarp);
-  for (int i = 0; i < gpu::kWarp; ++i) {
+  std::vector<int> in(gpu::kWarpSize), expected(gpu::kWarpSize);
+  for (int i = 0; i < gpu::kWarpSize; ++i) {
     in[i] = i * i;
-    expected[(i + gpu::kWarp - 1) % gpu::kWarp] = in[i];
+    expected[(i + gpu::kWarpSize - 1) % gpu::kWarpSize] = in[i];
   }
-  const DeviceTensor<int> device_in({gpu::kWarp}, in), out({gpu::kWarp});
-  gpu::launch(rotate<kFault>, 1, gpu::kWarp, 0, kStream, device_in.data(), out.data());
-  expect("out", out, expected);
+  const DeviceTensor<int> device_in({gpu::kWarpSize}, in), out({gpu::kWarpSize});
+  gpu::launch(rotate<kFault>, 1, gpu::kWarpSize, 0, kStream, device_in.data(), out.data());
+  expect_close("out", out, expected);
 }
 
 // How often each value occurs: counted for the block in its shared memory, and then for all.
@@ -150,19 +150,19 @@ void run_count_values() {
   const DeviceTensor<int> counts({kBins}, std::vector<int>(kBins));
   gpu::launch(count_values<kFault>, kBlocks, kThreads, kBins * sizeof(int), kStream, device_values.data(),
               kBins, counts.data());
-  expect("counts", counts, expected);
+  expect_close("counts", counts, expected);
 }
 
 // out = in in reverse order.
 template <Fault kFault>
 __global__ void reverse(const float* __restrict__ in, int elements, float* out) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x, mirrored = elements - 1 - i;
-  float value = in[kFault == Fault::kReadBehindEnd ? mirrored + 1 : mirrored];
+  float value = in[kFault == Fault::kReadPastEnd ? mirrored + 1 : mirrored];
   if constexpr (kFault == Fault::kReadMisaligned) {
     if (i == 0) value += 0 * float(*reinterpret_cast<const double*>(in + 1));
   }
-  if (kFault == Fault::kResultUnwritten && i == 40) return;
-  out[kFault == Fault::kWriteBehindEnd ? i + 1 : i] = value;
+  if (kFault == Fault::kResultNotWritten && i == 40) return;
+  out[kFault == Fault::kWritePastEnd ? i + 1 : i] = value;
 }
 
 template <Fault kFault>
@@ -171,35 +171,35 @@ void run_reverse() {
   std::vector<float> values(kElements), expected(kElements);
   for (int i = 0; i < kElements; ++i) values[i] = expected[kElements - 1 - i] = float(i);
   const DeviceTensor<float> in({kElements}, values), unwritten({kElements}), out({kElements});
-  const float* source = kFault == Fault::kGlobalUnwritten ? unwritten.data() : in.data();
+  const float* source = kFault == Fault::kGlobalUninitialized ? unwritten.data() : in.data();
   gpu::launch(reverse<kFault>, kBlocks, kThreads, 0, kStream, source, kElements, out.data());
-  expect("out", out, expected);
+  expect_close("out", out, expected);
 }
 
 // What two partners, who exchange their numbers, hold of the sum of both squares: one less the other.
 template <NumericalFault kFault>
 __global__ void add_squares(const float* __restrict__ in, float* differences) {
   const int lane = threadIdx.x;
-  const float own = in[lane], other = __shfl_xor_sync(gpu::kAllLanes, own, 1);
+  const float own = in[lane], other = __shfl_xor_sync(gpu::kFullMask, own, 1);
   // Fused to fma(a, a, b * b), which rounds another way than fma(b, b, a * a).
   const bool is_first = kFault == NumericalFault::kPartnersDiffer || lane % 2 == 0;
   const float a = is_first ? own : other, b = is_first ? other : own;
   const float sum = a * a + b * b;
-  differences[lane] = sum - __shfl_xor_sync(gpu::kAllLanes, sum, 1);
+  differences[lane] = sum - __shfl_xor_sync(gpu::kFullMask, sum, 1);
 }
 
 template <NumericalFault kFault>
 void run_add_squares() {
   std::vector<float> in;
-  for (int i = 0; i < gpu::kWarp; ++i) in.push_back(1 / float(i + 3));
-  const DeviceTensor<float> device_in({gpu::kWarp}, in), differences({gpu::kWarp});
-  gpu::launch(add_squares<kFault>, 1, gpu::kWarp, 0, kStream, device_in.data(), differences.data());
-  expect("differences", differences, std::vector<float>(gpu::kWarp));
+  for (int i = 0; i < gpu::kWarpSize; ++i) in.push_back(1 / float(i + 3));
+  const DeviceTensor<float> device_in({gpu::kWarpSize}, in), differences({gpu::kWarpSize});
+  gpu::launch(add_squares<kFault>, 1, gpu::kWarpSize, 0, kStream, device_in.data(), differences.data());
+  expect_close("differences", differences, std::vector<float>(gpu::kWarpSize));
 }
 
 }  // namespace
 
-int main(int arguments, char** argument) {
+int main(int argc, char** argv) {
   const std::vector<driver::Case> cases = {
       {"sum_rows", run_sum_rows<Fault::kNone>},
       {"sum_rows without a barrier", run_sum_rows<Fault::kNoBarrier>},
@@ -207,7 +207,7 @@ int main(int arguments, char** argument) {
       {"sum_rows with a barrier in both branches", run_sum_rows<Fault::kBarrierInBranches>},
       {"sum_rows with a warp that skips a barrier", run_sum_rows<Fault::kBarrierSkipped>},
       {"sum_rows with a warp that returns before a barrier", run_sum_rows<Fault::kReturnBeforeBarrier>},
-      {"sum_rows reads unwritten shared memory", run_sum_rows<Fault::kSharedUnwritten>},
+      {"sum_rows reads unwritten shared memory", run_sum_rows<Fault::kSharedUninitialized>},
       {"sum_rows writes behind a shared variable", run_sum_rows<Fault::kStaticOverrun>},
       {"rotate", run_rotate<Fault::kNone>},
       {"rotate without __syncwarp", run_rotate<Fault::kNoSyncwarp>},
@@ -219,13 +219,13 @@ int main(int arguments, char** argument) {
       {"count_values adds to global memory without atomicAdd", run_count_values<Fault::kGlobalAddNotAtomic>},
       {"count_values writes behind dynamic shared memory", run_count_values<Fault::kDynamicOverrun>},
       {"reverse", run_reverse<Fault::kNone>},
-      {"reverse reads behind global memory", run_reverse<Fault::kReadBehindEnd>},
-      {"reverse writes behind global memory", run_reverse<Fault::kWriteBehindEnd>},
+      {"reverse reads behind global memory", run_reverse<Fault::kReadPastEnd>},
+      {"reverse writes behind global memory", run_reverse<Fault::kWritePastEnd>},
       {"reverse reads at a misaligned address", run_reverse<Fault::kReadMisaligned>},
-      {"reverse reads unwritten global memory", run_reverse<Fault::kGlobalUnwritten>},
-      {"reverse leaves out an element", run_reverse<Fault::kResultUnwritten>},
+      {"reverse reads unwritten global memory", run_reverse<Fault::kGlobalUninitialized>},
+      {"reverse leaves out an element", run_reverse<Fault::kResultNotWritten>},
       {"add_squares", run_add_squares<NumericalFault::kNone>},
       {"add_squares as each partner sees it", run_add_squares<NumericalFault::kPartnersDiffer>},
   };
-  return driver::run(cases, arguments, argument);
+  return driver::run(cases, argc, argv);
 }

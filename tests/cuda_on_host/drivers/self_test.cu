@@ -1,15 +1,15 @@
-// What CUDA's built-ins and the folds of common/warp.h give, and sound code that a checker must not report.
+// What CUDA's built-ins and the folds of common/warp.cuh give, and sound code that a checker must not report.
 #include <bit>
 
-#include "common/softmax_sum.h"
-#include "common/warp.h"
+#include "common/row_statistics.cuh"
+#include "common/warp.cuh"
 #include "drivers/driver.h"
 
 namespace {
 
 namespace gpu = crnn::gpu;
 using driver::DeviceTensor;
-using driver::expect;
+using driver::expect_close;
 
 constexpr gpu::Stream kStream = {nullptr, "self_test"};
 
@@ -24,14 +24,14 @@ __global__ void shuffle_all(T* results) {
   const int lane = threadIdx.x;
   const T value = T(lane * 3 + 1);
   const auto at = [&](Mode mode, int distance) -> T& {
-    return results[(int(mode) * kDistances + distance) * gpu::kWarp + lane];
+    return results[(int(mode) * kDistances + distance) * gpu::kWarpSize + lane];
   };
   for (int distance = 0; distance < kDistances; ++distance) {
-    at(Mode::kUp, distance) = __shfl_up_sync(gpu::kAllLanes, value, distance, kWidth);
-    at(Mode::kDown, distance) = __shfl_down_sync(gpu::kAllLanes, value, distance, kWidth);
-    at(Mode::kXor, distance) = __shfl_xor_sync(gpu::kAllLanes, value, distance, kWidth);
+    at(Mode::kUp, distance) = __shfl_up_sync(gpu::kFullMask, value, distance, kWidth);
+    at(Mode::kDown, distance) = __shfl_down_sync(gpu::kFullMask, value, distance, kWidth);
+    at(Mode::kXor, distance) = __shfl_xor_sync(gpu::kFullMask, value, distance, kWidth);
     // Lanes ask for different ones, and for some beyond the width.
-    at(Mode::kIndex, distance) = __shfl_sync(gpu::kAllLanes, value, distance + lane % 3, kWidth);
+    at(Mode::kIndex, distance) = __shfl_sync(gpu::kFullMask, value, distance + lane % 3, kWidth);
   }
 }
 
@@ -53,18 +53,18 @@ int source_lane(Mode mode, int lane, int operand, int width) {
 
 template <class T, int kWidth>
 void run_shuffles() {
-  const DeviceTensor<T> results({kModes, kDistances, gpu::kWarp});
-  gpu::launch(shuffle_all<T, kWidth>, 1, gpu::kWarp, 0, kStream, results.data());
+  const DeviceTensor<T> results({kModes, kDistances, gpu::kWarpSize});
+  gpu::launch(shuffle_all<T, kWidth>, 1, gpu::kWarpSize, 0, kStream, results.data());
   std::vector<T> expected;
   for (int mode = 0; mode < kModes; ++mode) {
     for (int distance = 0; distance < kDistances; ++distance) {
-      for (int lane = 0; lane < gpu::kWarp; ++lane) {
+      for (int lane = 0; lane < gpu::kWarpSize; ++lane) {
         const int operand = Mode(mode) == Mode::kIndex ? distance + lane % 3 : distance;
         expected.push_back(T(source_lane(Mode(mode), lane, operand, kWidth) * 3 + 1));
       }
     }
   }
-  expect("results", results, expected);
+  expect_close("results", results, expected);
 }
 
 // Two groups of lanes, each in a branch of its own with a mask of its own.
@@ -78,12 +78,12 @@ __global__ void shuffle_in_groups(int* results) {
 }
 
 void run_shuffle_in_groups() {
-  const DeviceTensor<int> results({gpu::kWarp});
-  gpu::launch(shuffle_in_groups, 1, gpu::kWarp, 0, kStream, results.data());
+  const DeviceTensor<int> results({gpu::kWarpSize});
+  gpu::launch(shuffle_in_groups, 1, gpu::kWarpSize, 0, kStream, results.data());
   std::vector<int> expected;
-  for (int lane = 0; lane < gpu::kWarp; ++lane)
+  for (int lane = 0; lane < gpu::kWarpSize; ++lane)
     expected.push_back(lane < 12 ? lane ^ 3 : lane == 31 ? lane : lane + 1);
-  expect("results", results, expected);
+  expect_close("results", results, expected);
 }
 
 // ---- Votes ----
@@ -94,23 +94,23 @@ __global__ void vote(unsigned mask, unsigned holds, unsigned* results) {
   if ((mask >> lane & 1) == 0) return;
   const int predicate = (holds >> lane & 1) != 0 ? 4 : 0;  // any number but 0 is true
   results[lane] = __ballot_sync(mask, predicate);
-  results[gpu::kWarp + lane] = __any_sync(mask, predicate);
-  results[2 * gpu::kWarp + lane] = __all_sync(mask, predicate);
+  results[gpu::kWarpSize + lane] = __any_sync(mask, predicate);
+  results[2 * gpu::kWarpSize + lane] = __all_sync(mask, predicate);
 }
 
 void run_votes() {
   for (const unsigned mask : {0xffffffffu, 0x0000ffffu, 0x80000021u, 0x00000001u}) {
     for (const unsigned holds : {0u, 0xffffffffu, 0x00000020u, 0xffff0000u}) {
       constexpr unsigned kUnwritten = 77;
-      const DeviceTensor<unsigned> results({3, gpu::kWarp},
-                                           std::vector<unsigned>(3 * gpu::kWarp, kUnwritten));
-      gpu::launch(vote, 1, gpu::kWarp, 0, kStream, mask, holds, results.data());
+      const DeviceTensor<unsigned> results({3, gpu::kWarpSize},
+                                           std::vector<unsigned>(3 * gpu::kWarpSize, kUnwritten));
+      gpu::launch(vote, 1, gpu::kWarpSize, 0, kStream, mask, holds, results.data());
       std::vector<unsigned> expected;
       for (const unsigned result :
            {holds & mask, unsigned((holds & mask) != 0), unsigned((holds & mask) == mask)})
-        for (int lane = 0; lane < gpu::kWarp; ++lane)
+        for (int lane = 0; lane < gpu::kWarpSize; ++lane)
           expected.push_back((mask >> lane & 1) != 0 ? result : kUnwritten);
-      expect("results", results, expected);
+      expect_close("results", results, expected);
     }
   }
 }
@@ -137,7 +137,7 @@ void run_block_votes() {
   for (int round = 0; round < kRounds; ++round)
     expected.resize(expected.size() + kThreads, round * 2 < kThreads ? 1 : 0);
   expected.resize(2 * kRounds * kThreads, 0);
-  expect("results", results, expected);
+  expect_close("results", results, expected);
 }
 
 // results: (blocks, threads), each thread's number in the grid, reversed within the block
@@ -157,7 +157,7 @@ void run_number_threads() {
   gpu::launch(number_threads, kBlocks, kThreads, kThreads * sizeof(int), kStream, results.data());
   std::vector<int> expected(kBlocks * kThreads);
   for (int i = 0; i < kBlocks * kThreads; ++i) expected[i] = kBlocks * kThreads - 1 - i;
-  expect("results", results, expected);
+  expect_close("results", results, expected);
 }
 
 // ---- Folds ----
@@ -167,7 +167,7 @@ template <int kThreads>
 __global__ void fold_twice(int* results) {
   int sum = threadIdx.x;
   for (int i = 0; i < 2; ++i) {
-    sum = gpu::folded_over_group<kThreads>(sum, [](int a, int b) { return a + b; });
+    sum = gpu::tile_reduce<kThreads>(sum, [](int a, int b) { return a + b; });
     results[i * kThreads + threadIdx.x] = sum;
     sum = 2 * int(threadIdx.x);
   }
@@ -179,36 +179,36 @@ void run_folds() {
   gpu::launch(fold_twice<kThreads>, 1, kThreads, 0, kStream, results.data());
   std::vector<int> expected(2 * kThreads, kSum);
   for (int i = 0; i < kThreads; ++i) expected[kThreads + i] = 2 * kSum;
-  expect("results", results, expected);
+  expect_close("results", results, expected);
 }
 
-// row: (classes); statistics: (kRowThreads), those that each thread of a row gets
-template <int kRowThreads, class Real>
+// row: (classes); statistics: (kThreadsPerRow), those that each thread of a row gets
+template <int kThreadsPerRow, class Real>
 __global__ void statistics_in_all_threads(const Real* row, int classes,
                                           crnn::RowStatistics<Real>* statistics) {
-  const int thread = threadIdx.x % kRowThreads;
-  const auto of_row = crnn::row_statistics<kRowThreads>(row, 1, classes, thread);
-  if (threadIdx.x < kRowThreads) statistics[thread] = of_row;
+  const int thread = threadIdx.x % kThreadsPerRow;
+  const auto of_row = crnn::compute_row_statistics<kThreadsPerRow>(row, 1, classes, thread);
+  if (threadIdx.x < kThreadsPerRow) statistics[thread] = of_row;
 }
 
 // All threads of a row hold the same bits, also where a compiler fuses multiplications and additions, and
 // also of a peak that is 0 with either sign.
-template <int kRowThreads, class Real>
+template <int kThreadsPerRow, class Real>
 void run_statistics() {
   using Statistics = crnn::RowStatistics<Real>;
-  std::mt19937 generator(kRowThreads);
+  std::mt19937 generator(kThreadsPerRow);
   std::normal_distribution<double> normal;
   for (int repeat = 0; repeat < 20; ++repeat) {
-    std::vector<Real> row(4 * kRowThreads + repeat);
+    std::vector<Real> row(4 * kThreadsPerRow + repeat);
     for (Real& x : row) x = Real(3 * normal(generator));
     if (repeat % 4 == 1)
       for (Real& x : row) x = Real(std::copysign(0.0, x));
     const DeviceTensor<Real> values({int64_t(row.size())}, row);
-    const DeviceTensor<Real> results({kRowThreads, 2});
-    gpu::launch(statistics_in_all_threads<kRowThreads, Real>, 1, std::max(kRowThreads, gpu::kWarp), 0,
-                kStream, values.data(), int(row.size()), reinterpret_cast<Statistics*>(results.data()));
-    const std::vector<Real> of_threads = results.on_host();
-    for (int thread = 1; thread < kRowThreads; ++thread)
+    const DeviceTensor<Real> results({kThreadsPerRow, 2});
+    gpu::launch(statistics_in_all_threads<kThreadsPerRow, Real>, 1, std::max(kThreadsPerRow, gpu::kWarpSize),
+                0, kStream, values.data(), int(row.size()), reinterpret_cast<Statistics*>(results.data()));
+    const std::vector<Real> of_threads = results.to_host();
+    for (int thread = 1; thread < kThreadsPerRow; ++thread)
       if (std::memcmp(&of_threads[2 * thread], of_threads.data(), sizeof(Statistics)) != 0)
         throw std::runtime_error("thread " + std::to_string(thread) + " differs from thread 0");
   }
@@ -230,7 +230,7 @@ void run_atomics() {
   gpu::launch(add_all<T>, kBlocks, kThreads, 0, kStream, results.data());
   std::vector<T> expected(1 + kAdditions, T(1));
   expected[0] = T(2 * kAdditions);
-  expect("results", results, expected);
+  expect_close("results", results, expected);
 }
 
 // ---- Sound orders ----
@@ -238,7 +238,7 @@ void run_atomics() {
 // Neighbours pass a number on: within a half of the warp by the half's own __syncwarp, and then from half to
 // half by that of all lanes.
 __global__ void pass_on(int* results) {
-  GPU_SHARED(held, int[gpu::kWarp]);
+  GPU_SHARED(held, int[gpu::kWarpSize]);
   const int lane = threadIdx.x, half = lane / 16;
   const unsigned mask = half == 0 ? 0x0000ffffu : 0xffff0000u;
   held[lane] = lane;
@@ -247,15 +247,16 @@ __global__ void pass_on(int* results) {
   __syncwarp(mask);
   held[lane] = neighbour;
   __syncwarp();
-  results[lane] = held[(lane + 16) % gpu::kWarp];
+  results[lane] = held[(lane + 16) % gpu::kWarpSize];
 }
 
 void run_pass_on() {
-  const DeviceTensor<int> results({gpu::kWarp});
-  gpu::launch(pass_on, 1, gpu::kWarp, 0, kStream, results.data());
+  const DeviceTensor<int> results({gpu::kWarpSize});
+  gpu::launch(pass_on, 1, gpu::kWarpSize, 0, kStream, results.data());
   std::vector<int> expected;
-  for (int lane = 0; lane < gpu::kWarp; ++lane) expected.push_back((lane / 16 ^ 1) * 16 + (lane + 1) % 16);
-  expect("results", results, expected);
+  for (int lane = 0; lane < gpu::kWarpSize; ++lane)
+    expected.push_back((lane / 16 ^ 1) * 16 + (lane + 1) % 16);
+  expect_close("results", results, expected);
 }
 
 // Each thread has a byte of its own; all read a number that only the next launch writes.
@@ -274,8 +275,8 @@ void run_neighbouring_bytes() {
     gpu::launch(write_bytes, kBlocks, kThreads, 0, kStream, number.data(), bytes.data());
     gpu::launch(write_number, 1, kThreads, 0, kStream, number.data());
   }
-  expect("bytes", bytes, std::vector<int>(kBlocks * kThreads, 2));
-  expect("number", number, std::vector<int>{3});
+  expect_close("bytes", bytes, std::vector<int>(kBlocks * kThreads, 2));
+  expect_close("number", number, std::vector<int>{3});
 }
 
 // ---- Functions ----
@@ -306,7 +307,7 @@ void run_functions() {
   }
   const DeviceTensor<Real> device_arguments({kArguments}, arguments), results({3, kArguments});
   gpu::launch(call_functions<Real>, 1, kArguments, 0, kStream, device_arguments.data(), results.data());
-  const std::vector<Real> values = results.on_host();
+  const std::vector<Real> values = results.to_host();
   for (int function = 0; function < 3; ++function) {
     std::set<int64_t> seen;
     for (int i = function * kArguments; i < (function + 1) * kArguments; ++i)
@@ -324,7 +325,7 @@ void run_functions() {
 
 }  // namespace
 
-int main(int arguments, char** argument) {
+int main(int argc, char** argv) {
   const std::vector<driver::Case> cases = {
       {"shuffles", run_shuffles<int, 32>},
       {"shuffles among 16", run_shuffles<unsigned, 16>},
@@ -341,7 +342,7 @@ int main(int arguments, char** argument) {
       {"folds over a block", run_folds},
       {"statistics in 8 threads", run_statistics<8, float>},
       {"statistics in a warp", run_statistics<32, double>},
-      {"statistics in a block", run_statistics<crnn::kRowBlock, float>},
+      {"statistics in a block", run_statistics<crnn::kRowBlockSize, float>},
       {"atomic additions of int", run_atomics<int>},
       {"atomic additions of unsigned", run_atomics<unsigned>},
       {"atomic additions of unsigned long long", run_atomics<unsigned long long>},
@@ -352,5 +353,5 @@ int main(int arguments, char** argument) {
       {"functions of float", run_functions<float>},
       {"functions of double", run_functions<double>},
   };
-  return driver::run(cases, arguments, argument);
+  return driver::run(cases, argc, argv);
 }

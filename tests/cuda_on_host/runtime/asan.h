@@ -15,11 +15,11 @@ void __sanitizer_finish_switch_fiber(void* fake_stack, const void** old_stack, s
 namespace cuda_on_host {
 
 // Any access to the memory is reported, until it is allowed again.
-inline void forbid_access(void* memory, size_t bytes) {
+inline void asan_poison(void* memory, size_t bytes) {
   if (__asan_poison_memory_region != nullptr) __asan_poison_memory_region(memory, bytes);
 }
 
-inline void allow_access(void* memory, size_t bytes) {
+inline void asan_unpoison(void* memory, size_t bytes) {
   if (__asan_unpoison_memory_region != nullptr) __asan_unpoison_memory_region(memory, bytes);
 }
 

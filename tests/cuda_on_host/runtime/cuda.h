@@ -30,17 +30,18 @@ extern dim3 blockDim, gridDim;
 
 // ---- Barriers ----
 
-inline void __syncthreads(cuda_on_host::Place place = cuda_on_host::Place::current()) {
-  cuda_on_host::meet_block(false, place);
+inline void __syncthreads(cuda_on_host::SourceLocation location = cuda_on_host::SourceLocation::current()) {
+  cuda_on_host::block_barrier(false, location);
 }
 
-inline int __syncthreads_or(int predicate, cuda_on_host::Place place = cuda_on_host::Place::current()) {
-  return cuda_on_host::meet_block(predicate != 0, place);
+inline int __syncthreads_or(int predicate,
+                            cuda_on_host::SourceLocation location = cuda_on_host::SourceLocation::current()) {
+  return cuda_on_host::block_barrier(predicate != 0, location);
 }
 
 inline void __syncwarp(unsigned mask = 0xffffffffu,
-                       cuda_on_host::Place place = cuda_on_host::Place::current()) {
-  cuda_on_host::meet_lanes(cuda_on_host::WarpCall::kSync, mask, 0, 0, 32, place);
+                       cuda_on_host::SourceLocation location = cuda_on_host::SourceLocation::current()) {
+  cuda_on_host::warp_collective(cuda_on_host::WarpOp::kSync, mask, 0, 0, 32, location);
 }
 
 // ---- Shuffles and votes ----
@@ -51,61 +52,62 @@ template <class T, class... Others>
 constexpr bool is_one_of = (std::is_same_v<T, Others> || ...);
 
 template <class T>
-T shuffled(WarpCall call, unsigned mask, T value, int argument, int width, Place place) {
+T shuffle(WarpOp call, unsigned mask, T value, int argument, int width, SourceLocation location) {
   static_assert(
       is_one_of<T, int, unsigned, long, unsigned long, long long, unsigned long long, float, double>,
       "CUDA does not shuffle this type");
   uint64_t bits = 0;
   memcpy(&bits, &value, sizeof(value));
-  bits = meet_lanes(call, mask, bits, argument, width, place);
+  bits = warp_collective(call, mask, bits, argument, width, location);
   memcpy(&value, &bits, sizeof(value));
   return value;
 }
 
-inline unsigned voted(WarpCall call, unsigned mask, int predicate, Place place) {
-  return unsigned(meet_lanes(call, mask, predicate != 0, 0, 32, place));
+inline unsigned vote(WarpOp call, unsigned mask, int predicate, SourceLocation location) {
+  return unsigned(warp_collective(call, mask, predicate != 0, 0, 32, location));
 }
 
 }  // namespace cuda_on_host
 
 template <class T>
 T __shfl_sync(unsigned mask, T value, int lane, int width = 32,
-              cuda_on_host::Place place = cuda_on_host::Place::current()) {
-  return cuda_on_host::shuffled(cuda_on_host::WarpCall::kShuffle, mask, value, lane, width, place);
+              cuda_on_host::SourceLocation location = cuda_on_host::SourceLocation::current()) {
+  return cuda_on_host::shuffle(cuda_on_host::WarpOp::kShuffle, mask, value, lane, width, location);
 }
 
 template <class T>
 T __shfl_up_sync(unsigned mask, T value, unsigned distance, int width = 32,
-                 cuda_on_host::Place place = cuda_on_host::Place::current()) {
-  return cuda_on_host::shuffled(cuda_on_host::WarpCall::kShuffleUp, mask, value, int(distance), width, place);
+                 cuda_on_host::SourceLocation location = cuda_on_host::SourceLocation::current()) {
+  return cuda_on_host::shuffle(cuda_on_host::WarpOp::kShuffleUp, mask, value, int(distance), width, location);
 }
 
 template <class T>
 T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32,
-                   cuda_on_host::Place place = cuda_on_host::Place::current()) {
-  return cuda_on_host::shuffled(cuda_on_host::WarpCall::kShuffleDown, mask, value, int(distance), width,
-                                place);
+                   cuda_on_host::SourceLocation location = cuda_on_host::SourceLocation::current()) {
+  return cuda_on_host::shuffle(cuda_on_host::WarpOp::kShuffleDown, mask, value, int(distance), width,
+                               location);
 }
 
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32,
-                  cuda_on_host::Place place = cuda_on_host::Place::current()) {
-  return cuda_on_host::shuffled(cuda_on_host::WarpCall::kShuffleXor, mask, value, lanes, width, place);
+                  cuda_on_host::SourceLocation location = cuda_on_host::SourceLocation::current()) {
+  return cuda_on_host::shuffle(cuda_on_host::WarpOp::kShuffleXor, mask, value, lanes, width, location);
 }
 
-inline unsigned __ballot_sync(unsigned mask, int predicate,
-                              cuda_on_host::Place place = cuda_on_host::Place::current()) {
-  return cuda_on_host::voted(cuda_on_host::WarpCall::kBallot, mask, predicate, place);
+inline unsigned __ballot_sync(
+    unsigned mask, int predicate,
+    cuda_on_host::SourceLocation location = cuda_on_host::SourceLocation::current()) {
+  return cuda_on_host::vote(cuda_on_host::WarpOp::kBallot, mask, predicate, location);
 }
 
 inline int __any_sync(unsigned mask, int predicate,
-                      cuda_on_host::Place place = cuda_on_host::Place::current()) {
-  return int(cuda_on_host::voted(cuda_on_host::WarpCall::kAny, mask, predicate, place));
+                      cuda_on_host::SourceLocation location = cuda_on_host::SourceLocation::current()) {
+  return int(cuda_on_host::vote(cuda_on_host::WarpOp::kAny, mask, predicate, location));
 }
 
 inline int __all_sync(unsigned mask, int predicate,
-                      cuda_on_host::Place place = cuda_on_host::Place::current()) {
-  return int(cuda_on_host::voted(cuda_on_host::WarpCall::kAll, mask, predicate, place));
+                      cuda_on_host::SourceLocation location = cuda_on_host::SourceLocation::current()) {
+  return int(cuda_on_host::vote(cuda_on_host::WarpOp::kAll, mask, predicate, location));
 }
 
 // The position of the lowest bit, from 1 on; 0 if there is none.

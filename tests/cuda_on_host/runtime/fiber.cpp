@@ -76,15 +76,15 @@ void Fiber::switch_to(Fiber& next) {
 #else
   swapcontext(&context_, &next.context_);
 #endif
-  report_arrival();
+  finish_switch();
 }
 
 void Fiber::begin() {
-  entered->report_arrival();
+  entered->finish_switch();
   entered->entry_();
 }
 
-void Fiber::report_arrival() {
+void Fiber::finish_switch() {
   // It knows the bounds of the stack that was left, which nobody told the fiber that the program came with.
   if (__sanitizer_finish_switch_fiber != nullptr)
     __sanitizer_finish_switch_fiber(fake_stack_, &left->stack_, &left->bytes_);

@@ -12,7 +12,7 @@ namespace cuda_on_host {
 
 class Fiber {
  public:
-  // As it is constructed, it stands for the stack that the program came with: a place to switch back to.
+  // As it is constructed, it stands for the stack that the program came with: a location to switch back to.
   Fiber() = default;
   Fiber(const Fiber&) = delete;
 
@@ -24,7 +24,7 @@ class Fiber {
 
  private:
   static void begin();
-  void report_arrival();
+  void finish_switch();
 
 #ifdef __x86_64__
   void* stack_pointer_ = nullptr;

@@ -16,8 +16,8 @@ namespace {
 
 // Inlined, so that the caller is the kernel.
 template <class T>
-__attribute__((always_inline)) inline T added(T* address, T value) {
-  if (checker != nullptr) checker->atomic_access(address, sizeof(T), __builtin_return_address(0));
+__attribute__((always_inline)) inline T fetch_add(T* address, T value) {
+  if (checker != nullptr) checker->on_atomic(address, sizeof(T), __builtin_return_address(0));
   const T before = *address;
   *address = before + value;
   return before;
@@ -26,46 +26,46 @@ __attribute__((always_inline)) inline T added(T* address, T value) {
 }  // namespace
 
 int atomicAdd(int* address, int value) {
-  return added(address, value);
+  return fetch_add(address, value);
 }
 
 unsigned atomicAdd(unsigned* address, unsigned value) {
-  return added(address, value);
+  return fetch_add(address, value);
 }
 
 unsigned long long atomicAdd(unsigned long long* address, unsigned long long value) {
-  return added(address, value);
+  return fetch_add(address, value);
 }
 
 float atomicAdd(float* address, float value) {
-  return added(address, value);
+  return fetch_add(address, value);
 }
 
 double atomicAdd(double* address, double value) {
-  return added(address, value);
+  return fetch_add(address, value);
 }
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   *memory = std::malloc(bytes);
   if (*memory == nullptr && bytes > 0) return cudaErrorMemoryAllocation;
-  cuda_on_host::fill_with_poison(*memory, bytes);
-  if (checker != nullptr) checker->memory_appears(*memory, bytes);
+  cuda_on_host::fill_uninitialized(*memory, bytes);
+  if (checker != nullptr) checker->on_alloc(*memory, bytes);
   return cudaSuccess;
 }
 
 cudaError_t cudaFree(void* memory) {
-  if (checker != nullptr) checker->memory_vanishes(memory, malloc_usable_size(memory));
+  if (checker != nullptr) checker->on_free(memory, malloc_usable_size(memory));
   std::free(memory);
   return cudaSuccess;
 }
 
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
   if (checker != nullptr) {
-    const size_t unwritten = checker->first_unwritten(from, bytes);
-    if (unwritten < bytes)
+    const size_t uninitialized = checker->first_uninitialized(from, bytes);
+    if (uninitialized < bytes)
       throw cuda_on_host::Error("cudaMemcpy reads what nobody has written: byte " +
-                                std::to_string(unwritten) + " of " + std::to_string(bytes));
-    checker->host_writes(to, bytes);
+                                std::to_string(uninitialized) + " of " + std::to_string(bytes));
+    checker->on_host_write(to, bytes);
   }
   if (bytes > 0) std::memcpy(to, from, bytes);
   return cudaSuccess;
@@ -73,7 +73,7 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind)
 
 cudaError_t cudaMemset(void* memory, int byte, size_t bytes) {
   if (bytes > 0) std::memset(memory, byte, bytes);
-  if (checker != nullptr) checker->host_writes(memory, bytes);
+  if (checker != nullptr) checker->on_host_write(memory, bytes);
   return cudaSuccess;
 }
 

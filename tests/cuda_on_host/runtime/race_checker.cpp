@@ -24,37 +24,37 @@
 namespace cuda_on_host {
 namespace {
 
-constexpr int kWarp = 32;
+constexpr int kWarpSize = 32;
 constexpr uintptr_t kWord = 4;
 constexpr uintptr_t kPage = 4096;
 
-enum class Kind : uint8_t { kRead, kWrite, kAtomic };
+enum class AccessKind : uint8_t { kRead, kWrite, kAtomic };
 
 // An access to some bytes of a word, and when it was.
 struct Access {
   uint32_t launch;
   uint32_t block;
-  uint32_t meeting;  // of the whole block: how many came before
-  uint32_t clock;    // the thread's own, which goes on at each of its __syncwarp
+  uint32_t barrier_epoch;  // of the whole block: how many came before
+  uint32_t clock;          // the thread's own, which goes on at each of its __syncwarp
   uint16_t thread;
   uint8_t bytes;  // a bit for each
-  Kind kind;
+  AccessKind kind;
   const void* caller;
 
-  int warp() const { return thread / kWarp; }
-  int lane() const { return thread % kWarp; }
+  int warp() const { return thread / kWarpSize; }
+  int lane() const { return thread % kWarpSize; }
 };
 
-struct Word {
+struct ShadowWord {
   // A bit a byte.
-  uint8_t watched = 0;
-  uint8_t unwritten = 0;
+  uint8_t tracked = 0;
+  uint8_t uninitialized = 0;
   // Those that a later access may race with.
   std::vector<Access> accesses;
 };
 
-struct Page {
-  std::array<Word, kPage / kWord> words;
+struct ShadowPage {
+  std::array<ShadowWord, kPage / kWord> words;
 };
 
 struct Finding {
@@ -62,13 +62,13 @@ struct Finding {
   std::optional<Access> earlier;  // that it races with; none if it reads what nobody has written
 };
 
-const char* verb(Kind kind) {
+const char* verb(AccessKind kind) {
   switch (kind) {
-    case Kind::kRead:
+    case AccessKind::kRead:
       return "read";
-    case Kind::kWrite:
+    case AccessKind::kWrite:
       return "write";
-    case Kind::kAtomic:
+    case AccessKind::kAtomic:
       return "atomic access";
   }
   return "";
@@ -106,78 +106,78 @@ std::string source_line(const void* caller) {
 
 class RaceChecker : public Checker {
  public:
-  void launch_begins() override {
+  void on_launch() override {
     ++launch_;
     findings_.clear();
   }
-  void block_begins(int64_t block, int threads) override;
-  void thread_runs(int thread) override { thread_ = thread; }
-  void block_meets() override { ++meeting_; }
-  void lanes_meet(int warp, unsigned lanes) override;
-  void memory_appears(const void* memory, size_t bytes) override;
-  void memory_vanishes(const void* memory, size_t bytes) override;
-  void host_writes(const void* memory, size_t bytes) override;
-  size_t first_unwritten(const void* memory, size_t bytes) const override;
-  void atomic_access(const void* memory, size_t bytes, const void* caller) override {
-    access(memory, bytes, Kind::kAtomic, caller);
+  void on_block(int64_t block, int threads) override;
+  void on_thread_switch(int thread) override { thread_ = thread; }
+  void on_block_barrier() override { ++barrier_epoch_; }
+  void on_warp_barrier(int warp, unsigned lanes) override;
+  void on_alloc(const void* memory, size_t bytes) override;
+  void on_free(const void* memory, size_t bytes) override;
+  void on_host_write(const void* memory, size_t bytes) override;
+  size_t first_uninitialized(const void* memory, size_t bytes) const override;
+  void on_atomic(const void* memory, size_t bytes, const void* caller) override {
+    access(memory, bytes, AccessKind::kAtomic, caller);
   }
   std::string findings() const override;
 
-  void access(const void* memory, size_t bytes, Kind kind, const void* caller);
+  void access(const void* memory, size_t bytes, AccessKind kind, const void* caller);
 
  private:
-  Page* page_at(uintptr_t address) const;
-  bool comes_before(const Access& earlier) const;
-  void access_word(Word& word, const Access& access);
+  ShadowPage* page_at(uintptr_t address) const;
+  bool happens_before(const Access& earlier) const;
+  void access_word(ShadowWord& word, const Access& access);
   void add_finding(const Access& access, const std::optional<Access>& earlier);
 
-  // Calls body(word, bytes) for each word, `bytes` having a bit for each byte, on pages that are watched.
+  // Calls body(word, bytes) for each word, `bytes` having a bit for each byte, on pages that are tracked.
   template <class Body>
   void for_each_word(const void* memory, size_t bytes, const Body& body) const {
     const auto begin = reinterpret_cast<uintptr_t>(memory), end = begin + bytes;
-    if (begin >= end_of_watched_ || end <= begin_of_watched_) return;
+    if (begin >= tracked_end_ || end <= tracked_begin_) return;
     for (uintptr_t at = begin; at < end;) {
       const uintptr_t word = at / kWord * kWord, next = std::min(end, word + kWord);
-      if (Page* page = page_at(at); page != nullptr)
+      if (ShadowPage* page = page_at(at); page != nullptr)
         body(page->words[word % kPage / kWord], uint8_t(((1u << (next - word)) - 1) & -(1u << (at - word))));
       at = next;
     }
   }
 
-  std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages_;
-  uintptr_t begin_of_watched_ = UINTPTR_MAX, end_of_watched_ = 0;
+  std::unordered_map<uintptr_t, std::unique_ptr<ShadowPage>> pages_;
+  uintptr_t tracked_begin_ = UINTPTR_MAX, tracked_end_ = 0;
   mutable uintptr_t latest_address_ = UINTPTR_MAX;  // of the page that was looked up last
-  mutable Page* latest_page_ = nullptr;
+  mutable ShadowPage* latest_page_ = nullptr;
 
-  uint32_t launch_ = 0, block_ = 0, meeting_ = 0;
+  uint32_t launch_ = 0, block_ = 0, barrier_epoch_ = 0;
   int thread_ = kHost;
   // For each thread and lane of its warp: up to which clock of that lane all comes before what it does now.
-  std::vector<std::array<uint32_t, kWarp>> clocks_;
+  std::vector<std::array<uint32_t, kWarpSize>> clocks_;
 
   std::map<std::pair<const void*, const void*>, Finding> findings_;  // one for each pair of source lines
 };
 
-void RaceChecker::block_begins(int64_t block, int threads) {
+void RaceChecker::on_block(int64_t block, int threads) {
   block_ = uint32_t(block);
-  meeting_ = 0;
+  barrier_epoch_ = 0;
   clocks_.assign(threads, {});
-  for (int i = 0; i < threads; ++i) clocks_[i][i % kWarp] = 1;
+  for (int i = 0; i < threads; ++i) clocks_[i][i % kWarpSize] = 1;
 }
 
-void RaceChecker::lanes_meet(int warp, unsigned lanes) {
-  std::array<uint32_t, kWarp> joined{};
-  for (int lane = 0; lane < kWarp; ++lane) {
+void RaceChecker::on_warp_barrier(int warp, unsigned lanes) {
+  std::array<uint32_t, kWarpSize> joined{};
+  for (int lane = 0; lane < kWarpSize; ++lane) {
     if ((lanes & 1u << lane) == 0) continue;
-    for (int i = 0; i < kWarp; ++i) joined[i] = std::max(joined[i], clocks_[warp * kWarp + lane][i]);
+    for (int i = 0; i < kWarpSize; ++i) joined[i] = std::max(joined[i], clocks_[warp * kWarpSize + lane][i]);
   }
-  for (int lane = 0; lane < kWarp; ++lane) {
+  for (int lane = 0; lane < kWarpSize; ++lane) {
     if ((lanes & 1u << lane) == 0) continue;
-    clocks_[warp * kWarp + lane] = joined;
-    ++clocks_[warp * kWarp + lane][lane];
+    clocks_[warp * kWarpSize + lane] = joined;
+    ++clocks_[warp * kWarpSize + lane][lane];
   }
 }
 
-Page* RaceChecker::page_at(uintptr_t address) const {
+ShadowPage* RaceChecker::page_at(uintptr_t address) const {
   const uintptr_t number = address / kPage;
   if (number != latest_address_) {
     const auto found = pages_.find(number);
@@ -187,86 +187,89 @@ Page* RaceChecker::page_at(uintptr_t address) const {
   return latest_page_;
 }
 
-void RaceChecker::memory_appears(const void* memory, size_t bytes) {
+void RaceChecker::on_alloc(const void* memory, size_t bytes) {
   const auto begin = reinterpret_cast<uintptr_t>(memory), end = begin + bytes;
-  begin_of_watched_ = std::min(begin_of_watched_, begin);
-  end_of_watched_ = std::max(end_of_watched_, end);
+  tracked_begin_ = std::min(tracked_begin_, begin);
+  tracked_end_ = std::max(tracked_end_, end);
   latest_address_ = UINTPTR_MAX;
   for (uintptr_t number = begin / kPage; number * kPage < end; ++number)
-    if (std::unique_ptr<Page>& page = pages_[number]; page == nullptr) page = std::make_unique<Page>();
-  for_each_word(memory, bytes, [](Word& word, uint8_t bytes_of_word) {
-    word.watched |= bytes_of_word;
-    word.unwritten |= bytes_of_word;
+    if (std::unique_ptr<ShadowPage>& page = pages_[number]; page == nullptr)
+      page = std::make_unique<ShadowPage>();
+  for_each_word(memory, bytes, [](ShadowWord& word, uint8_t bytes_of_word) {
+    word.tracked |= bytes_of_word;
+    word.uninitialized |= bytes_of_word;
   });
 }
 
-void RaceChecker::memory_vanishes(const void* memory, size_t bytes) {
-  for_each_word(memory, bytes, [](Word& word, uint8_t) { word = Word(); });
+void RaceChecker::on_free(const void* memory, size_t bytes) {
+  for_each_word(memory, bytes, [](ShadowWord& word, uint8_t) { word = ShadowWord(); });
 }
 
-void RaceChecker::host_writes(const void* memory, size_t bytes) {
-  for_each_word(memory, bytes, [](Word& word, uint8_t bytes_of_word) { word.unwritten &= ~bytes_of_word; });
+void RaceChecker::on_host_write(const void* memory, size_t bytes) {
+  for_each_word(memory, bytes,
+                [](ShadowWord& word, uint8_t bytes_of_word) { word.uninitialized &= ~bytes_of_word; });
 }
 
-size_t RaceChecker::first_unwritten(const void* memory, size_t bytes) const {
+size_t RaceChecker::first_uninitialized(const void* memory, size_t bytes) const {
   for (size_t i = 0; i < bytes; ++i) {
-    bool unwritten = false;
+    bool uninitialized = false;
     for_each_word(static_cast<const char*>(memory) + i, 1,
-                  [&](Word& word, uint8_t byte) { unwritten = (word.unwritten & byte) != 0; });
-    if (unwritten) return i;
+                  [&](ShadowWord& word, uint8_t byte) { uninitialized = (word.uninitialized & byte) != 0; });
+    if (uninitialized) return i;
   }
   return bytes;
 }
 
-void RaceChecker::access(const void* memory, size_t bytes, Kind kind, const void* caller) {
+void RaceChecker::access(const void* memory, size_t bytes, AccessKind kind, const void* caller) {
   if (thread_ == kHost) return;
-  const uint32_t clock = clocks_[thread_][thread_ % kWarp];
-  for_each_word(memory, bytes, [&](Word& word, uint8_t bytes_of_word) {
-    const auto watched = uint8_t(bytes_of_word & word.watched);
-    if (watched != 0)
-      access_word(word, {launch_, block_, meeting_, clock, uint16_t(thread_), watched, kind, caller});
+  const uint32_t clock = clocks_[thread_][thread_ % kWarpSize];
+  for_each_word(memory, bytes, [&](ShadowWord& word, uint8_t bytes_of_word) {
+    const auto tracked = uint8_t(bytes_of_word & word.tracked);
+    if (tracked != 0)
+      access_word(word, {launch_, block_, barrier_epoch_, clock, uint16_t(thread_), tracked, kind, caller});
   });
 }
 
 // Before what the current thread does now?
-bool RaceChecker::comes_before(const Access& earlier) const {
+bool RaceChecker::happens_before(const Access& earlier) const {
   if (earlier.launch != launch_) return true;
   if (earlier.block != block_) return false;
-  if (earlier.thread == thread_ || earlier.meeting != meeting_) return true;
-  return earlier.warp() == thread_ / kWarp && clocks_[thread_][earlier.lane()] >= earlier.clock;
+  if (earlier.thread == thread_ || earlier.barrier_epoch != barrier_epoch_) return true;
+  return earlier.warp() == thread_ / kWarpSize && clocks_[thread_][earlier.lane()] >= earlier.clock;
 }
 
-void RaceChecker::access_word(Word& word, const Access& access) {
-  if (access.kind != Kind::kWrite && (word.unwritten & access.bytes) != 0) add_finding(access, std::nullopt);
-  if (access.kind != Kind::kRead) word.unwritten &= ~access.bytes;
+void RaceChecker::access_word(ShadowWord& word, const Access& access) {
+  if (access.kind != AccessKind::kWrite && (word.uninitialized & access.bytes) != 0)
+    add_finding(access, std::nullopt);
+  if (access.kind != AccessKind::kRead) word.uninitialized &= ~access.bytes;
 
   // Accesses of one kind that are unordered stand for all that follow if they are from a block that has
   // ended, or from two warps: what will race with the next one will race with one of these too.
   bool in_ended_block = false;
   int a_warp = -1, another_warp = -1;
-  const auto stands_no_more = [&](const Access& earlier) {
+  const auto is_superseded = [&](const Access& earlier) {
     if (earlier.launch != launch_) return true;
     if ((earlier.bytes & access.bytes) == 0) return false;
     const bool same_kind = access.kind == earlier.kind;
-    if (comes_before(earlier)) {
+    if (happens_before(earlier)) {
       // What is unordered with the earlier one will be unordered with this one, which is at least as strong.
-      return (earlier.bytes & ~access.bytes) == 0 && (same_kind || access.kind == Kind::kWrite);
+      return (earlier.bytes & ~access.bytes) == 0 && (same_kind || access.kind == AccessKind::kWrite);
     }
-    if (!same_kind || access.kind == Kind::kWrite) add_finding(access, earlier);
+    if (!same_kind || access.kind == AccessKind::kWrite) add_finding(access, earlier);
     if (same_kind && (access.bytes & ~earlier.bytes) == 0) {
       in_ended_block |= earlier.block != block_;
       (a_warp == -1 || a_warp == earlier.warp() ? a_warp : another_warp) = earlier.warp();
     }
     return false;
   };
-  std::erase_if(word.accesses, stands_no_more);
+  std::erase_if(word.accesses, is_superseded);
   if (in_ended_block || another_warp != -1) return;
   if (a_warp != -1 && a_warp != access.warp()) {
     // The second warp: one access of each is enough, and there may be one of each lane of the first.
     bool has_one = false;
     std::erase_if(word.accesses, [&](const Access& earlier) {
       const bool is_alike = earlier.kind == access.kind && earlier.bytes == access.bytes &&
-                            earlier.block == block_ && !comes_before(earlier);
+                            earlier.block == block_ && !happens_before(earlier);
       return is_alike && std::exchange(has_one, true);
     });
   }
@@ -313,23 +316,23 @@ void show_findings_of_crash(int signal) {
 }  // namespace
 }  // namespace cuda_on_host
 
-using cuda_on_host::Kind;
+using cuda_on_host::AccessKind;
 using cuda_on_host::race_checker;
 
 // What the instrumentation calls. `caller` is the kernel's line.
 #define CALLER __builtin_return_address(0)
-#define READ_AND_WRITE(bytes)                             \
-  void __tsan_read##bytes(void* at) {                     \
-    race_checker.access(at, bytes, Kind::kRead, CALLER);  \
-  }                                                       \
-  void __tsan_write##bytes(void* at) {                    \
-    race_checker.access(at, bytes, Kind::kWrite, CALLER); \
-  }                                                       \
-  void __tsan_unaligned_read##bytes(void* at) {           \
-    race_checker.access(at, bytes, Kind::kRead, CALLER);  \
-  }                                                       \
-  void __tsan_unaligned_write##bytes(void* at) {          \
-    race_checker.access(at, bytes, Kind::kWrite, CALLER); \
+#define READ_AND_WRITE(bytes)                                   \
+  void __tsan_read##bytes(void* at) {                           \
+    race_checker.access(at, bytes, AccessKind::kRead, CALLER);  \
+  }                                                             \
+  void __tsan_write##bytes(void* at) {                          \
+    race_checker.access(at, bytes, AccessKind::kWrite, CALLER); \
+  }                                                             \
+  void __tsan_unaligned_read##bytes(void* at) {                 \
+    race_checker.access(at, bytes, AccessKind::kRead, CALLER);  \
+  }                                                             \
+  void __tsan_unaligned_write##bytes(void* at) {                \
+    race_checker.access(at, bytes, AccessKind::kWrite, CALLER); \
   }
 
 extern "C" {
@@ -339,10 +342,10 @@ READ_AND_WRITE(4)
 READ_AND_WRITE(8)
 READ_AND_WRITE(16)
 void __tsan_read_range(void* at, size_t bytes) {
-  race_checker.access(at, bytes, Kind::kRead, CALLER);
+  race_checker.access(at, bytes, AccessKind::kRead, CALLER);
 }
 void __tsan_write_range(void* at, size_t bytes) {
-  race_checker.access(at, bytes, Kind::kWrite, CALLER);
+  race_checker.access(at, bytes, AccessKind::kWrite, CALLER);
 }
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}

@@ -24,7 +24,7 @@ enum class Order {
   kDescending,  // the next lower one; blocks descend
   kGreedyLow,   // the lowest; blocks ascend
   kGreedyHigh,  // the highest; blocks descend
-  kRandom,      // any; blocks are shuffled
+  kRandom,      // any; blocks are shuffle
 };
 
 struct Schedule {
@@ -41,7 +41,7 @@ constexpr Schedule kSchedules[] = {{"ascending", Order::kAscending},
 // For the launches to come, which are ascending before the first call. The seed is that of kRandom.
 void set_order(Order order, uint64_t seed);
 
-struct Grid {
+struct LaunchConfig {
   int64_t blocks;
   int threads;  // a block
   size_t dynamic_shared_bytes;
@@ -49,23 +49,24 @@ struct Grid {
 
 // Calls kernel() as every thread of the grid. Throws Error at the first one that CUDA does not allow, and at
 // the end if the checker found something.
-void run(const Grid& grid, const std::function<void()>& kernel);
+void launch(const LaunchConfig& grid, const std::function<void()>& kernel);
 
-// The calls below are made by kernels, on the fiber of a thread; `place` is the line that the kernel calls
+// The calls below are made by kernels, on the fiber of a thread; `location` is the line that the kernel calls
 // from.
-using Place = std::source_location;
+using SourceLocation = std::source_location;
 
 // __syncthreads: waits for the block, and says whether the predicate holds for any of its threads.
-bool meet_block(bool predicate, Place place);
+bool block_barrier(bool predicate, SourceLocation location);
 
-enum class WarpCall { kSync, kShuffle, kShuffleUp, kShuffleDown, kShuffleXor, kBallot, kAny, kAll };
+enum class WarpOp { kSync, kShuffle, kShuffleUp, kShuffleDown, kShuffleXor, kBallot, kAny, kAll };
 
 // Waits for the lanes in `mask`, and gives what the call of that name gives: bits of a value for shuffles,
 // votes otherwise. A shuffle's argument is the lane or the distance; a vote's value is 0 or 1.
-uint64_t meet_lanes(WarpCall call, unsigned mask, uint64_t value, int argument, int width, Place place);
+uint64_t warp_collective(WarpOp call, unsigned mask, uint64_t value, int argument, int width,
+                         SourceLocation location);
 
 // The shared variable that `owner`, an address of its own, stands for; and the dynamic part.
-void* shared_variable(const void* owner, size_t bytes, Place place);
+void* shared_variable(const void* owner, size_t bytes, SourceLocation location);
 void* dynamic_shared();
 
 }  // namespace cuda_on_host

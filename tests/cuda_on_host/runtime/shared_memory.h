@@ -1,4 +1,4 @@
-// The shared memory of the block that runs: its variables and its dynamic part, each between red zones.
+// The shared memory of the block that runs: its variables and its dynamic variable, each between red zones.
 #pragma once
 
 #include <cstddef>
@@ -9,9 +9,9 @@ namespace cuda_on_host {
 
 // Fresh memory holds this in every pair of bytes: NaN as float16, bfloat16, float32 and float64, and a large
 // number as an integer.
-constexpr uint16_t kPoison = 0x7ff1;
+constexpr uint16_t kUninitializedFill = 0x7ff1;
 
-void fill_with_poison(void* memory, size_t bytes);
+void fill_uninitialized(void* memory, size_t bytes);
 
 class SharedMemory {
  public:
@@ -21,26 +21,26 @@ class SharedMemory {
   SharedMemory();
   ~SharedMemory();
 
-  // All of it is fresh; the dynamic part has this size.
+  // All of it is fresh; the dynamic variable has this size.
   void begin_block(size_t dynamic_bytes);
 
-  // The part that belongs to `owner`, the same one for all threads of the block; null if it does not fit.
-  void* part_of(const void* owner, size_t bytes);
+  // The variable that belongs to `owner`, the same one for all threads of the block; null if it does not fit.
+  void* find_or_allocate(const void* owner, size_t bytes);
 
   void* dynamic() const { return dynamic_; }
 
  private:
-  struct Part {
+  struct Variable {
     const void* owner;
     void* memory;
   };
 
-  void* new_part(size_t bytes);
+  void* allocate(size_t bytes);
 
   std::byte* arena_;
-  size_t used_ = 0;   // bytes of the arena, red zones included
-  size_t taken_ = 0;  // bytes of the parts alone
-  std::vector<Part> parts_;
+  size_t used_ = 0;       // bytes of the arena, red zones included
+  size_t allocated_ = 0;  // bytes of the parts alone
+  std::vector<Variable> variables_;
   void* dynamic_ = nullptr;
 };
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.hostile import WritesAFile
+from helpers.malicious_pickle import MaliciousPickle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
@@ -308,7 +308,7 @@ def test_files_that_are_no_checkpoints(path, state):
 )
 def test_pickles_are_named_and_not_loaded(tmp_path, dump, load):
     path, trace = tmp_path / "model.pt", tmp_path / "trace"
-    dump({"weights": WritesAFile(trace)}, path)
+    dump({"weights": MaliciousPickle(trace)}, path)
     with pytest.raises(CheckpointError, match="a pickle could run code and is not loaded"):
         load_checkpoint(path)
     assert not trace.exists()

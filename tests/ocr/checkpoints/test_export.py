@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.docs import blocks
-from helpers.networks import exports_any_width
-from helpers.random_network import random_checkpoint
+from helpers.networks import requires_dynamic_width_export
+from helpers.random_checkpoint import random_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,10 +19,10 @@ from PIL import Image
 from crnn_ext.cli import main
 from crnn_ext.ocr import Recognizer, save_checkpoint
 from crnn_ext.ocr.checkpoints import export
-from crnn_ext.ocr.checkpoints.checkpoint import settings_of
+from crnn_ext.ocr.checkpoints.checkpoint import settings_json
 from crnn_ext.text import Charset
 
-pytestmark = exports_any_width
+pytestmark = requires_dynamic_width_export
 
 CHARSET = Charset("é中\n")
 
@@ -93,7 +93,7 @@ def test_what_an_onnx_file_says_of_itself(session, onnx_file, checkpoint):
         ("logits", "tensor(float)", ["T", "N", 4]),
         ("lengths", "tensor(int64)", ["N"]),
     ]
-    assert session.get_modelmeta().custom_metadata_map == {"crnn_ext": settings_of(checkpoint)}
+    assert session.get_modelmeta().custom_metadata_map == {"crnn_ext": settings_json(checkpoint)}
     assert b"/crnn_ext/" not in onnx_file.read_bytes(), "it tells where files lie on this machine"
     weights = sum(tensor.nbytes for tensor in checkpoint.network.state_dict().values())
     assert onnx_file.stat().st_size < 1.5 * weights + 100_000
@@ -143,7 +143,7 @@ def test_the_page_reads_what_the_recognizer_reads(onnx_file, checkpoint, program
 
     exec(compile(with_torch, "docs/export.md", "exec"), names)
     with torch.inference_mode():
-        expected = program_of[0].network(recognizer.prepare("line.png").pixels.unsqueeze(0))
+        expected = program_of[0].network(recognizer.preprocess("line.png").pixels.unsqueeze(0))
     torch.testing.assert_close(names["logits"], expected, rtol=0, atol=1e-5)
 
 

@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 import torch
-from helpers.hostile import WritesAFile
-from helpers.networks import NETWORKS, small
+from helpers.malicious_pickle import MaliciousPickle
+from helpers.networks import NETWORKS, small_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,7 +45,7 @@ def counts(state):
     ids=["alone", "parallel", "with an optimizer", "without counts", "float64"],
 )
 def test_forms_of_files(path, network, wrap):
-    model = small(network, nc=3)
+    model = small_network(network, nc=3)
     torch.save(wrap(model.state_dict()), path)
     checkpoint = load_pth(path, CHARSET, mean=0.25, std=1.0)
     assert checkpoint.architecture.name == network.__name__
@@ -57,7 +57,7 @@ def test_forms_of_files(path, network, wrap):
 
 
 def test_old_format_of_torch_save(path):
-    torch.save(small(CRNN).state_dict(), path, _use_new_zipfile_serialization=False)
+    torch.save(small_network(CRNN).state_dict(), path, _use_new_zipfile_serialization=False)
     assert load_pth(path, CHARSET, leaky_relu=True).architecture.leakyRelu
 
 
@@ -66,16 +66,16 @@ def test_old_format_of_torch_save(path):
 @given(nclass=st.integers(2, 40), nh=st.integers(1, 9), nc=st.integers(1, 3), width=st.floats(0.001, 2.5))
 def test_the_shapes_tell_the_architecture(name, nclass, nh, nc, width):
     made = Architecture(name, nclass, nh, nc=nc, width=width)
-    found = Architecture.of_state(made.build_empty().state_dict())
+    found = Architecture.from_state_dict(made.build_on_meta().state_dict())
     assert (found.name, found.nclass, found.nh, found.nc) == (name, nclass, nh, nc)
-    assert found.shapes() == made.shapes()
+    assert found.tensor_shapes() == made.tensor_shapes()
 
 
 @pytest.mark.parametrize("name", ["CRNN", "CRNN_v2", "CRNN_res"])
 def test_usual_widths_are_found_exactly(name):
     for width in (1, 0.75, 0.5, 0.25, 2):
         made = Architecture(name, 37, width=width)
-        assert Architecture.of_state(made.build_empty().state_dict()) == made
+        assert Architecture.from_state_dict(made.build_on_meta().state_dict()) == made
 
 
 def scripted(path):
@@ -83,7 +83,7 @@ def scripted(path):
 
 
 def compressed(path):
-    torch.save(small(CRNN).state_dict(), path)
+    torch.save(small_network(CRNN).state_dict(), path)
     with zipfile.ZipFile(path) as archive:
         entries = {entry: archive.read(entry) for entry in archive.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -107,7 +107,7 @@ def zipped(write, path):
 
 
 def damaged_directory(path):
-    torch.save(small(CRNN).state_dict(), path)
+    torch.save(small_network(CRNN).state_dict(), path)
     content = path.read_bytes()
     place = content.rindex(b"PK\x01\x02")
     path.write_bytes(content[:place] + b"PK\x01\x03" + content[place + 4 :])
@@ -117,7 +117,7 @@ def damaged_directory(path):
     ("write", "message"),
     [
         (
-            lambda path: torch.save(small(CRNN), path),
+            lambda path: torch.save(small_network(CRNN), path),
             r"it holds more than weights \(crnn_ext.models.*\), which",
         ),
         (scripted, "it is a TorchScript program, which could run code, and is not loaded"),
@@ -159,7 +159,7 @@ def test_files_that_are_refused(path, write, message):
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_no_code_runs(path, tmp_path, zipped):
-    state = {**small(CRNN).state_dict(), "more": WritesAFile(tmp_path / "trace")}
+    state = {**small_network(CRNN).state_dict(), "more": MaliciousPickle(tmp_path / "trace")}
     torch.save(state, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match=r"it holds more than weights \(getattr\), which could run"):
         load_pth(path, CHARSET)
@@ -190,7 +190,7 @@ def test_no_code_runs(path, tmp_path, zipped):
     ],
 )
 def test_weights_that_do_not_fit(path, change, options, message):
-    state = small(CRNN).state_dict()
+    state = small_network(CRNN).state_dict()
     change(state)
     torch.save(state, path)
     with pytest.raises(CheckpointError, match=message):
@@ -201,7 +201,9 @@ def test_weights_that_do_not_fit(path, change, options, message):
 @given(data=st.data())
 def test_damaged_files(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "damaged.pth"
-    torch.save(small(CRNN, nh=1).state_dict(), path, _use_new_zipfile_serialization=data.draw(st.booleans()))
+    torch.save(
+        small_network(CRNN, nh=1).state_dict(), path, _use_new_zipfile_serialization=data.draw(st.booleans())
+    )
     damaged = bytearray(path.read_bytes())
     size = len(damaged)
     for _ in range(data.draw(st.integers(0, 3))):
@@ -217,13 +219,21 @@ def test_damaged_files(tmp_path_factory, data):
         assert str(error).startswith(f"{path}: ")  # noqa: PT017 (it need not raise)
 
 
-def test_the_command(path, file, tmp_path, capsys):
-    model = small(CRNN_v2)
+def test_the_command(path, write_file, tmp_path, capsys):
+    model = small_network(CRNN_v2)
     torch.save(model.state_dict(), path)
     output = tmp_path / "model.safetensors"
     options = ["--blank", "4", "--leaky-relu", "--mean", "0.25", "--std", "0.75", "--network", "CRNN_v2"]
     options += ["--resize", "fixed:100"]
-    arguments = ["import", str(path), "-o", str(output), "--charset", str(file("b\na\nd\nc\n")), *options]
+    arguments = [
+        "import",
+        str(path),
+        "-o",
+        str(output),
+        "--charset",
+        str(write_file("b\na\nd\nc\n")),
+        *options,
+    ]
     assert main(arguments) == 0
     assert capsys.readouterr().out == f"{output}: CRNN_v2 with 5 classes, nh 4, nc 1, width 0.03125\n"
     checkpoint = load_checkpoint(output)
@@ -234,9 +244,9 @@ def test_the_command(path, file, tmp_path, capsys):
     assert all(torch.equal(tensor, state[name]) for name, tensor in checkpoint.network.state_dict().items())
 
 
-def test_messages_of_the_command(path, file, tmp_path, capsys):
-    torch.save(small(CRNN).state_dict(), path)
-    good, short, empty = (str(file(content)) for content in ("badc", "bad", ""))
+def test_messages_of_the_command(path, write_file, tmp_path, capsys):
+    torch.save(small_network(CRNN).state_dict(), path)
+    good, short, empty = (str(write_file(content)) for content in ("badc", "bad", ""))
     output = tmp_path / "model.safetensors"
     for weights, charset, target, message in [
         (

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers.lines_on_disk import write
+from helpers.dataset_files import write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
@@ -289,7 +289,7 @@ def test_large_scans_are_augmented_small(source, monkeypatch):
 @settings(deadline=None, max_examples=60)
 @given(st.integers(65, 500), st.integers(1, 4000))
 def test_shrinking_makes_no_line_narrower(height, width):
-    from crnn_ext.ocr.data.batches import _at_most
+    from crnn_ext.ocr.data.dataset import _at_most
 
     image = Image.new("L", (width, height))
     shrunk = _at_most(image, 64)

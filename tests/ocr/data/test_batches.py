@@ -7,14 +7,14 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from helpers.lines_on_disk import labels_folder
+from helpers.dataset_files import write_labels_dataset
 from helpers.paths import SHARED_DATA
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from crnn_ext.ocr import Preprocessing
-from crnn_ext.ocr.data import LineDataset, Problem, WidthBuckets, collate, measure_lines, open_lines
+from crnn_ext.ocr.data import BucketBatchSampler, DataIssue, LineDataset, collate, measure_lines, open_lines
 
 FRAKTUR = SHARED_DATA / "fraktur_lines"
 
@@ -24,49 +24,51 @@ BUDGETS = st.integers(1, 40_000)
 RANKS = st.integers(1, 9)
 
 
-def epoch_of(widths, budget, ranks=1, epoch=3, seed=7):
+def epoch_of(widths, budget, world_size=1, epoch=3, seed=7):
     """The batches of each rank."""
     samplers = [
-        WidthBuckets(widths, budget, height=HEIGHT, seed=seed, rank=rank, ranks=ranks)
-        for rank in range(ranks)
+        BucketBatchSampler(widths, budget, height=HEIGHT, seed=seed, rank=rank, world_size=world_size)
+        for rank in range(world_size)
     ]
     for sampler in samplers:
         sampler.set_epoch(epoch)
     return [list(sampler) for sampler in samplers]
 
 
-@given(widths=WIDTHS, budget=BUDGETS, ranks=RANKS, seed=st.none() | st.integers(0, 5))
-def test_each_line_is_in_one_batch_of_one_rank(widths, budget, ranks, seed):
-    batches = [batch for rank in epoch_of(widths, budget, ranks, seed=seed) for batch in rank]
+@given(widths=WIDTHS, budget=BUDGETS, world_size=RANKS, seed=st.none() | st.integers(0, 5))
+def test_each_line_is_in_one_batch_of_one_rank(widths, budget, world_size, seed):
+    batches = [batch for rank in epoch_of(widths, budget, world_size, seed=seed) for batch in rank]
     counts = Counter(index for batch in batches for index in batch)
     assert set(counts) == {index for index, width in enumerate(widths) if width}
     repeated = sum(counts.values()) - len(counts)
     if repeated:
         assert all(len(batch) == 1 for batch in batches), "lines come twice while others share a batch"
-        assert repeated < ranks
+        assert repeated < world_size
 
 
-@given(widths=WIDTHS, budget=BUDGETS, ranks=RANKS)
-def test_ranks_have_equally_many_batches_in_every_epoch(widths, budget, ranks):
-    lengths = {len(rank) for epoch in (0, 1, 2) for rank in epoch_of(widths, budget, ranks, epoch)}
-    sampler = WidthBuckets(widths, budget, height=HEIGHT, seed=7, ranks=ranks)
+@given(widths=WIDTHS, budget=BUDGETS, world_size=RANKS)
+def test_ranks_have_equally_many_batches_in_every_epoch(widths, budget, world_size):
+    lengths = {len(rank) for epoch in (0, 1, 2) for rank in epoch_of(widths, budget, world_size, epoch)}
+    sampler = BucketBatchSampler(widths, budget, height=HEIGHT, seed=7, world_size=world_size)
     assert lengths == {len(sampler)} == {sampler.batches_per_epoch}
 
 
-@given(widths=WIDTHS, budget=BUDGETS, ranks=RANKS)
-def test_the_budget_is_kept(widths, budget, ranks):
-    for rank in epoch_of(widths, budget, ranks):
+@given(widths=WIDTHS, budget=BUDGETS, world_size=RANKS)
+def test_the_budget_is_kept(widths, budget, world_size):
+    for rank in epoch_of(widths, budget, world_size):
         for batch in rank:
             pixels = HEIGHT * len(batch) * max(widths[index] for index in batch)
             assert batch
             assert len(batch) == 1 or pixels <= budget
 
 
-@given(widths=WIDTHS, budget=BUDGETS, ranks=RANKS, data=st.data())
-def test_an_epoch_goes_on_after_a_break(widths, budget, ranks, data):
-    whole = epoch_of(widths, budget, ranks, epoch=5)[ranks - 1]
+@given(widths=WIDTHS, budget=BUDGETS, world_size=RANKS, data=st.data())
+def test_an_epoch_goes_on_after_a_break(widths, budget, world_size, data):
+    whole = epoch_of(widths, budget, world_size, epoch=5)[world_size - 1]
     position = data.draw(st.integers(0, len(whole)))
-    sampler = WidthBuckets(widths, budget, height=HEIGHT, seed=7, rank=ranks - 1, ranks=ranks)
+    sampler = BucketBatchSampler(
+        widths, budget, height=HEIGHT, seed=7, rank=world_size - 1, world_size=world_size
+    )
     sampler.set_epoch(5, position)
     assert list(sampler) == whole[position:]
     assert len(sampler) == len(whole) - position
@@ -78,7 +80,7 @@ def test_ranks_take_turns(widths, budget):
     """What several ranks do in a step is what one does in as many, unless batches had to be cut."""
     [alone] = epoch_of(widths, budget)
     assume(len(alone) % 2 == 0)
-    first, second = epoch_of(widths, budget, ranks=2)
+    first, second = epoch_of(widths, budget, world_size=2)
     assert [batch for pair in zip(first, second, strict=True) for batch in pair] == alone
 
 
@@ -115,17 +117,17 @@ def test_few_columns_are_padding():
         ({"max_pixels": 1e6}, TypeError, "max_pixels must be an int, and it is 1000000.0"),
         ({"height": 0}, ValueError, "height must be in"),
         ({"seed": -1}, ValueError, "seed must be in"),
-        ({"rank": 2, "ranks": 2}, ValueError, r"rank must be in \[0, 1\], and it is 2"),
-        ({"ranks": 0}, ValueError, "ranks must be in"),
+        ({"rank": 2, "world_size": 2}, ValueError, r"rank must be in \[0, 1\], and it is 2"),
+        ({"world_size": 0}, ValueError, "world_size must be in"),
     ],
 )
 def test_arguments_that_break_their_rule(arguments, error, message):
-    with pytest.raises(error, match=f"WidthBuckets: {message}"):
-        WidthBuckets(**{"widths": [5, 6], "max_pixels": 1000, "height": 32, "seed": 0, **arguments})
+    with pytest.raises(error, match=f"BucketBatchSampler: {message}"):
+        BucketBatchSampler(**{"widths": [5, 6], "max_pixels": 1000, "height": 32, "seed": 0, **arguments})
 
 
 def test_positions_that_break_their_rule():
-    sampler = WidthBuckets([5, 6], 1000, height=32, seed=0)
+    sampler = BucketBatchSampler([5, 6], 1000, height=32, seed=0)
     with pytest.raises(ValueError, match=r"position must be in \[0, 1\], and it is 2"):
         sampler.set_epoch(0, 2)
     with pytest.raises(ValueError, match=r"epoch must be in \[0, .*, and it is -1"):
@@ -134,7 +136,7 @@ def test_positions_that_break_their_rule():
 
 @pytest.fixture
 def dataset(tmp_path):
-    labels_folder(tmp_path, {f"{number}.png": f"label {number}" for number in range(6)})
+    write_labels_dataset(tmp_path, {f"{number}.png": f"label {number}" for number in range(6)})
     return LineDataset(open_lines(tmp_path), Preprocessing())
 
 
@@ -174,7 +176,7 @@ def test_an_epoch_of_real_lines():
     source = open_lines(FRAKTUR / "labels_val.txt")
     preprocessing = Preprocessing()
     columns = [preprocessing.columns(size.width, size.height) for size in measure_lines(source)]
-    sampler = WidthBuckets(columns, 16 * 32 * 700, height=32, seed=0)
+    sampler = BucketBatchSampler(columns, 16 * 32 * 700, height=32, seed=0)
     loader = DataLoader(
         LineDataset(source, preprocessing), batch_sampler=sampler, num_workers=2, collate_fn=collate
     )
@@ -192,7 +194,7 @@ def test_sizes(dataset, tmp_path):
     (tmp_path / "3.png").write_text("no image")
     for workers in (1, 2):
         measured = measure_lines(dataset.source, workers=workers)
-        assert [tuple(size)[:2] for size in measured if not isinstance(size, Problem)] == [
+        assert [tuple(size)[:2] for size in measured if not isinstance(size, DataIssue)] == [
             *[(40, 20), (41, 20), (42, 20), (44, 20), (45, 20)],
         ]
         assert measured[3][:2] == ("3.png", "unreadable image")

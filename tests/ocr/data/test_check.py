@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers.lines_on_disk import labels_folder, picture, write
-from helpers.networks import NETWORKS, small
+from helpers.dataset_files import image_bytes, write, write_labels_dataset
+from helpers.networks import NETWORKS, small_network
 from helpers.paths import SHARED_DATA
-from helpers.random_network import random_checkpoint
+from helpers.random_checkpoint import random_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +17,7 @@ from crnn_ext.cli import main
 from crnn_ext.ctc import ctc_loss
 from crnn_ext.ocr import Preprocessing, save_checkpoint
 from crnn_ext.ocr.data import open_lines
-from crnn_ext.ocr.data.check import check_lines, frames_needed, spread
+from crnn_ext.ocr.data.check import check_lines, frames_needed, quantiles
 from crnn_ext.text import Charset
 
 FRAKTUR = SHARED_DATA / "fraktur_lines"
@@ -25,13 +25,13 @@ FRAKTUR = SHARED_DATA / "fraktur_lines"
 
 def check(folder, charset=None, **options):
     return check_lines(
-        open_lines(folder), Preprocessing(), small(NETWORKS[0]).output_lengths, charset, **options
+        open_lines(folder), Preprocessing(), small_network(NETWORKS[0]).output_lengths, charset, **options
     )
 
 
 def found(report):
     """(kind, name) of all problems."""
-    return [(kind, problem.name) for kind, problems in report.problems.items() for problem in problems]
+    return [(kind, problem.name) for kind, problems in report.issues.items() for problem in problems]
 
 
 @given(label=st.text("ab", min_size=1, max_size=6), frames=st.integers(1, 12))
@@ -46,8 +46,8 @@ def test_frames_needed(label, frames):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_lines_with_too_few_frames(tmp_path, network):
     """Those whose label needs more frames than the network's forward pass gives."""
-    model, preprocessing = small(network), Preprocessing()
-    labels_folder(tmp_path, {f"{number}.png": "aab" * (3 + number % 4) for number in range(20)})
+    model, preprocessing = small_network(network), Preprocessing()
+    write_labels_dataset(tmp_path, {f"{number}.png": "aab" * (3 + number % 4) for number in range(20)})
     source = open_lines(tmp_path)
     with torch.no_grad():
         frames = [len(model(preprocessing(source.image(index, "L"))[None])) for index in range(20)]
@@ -72,12 +72,12 @@ def test_all_kinds_of_problems(tmp_path):
         "again.png": "b",
         "empty.png": "",
     }
-    path = labels_folder(tmp_path, labels)
+    path = write_labels_dataset(tmp_path, labels)
     with open(path, "a") as file:
         file.write("missing.png\ta\nfine.png\tabc\n")
-    write(tmp_path / "wide.png", picture(20_000, 20))
-    write(tmp_path / "limit.png", picture(16_384, 32))
-    write(tmp_path / "damaged.png", picture(60, seed=99)[:-30])
+    write(tmp_path / "wide.png", image_bytes(20_000, 20))
+    write(tmp_path / "limit.png", image_bytes(16_384, 32))
+    write(tmp_path / "damaged.png", image_bytes(60, seed=99)[:-30])
     write(tmp_path / "text.png", "no image")
     write(tmp_path / "again.png", (tmp_path / "fine.png").read_bytes())
 
@@ -96,7 +96,7 @@ def test_all_kinds_of_problems(tmp_path):
     assert sorted(found(decoded)) == sorted(
         [*headers, ("unreadable image", "damaged.png"), ("duplicate image", "again.png")]
     )
-    details = {problem.name: problem.detail for kind in decoded.problems.values() for problem in kind}
+    details = {problem.name: problem.detail for kind in decoded.issues.values() for problem in kind}
     assert (
         details["narrow.png"] == "17, and the label needs 59: 30 characters and 29 blanks between equal ones"
     )
@@ -114,23 +114,23 @@ def test_all_kinds_of_problems(tmp_path):
 
 def test_a_fixed_width(tmp_path):
     """Each line has the frames of that width, and no line is too wide for it."""
-    labels_folder(tmp_path, {"fine.png": "a" * 8, "long.png": "a" * 14, "wide.png": "a"})
-    write(tmp_path / "wide.png", picture(20_000, 20))
-    model = small(NETWORKS[0])
+    write_labels_dataset(tmp_path, {"fine.png": "a" * 8, "long.png": "a" * 14, "wide.png": "a"})
+    write(tmp_path / "wide.png", image_bytes(20_000, 20))
+    model = small_network(NETWORKS[0])
     report = check_lines(open_lines(tmp_path), Preprocessing(width=100), model.output_lengths)
     assert found(report) == [("too few frames", "long.png")]
-    assert report.spreads["frames"] == (26, 26, 26, 26)
+    assert report.quantiles["frames"] == (26, 26, 26, 26)
 
 
 def test_statistics(tmp_path):
     labels = ["u\u0308", "\u00fc", "u\u0364\u0364", "abab", "aa"]
-    labels_folder(tmp_path, {f"{number}.png": label for number, label in enumerate(labels)})
+    write_labels_dataset(tmp_path, {f"{number}.png": label for number, label in enumerate(labels)})
     report = check(tmp_path)
-    assert report.problems == {}
-    assert report.recomposed == ["0.png"]
+    assert report.issues == {}
+    assert report.normalized_to_nfc == ["0.png"]
     assert report.characters == {"\u00fc": 2, "u": 1, "\u0364": 2, "a": 4, "b": 2}
     assert report.clusters == {"\u00fc": 2, "u\u0364\u0364": 1, "a": 4, "b": 2}
-    assert report.spreads == {
+    assert report.quantiles == {
         "image width": (40, 42, 44, 44),
         "image height": (20, 20, 20, 20),
         "columns": (64, 67, 70, 70),
@@ -142,14 +142,14 @@ def test_statistics(tmp_path):
 
 
 def test_spread_of_many():
-    assert spread(np.random.default_rng(0).permutation(101)) == (0, 50, 95, 100)
+    assert quantiles(np.random.default_rng(0).permutation(101)) == (0, 50, 95, 100)
 
 
 def test_the_command(tmp_path, capsys):
-    path = labels_folder(tmp_path / "data", {f"{number:02}.png": "a" * 30 for number in range(12)})
+    path = write_labels_dataset(tmp_path / "data", {f"{number:02}.png": "a" * 30 for number in range(12)})
     with open(path, "a", encoding="utf-8") as file:
         file.write("12.png\tu\u0364\n13.png\tu\u0308\u0364\n")
-    write(tmp_path / "data" / "13.png", picture(100))
+    write(tmp_path / "data" / "13.png", image_bytes(100))
     write(tmp_path / "charset", "\ufeffa\n\u00fc\n")
     arguments = ["check", str(tmp_path / "data"), "--charset", str(tmp_path / "charset")]
     assert main(arguments) == 1
@@ -184,7 +184,7 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_the_command_without_problems(tmp_path, capsys):
-    labels_folder(tmp_path, {"a.png": "abc"})
+    write_labels_dataset(tmp_path, {"a.png": "abc"})
     for network, frames in [("CRNN", 17), ("CRNN_v2", 18), ("CRNN_res", 16)]:
         assert main(["check", str(tmp_path), "--network", network]) == 0
         lines = capsys.readouterr().out.splitlines()
@@ -193,7 +193,7 @@ def test_the_command_without_problems(tmp_path, capsys):
 
 
 def test_the_command_for_a_fixed_width(tmp_path, capsys):
-    labels_folder(tmp_path, {"a.png": "a" * 10})
+    write_labels_dataset(tmp_path, {"a.png": "a" * 10})
     assert main(["check", str(tmp_path)]) == 1
     assert main(["check", str(tmp_path), "--resize", "fixed:100"]) == 0
     assert f"{'columns':24}" + f"{100:8}" * 4 in capsys.readouterr().out
@@ -202,7 +202,7 @@ def test_the_command_for_a_fixed_width(tmp_path, capsys):
 
 def test_the_command_for_a_checkpoint(tmp_path, capsys):
     """Its charset is abc."""
-    labels_folder(tmp_path / "data", {"a.png": "abc", "b.png": "abcd"})
+    write_labels_dataset(tmp_path / "data", {"a.png": "abc", "b.png": "abcd"})
     save_checkpoint(tmp_path / "model", random_checkpoint())
     assert main(["check", str(tmp_path / "data"), "--checkpoint", str(tmp_path / "model")]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "    b.png: 'd' U+0064 LATIN SMALL LETTER D"
@@ -222,7 +222,7 @@ def test_the_command_for_a_checkpoint(tmp_path, capsys):
 )
 def test_the_command_that_cannot_check(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
-    labels_folder(tmp_path / "data", {"a.png": "abc"})
+    write_labels_dataset(tmp_path / "data", {"a.png": "abc"})
     assert main(["check", *arguments]) == 2
     output, errors = capsys.readouterr()
     assert output == ""
@@ -249,7 +249,7 @@ def test_names_that_steer_a_terminal(tmp_path, capsys):
 
 
 def test_without_the_extra(tmp_path):
-    labels_folder(tmp_path, {"a.png": "abc"})
+    write_labels_dataset(tmp_path, {"a.png": "abc"})
     code = (
         "import sys; sys.modules['regex'] = None; from crnn_ext.cli import main\n"
         f"sys.exit(main(['check', {str(tmp_path)!r}]))"
@@ -266,7 +266,7 @@ def test_real_lines():
     charset = Charset.from_labels(open_lines(FRAKTUR / "labels_train.txt").labels)
     report = check(FRAKTUR / "labels_val.txt", charset)
     assert report.lines == 260
-    assert report.spreads["image height"] == (40, 40, 40, 40)
-    assert report.spreads["frames to spare"].least > 0
-    assert set(report.problems) <= {"characters outside the charset"}
+    assert report.quantiles["image height"] == (40, 40, 40, 40)
+    assert report.quantiles["frames to spare"].minimum > 0
+    assert set(report.issues) <= {"characters outside the charset"}
     assert report.clusters["a\u0364"] > 0

@@ -9,19 +9,19 @@ import sys
 
 import lmdb
 import pytest
-from helpers.lines_on_disk import database, lines_database, picture, write
+from helpers.dataset_files import image_bytes, write, write_lmdb, write_lmdb_dataset
 from torch.utils.data import DataLoader
 
 from crnn_ext.ocr import ImageError, Preprocessing
 from crnn_ext.ocr.data import DataError, LineDataset, collate, open_lines
 
-PAIR = {"image-000000001": picture(), "label-000000001": "text"}
+PAIR = {"image-000000001": image_bytes(), "label-000000001": "text"}
 
 
 def test_a_tree_of_databases(tmp_path):
-    lines_database(tmp_path / "real" / "b", ["b1", "b2"])
-    lines_database(tmp_path / "real" / "a", ["a1"])
-    lines_database(tmp_path / "synthetic", ["s1"])
+    write_lmdb_dataset(tmp_path / "real" / "b", ["b1", "b2"])
+    write_lmdb_dataset(tmp_path / "real" / "a", ["a1"])
+    write_lmdb_dataset(tmp_path / "synthetic", ["s1"])
     source = open_lines(tmp_path)
     assert list(source.labels) == ["a1", "b1", "b2", "s1"]
     assert list(source.names) == [
@@ -30,7 +30,7 @@ def test_a_tree_of_databases(tmp_path):
         "real/b/image-000000002",
         "synthetic/image-000000001",
     ]
-    assert [source.size(index)[0] for index in range(4)] == [40, 40, 41, 40]
+    assert [source.image_size(index)[0] for index in range(4)] == [40, 40, 41, 40]
     assert list(open_lines(tmp_path / "synthetic" / "data.mdb").labels) == ["s1"]
 
 
@@ -42,7 +42,7 @@ def test_items_that_are_skipped(tmp_path):
     }
     values |= {"label-000000003": b"M\xfcller", "label-000000004": "a\tb", "num-samples": "5"}
     del values["label-000000001"], values["image-000000002"]
-    database(tmp_path / "data", values)
+    write_lmdb(tmp_path / "data", values)
     source = open_lines(tmp_path / "data")
     assert list(source.names) == ["image-000000005"]
     assert [tuple(problem) for problem in source.skipped] == [
@@ -65,7 +65,7 @@ def test_items_that_are_skipped(tmp_path):
     ],
 )
 def test_other_databases(tmp_path, values, message):
-    database(tmp_path / "data", values)
+    write_lmdb(tmp_path / "data", values)
     with pytest.raises(DataError) as caught:
         open_lines(tmp_path / "data")
     assert str(caught.value).startswith(f"{tmp_path}/data: ")
@@ -82,7 +82,7 @@ def test_files_that_are_no_database(tmp_path):
 
 def test_a_database_that_is_cut_short(tmp_path):
     """LMDB opens it, and a read behind the end kills the process."""
-    lines_database(tmp_path / "data", ["text"] * 50)
+    write_lmdb_dataset(tmp_path / "data", ["text"] * 50)
     file = tmp_path / "data" / "data.mdb"
     size = file.stat().st_size
     os.truncate(file, size // 2)
@@ -92,25 +92,25 @@ def test_a_database_that_is_cut_short(tmp_path):
 
 def test_many_sources_of_one_database(tmp_path):
     """LMDB refuses to open a file twice in a process."""
-    lines_database(tmp_path / "data", ["a", "b"])
+    write_lmdb_dataset(tmp_path / "data", ["a", "b"])
     sources = [open_lines(tmp_path / "data") for _ in range(2)]
     sources.append(pickle.loads(pickle.dumps(sources[0])))
-    assert [source.size(1) for source in sources] == [(41, 20)] * 3
+    assert [source.image_size(1) for source in sources] == [(41, 20)] * 3
 
 
 def test_a_new_database_in_place_of_another(tmp_path):
-    lines_database(tmp_path / "data", ["a"])
+    write_lmdb_dataset(tmp_path / "data", ["a"])
     old = open_lines(tmp_path / "data")
-    assert old.size(0) == (40, 20)
+    assert old.image_size(0) == (40, 20)
     shutil.rmtree(tmp_path / "data")
-    lines_database(tmp_path / "data", ["b", "c"])
+    write_lmdb_dataset(tmp_path / "data", ["b", "c"])
     new = open_lines(tmp_path / "data")
     assert list(new.labels) == ["b", "c"]
-    assert (old.size(0), new.size(1)) == ((40, 20), (41, 20))
+    assert (old.image_size(0), new.image_size(1)) == ((40, 20), (41, 20))
 
 
 def test_an_image_that_is_gone(tmp_path):
-    lines_database(tmp_path / "data", ["a"])
+    write_lmdb_dataset(tmp_path / "data", ["a"])
     source = open_lines(tmp_path / "data")
     gc.collect()
     with (
@@ -129,7 +129,7 @@ def test_an_image_that_is_gone(tmp_path):
 
 @pytest.mark.parametrize(("start", "opened_before"), [("fork", False), ("fork", True), ("spawn", True)])
 def test_in_worker_processes(tmp_path, start, opened_before):
-    lines_database(tmp_path / "data", [f"line {number}" for number in range(20)])
+    write_lmdb_dataset(tmp_path / "data", [f"line {number}" for number in range(20)])
     dataset = LineDataset(open_lines(tmp_path / "data"), Preprocessing())
     if opened_before:
         dataset[0]
@@ -146,7 +146,7 @@ def test_in_worker_processes(tmp_path, start, opened_before):
 
 def test_without_lmdb(tmp_path):
     """Other layouts need none, and what needs it says so."""
-    lines_database(tmp_path / "data", ["a"])
+    write_lmdb_dataset(tmp_path / "data", ["a"])
     code = (
         "import sys; sys.modules['lmdb'] = None\n"
         "from crnn_ext.ocr.data import open_lines\n"

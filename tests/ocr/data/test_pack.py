@@ -12,7 +12,14 @@ from functools import partial
 import lmdb
 import numpy as np
 import pytest
-from helpers.lines_on_disk import doctr_folder, labels_folder, lines_database, pairs_folder, picture, write
+from helpers.dataset_files import (
+    image_bytes,
+    write,
+    write_doctr_dataset,
+    write_kraken_dataset,
+    write_labels_dataset,
+    write_lmdb_dataset,
+)
 from helpers.paths import SHARED_DATA
 from PIL import Image
 
@@ -32,21 +39,21 @@ def output(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    labels_folder(tmp_path / "data", {f"{number}.png": f"label {number}" for number in range(5)})
+    write_labels_dataset(tmp_path / "data", {f"{number}.png": f"label {number}" for number in range(5)})
     return tmp_path / "data"
 
 
 def test_every_layout_into_one_database(tmp_path, output, capsys):
-    labels_folder(tmp_path / "a", {"images/1.png": "a1", "images/2.png": "a2"})
-    pairs_folder(tmp_path / "b", {"x": "b1"})
-    doctr_folder(tmp_path / "c", {"1.png": "u\u0308"})
-    lines_database(tmp_path / "d", ["d1"])
+    write_labels_dataset(tmp_path / "a", {"images/1.png": "a1", "images/2.png": "a2"})
+    write_kraken_dataset(tmp_path / "b", {"x": "b1"})
+    write_doctr_dataset(tmp_path / "c", {"1.png": "u\u0308"})
+    write_lmdb_dataset(tmp_path / "d", ["d1"])
     assert main(["pack", *(str(tmp_path / name) for name in "abcd"), "-o", str(output)]) == 0
     assert capsys.readouterr() == (f"{output}: 5 lines, 0 items skipped\n", "")
     with lmdb.open(str(output), readonly=True, lock=False) as environment, environment.begin() as transaction:
         stored = dict(transaction.cursor())
     assert stored.pop(b"num-samples") == b"5"
-    pictures = [picture(40, seed=0), picture(41, seed=1), *[picture(40, seed=0)] * 3]
+    pictures = [image_bytes(40, seed=0), image_bytes(41, seed=1), *[image_bytes(40, seed=0)] * 3]
     names = ["images/1.png", "images/2.png", "x.png", "1.png", "image-000000001"]
     for number, (label, image, name) in enumerate(
         zip(["a1", "a2", "b1", "\u00fc", "d1"], pictures, names, strict=True), 1
@@ -62,7 +69,7 @@ def test_every_layout_into_one_database(tmp_path, output, capsys):
 
 def test_names_that_two_sources_have(tmp_path, output):
     for name in "ab":
-        labels_folder(tmp_path / name, {"1.png": name, f"{name}.png": name})
+        write_labels_dataset(tmp_path / name, {"1.png": name, f"{name}.png": name})
     pack_lines([open_lines(tmp_path / name) for name in "ab"], output)
     assert open_lines(output).names == ["1:1.png", "1:a.png", "2:1.png", "2:b.png"]
 
@@ -86,7 +93,7 @@ def test_what_is_skipped_is_named(folder, output, capsys):
         assert line.startswith(f"crnn-ext: {folder}/labels.txt: {start}")
     source = open_lines(output)
     assert list(source.labels) == ["label 0", "label 2", "label 4"]
-    assert [source.size(index) for index in range(3)] == [(40, 20), (42, 20), (44, 20)]
+    assert [source.image_size(index) for index in range(3)] == [(40, 20), (42, 20), (44, 20)]
 
 
 def test_nothing_to_pack(folder, output, capsys):
@@ -134,31 +141,31 @@ def test_the_map_grows(tmp_path, output):
     """It begins with 1 MiB; single lines and groups of them are larger than what is free."""
     sizes = [20, 900, 300, 20, 1200, *[200] * 150]
     lines = {f"{number}.png": f"label {number}" for number in range(len(sizes))}
-    labels_folder(tmp_path / "data", lines)
+    write_labels_dataset(tmp_path / "data", lines)
     for number, size in enumerate(sizes):
-        write(tmp_path / "data" / f"{number}.png", picture(size, size, seed=number))
+        write(tmp_path / "data" / f"{number}.png", image_bytes(size, size, seed=number))
     assert pack_lines([open_lines(tmp_path / "data")], output).lines == len(sizes)
     source = open_lines(output)
     assert list(source.labels) == list(lines.values())
-    assert [source.size(index) for index in range(len(sizes))] == [(size, size) for size in sizes]
-    total = sum(len(source.encoded(index)) for index in range(len(sizes)))
+    assert [source.image_size(index) for index in range(len(sizes))] == [(size, size) for size in sizes]
+    total = sum(len(source.image_bytes(index)) for index in range(len(sizes)))
     assert total < (output / "data.mdb").stat().st_size < 1.2 * total
 
 
 def test_in_several_processes(tmp_path, output):
-    labels_folder(tmp_path / "data", {f"{number}.png": f"label {number}" for number in range(100)})
+    write_labels_dataset(tmp_path / "data", {f"{number}.png": f"label {number}" for number in range(100)})
     write(tmp_path / "data" / "50.png", "no image")
     packed = pack_lines([open_lines(tmp_path / "data")], output, workers=3)
     assert packed.lines == 99
     assert [problem.name for _, problem in packed.skipped] == ["50.png"]
     source = open_lines(output)
     for index, name in enumerate(source.names):
-        assert source.encoded(index) == (tmp_path / "data" / name).read_bytes()
+        assert source.image_bytes(index) == (tmp_path / "data" / name).read_bytes()
 
 
 def test_encoded_anew(tmp_path, output):
     """Grey stays grey; what was on its side, transparent or of other colours becomes what a network reads."""
-    labels_folder(tmp_path / "data", {f"{number}.tif": "text" for number in range(3)})
+    write_labels_dataset(tmp_path / "data", {f"{number}.tif": "text" for number in range(3)})
     grey = np.random.default_rng(0).integers(0, 256, (20, 40), np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -167,7 +174,7 @@ def test_encoded_anew(tmp_path, output):
     Image.new("CMYK", (40, 20), (0, 255, 0, 0)).save(tmp_path / "data" / "2.tif")
     pack_lines([open_lines(tmp_path / "data")], output, "png")
     source = open_lines(output)
-    images = [Image.open(io.BytesIO(source.encoded(index))) for index in range(3)]
+    images = [Image.open(io.BytesIO(source.image_bytes(index))) for index in range(3)]
     assert [(image.format, image.mode) for image in images] == [("PNG", "L"), ("PNG", "RGB"), ("PNG", "RGB")]
     assert np.array_equal(images[0], np.rot90(grey, -1))
     assert images[1].getpixel((0, 0)) == (255, 255, 255)
@@ -175,12 +182,12 @@ def test_encoded_anew(tmp_path, output):
 
     pack_lines([open_lines(tmp_path / "data")], output.with_name("jpeg"), "jpeg")
     source = open_lines(output.with_name("jpeg"))
-    assert Image.open(io.BytesIO(source.encoded(0))).format == "JPEG"
-    assert source.size(0) == (20, 40)
+    assert Image.open(io.BytesIO(source.image_bytes(0))).format == "JPEG"
+    assert source.image_size(0) == (20, 40)
 
 
 def test_a_line_that_is_too_wide_for_jpeg(tmp_path, output):
-    labels_folder(tmp_path / "data", {"a.png": "a", "b.png": "b"})
+    write_labels_dataset(tmp_path / "data", {"a.png": "a", "b.png": "b"})
     Image.new("L", (70_000, 10)).save(tmp_path / "data" / "a.png")
     packed = pack_lines([open_lines(tmp_path / "data")], output, "jpeg")
     assert packed.lines == 1
@@ -191,9 +198,9 @@ def test_a_line_that_is_too_wide_for_jpeg(tmp_path, output):
 
 def test_a_full_disk(tmp_path, output):
     """The limit on the size of files stands for the disk."""
-    labels_folder(tmp_path, {f"{number}.png": "text" for number in range(20)})
+    write_labels_dataset(tmp_path, {f"{number}.png": "text" for number in range(20)})
     for number in range(20):
-        write(tmp_path / f"{number}.png", picture(300, 300, seed=number))
+        write(tmp_path / f"{number}.png", image_bytes(300, 300, seed=number))
     source = open_lines(tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
@@ -208,7 +215,7 @@ def test_a_full_disk(tmp_path, output):
 def test_an_interruption_leaves_nothing(folder, output):
     """Ctrl-C reaches all processes of a group."""
     for number in range(5, 400):
-        write(folder / f"{number}.png", picture(1000, 100, seed=number))
+        write(folder / f"{number}.png", image_bytes(1000, 100, seed=number))
     write(folder / "labels.txt", "".join(f"{number}.png\ttext\n" for number in range(400)))
     arguments = [*("pack", folder, "-o", output), *("--workers", "2", "--encode", "png")]
     process = subprocess.Popen(
@@ -249,4 +256,4 @@ def test_real_lines(output):
     assert list(copy.names) == list(original.names)
     assert list(copy.labels) == list(original.labels)
     for index in range(0, 260, 20):
-        assert copy.encoded(index) == original.encoded(index)
+        assert copy.image_bytes(index) == original.image_bytes(index)

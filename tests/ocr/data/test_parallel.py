@@ -8,19 +8,19 @@ import pytest
 
 from crnn_ext.ocr.data import DataError, LineSource
 from crnn_ext.ocr.data.parallel import map_lines
-from crnn_ext.ocr.data.source import Items
+from crnn_ext.ocr.data.source import LineRecords
 
 
 class Numbers(LineSource):
     """Lines without images."""
 
     def __init__(self, count):
-        items = Items()
+        items = LineRecords()
         for number in range(count):
             items.add(f"line {number}", str(number), None)
         super().__init__(Path("numbers"), items)
 
-    def file(self, index):
+    def image_file(self, index):
         raise NotImplementedError
 
 

@@ -6,7 +6,14 @@ import pickle
 import unicodedata
 
 import pytest
-from helpers.lines_on_disk import doctr_folder, labels_folder, lines_database, pairs_folder, picture, write
+from helpers.dataset_files import (
+    image_bytes,
+    write,
+    write_doctr_dataset,
+    write_kraken_dataset,
+    write_labels_dataset,
+    write_lmdb_dataset,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,19 +28,19 @@ def problems(source):
 
 
 def by_labels(folder):
-    labels_folder(folder, {f"images/{number}.png": label for number, label in enumerate(LABELS)})
+    write_labels_dataset(folder, {f"images/{number}.png": label for number, label in enumerate(LABELS)})
 
 
 def by_pairs(folder):
-    pairs_folder(folder, {f"page/{number}": label for number, label in enumerate(LABELS)})
+    write_kraken_dataset(folder, {f"page/{number}": label for number, label in enumerate(LABELS)})
 
 
 def by_doctr(folder):
-    doctr_folder(folder, {f"{number}.png": label for number, label in enumerate(LABELS)})
+    write_doctr_dataset(folder, {f"{number}.png": label for number, label in enumerate(LABELS)})
 
 
 def by_database(folder):
-    lines_database(folder, LABELS)
+    write_lmdb_dataset(folder, LABELS)
 
 
 @pytest.mark.parametrize(
@@ -54,8 +61,8 @@ def test_every_layout(tmp_path, make, names):
     assert problems(source) == []
     for opened in (source, pickle.loads(pickle.dumps(source))):
         for index in range(3):
-            assert opened.size(index) == opened.image(index, "L").size == (40 + index, 20)
-            assert opened.encoded(index) == picture(40 + index, seed=index)
+            assert opened.image_size(index) == opened.image(index, "L").size == (40 + index, 20)
+            assert opened.image_bytes(index) == image_bytes(40 + index, seed=index)
         assert opened.image(0, "RGB").mode == "RGB"
 
 
@@ -63,25 +70,25 @@ def test_every_layout(tmp_path, make, names):
     "name", ["labels.txt", "gt.txt", "labels_train.txt", "labels-val.tsv", "gt_test.txt"]
 )
 def test_names_of_label_files(tmp_path, name):
-    path = labels_folder(tmp_path, {"a.png": "a"}, name)
+    path = write_labels_dataset(tmp_path, {"a.png": "a"}, name)
     assert list(open_lines(tmp_path).labels) == list(open_lines(path).labels) == ["a"]
 
 
 def test_any_label_file_by_its_path(tmp_path):
-    path = labels_folder(tmp_path, {"a.png": "a"}, "lines of today.txt")
+    path = write_labels_dataset(tmp_path, {"a.png": "a"}, "lines of today.txt")
     assert list(open_lines(path).labels) == ["a"]
-    doctr_folder(tmp_path, {"b.png": "b"})
+    write_doctr_dataset(tmp_path, {"b.png": "b"})
     (tmp_path / "labels.json").rename(tmp_path / "other.json")
     assert list(open_lines(str(tmp_path / "other.json")).labels) == ["b"]
 
 
 def test_one_data_set_has_to_be_named_where_there_are_more(tmp_path):
-    labels_folder(tmp_path, {"a.png": "a"}, "labels_train.txt")
-    labels_folder(tmp_path, {"a.png": "a"}, "labels_val.txt")
+    write_labels_dataset(tmp_path, {"a.png": "a"}, "labels_train.txt")
+    write_labels_dataset(tmp_path, {"a.png": "a"}, "labels_val.txt")
     with pytest.raises(DataError, match=r"name one of them: labels_train.txt, labels_val.txt$"):
         open_lines(tmp_path)
-    pairs_folder(tmp_path, {"b": "b"})
-    lines_database(tmp_path / "packed", ["c"])
+    write_kraken_dataset(tmp_path, {"b": "b"})
+    write_lmdb_dataset(tmp_path / "packed", ["c"])
     with pytest.raises(DataError, match=r"labels_val.txt, packed/data.mdb, \*.gt.txt$"):
         open_lines(tmp_path)
     for name, label in [("labels_val.txt", "a"), ("packed/data.mdb", "c"), ("*.gt.txt", "b")]:
@@ -105,7 +112,7 @@ def test_one_data_set_has_to_be_named_where_there_are_more(tmp_path):
             lambda folder: write(folder / "labels.json", "[]"),
             "it must be a JSON object, from names of images",
         ),
-        (lambda folder: write(folder, picture()), "a file of labels must end in .txt, .tsv or .json"),
+        (lambda folder: write(folder, image_bytes()), "a file of labels must end in .txt, .tsv or .json"),
     ],
 )
 def test_data_that_cannot_be_used(tmp_path, make, message):
@@ -117,7 +124,7 @@ def test_data_that_cannot_be_used(tmp_path, make, message):
 
 
 def test_lines_that_are_skipped(tmp_path):
-    write(tmp_path / "a.png", picture())
+    write(tmp_path / "a.png", image_bytes())
     write(tmp_path / "folder" / "x", "")
     lines = [
         b"\xef\xbb\xbfa.png\tfirst, behind a byte order mark\r",
@@ -163,17 +170,19 @@ def test_lines_that_are_skipped(tmp_path):
     ],
 )
 def test_labels_that_are_no_line_of_text(tmp_path, label, problem):
-    write(tmp_path / "a.png", picture())
+    write(tmp_path / "a.png", image_bytes())
     write(tmp_path / "labels.txt", b"a.png\t" + label + b"\n")
     assert problems(open_lines(tmp_path)) == [("a.png", *problem)]
 
-    write(tmp_path / "pairs" / "a.png", picture())
+    write(tmp_path / "pairs" / "a.png", image_bytes())
     write(tmp_path / "pairs" / "a.gt.txt", label)
     assert problems(open_lines(tmp_path / "pairs")) == [("a.png", *problem)]
 
 
 def test_labels_of_doctr_that_are_no_line_of_text(tmp_path):
-    doctr_folder(tmp_path, {name: "" for name in ("a.png", "b.png", "c.png", "d.png", "e.png", "f.png")})
+    write_doctr_dataset(
+        tmp_path, {name: "" for name in ("a.png", "b.png", "c.png", "d.png", "e.png", "f.png")}
+    )
     pairs = [
         *[
             ("a.png", "two\nlines"),
@@ -200,10 +209,10 @@ def test_labels_of_doctr_that_are_no_line_of_text(tmp_path):
 
 
 def test_pairs_that_are_none(tmp_path):
-    pairs_folder(tmp_path, {"a": "a", "b": "b", "c": "c\n", "d.x": "d"})
+    write_kraken_dataset(tmp_path, {"a": "a", "b": "b", "c": "c\n", "d.x": "d"})
     (tmp_path / "a.png").unlink()
-    write(tmp_path / "b.jpg", picture(file_format="JPEG"))
-    write(tmp_path / "alone.TIF", picture(file_format="TIFF"))
+    write(tmp_path / "b.jpg", image_bytes(file_format="JPEG"))
+    write(tmp_path / "alone.TIF", image_bytes(file_format="TIFF"))
     write(tmp_path / "folder.gt.txt" / "x", "")
     write(tmp_path / "notes.txt", "no label")
     source = open_lines(tmp_path)
@@ -218,7 +227,7 @@ def test_pairs_that_are_none(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".bin.png", ".nrm.png", ".JPG", ".tiff"])
 def test_images_of_pairs(tmp_path, suffix):
-    write(tmp_path / "deep" / "er" / f"0001{suffix}", picture())
+    write(tmp_path / "deep" / "er" / f"0001{suffix}", image_bytes())
     write(tmp_path / "deep" / "er" / "0001.gt.txt", "text\r\n")
     source = open_lines(tmp_path)
     assert (list(source.names), list(source.labels)) == ([f"deep/er/0001{suffix}"], ["text"])
@@ -226,13 +235,13 @@ def test_images_of_pairs(tmp_path, suffix):
 
 @pytest.mark.parametrize("stem", ["gt_0001", "label", "labels-3"])
 def test_pairs_that_are_called_as_files_of_labels_are(tmp_path, stem):
-    pairs_folder(tmp_path, {stem: "text"})
+    write_kraken_dataset(tmp_path, {stem: "text"})
     assert list(open_lines(tmp_path).names) == [f"{stem}.png"]
 
 
 def test_only_regular_files_are_read(tmp_path):
     """Of others, such as pipes, the end may never come."""
-    pairs_folder(tmp_path / "pairs", {"a": "a"})
+    write_kraken_dataset(tmp_path / "pairs", {"a": "a"})
     os.mkfifo(tmp_path / "pairs/b.gt.txt")
     os.mkfifo(tmp_path / "pairs/c.png")
     source = open_lines(tmp_path / "pairs")
@@ -243,7 +252,7 @@ def test_only_regular_files_are_read(tmp_path):
 
 
 def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
-    pairs_folder(tmp_path, {"a": "a", "deep/b": "b"})
+    write_kraken_dataset(tmp_path, {"a": "a", "deep/b": "b"})
     scandir = os.scandir
 
     def refused(path):
@@ -256,7 +265,7 @@ def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
     source = open_lines(tmp_path)
     assert list(source.names) == ["a.png"]
     assert problems(source) == [("deep", "unreadable folder", "Permission denied")]
-    lines_database(tmp_path / "packed/one", ["c"])
+    write_lmdb_dataset(tmp_path / "packed/one", ["c"])
     closed = [f"{tmp_path}/packed/two"]
     (tmp_path / "packed/two").mkdir()
     source = open_lines(tmp_path / "packed")
@@ -271,7 +280,7 @@ def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
 
 
 def test_links_in_circles(tmp_path):
-    pairs_folder(tmp_path / "data", {"a": "a"})
+    write_kraken_dataset(tmp_path / "data", {"a": "a"})
     (tmp_path / "data" / "again").symlink_to(tmp_path / "data")
     assert list(open_lines(tmp_path / "data").names) == ["a.png"]
     (tmp_path / "linked").symlink_to(tmp_path / "data")
@@ -280,27 +289,27 @@ def test_links_in_circles(tmp_path):
 
 def test_names_that_are_not_utf_8(tmp_path):
     name = os.fsdecode(b"\xff.png")
-    write(tmp_path / name, picture())
+    write(tmp_path / name, image_bytes())
     write(tmp_path / "labels.txt", b"\xff.png\ttext\n")
     source = open_lines(tmp_path)
     assert list(source.names) == [name]
-    assert source.size(0) == (40, 20)
+    assert source.image_size(0) == (40, 20)
 
 
 def test_labels_are_in_nfc(tmp_path):
-    labels_folder(tmp_path, {"a.png": "u\u0308ber", "b.png": "\u00fcber", "c.png": "u\u0364ber"})
+    write_labels_dataset(tmp_path, {"a.png": "u\u0308ber", "b.png": "\u00fcber", "c.png": "u\u0364ber"})
     source = open_lines(tmp_path)
     assert list(source.labels) == ["\u00fcber", "\u00fcber", "u\u0364ber"]
-    assert list(source.recomposed) == [0]
+    assert list(source.normalized_to_nfc) == [0]
 
 
 def test_images_that_cannot_be_read(tmp_path):
-    labels_folder(tmp_path, {f"{name}.png": name for name in "abcd"})
+    write_labels_dataset(tmp_path, {f"{name}.png": name for name in "abcd"})
     source = open_lines(tmp_path)
-    (tmp_path / "a.png").write_bytes(picture()[:-30])
+    (tmp_path / "a.png").write_bytes(image_bytes()[:-30])
     (tmp_path / "b.png").write_text("no image")
     (tmp_path / "c.png").unlink()
-    assert source.size(0) == (40, 20), "the damage is behind the header"
+    assert source.image_size(0) == (40, 20), "the damage is behind the header"
     for index, reason in enumerate(["truncated", "no image in a known format", "No such file or directory"]):
         with pytest.raises(ImageError, match=reason):
             source.image(index, "L")
@@ -318,7 +327,7 @@ def test_images_that_cannot_be_read(tmp_path):
 )
 def test_any_label_file_is_read_or_named(content, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "any labels"
-    write(folder / "a.png", picture())
+    write(folder / "a.png", image_bytes())
     lines = b"".join([*content, b"\nmissing.png\tlast"])
     source = open_lines(write(folder / "labels.txt", lines))
     assert len(source) + len(source.skipped) <= len(lines.split(b"\n"))

@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-from helpers.lines import ListOfLines
-from helpers.random_network import random_checkpoint
+from helpers.in_memory_lines import InMemoryLines
+from helpers.random_checkpoint import random_checkpoint
 from helpers.stripe_reader import recognizer, stripes
 from PIL import Image
 
@@ -21,7 +21,7 @@ LINES = [
     ("empty", stripes("---"), "axbyyz"),
     ("five", stripes("ab-c"), "aba"),
 ]
-READABLE = ListOfLines(LINES)
+READABLE = InMemoryLines(LINES)
 
 
 def test_what_was_read_beside_what_is_true():
@@ -41,7 +41,7 @@ def test_what_was_read_beside_what_is_true():
     assert evaluation.seconds > 0
 
     pairs = [(line.truth, line.read) for line in evaluation.lines]
-    assert evaluation.metrics == ErrorCounts.of(pairs).metrics()
+    assert evaluation.metrics == ErrorCounts.from_pairs(pairs).metrics()
     assert evaluation.metrics.overall.cer.rate.value == 9 / 15
     confidences = [line.confidence for line in evaluation.lines]
     assert confidences == [reading.confidence for reading in recognizer()(READABLE.images)]
@@ -52,20 +52,20 @@ def test_what_was_read_beside_what_is_true():
 
 def test_images_that_cannot_be_read_are_named_and_in_no_number():
     missing = ("missing", ImageError("No such file"), "abcabc")
-    evaluation = evaluate(recognizer(), ListOfLines([*LINES[:3], missing, *LINES[3:]]))
+    evaluation = evaluate(recognizer(), InMemoryLines([*LINES[:3], missing, *LINES[3:]]))
     assert evaluation.unreadable == [("missing", "No such file")]
     assert evaluation.metrics == evaluate(recognizer(), READABLE).metrics
     assert [line.name for line in evaluation.lines] == ["one", "two", "three", "empty", "five"]
 
 
 def test_code_points():
-    lines = ListOfLines([("mark", stripes("-a"), "a\u0364")])
+    lines = InMemoryLines([("mark", stripes("-a"), "a\u0364")])
     assert evaluate(recognizer(), lines).metrics.overall.cer.substitutions == 1
     assert evaluate(recognizer(), lines, unit="code points").metrics.overall.cer.deletions == 1
 
 
 def test_more_images_than_are_held_at_a_time(monkeypatch):
-    monkeypatch.setattr("crnn_ext.ocr.reading.recognizer.IMAGES_AT_A_TIME", 2)
+    monkeypatch.setattr("crnn_ext.ocr.reading.recognizer.LOOKAHEAD", 2)
     reader = recognizer()
     evaluation = evaluate(reader, READABLE)
     assert [line.read for line in evaluation.lines] == ["abc", "aa", "cc", "", "abc"]
@@ -73,7 +73,7 @@ def test_more_images_than_are_held_at_a_time(monkeypatch):
 
 
 def test_no_lines():
-    evaluation = evaluate(recognizer(), ListOfLines([]))
+    evaluation = evaluate(recognizer(), InMemoryLines([]))
     assert evaluation.lines == []
     assert evaluation.metrics.overall.cer.rate is None
 
@@ -117,7 +117,7 @@ def test_json(run, checkpoint, lines, capsys):
     output, errors = capsys.readouterr()
     assert errors == ""
     report = json.loads(output)
-    evaluation = evaluate(Recognizer.load(checkpoint), ListOfLines(lines))
+    evaluation = evaluate(Recognizer.load(checkpoint), InMemoryLines(lines))
     overall, scores = report["overall"], evaluation.metrics.overall
     assert report["lines"] == overall["lines"] == 6
     assert overall["cer"]["rate"] == {
@@ -142,7 +142,7 @@ def test_text(run, checkpoint, lines, capsys):
     assert run(lines) == 0
     output, errors = capsys.readouterr()
     assert errors == ""
-    metrics = evaluate(Recognizer.load(checkpoint), ListOfLines(lines)).metrics
+    metrics = evaluate(Recognizer.load(checkpoint), InMemoryLines(lines)).metrics
     cer = metrics.overall.cer
     assert re.match(r"[\d,.]+ lines/s, 6 lines in ", output)
     rows = [line.split() for line in output.splitlines()]

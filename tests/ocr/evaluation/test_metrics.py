@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from crnn_ext.ocr import ErrorCounts
 from crnn_ext.ocr.evaluation.calibration import calibration
-from crnn_ext.ocr.evaluation.intervals import RESAMPLES, Rate, error_rate, share_of_lines
+from crnn_ext.ocr.evaluation.intervals import BOOTSTRAP_RESAMPLES, Rate, bootstrap_error_rate, wilson_rate
 from crnn_ext.ocr.evaluation.metrics import Confusion
 
 # With two marks that NFC composes with no letter.
@@ -42,7 +42,7 @@ def graphemes(text):
 
 
 def counts(truth, read, unit="graphemes"):
-    return ErrorCounts.of([(truth, read)], unit).characters[0].tolist()
+    return ErrorCounts.from_pairs([(truth, read)], unit).characters[0].tolist()
 
 
 @given(TEXTS, TEXTS)
@@ -58,7 +58,7 @@ def test_errors_are_the_edit_distance(truth, read):
     *[st.lists(st.sampled_from(["a", "ab", "abc"]), max_size=5)] * 2, st.sampled_from([" ", "\t", " \u2003"])
 )
 def test_words_are_what_white_space_separates(truth, read, space):
-    [[units, *errors]] = ErrorCounts.of([(" ".join(truth) + space, space.join(read))]).words.tolist()
+    [[units, *errors]] = ErrorCounts.from_pairs([(" ".join(truth) + space, space.join(read))]).words.tolist()
     assert units == len(truth)
     assert sum(errors) == distance(truth, read)
 
@@ -83,7 +83,7 @@ def test_what_a_character_is(truth, read, of_graphemes, of_code_points):
 
 def test_units_have_a_name():
     with pytest.raises(ValueError, match="unit must be 'graphemes' or 'code points', and it is 'words'"):
-        ErrorCounts.of([], "words")
+        ErrorCounts.from_pairs([], "words")
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,13 @@ def test_units_have_a_name():
     [("", False), ("a", False), ("aba", False), ("abba", True), ("1..2", True), ("a\u0364a\u0364", False)],
 )
 def test_doubled(truth, doubled):
-    assert ErrorCounts.of([(truth, "")]).doubled.tolist() == [doubled]
+    assert ErrorCounts.from_pairs([(truth, "")]).doubled.tolist() == [doubled]
 
 
 def test_rates_by_hand():
-    metrics = ErrorCounts.of([("ab cd", "ab cd"), ("ab", "axbyy"), ("", "x"), ("efff g", "fff g")]).metrics()
+    metrics = ErrorCounts.from_pairs(
+        [("ab cd", "ab cd"), ("ab", "axbyy"), ("", "x"), ("efff g", "fff g")]
+    ).metrics()
     cer, wer = metrics.overall.cer, metrics.overall.wer
     assert (cer.units, cer.substitutions, cer.insertions, cer.deletions) == (13, 0, 4, 1)
     assert cer.rate.value == 5 / 13
@@ -115,7 +117,7 @@ def test_rates_by_hand():
 
 def test_classes_of_lengths():
     pairs = [("a" * length, "") for length in (0, 1, 4, 5, 9, 10, 19, 20, 39, 40, 59, 60, 79, 80, 500)]
-    by_length = ErrorCounts.of(pairs).metrics().by_length
+    by_length = ErrorCounts.from_pairs(pairs).metrics().by_length
     assert {name: scores.cer.units for name, scores in by_length.items()} == {
         "0": 0,
         "1-4": 5,
@@ -131,13 +133,13 @@ def test_classes_of_lengths():
 def test_the_most_frequent_confusions_come_first():
     letters = "abcdefghijklmnopqrstuvwxyz"
     pairs = [(letter, "X") for letter in letters] + [("z", "Y")] * 3 + [("ab", "b")] * 2
-    confusions = ErrorCounts.of(pairs).metrics().confusions
+    confusions = ErrorCounts.from_pairs(pairs).metrics().confusions
     assert confusions[:3] == [Confusion("z", "Y", 3), Confusion("a", "", 2), Confusion("a", "X", 1)]
     assert len(confusions) == 20
 
 
 def test_no_lines():
-    metrics = ErrorCounts.of([]).metrics()
+    metrics = ErrorCounts.from_pairs([]).metrics()
     assert metrics.overall.lines == 0
     assert metrics.overall.accuracy is None
     assert (metrics.overall.cer.rate, metrics.overall.wer.rate) == (None, None)
@@ -147,9 +149,11 @@ def test_no_lines():
 @settings(deadline=None)
 @given(PAIRS, st.randoms(), st.integers(1, 4))
 def test_merged_parts_are_the_whole(pairs, random, parts):
-    whole = ErrorCounts.of(pairs)
+    whole = ErrorCounts.from_pairs(pairs)
     shuffled = random.sample(pairs, len(pairs))
-    counts = [pickle.loads(pickle.dumps(ErrorCounts.of(shuffled[part::parts]))) for part in range(parts)]
+    counts = [
+        pickle.loads(pickle.dumps(ErrorCounts.from_pairs(shuffled[part::parts]))) for part in range(parts)
+    ]
     merged = ErrorCounts.merge(counts)
     assert merged.metrics() == whole.metrics()
     assert sorted(merged.errors.tolist()) == sorted(whole.errors.tolist())
@@ -166,14 +170,14 @@ def test_merged_parts_are_the_whole(pairs, random, parts):
     ],
 )
 def test_wilson(count, lines, low, high):
-    rate = share_of_lines(count, lines)
+    rate = wilson_rate(count, lines)
     assert rate.value == count / lines
     assert (rate.low, rate.high) == (pytest.approx(low, abs=5e-6), pytest.approx(high, abs=5e-6))
 
 
 @given(st.integers(1, 10**6).flatmap(lambda lines: st.tuples(st.integers(0, lines), st.just(lines))))
 def test_the_share_is_inside_its_interval(numbers):
-    rate = share_of_lines(*numbers)
+    rate = wilson_rate(*numbers)
     assert 0 <= rate.low <= rate.value <= rate.high <= 1
 
 
@@ -187,11 +191,11 @@ def test_the_bootstrap_draws_lines():
     errors, units = random_lines(np.random.default_rng(0), 300)
     chosen = np.random.default_rng(1).integers(300, size=(20_000, 300))
     rates = errors[chosen].sum(1) / units[chosen].sum(1)
-    interval = error_rate(errors, units)
-    # Of RESAMPLES sorted rates, a quantile at 2.5 % is off by 5 in its rank, which is one standard deviation.
+    interval = bootstrap_error_rate(errors, units)
+    # Of BOOTSTRAP_RESAMPLES sorted rates, a quantile at 2.5 % is off by 5 in its rank, which is one standard deviation.
     for bound, quantile in [(interval.low, 0.025), (interval.high, 0.975)]:
-        rank = (rates < bound).mean() * RESAMPLES
-        assert abs(rank - quantile * RESAMPLES) < 15
+        rank = (rates < bound).mean() * BOOTSTRAP_RESAMPLES
+        assert abs(rank - quantile * BOOTSTRAP_RESAMPLES) < 15
 
 
 def test_intervals_cover():
@@ -203,10 +207,10 @@ def test_intervals_cover():
     below, above, right_covered = 0, 0, 0
     for _ in range(trials):
         errors, units = random_lines(random, 260)
-        rate = error_rate(errors, units)
+        rate = bootstrap_error_rate(errors, units)
         below += rate.high < truth
         above += rate.low > truth
-        accuracy = share_of_lines(int((errors == 0).sum()), 260)
+        accuracy = wilson_rate(int((errors == 0).sum()), 260)
         right_covered += accuracy.low <= right_truth <= accuracy.high
     # The standard deviation of a share of 95 % in 500 trials is 1 %.
     assert 0.93 <= 1 - (below + above) / trials <= 0.97
@@ -215,14 +219,14 @@ def test_intervals_cover():
 
 
 def test_lines_that_are_all_alike():
-    assert error_rate(np.full(9, 2), np.full(9, 8)) == Rate(0.25, 0.25, 0.25)
-    assert error_rate(np.array([3]), np.array([2])) == Rate(1.5, 1.5, 1.5)
+    assert bootstrap_error_rate(np.full(9, 2), np.full(9, 8)) == Rate(0.25, 0.25, 0.25)
+    assert bootstrap_error_rate(np.array([3]), np.array([2])) == Rate(1.5, 1.5, 1.5)
 
 
 def test_lines_without_units_add_errors():
     """Where they are nearly all, some of the sets that are drawn have no rate at all."""
     errors, units = np.array([1, 0, 0]), np.array([0, 0, 4])
-    rate = error_rate(errors, units)
+    rate = bootstrap_error_rate(errors, units)
     assert rate.value == 1 / 4
     assert rate.low == 0
     assert rate.high == 2 / 4

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from crnn_ext.ocr import ImageError
-from crnn_ext.ocr.images.image_files import FORMATS, image_size, read_image
+from crnn_ext.ocr.images.image_files import IMAGE_FORMATS, image_size, read_image
 
 
 def pixels(source, mode="L"):
@@ -106,7 +106,7 @@ def test_its_own_mode(mode, kept):
     assert read_image(Image.new(mode, (2, 1)), None).mode == kept
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("file_format", IMAGE_FORMATS)
 def test_every_format(tmp_path, file_format):
     path = tmp_path / "image"
     path.write_bytes(encoded(Image.new("L", (5, 3), 255), file_format))
@@ -137,7 +137,7 @@ def test_exif_orientation(tmp_path, orientation, upright):
     assert pixels(once) == upright, "an image that was turned is not turned again"
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("file_format", IMAGE_FORMATS)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_size_from_the_header(file_format, orientation):
     exif = Image.Exif()
@@ -189,7 +189,7 @@ def test_images_that_cannot_be_read(tmp_path):
         return str(caught.value)
 
     whole = encoded(Image.effect_noise((64, 64), 80), "PNG")
-    assert reason(b"") == reason(b"text") == f"it is no image in a known format ({', '.join(FORMATS)})"
+    assert reason(b"") == reason(b"text") == f"it is no image in a known format ({', '.join(IMAGE_FORMATS)})"
     assert "truncated" in reason(whole[: len(whole) // 2])
     assert "truncated" in reason(encoded(Image.effect_noise((64, 64), 80), "JPEG")[:-200])
     # Pillow would hand PostScript to another program.
@@ -235,7 +235,7 @@ def test_size_of_a_png_that_tells_behind_its_pixels_how_it_lies(tmp_path):
 @pytest.fixture(scope="module")
 def examples():
     image = Image.effect_noise((24, 9), 80)
-    return [encoded(image, file_format) for file_format in FORMATS]
+    return [encoded(image, file_format) for file_format in IMAGE_FORMATS]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -6,13 +6,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from helpers.random_network import random_checkpoint
+from helpers.random_checkpoint import random_checkpoint
 from matplotlib.figure import Figure
 from PIL import Image
 
 from crnn_ext.cli import main
 from crnn_ext.ctc import align
-from crnn_ext.ocr import Architecture, Decoded, ImageError, Preprocessing, Recognizer, save_checkpoint
+from crnn_ext.ocr import Architecture, DecodedText, ImageError, Preprocessing, Recognizer, save_checkpoint
 from crnn_ext.ocr.reading.plot import plot_readings
 from crnn_ext.text import Charset
 
@@ -78,7 +78,7 @@ def test_what_is_drawn(recognizer, images, tmp_path, figures):
         [shown] = above.images
         assert shown.get_extent()[:2] == [0, width]
 
-        logits = recognizer.logits(recognizer.prepare(image).pixels[None])[:, 0]
+        logits = recognizer.logits(recognizer.preprocess(image).pixels[None])[:, 0]
         frames = len(logits)
         targets, length = recognizer.charset.encode(reading.text)
         found = align(logits, targets, frames, length)
@@ -125,7 +125,7 @@ def test_characters_that_the_font_or_matplotlib_takes_amiss(images, tmp_path, fi
         charset,
         Preprocessing(),
         lambda logits, lengths, charset: [
-            [Decoded(odd + "$$", 0.5, [0] * 11, [1] * 11, [0.5] * 11)] for _ in lengths
+            [DecodedText(odd + "$$", 0.5, [0] * 11, [1] * 11, [0.5] * 11)] for _ in lengths
         ],
     )
     with warnings.catch_warnings():

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.random_network import random_checkpoint
+from helpers.random_checkpoint import random_checkpoint
 from helpers.stripe_reader import CHARSET, ReadsGreyLevels, recognizer, stripes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ from crnn_ext.ocr import (
     save_checkpoint,
 )
 from crnn_ext.ocr.images.preprocessing import MAX_COLUMNS
-from crnn_ext.ocr.reading.recognizer import IMAGES_AT_A_TIME, MAX_BATCH_SIZE, Prepared
+from crnn_ext.ocr.reading.recognizer import LOOKAHEAD, MAX_BATCH_SIZE, PreprocessedImage
 from crnn_ext.text import Charset
 
 
@@ -219,7 +219,7 @@ def test_errors_name_the_image(tmp_path):
 
 
 def test_a_stream_has_readings_and_errors_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr("crnn_ext.ocr.reading.recognizer.IMAGES_AT_A_TIME", 3)
+    monkeypatch.setattr("crnn_ext.ocr.reading.recognizer.LOOKAHEAD", 3)
     images = [stripes(text) for text in ("-a", "-b--c", "ab-")]
     items = [*images, tmp_path / "missing.png", *images[::-1]]
     results = list(recognizer().stream(iter(items)))
@@ -245,7 +245,7 @@ def test_a_stream_holds_few_images_at_a_time(monkeypatch):
         nonlocal most
         if image is None:
             raise ImageError("none")
-        prepared = Prepared(Preprocessing()(image).as_subclass(Counted), image.shape[1])
+        prepared = PreprocessedImage(Preprocessing()(image).as_subclass(Counted), image.shape[1])
         alive.add(prepared.pixels)
         most = max(most, len(alive))
         return prepared
@@ -255,18 +255,18 @@ def test_a_stream_holds_few_images_at_a_time(monkeypatch):
         for taken in range(1, 2001):
             yield None if taken % 100 == 0 else stripes("-a")
 
-    monkeypatch.setattr(Recognizer, "prepare", prepare)
+    monkeypatch.setattr(Recognizer, "preprocess", prepare)
     gc.disable()  # Or it might hide what is held.
     try:
         errors = []
         for read, (_, reading) in enumerate(recognizer().stream(images())):
-            assert taken - read <= IMAGES_AT_A_TIME
+            assert taken - read <= LOOKAHEAD
             if isinstance(reading, ImageError):
                 errors.append(reading)
     finally:
         gc.enable()
     assert len(errors) == 20
-    assert IMAGES_AT_A_TIME - 10 < most <= IMAGES_AT_A_TIME
+    assert LOOKAHEAD - 10 < most <= LOOKAHEAD
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ import pytest
 
 pytest.importorskip("PIL")
 
-from crnn_ext.ocr.system.atomic_write import replace_file, replacing
+from crnn_ext.ocr.system.atomic_write import atomic_write, atomic_write_bytes
 
 
 def test_an_error_leaves_what_was_there(tmp_path):
     path = tmp_path / "file"
-    replace_file(path, b"before")
-    with pytest.raises(ZeroDivisionError), replacing(path) as file:  # noqa: PT012
+    atomic_write_bytes(path, b"before")
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:  # noqa: PT012
         file.write(b"half")
         1 / 0  # noqa: B018
     assert path.read_bytes() == b"before"
@@ -22,16 +22,16 @@ def test_an_error_leaves_what_was_there(tmp_path):
 
 def test_files_of_others_stay(tmp_path):
     (tmp_path / "file.tmp").write_bytes(b"mine")
-    replace_file(tmp_path / "file", b"new")
+    atomic_write_bytes(tmp_path / "file", b"new")
     assert (tmp_path / "file.tmp").read_bytes() == b"mine"
 
 
 def test_two_that_write_at_once(tmp_path):
     """The last one to end wins, with all that it wrote."""
     path = tmp_path / "file"
-    with replacing(path) as first:
+    with atomic_write(path) as first:
         first.write(b"first")
-        other = threading.Thread(target=replace_file, args=(path, b"the second"))
+        other = threading.Thread(target=atomic_write_bytes, args=(path, b"the second"))
         other.start()
         other.join()
         assert path.read_bytes() == b"the second"
@@ -43,14 +43,14 @@ def test_errors_name_the_file_and_not_a_temporary_one(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "missing/file", tmp_path / "file/file"):
         with pytest.raises(OSError) as caught:  # noqa: PT011 (which, the system says)
-            replace_file(path, b"")
+            atomic_write_bytes(path, b"")
         assert caught.value.filename == str(path)
-    with pytest.raises(OSError) as caught, replacing(tmp_path / "file"):  # noqa: PT011
+    with pytest.raises(OSError) as caught, atomic_write(tmp_path / "file"):  # noqa: PT011
         open(tmp_path / "another")  # noqa: SIM115
     assert caught.value.filename == str(tmp_path / "another")
 
 
 def test_the_mode_is_that_of_new_files(tmp_path):
-    replace_file(tmp_path / "one", b"")
+    atomic_write_bytes(tmp_path / "one", b"")
     (tmp_path / "two").touch()
     assert (tmp_path / "one").stat().st_mode == (tmp_path / "two").stat().st_mode

@@ -13,47 +13,47 @@ import torch
 pytest.importorskip("PIL")
 
 from crnn_ext.cli import main
-from crnn_ext.ocr.system.distributed import World, own_gpu
+from crnn_ext.ocr.system.distributed import ProcessGroup, gpu_for_local_rank
 
 PROGRAM = """
 import glob, json, sys
 import torch
-from crnn_ext.ocr.system.distributed import World
-world = World.join()
+from crnn_ext.ocr.system.distributed import ProcessGroup
+group = ProcessGroup.initialize()
 # DistributedDataParallel holds on to the group in cycles, and lets torch import what holds on to it too.
 network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
 network(torch.zeros(1, 2)).sum().backward()
 network.itself = network
 del network
-World.join().leave()  # of a group that is there already: ends nothing
+ProcessGroup.initialize().destroy()  # of a group that is there already: ends nothing
 told = {
-    "share": list(world.share(range(5))),
-    "sums": world.sums([world.rank + 1, 0.5]),
-    "gather": world.gather({"rank": world.rank}),
-    "first": world.from_first(lambda: world.rank),
+    "share": list(group.shard(range(5))),
+    "sums": group.all_reduce_sum([group.rank + 1, 0.5]),
+    "gather": group.all_gather({"rank": group.rank}),
+    "first": group.broadcast_from_rank0(lambda: group.rank),
 }
-averaged = torch.tensor([1.0 + world.rank])
-world.average_([averaged])
+averaged = torch.tensor([1.0 + group.rank])
+group.all_reduce_mean_([averaged])
 told["average"] = averaged.item()
 try:
-    world.from_first(lambda: [][world.rank])
+    group.broadcast_from_rank0(lambda: [][group.rank])
 except IndexError as error:
     told["error"] = str(error)
-world.leave()
+group.destroy()
 told["threads"] = sum("gloo" in open(name).read() for name in glob.glob("/proc/self/task/*/comm"))
-with open(f"{sys.argv[1]}/{world.rank}.json", "w") as file:
+with open(f"{sys.argv[1]}/{group.rank}.json", "w") as file:
     json.dump(told, file)
 """
 
 
 def test_one_process_is_a_world():
-    world = World.join()
-    assert world == World(0, 1, 0)
-    assert world.share(range(3)) == range(3)
-    assert world.sums([1, 2.5]) == [1, 2.5]
-    assert world.gather("part") == ["part"]
-    assert world.from_first(lambda: 3) == 3
-    world.leave()
+    group = ProcessGroup.initialize()
+    assert group == ProcessGroup(0, 1, 0)
+    assert group.shard(range(3)) == range(3)
+    assert group.all_reduce_sum([1, 2.5]) == [1, 2.5]
+    assert group.all_gather("part") == ["part"]
+    assert group.broadcast_from_rank0(lambda: 3) == 3
+    group.destroy()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_one_process_is_a_world():
 )
 def test_gpus_exchange_through_nccl_unless_processes_share_them(uuids, gpus, backend, monkeypatch):
     """Judged by all processes alike, also where each sees no other GPU than its own."""
-    ranks, joined = len(uuids), []
+    world_size, joined = len(uuids), []
     monkeypatch.setattr("torch.cuda.is_available", lambda: uuids[1] != "")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: SimpleNamespace(uuid=uuids[1]))
@@ -76,20 +76,20 @@ def test_gpus_exchange_through_nccl_unless_processes_share_them(uuids, gpus, bac
     for rank, uuid in enumerate(uuids):
         if rank != 1:
             store.set(f"gpu of {rank}", uuid)
-    monkeypatch.setattr("torch.distributed.rendezvous", lambda url: iter([(store, 1, ranks)]))
+    monkeypatch.setattr("torch.distributed.rendezvous", lambda url: iter([(store, 1, world_size)]))
     monkeypatch.setattr("torch.distributed.init_process_group", lambda *names, **_: joined.extend(names))
     monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
-    monkeypatch.setattr("torch.distributed.get_world_size", lambda: ranks)
-    settings = {"RANK": 1, "WORLD_SIZE": ranks, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": ranks}
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: world_size)
+    settings = {"RANK": 1, "WORLD_SIZE": world_size, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": world_size}
     for name, value in {**settings, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}.items():
         monkeypatch.setenv(name, str(value))
-    assert World.join() == World(1, ranks, 1, began=True, gpus=gpus)
+    assert ProcessGroup.initialize() == ProcessGroup(1, world_size, 1, owns_group=True, num_gpus=gpus)
     assert joined == [backend]
 
 
 def test_no_gpu_to_take():
     with pytest.raises(ValueError, match="the device must be cpu, got cuda, and torch finds no CUDA GPU"):
-        own_gpu(0)
+        gpu_for_local_rank(0)
 
 
 def by_torchrun(program, folder):
@@ -138,6 +138,6 @@ def test_a_launcher_that_does_not_say_all(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(ValueError, match="LOCAL_RANK must be set as WORLD_SIZE is, which is 2"):
-        World.join()
+        ProcessGroup.initialize()
     assert main(["read", "model", "image"]) == 2
     assert capsys.readouterr().err == "crnn-ext: LOCAL_RANK must be set as WORLD_SIZE is, which is 2\n"

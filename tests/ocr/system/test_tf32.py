@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.lines_on_disk import labels_folder
+from helpers.dataset_files import write_labels_dataset
 from helpers.paths import ROOT
-from helpers.striped_lines import striped, striped_folder
+from helpers.striped_lines import striped_image, write_striped_dataset
 
 pytest.importorskip("PIL")
 
@@ -134,8 +134,8 @@ def seen(monkeypatch):
 def test_commands_read_in_full_float32(seen, checkpoint, images, tmp_path):
     before = precisions()
     pytest.importorskip("matplotlib")
-    folder = labels_folder(tmp_path / "lines", {"0.png": "a"}).parent
-    striped("a").save(folder / "0.png")
+    folder = write_labels_dataset(tmp_path / "lines", {"0.png": "a"}).parent
+    striped_image("a").save(folder / "0.png")
     for command in (
         ["read", checkpoint, images[0]],
         ["evaluate", checkpoint, str(folder)],
@@ -150,7 +150,7 @@ def test_commands_read_in_full_float32(seen, checkpoint, images, tmp_path):
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_training_is_in_full_float32_unless_it_may_round(seen, precision, tmp_path):
     pytest.importorskip("cv2")
-    from helpers.training_runs import after, run
+    from helpers.training_runs import run_training, stop_after
 
     from crnn_ext.ctc import ctc_loss
 
@@ -160,9 +160,9 @@ def test_training_is_in_full_float32_unless_it_may_round(seen, precision, tmp_pa
         return ctc_loss(logits, *targets, reduction="none", zero_infinity=True)
 
     before = precisions()
-    lines = striped_folder(tmp_path / "lines", count=8)
-    options = {"validate_every": 1, "stop": after(1), "epochs": 2, "criterion": criterion}
-    done = run(tmp_path / "run", lines, precision=precision, **options)
+    lines = write_striped_dataset(tmp_path / "lines", count=8)
+    options = {"validate_every": 1, "stop": stop_after(1), "epochs": 2, "criterion": criterion}
+    done = run_training(tmp_path / "run", lines, precision=precision, **options)
     assert len(done.steps) == len(done.validations) == 1
     expected = ROUNDED if precision == "tf32" else FULL
     assert seen == [expected] * len(seen)

@@ -7,9 +7,9 @@ import os
 
 import pytest
 import torch
-from helpers.lines_on_disk import labels_folder, write
-from helpers.striped_lines import striped, striped_folder
-from helpers.training_runs import Recorder, after, run
+from helpers.dataset_files import write, write_labels_dataset
+from helpers.striped_lines import striped_image, write_striped_dataset
+from helpers.training_runs import Recorder, run_training, stop_after
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -19,12 +19,12 @@ pytest.importorskip("cv2")
 
 from crnn_ext.ocr import Recognizer, load_checkpoint
 from crnn_ext.ocr.data import DataError
-from crnn_ext.ocr.system.distributed import World
+from crnn_ext.ocr.system.distributed import ProcessGroup
 from crnn_ext.ocr.training import TrainingConfig, TrainingError
-from crnn_ext.ocr.training.display import Display
-from crnn_ext.ocr.training.model import MovingAverage
+from crnn_ext.ocr.training.console import ConsoleLogger
+from crnn_ext.ocr.training.model import ExponentialMovingAverage
 from crnn_ext.ocr.training.schedule import one_cycle
-from crnn_ext.ocr.training.splits import part_for_validation
+from crnn_ext.ocr.training.splits import validation_split
 from crnn_ext.text import Charset
 
 
@@ -39,61 +39,63 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):
-    return striped_folder(tmp_path_factory.mktemp("lines"))
+    return write_striped_dataset(tmp_path_factory.mktemp("lines"))
 
 
-def test_it_learns_to_read(lines, tmp_path):
-    done = run(tmp_path / "run", lines, epochs=40, lr=1e-2)
-    assert done.outcome.why == "finished"
+def test_training_learns_to_read(lines, tmp_path):
+    done = run_training(tmp_path / "run", lines, epochs=40, lr=1e-2)
+    assert done.outcome.reason == "finished"
     assert done.steps[-1].step == done.total == done.outcome.step
     assert done.steps[-1].loss < 0.2 < done.steps[0].loss
     assert (
-        done.outcome.best == min(v.evaluation.metrics.overall.cer.rate.value for v in done.validations) < 0.1
+        done.outcome.best_cer
+        == min(v.evaluation.metrics.overall.cer.rate.value for v in done.validations)
+        < 0.1
     )
     recognizer = Recognizer.load(tmp_path / "run/best.safetensors")
-    assert recognizer([striped("abcda", seed=77)])[0].text == "abcda"
+    assert recognizer([striped_image("abcda", seed=77)])[0].text == "abcda"
     assert done.over
 
 
 def test_the_best_network_is_kept_and_the_last(lines, tmp_path):
-    done = run(tmp_path / "run", lines, epochs=4)
+    done = run_training(tmp_path / "run", lines, epochs=4)
     best = [validation.step for validation in done.validations if validation.best][-1]
     assert load_checkpoint(tmp_path / "run/best.safetensors").metadata["step"] == str(best)
     assert load_checkpoint(tmp_path / "run/last.safetensors").metadata["step"] == str(done.total)
 
 
 def test_the_settings_used_are_saved(lines, tmp_path):
-    run(tmp_path / "run", lines, precision=None, workers=None)
+    run_training(tmp_path / "run", lines, precision=None, workers=None)
     saved = TrainingConfig.load(tmp_path / "run/config.json")
     assert (saved.precision, saved.workers) == ("float32", 1)
 
 
 def test_a_run_is_not_overwritten(lines, tmp_path):
-    run(tmp_path / "run", lines)
+    run_training(tmp_path / "run", lines)
     with pytest.raises(ValueError, match="a run is there already"):
-        run(tmp_path / "run", lines)
+        run_training(tmp_path / "run", lines)
 
 
 def test_every_line_of_the_data_is_either_trained_on_or_validated_with(lines, tmp_path):
-    done = run(tmp_path / "run", lines, val_fraction=0.25)
+    done = run_training(tmp_path / "run", lines, val_fraction=0.25)
     assert done.validations[-1].evaluation.metrics.overall.lines == 12
     assert sum(step.lines for step in done.steps) == 36
 
 
 def test_one_epoch_is_one_validation_unless_said_otherwise(lines, tmp_path):
-    done = run(tmp_path / "run", lines, epochs=2, validate_every=3)
+    done = run_training(tmp_path / "run", lines, epochs=2, validate_every=3)
     assert [validation.step for validation in done.validations] == [*range(3, done.total, 3), done.total]
 
 
 def test_what_cannot_be_trained_on_is_left_out_and_named(tmp_path):
-    folder = striped_folder(tmp_path / "lines", count=12)
-    striped("a").save(folder / "short.png")
+    folder = write_striped_dataset(tmp_path / "lines", count=12)
+    striped_image("a").save(folder / "short.png")
     with open(folder / "labels.txt", "a") as labels:
         labels.write("short.png\tabcdabcdabcdabcd\nfar.png\tab\n")
     write(folder / "broken.png", b"\x89PNG\r\n")
     with open(folder / "labels.txt", "a") as labels:
         labels.write("broken.png\tab\n")
-    done = run(tmp_path / "run", folder, val=str(striped_folder(tmp_path / "val", count=4)))
+    done = run_training(tmp_path / "run", folder, val=str(write_striped_dataset(tmp_path / "val", count=4)))
     notes = "\n".join(done.notes)
     assert "too few frames: 1: short.png: " in notes
     assert "missing image: 1: far.png" in notes
@@ -104,10 +106,10 @@ def test_what_cannot_be_trained_on_is_left_out_and_named(tmp_path):
 
 
 def test_an_image_that_goes_bad_on_the_way_is_named_and_ends_nothing(tmp_path):
-    folder = striped_folder(tmp_path / "lines", count=12)
+    folder = write_striped_dataset(tmp_path / "lines", count=12)
     picture = (folder / "3.png").read_bytes()
     (folder / "3.png").write_bytes(picture[: len(picture) // 2])  # the header is whole
-    done = run(tmp_path / "run", folder, epochs=2, val=str(folder))
+    done = run_training(tmp_path / "run", folder, epochs=2, val=str(folder))
     assert [[problem.name for problem in report.unreadable] for report in done.reports] == [["3.png"]] * 2
     assert all(step.seconds > 0 for step in done.steps)
     assert [line.name for line in done.validations[0].evaluation.unreadable] == ["3.png"]
@@ -115,75 +117,75 @@ def test_an_image_that_goes_bad_on_the_way_is_named_and_ends_nothing(tmp_path):
 
 def test_processes_that_have_other_lines_are_told(lines, monkeypatch, tmp_path):
     """As where machines have copies of the data, of which one was corrected."""
-    monkeypatch.setattr(World, "gather", lambda world, part: [part, (None, "others")])
+    monkeypatch.setattr(ProcessGroup, "all_gather", lambda group, part: [part, (None, "others")])
     with pytest.raises(DataError, match="all processes must have the same lines, and those of process 1"):
-        run(tmp_path / "run", lines)
+        run_training(tmp_path / "run", lines)
 
 
 def test_lines_that_are_too_wide_are_left_out_and_named(tmp_path):
-    folder = striped_folder(tmp_path / "lines", count=4)
+    folder = write_striped_dataset(tmp_path / "lines", count=4)
     Image.new("L", (20_000, 20), 255).save(folder / "0.png")
-    done = run(tmp_path / "run", folder, val=str(striped_folder(tmp_path / "val", count=2)))
+    done = run_training(tmp_path / "run", folder, val=str(write_striped_dataset(tmp_path / "val", count=2)))
     [problem] = done.left_out_always
     assert str(problem).startswith("0.png: too wide: 20000 x 20 pixels would be 32000 columns of 32 rows")
     with pytest.raises(DataError, match=r"it has no usable line; the first problem is 0\.png: too wide"):
-        run(tmp_path / "other", folder, val=str(labels_only(tmp_path / "val", folder / "0.png")))
+        run_training(tmp_path / "other", folder, val=str(labels_only(tmp_path / "val", folder / "0.png")))
 
 
 def labels_only(folder, image):
     """A data set of that image."""
-    folder = labels_folder(folder / "one", {"0.png": "a"}).parent
+    folder = write_labels_dataset(folder / "one", {"0.png": "a"}).parent
     (folder / "0.png").write_bytes(image.read_bytes())
     return folder
 
 
 def test_nothing_to_train_on(tmp_path):
-    labels_folder(tmp_path / "lines", {"a.png": "a" * 60, "b.png": "b" * 60})
+    write_labels_dataset(tmp_path / "lines", {"a.png": "a" * 60, "b.png": "b" * 60})
     with pytest.raises(DataError, match=r"no line can be trained on.*too few frames"):
-        run(tmp_path / "run", tmp_path / "lines")
+        run_training(tmp_path / "run", tmp_path / "lines")
     assert not (tmp_path / "run").exists()
 
 
 def test_images_that_all_go_bad_end_the_run(tmp_path):
-    folder = striped_folder(tmp_path / "lines", count=8)
+    folder = write_striped_dataset(tmp_path / "lines", count=8)
     for path in folder.glob("*.png"):
         path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(TrainingError, match=r"of the last 100 steps no line could be trained on: \d\.png: "):
-        run(
+        run_training(
             tmp_path / "run",
             folder,
-            val=str(striped_folder(tmp_path / "val", count=2)),
+            val=str(write_striped_dataset(tmp_path / "val", count=2)),
             epochs=200,
             validate_every=999,
         )
 
 
 def test_no_line_for_validation_can_be_read(lines, tmp_path):
-    folder = striped_folder(tmp_path / "val", count=2)
+    folder = write_striped_dataset(tmp_path / "val", count=2)
     for path in folder.glob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(
         DataError, match=r"it has no usable line; the first problem is 0\.png: unreadable image"
     ):
-        run(tmp_path / "run", lines, val=str(folder))
+        run_training(tmp_path / "run", lines, val=str(folder))
 
 
 def test_names_that_are_not_in_utf8_end_nothing(tmp_path):
     folder = tmp_path / os.fsdecode(b"lines-\xe9")
-    striped_folder(folder, count=8)
+    write_striped_dataset(folder, count=8)
     odd = os.fsdecode(b"caf\xe9.png")
     (folder / odd).write_bytes((folder / "0.png").read_bytes()[:60])
     with open(folder / "labels.txt", "ab") as labels:
         labels.write(os.fsencode(odd) + b"\tab\n")
-    done = run(tmp_path / "run", folder, val=str(folder), observers=[Display(io.StringIO())])
+    done = run_training(tmp_path / "run", folder, val=str(folder), callbacks=[ConsoleLogger(io.StringIO())])
     assert [problem.name for problem in done.reports[0].unreadable] == [odd]
     entries = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [entry["unreadable"][0]["name"] for entry in entries if entry["event"] == "left_out"] == [odd]
-    assert run(tmp_path / "run", folder, val=str(folder), resume=True).steps == []
+    assert run_training(tmp_path / "run", folder, val=str(folder), resume=True).steps == []
 
 
-def test_characters_outside_a_given_charset(lines, tmp_path, file):
-    done = run(tmp_path / "run", lines, charset=str(file("abc")))
+def test_characters_outside_a_given_charset(lines, tmp_path, write_file):
+    done = run_training(tmp_path / "run", lines, charset=str(write_file("abc")))
     assert any("characters outside the charset: " in note and "'d'" in note for note in done.notes)
     assert any("lines for validation have" in note and "'d' U+0064" in note for note in done.notes)
     assert load_checkpoint(tmp_path / "run/last.safetensors").charset == Charset("abc")
@@ -199,9 +201,9 @@ def test_a_step_without_a_finite_gradient_changes_nothing(lines, tmp_path):
         calls.append(logits)
         return losses * math.nan if len(calls) > 1 else losses
 
-    after_one = run(tmp_path / "one", lines, criterion=criterion, stop=after(1))
+    after_one = run_training(tmp_path / "one", lines, criterion=criterion, stop=stop_after(1))
     calls.clear()
-    after_three = run(tmp_path / "three", lines, criterion=criterion, stop=after(3))
+    after_three = run_training(tmp_path / "three", lines, criterion=criterion, stop=stop_after(3))
     assert [step.skipped for step in after_three.steps] == [False, True, True]
     assert [step.loss for step in after_three.steps] == [
         pytest.approx(after_one.steps[0].loss),
@@ -218,7 +220,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing(lines, tmp_path):
 
 def test_no_finite_gradient_for_long_ends_the_run(lines, tmp_path):
     with pytest.raises(TrainingError, match="the last 100 steps had no finite gradient"):
-        run(
+        run_training(
             tmp_path / "run",
             *(lines,),
             epochs=50,
@@ -228,37 +230,37 @@ def test_no_finite_gradient_for_long_ends_the_run(lines, tmp_path):
 
 
 def test_patience(lines, tmp_path):
-    done = run(tmp_path / "run", lines, epochs=50, lr=1e-8, patience=2)
-    assert done.outcome.why == "no progress"
+    done = run_training(tmp_path / "run", lines, epochs=50, lr=1e-8, patience=2)
+    assert done.outcome.reason == "no progress"
     assert [validation.best for validation in done.validations] == [True, False, False]
 
 
 def test_stopping_saves_what_it_takes_to_go_on(lines, tmp_path):
-    done = run(tmp_path / "run", lines, epochs=2, stop=after(4))
+    done = run_training(tmp_path / "run", lines, epochs=2, stop=stop_after(4))
     assert done.outcome == ("stopped", 4, None)
     assert done.reports[-1].step == 4
-    rest = run(tmp_path / "run", lines, epochs=2, resume=True)
+    rest = run_training(tmp_path / "run", lines, epochs=2, resume=True)
     assert rest.first == 4
     assert rest.steps[0].step == 5
 
 
 def test_stopping_before_the_first_step_and_between_two_epochs(lines, tmp_path):
-    done = run(tmp_path / "run", lines, epochs=2, stop=after(0))
+    done = run_training(tmp_path / "run", lines, epochs=2, stop=stop_after(0))
     assert (done.outcome, done.steps, done.reports) == (("stopped", 0, None), [], [])
-    first = run(tmp_path / "run", lines, epochs=2, resume=True, stop=after(7))
-    assert first.outcome.why == "stopped"
+    first = run_training(tmp_path / "run", lines, epochs=2, resume=True, stop=stop_after(7))
+    assert first.outcome.reason == "stopped"
     assert [(report.epoch, report.step, report.ended) for report in first.reports] == [(1, 7, True)]
-    assert run(tmp_path / "run", lines, epochs=2, resume=True).outcome.step == 14
+    assert run_training(tmp_path / "run", lines, epochs=2, resume=True).outcome.step == 14
 
 
 def test_what_is_left_out_is_told_before_each_saved_state(tmp_path):
     """A run that is killed later goes on from there, and does not come by these lines again."""
-    folder = striped_folder(tmp_path / "lines", count=12)
+    folder = write_striped_dataset(tmp_path / "lines", count=12)
     for path in folder.glob("*.png"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # the header is whole
-    done = run(
+    done = run_training(
         *(tmp_path / "run", folder),
-        val=str(striped_folder(tmp_path / "val", count=2)),
+        val=str(write_striped_dataset(tmp_path / "val", count=2)),
         batch_pixels=1024,
         save_every=5,
     )
@@ -274,7 +276,7 @@ def test_observers_are_told_the_end_of_a_run_that_fails(lines, tmp_path):
         raise ValueError("no loss")
 
     with pytest.raises(ValueError, match="no loss"):
-        run(tmp_path / "run", lines, criterion=criterion, observers=[recorder])
+        run_training(tmp_path / "run", lines, criterion=criterion, callbacks=[recorder])
     assert recorder.over
 
 
@@ -282,8 +284,8 @@ def test_observers_are_told_the_end_of_a_run_that_fails(lines, tmp_path):
     ("network", "precision"), [("CRNN", "float16"), ("CRNN_v2", "bfloat16"), ("CRNN_res", "bfloat16")]
 )
 def test_all_networks_and_precisions(lines, tmp_path, network, precision):
-    done = run(tmp_path / "run", lines, network=network, precision=precision, lr=1e-3)
-    plain = run(tmp_path / "plain", lines, network=network, lr=1e-3)
+    done = run_training(tmp_path / "run", lines, network=network, precision=precision, lr=1e-3)
+    plain = run_training(tmp_path / "plain", lines, network=network, lr=1e-3)
     # The scaler of float16 begins too high.
     assert [step.skipped for step in done.steps] == sorted(
         (step.skipped for step in done.steps), reverse=True
@@ -294,9 +296,9 @@ def test_all_networks_and_precisions(lines, tmp_path, network, precision):
 
 def test_float16_goes_on_with_its_scale(lines, tmp_path):
     settings = {"epochs": 4, "precision": "float16", "lr": 1e-3}
-    whole = run(tmp_path / "whole", lines, **settings)
-    run(tmp_path / "broken", lines, **settings, stop=after(18))
-    rest = run(tmp_path / "broken", lines, **settings, resume=True)
+    whole = run_training(tmp_path / "whole", lines, **settings)
+    run_training(tmp_path / "broken", lines, **settings, stop=stop_after(18))
+    rest = run_training(tmp_path / "broken", lines, **settings, resume=True)
     assert [step.loss for step in rest.steps] == [step.loss for step in whole.steps[18:]]
     state = [load_state(tmp_path / name) for name in ("whole", "broken")]
     assert state[0] == state[1]
@@ -309,7 +311,7 @@ def load_state(folder):
 
 
 def test_frozen_batch_norm_keeps_its_statistics(lines, tmp_path):
-    run(tmp_path / "run", lines, freeze_batch_norm=True)
+    run_training(tmp_path / "run", lines, freeze_batch_norm=True)
     state = load_checkpoint(tmp_path / "run/last.safetensors").network.state_dict()
     assert all(tensor.eq(0).all() for name, tensor in state.items() if name.endswith("running_mean"))
 
@@ -317,7 +319,7 @@ def test_frozen_batch_norm_keeps_its_statistics(lines, tmp_path):
 def test_a_moving_average_forgets():
     """At once what it began with, later as slowly as its decay says."""
     network = TrainingConfig(width=0.05, hidden=4).architecture(3).build()
-    average = MovingAverage(network, 0.5)
+    average = ExponentialMovingAverage(network, 0.5)
     expected = 0.0
     for count, value in enumerate([1.0, 2.0, 5.0, -3.0, 7.0, 4.0, 0.0, 1.0, 3.0, 9.0, 2.0, 8.0]):
         with torch.no_grad():
@@ -334,7 +336,7 @@ def test_a_moving_average_forgets():
 
 
 def test_a_moving_average_is_what_is_saved(lines, tmp_path):
-    run(tmp_path / "run", lines, ema=0.99)
+    run_training(tmp_path / "run", lines, ema=0.99)
     state = load_file(tmp_path / "run/state.safetensors")
     saved = load_file(tmp_path / "run/last.safetensors")
     assert not torch.equal(state["network.conv1.weight"], state["average.conv1.weight"])
@@ -343,32 +345,34 @@ def test_a_moving_average_is_what_is_saved(lines, tmp_path):
 
 
 def test_one_blank_bias_for_new_networks(lines, tmp_path):
-    done = run(tmp_path / "run", lines)
+    done = run_training(tmp_path / "run", lines)
     assert done.steps[0].blank > 0.9
 
 
 def test_going_on_with_another_charset(lines, tmp_path):
-    learnt = run(tmp_path / "first", lines, epochs=30, lr=1e-2)
-    assert learnt.outcome.best < 0.3
-    other = striped_folder(tmp_path / "lines", count=24, seed=5)
+    learnt = run_training(tmp_path / "first", lines, epochs=30, lr=1e-2)
+    assert learnt.outcome.best_cer < 0.3
+    other = write_striped_dataset(tmp_path / "lines", count=24, seed=5)
     text = (other / "labels.txt").read_text().replace("a", "x")
     (other / "labels.txt").write_text(text)
     first = tmp_path / "first/best.safetensors"
-    tuned = run(tmp_path / "second", other, epochs=1, init=str(first), lr=1e-8, freeze_batch_norm=True)
+    tuned = run_training(
+        tmp_path / "second", other, epochs=1, init=str(first), lr=1e-8, freeze_batch_norm=True
+    )
     assert any("4 characters kept, 1 new (x), 0 dropped" in note for note in tuned.notes)
     # Hardly anything is learnt, and so what is known was known before.
-    images = [striped(text, seed=number) for number, text in enumerate(["bcd", "dcb", "bbcd", "cd"])]
+    images = [striped_image(text, seed=number) for number, text in enumerate(["bcd", "dcb", "bbcd", "cd"])]
     before, after = (Recognizer.load(path)(images) for path in (first, tmp_path / "second/last.safetensors"))
     assert [reading.text for reading in after] == [reading.text for reading in before] != [""] * 4
     assert load_checkpoint(tmp_path / "second/last.safetensors").charset == Charset("abcdx")
 
 
 def test_what_a_checkpoint_decides_is_in_the_settings(lines, tmp_path):
-    run(tmp_path / "first", lines, network="CRNN_v2", resize="fixed:64")
+    run_training(tmp_path / "first", lines, network="CRNN_v2", resize="fixed:64")
     first = str(tmp_path / "first/last.safetensors")
     with pytest.raises(ValueError, match=r"hidden must be 16 as in .*, and it is 24"):
-        run(tmp_path / "second", lines, init=first, hidden=24)
-    run(tmp_path / "second", lines, init=first)
+        run_training(tmp_path / "second", lines, init=first, hidden=24)
+    run_training(tmp_path / "second", lines, init=first)
     saved = TrainingConfig.load(tmp_path / "second/config.json")
     assert (saved.network, saved.hidden, saved.resize) == ("CRNN_v2", 16, "fixed:64")
 
@@ -379,13 +383,13 @@ def test_the_gradient_is_that_of_all_losses_over_all_characters(lines, tmp_path)
     from crnn_ext.ocr.data import LineDataset, collate, open_lines
 
     settings = {"val_fraction": 0.5, "batch_pixels": 1 << 30, "clip": 1e6, "freeze_batch_norm": True}
-    run(tmp_path / "run", lines, stop=after(1), accumulate=3, **settings)
+    run_training(tmp_path / "run", lines, stop=stop_after(1), accumulate=3, **settings)
     moments = load_file(tmp_path / "run/state.safetensors")
-    start = run(tmp_path / "none", lines, epochs=1, lr=1e-8, **settings)
+    start = run_training(tmp_path / "none", lines, epochs=1, lr=1e-8, **settings)
     checkpoint = load_checkpoint(tmp_path / "none/last.safetensors")  # hardly any other than at the start
     assert start.outcome.step == 1
     source = open_lines(lines)
-    kept_back = set(part_for_validation(source, [1] * len(source), 0.5, 0))
+    kept_back = set(validation_split(source, [1] * len(source), 0.5, 0))
     dataset = LineDataset(source, checkpoint.preprocessing)
     batch = collate([dataset[index] for index in range(len(source)) if index not in kept_back])
     targets, lengths = checkpoint.charset.encode(batch.labels)
@@ -405,11 +409,11 @@ def test_the_gradient_is_that_of_all_losses_over_all_characters(lines, tmp_path)
 def test_the_optimizer_has_the_rate_of_the_schedule(lines, tmp_path):
     """AdamW's first step is as long as the rate in every weight."""
     settings = {"lr": 4e-3, "warmup": 0.2, "weight_decay": 0}
-    run(tmp_path / "none", lines, stop=after(0), **settings)
-    run(tmp_path / "one", lines, stop=after(1), **settings)
+    run_training(tmp_path / "none", lines, stop=stop_after(0), **settings)
+    run_training(tmp_path / "one", lines, stop=stop_after(1), **settings)
     before, behind = (load_file(tmp_path / name / "last.safetensors") for name in ("none", "one"))
     change = (behind["conv2.weight"] - before["conv2.weight"]).abs()
-    done = run(tmp_path / "all", lines, **settings)
+    done = run_training(tmp_path / "all", lines, **settings)
     assert change.median().item() == pytest.approx(done.steps[0].learning_rate, rel=1e-2)
     expected = [one_cycle(step, done.total, 4e-3, 0.2) for step in range(done.total)]
     assert [step.learning_rate for step in done.steps] == expected
@@ -418,7 +422,7 @@ def test_the_optimizer_has_the_rate_of_the_schedule(lines, tmp_path):
 def test_log_and_display(lines, tmp_path):
     shown = io.StringIO()
     folder = tmp_path / "run"
-    done = run(folder, lines, epochs=2, observers=[Display(shown, seconds=0)])
+    done = run_training(folder, lines, epochs=2, callbacks=[ConsoleLogger(shown, interval=0)])
     entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in entries if entry["event"] == "step"] == list(range(1, done.total + 1))
     validated = [entry for entry in entries if entry["event"] == "validation"]
@@ -438,9 +442,9 @@ def test_tensorboard(lines, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from crnn_ext.ocr.training.tensorboard import TensorBoard
+    from crnn_ext.ocr.training.tensorboard import TensorBoardLogger
 
-    done = run(tmp_path / "run", lines, observers=[TensorBoard(tmp_path / "run/tensorboard")])
+    done = run_training(tmp_path / "run", lines, callbacks=[TensorBoardLogger(tmp_path / "run/tensorboard")])
     events = EventAccumulator(str(tmp_path / "run/tensorboard"))
     events.Reload()
     assert [point.step for point in events.Scalars("train/loss")] == [step.step for step in done.steps]
@@ -449,7 +453,7 @@ def test_tensorboard(lines, tmp_path):
     )
 
 
-def test_what_is_no_checkpoint_cannot_be_begun_from(lines, tmp_path, file):
+def test_what_is_no_checkpoint_cannot_be_begun_from(lines, tmp_path, write_file):
     with pytest.raises(ValueError, match="safetensors"):
-        run(tmp_path / "run", lines, init=str(file("no checkpoint")))
+        run_training(tmp_path / "run", lines, init=str(write_file("no checkpoint")))
     assert not (tmp_path / "run").exists()

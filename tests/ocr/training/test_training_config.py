@@ -18,8 +18,8 @@ def test_a_config_is_what_its_file_holds(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["lr"] == 2e-3
 
 
-def test_what_a_file_leaves_out_has_its_default(file):
-    assert TrainingConfig.load(file('{"epochs": 3}')) == TrainingConfig(epochs=3)
+def test_what_a_file_leaves_out_has_its_default(write_file):
+    assert TrainingConfig.load(write_file('{"epochs": 3}')) == TrainingConfig(epochs=3)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_settings_that_break_their_rules(setting, value, message):
         ('{"epochs": "many"}', "epochs must be an int"),
     ],
 )
-def test_files_that_are_no_settings(file, content, message):
-    path = file(content)
+def test_files_that_are_no_settings(write_file, content, message):
+    path = write_file(content)
     with pytest.raises(DataError, match=message) as raised:
         TrainingConfig.load(path)
     assert str(path) in str(raised.value)

@@ -3,15 +3,15 @@
 import io
 
 import pytest
-from helpers.training_runs import Clock
+from helpers.training_runs import FakeClock
 
 pytest.importorskip("PIL")
 pytest.importorskip("cv2")
 
-from crnn_ext.ocr.data import Problem
-from crnn_ext.ocr.training import LeftOut, Step
-from crnn_ext.ocr.training import display as module
-from crnn_ext.ocr.training.display import Display
+from crnn_ext.ocr.data import DataIssue
+from crnn_ext.ocr.training import SkippedLines, StepMetrics
+from crnn_ext.ocr.training import console as module
+from crnn_ext.ocr.training.console import ConsoleLogger
 
 
 class Terminal(io.StringIO):
@@ -21,13 +21,13 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch):
-    moved = Clock()
+    moved = FakeClock()
     monkeypatch.setattr(module, "time", moved)
     return moved
 
 
 def step(number, blank=0.8):
-    return Step(
+    return StepMetrics(
         step=number,
         epoch=1,
         loss=1.25,
@@ -44,11 +44,11 @@ def step(number, blank=0.8):
 
 def test_a_line_now_and_then_where_there_is_no_terminal(clock):
     shown = io.StringIO()
-    display = Display(shown, seconds=30)
-    display.started(100, 200, [])
+    console = ConsoleLogger(shown, interval=30)
+    console.on_train_start(100, 200, [])
     for number in range(101, 161):
         clock.now += 1
-        display.stepped(step(number))
+        console.on_step(step(number))
     assert shown.getvalue().splitlines() == [
         "going on after step 100 of 200",
         "step 130 of 200, epoch 1: loss 1.250, 80% of frames blank, 4 lines/s, lr 1.00e-03, 0:01:10 left",
@@ -58,11 +58,11 @@ def test_a_line_now_and_then_where_there_is_no_terminal(clock):
 
 def test_a_bar_on_a_terminal(clock):
     shown = Terminal()
-    display = Display(shown)
-    display.started(0, 10, [])
+    console = ConsoleLogger(shown)
+    console.on_train_start(0, 10, [])
     for number in range(1, 11):
-        display.stepped(step(number))
-    display.ended()
+        console.on_step(step(number))
+    console.on_train_end()
     assert "10/10" in shown.getvalue()
     assert "loss 1.250, 80% of frames blank, 4 lines/s" in shown.getvalue()
     assert "step 10 of 10" not in shown.getvalue()
@@ -70,10 +70,10 @@ def test_a_bar_on_a_terminal(clock):
 
 def test_the_plateau_is_told_once():
     shown = io.StringIO()
-    display = Display(shown, seconds=1e9)
-    display.started(0, 100, [])
+    console = ConsoleLogger(shown, interval=1e9)
+    console.on_train_start(0, 100, [])
     for number, blank in enumerate([0.9, 0.999, 1.0, 0.97, 0.999, 0.7, 0.8, 0.7], 1):
-        display.stepped(step(number, blank))
+        console.on_step(step(number, blank))
     assert shown.getvalue().splitlines() == [
         "step 2: 99.9% of frames are blank, as when every training with CTC begins; error rates stay near "
         "100 % until that ends",
@@ -83,10 +83,10 @@ def test_the_plateau_is_told_once():
 
 def test_what_could_not_be_trained_on():
     shown = io.StringIO()
-    display = Display(shown)
-    unreadable = [Problem(f"{number}\n.png", "unreadable image", "cut short") for number in range(5)]
-    display.left_out(LeftOut(2, 30, False, 12, ["b.png"], [], 0))
-    display.left_out(LeftOut(2, 40, True, 12, ["a.png"], unreadable, 1))
+    console = ConsoleLogger(shown)
+    unreadable = [DataIssue(f"{number}\n.png", "unreadable image", "cut short") for number in range(5)]
+    console.on_lines_skipped(SkippedLines(2, 30, False, 12, ["b.png"], [], 0))
+    console.on_lines_skipped(SkippedLines(2, 40, True, 12, ["a.png"], unreadable, 1))
     assert shown.getvalue().splitlines() == [
         "epoch 2, to step 30: 1 line had too few frames after distortion: b.png",
         "epoch 2: without the 12 lines left out from the start",

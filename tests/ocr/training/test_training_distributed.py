@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.striped_lines import striped_folder
-from helpers.training_runs import alone, entries, wait_for_steps
+from helpers.striped_lines import write_striped_dataset
+from helpers.training_runs import log_entries, train_command, wait_for_steps
 from safetensors.torch import load_file
 
 pytest.importorskip("PIL")
 pytest.importorskip("cv2")
 
 from crnn_ext.ocr import load_checkpoint
-from crnn_ext.ocr.data import LineDataset, WidthBuckets, collate, open_lines
+from crnn_ext.ocr.data import BucketBatchSampler, LineDataset, collate, open_lines
 from crnn_ext.ocr.data.augment import Augmentation
-from crnn_ext.ocr.training.splits import part_for_validation
+from crnn_ext.ocr.training.splits import validation_split
 
 OPTIONS = [
     *["--width", "0.05", "--hidden", "16", "--batch-pixels", "16384", "--epochs", "2", "--log-every", "1"],
@@ -36,7 +36,7 @@ def _one_thread(monkeypatch):
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):
-    return striped_folder(tmp_path_factory.mktemp("lines"), count=40)
+    return write_striped_dataset(tmp_path_factory.mktemp("lines"), count=40)
 
 
 def together(*arguments):
@@ -53,15 +53,15 @@ def checked(command):
 def test_two_processes_are_one_with_the_doubled_batch(lines, tmp_path):
     options = [lines, *OPTIONS, "--freeze-batch-norm", "--lr", "0.003", "--ema", "0.9"]
     checked(together(*options, "-o", tmp_path / "two", "--accumulate", "2"))
-    checked(alone(*options, "-o", tmp_path / "one", "--accumulate", "4"))
-    two, one = (entries(tmp_path / name, "step") for name in ("two", "one"))
+    checked(train_command(*options, "-o", tmp_path / "one", "--accumulate", "4"))
+    two, one = (log_entries(tmp_path / name, "step") for name in ("two", "one"))
     assert len(two) == len(one) >= 4
     for ours, theirs in zip(two, one, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
         assert ours["blank"] == pytest.approx(theirs["blank"], abs=0.02)
         assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-2)
         assert ours["lines"] == theirs["lines"]
-    validated = entries(tmp_path / "two", "validation")
+    validated = log_entries(tmp_path / "two", "validation")
     assert validated[-1]["metrics"]["overall"]["lines"] == 4
     for name, tensor in load_file(tmp_path / "two/last.safetensors").items():
         torch.testing.assert_close(
@@ -77,15 +77,15 @@ def test_statistics_of_batch_normalisation_are_those_of_all(lines, tmp_path):
     assert state["optimizer.conv1.weight.step"] == 1
     checkpoint = load_checkpoint(tmp_path / "two/last.safetensors")
     source = open_lines(lines)
-    kept_back = set(part_for_validation(source, [1] * len(source), 0.1, 0))
+    kept_back = set(validation_split(source, [1] * len(source), 0.1, 0))
     dataset = LineDataset(source, checkpoint.preprocessing, Augmentation(1.0), seed=0, epoch=0)
     columns = [
-        0 if index in kept_back else checkpoint.preprocessing.columns(*source.size(index))
+        0 if index in kept_back else checkpoint.preprocessing.columns(*source.image_size(index))
         for index in range(len(source))
     ]
     means = []
     for rank in range(2):
-        [batch] = WidthBuckets(columns, 1000000, height=32, seed=0, rank=rank, ranks=2)
+        [batch] = BucketBatchSampler(columns, 1000000, height=32, seed=0, rank=rank, world_size=2)
         batch = collate([dataset[index] for index in batch])
         network = copy.deepcopy(checkpoint.network).train()
         for module in network.modules():
@@ -100,17 +100,17 @@ def test_statistics_of_batch_normalisation_are_those_of_all(lines, tmp_path):
 
 def test_a_process_without_any_line_that_can_be_read(tmp_path):
     """Has nothing to say about the gradient, and still takes part."""
-    folder = striped_folder(tmp_path / "lines", count=12)
+    folder = write_striped_dataset(tmp_path / "lines", count=12)
     for number in range(0, 12, 3):
         picture = (folder / f"{number}.png").read_bytes()
         (folder / f"{number}.png").write_bytes(picture[: len(picture) // 2])  # the header is whole
-    val = striped_folder(tmp_path / "val", count=2)
+    val = write_striped_dataset(tmp_path / "val", count=2)
     checked(together(folder, "--val", val, *OPTIONS, "--batch-pixels", "1024", "-o", tmp_path / "run"))
-    steps = entries(tmp_path / "run", "step")
+    steps = log_entries(tmp_path / "run", "step")
     assert len(steps) == 12  # of two epochs, each with two lines
     assert sorted({step["lines"] for step in steps}) in ([0, 1, 2], [1, 2])
     assert all((step["loss"] is None) == (step["lines"] == 0) for step in steps)
-    assert [len(report["unreadable"]) for report in entries(tmp_path / "run", "left_out")] == [4, 4]
+    assert [len(report["unreadable"]) for report in log_entries(tmp_path / "run", "left_out")] == [4, 4]
 
 
 @pytest.mark.parametrize("how", ["all are asked to end", "one is killed"])
@@ -127,17 +127,17 @@ def test_a_run_of_two_goes_on_as_one_with_the_same_steps(lines, tmp_path, how):
     else:
         process.send_signal(signal.SIGTERM)
         assert "--resume goes on" in process.communicate()[1]
-    stopped = entries(folder, "step")[-1]["step"]
-    expected = {entry["step"]: entry["loss"] for entry in entries(folder, "step")}
+    stopped = log_entries(folder, "step")[-1]["step"]
+    expected = {entry["step"]: entry["loss"] for entry in log_entries(folder, "step")}
     process = subprocess.Popen(
-        alone("-o", folder, "--resume", "--accumulate", "2"), stderr=subprocess.PIPE, text=True
+        train_command("-o", folder, "--resume", "--accumulate", "2"), stderr=subprocess.PIPE, text=True
     )
-    while process.poll() is None and entries(folder, "step")[-1]["step"] < stopped + 2:
+    while process.poll() is None and log_entries(folder, "step")[-1]["step"] < stopped + 2:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
-    done = {entry["step"]: entry["loss"] for entry in entries(folder, "step")}
+    done = {entry["step"]: entry["loss"] for entry in log_entries(folder, "step")}
     assert list(done) == list(range(1, len(done) + 1))
     for number, loss in expected.items():
         assert done[number] == pytest.approx(loss, rel=1e-3)
@@ -152,9 +152,9 @@ def test_a_run_of_two_goes_on_as_two_and_ends_for_want_of_progress(lines, tmp_pa
     process.wait()
     told = checked(together("-o", folder, "--resume", "--patience", "2"))
     assert "ended, as validations had become no better" in told
-    steps = [entry["step"] for entry in entries(folder, "step")]
+    steps = [entry["step"] for entry in log_entries(folder, "step")]
     assert steps == list(range(1, len(steps) + 1))
-    assert [entry["best"] for entry in entries(folder, "validation")][-2:] == [False, False]
+    assert [entry["best"] for entry in log_entries(folder, "validation")][-2:] == [False, False]
 
 
 def test_an_error_of_the_first_process_ends_all(lines, tmp_path):

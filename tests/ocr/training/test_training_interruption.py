@@ -4,18 +4,18 @@ import os
 import signal
 
 import pytest
-from helpers.training_runs import Clock
+from helpers.training_runs import FakeClock
 
 pytest.importorskip("PIL")
 pytest.importorskip("cv2")
 
-from crnn_ext.ocr.training import interruption as module
-from crnn_ext.ocr.training.interruption import interruption
+from crnn_ext.ocr.training import signals as module
+from crnn_ext.ocr.training.signals import stop_on_signals
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    moved = Clock()
+    moved = FakeClock()
     monkeypatch.setattr(module, "time", moved)
     return moved
 
@@ -32,7 +32,7 @@ def _python_handlers():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_is_noted(number, capfd):
-    with interruption() as interrupted:
+    with stop_on_signals() as interrupted:
         assert not interrupted()
         os.kill(os.getpid(), number)
         assert interrupted()
@@ -41,7 +41,7 @@ def test_the_first_signal_is_noted(number, capfd):
 
 
 def test_what_follows_at_once_is_the_same_request(clock):
-    with interruption() as interrupted:
+    with stop_on_signals() as interrupted:
         interrupted()
         os.kill(os.getpid(), signal.SIGINT)
         clock.now += 0.9
@@ -50,7 +50,7 @@ def test_what_follows_at_once_is_the_same_request(clock):
 
 
 def test_a_second_signal_ends_at_once(clock):
-    with interruption() as interrupted:
+    with stop_on_signals() as interrupted:
         interrupted()
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupted()
@@ -60,7 +60,7 @@ def test_a_second_signal_ends_at_once(clock):
 
 
 def test_a_signal_before_anybody_waits_for_one_has_its_usual_effect():
-    with interruption() as interrupted:
+    with stop_on_signals() as interrupted:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         assert interrupted.signal is None
@@ -68,13 +68,13 @@ def test_a_signal_before_anybody_waits_for_one_has_its_usual_effect():
 
 def test_an_ignored_signal_stays_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with interruption() as interrupted:
+    with stop_on_signals() as interrupted:
         os.kill(os.getpid(), signal.SIGINT)
         assert not interrupted()
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
 def test_the_handlers_before_come_back():
-    with interruption():
+    with stop_on_signals():
         assert signal.getsignal(signal.SIGINT) != signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler

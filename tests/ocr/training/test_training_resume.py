@@ -7,8 +7,8 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from helpers.striped_lines import striped_folder
-from helpers.training_runs import after, alone, entries, run, wait_for_steps
+from helpers.striped_lines import write_striped_dataset
+from helpers.training_runs import log_entries, run_training, stop_after, train_command, wait_for_steps
 from safetensors.torch import load_file
 
 pytest.importorskip("PIL")
@@ -32,28 +32,28 @@ def _one_thread(monkeypatch):
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):
-    return striped_folder(tmp_path_factory.mktemp("lines"))
+    return write_striped_dataset(tmp_path_factory.mktemp("lines"))
 
 
 def losses(folder):
-    return {entry["step"]: entry["loss"] for entry in entries(folder, "step")}
+    return {entry["step"]: entry["loss"] for entry in log_entries(folder, "step")}
 
 
 def test_a_killed_run_goes_on_to_the_same_losses_and_weights(lines, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(alone(lines, "-o", whole, *OPTIONS), check=True, capture_output=True)
+    subprocess.run(train_command(lines, "-o", whole, *OPTIONS), check=True, capture_output=True)
     steps = len(losses(whole))
     seed = np.random.SeedSequence().entropy
     print("seed", seed)  # shown if it fails
     random = np.random.default_rng(seed)
     arguments = [lines, "-o", broken, *OPTIONS]
     for kill_at in sorted(random.choice(range(1, steps), 2, replace=False)):
-        process = subprocess.Popen(alone(*arguments), stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(train_command(*arguments), stderr=subprocess.DEVNULL)
         wait_for_steps(process, broken, kill_at)
         process.send_signal(signal.SIGKILL)
         process.wait()
         arguments = ["-o", broken, "--resume"]
-    subprocess.run(alone(*arguments), check=True, capture_output=True)
+    subprocess.run(train_command(*arguments), check=True, capture_output=True)
     assert losses(broken) == losses(whole)
     for name in ("last.safetensors", "best.safetensors"):
         expected = load_file(whole / name)
@@ -66,7 +66,7 @@ def test_a_killed_run_goes_on_to_the_same_losses_and_weights(lines, tmp_path):
 def test_a_signal_saves_the_state(lines, tmp_path, number):
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        alone(lines, "-o", folder, *OPTIONS, "--epochs", "1000"),
+        train_command(lines, "-o", folder, *OPTIONS, "--epochs", "1000"),
         stderr=subprocess.PIPE,
         text=True,
         # A shell may have started the tests with SIGINT ignored, which programs inherit.
@@ -82,14 +82,14 @@ def test_a_signal_saves_the_state(lines, tmp_path, number):
 
 
 def test_a_run_that_is_over_has_nothing_left(lines, tmp_path):
-    done = run(tmp_path / "run", lines)
-    again = run(tmp_path / "run", lines, resume=True)
+    done = run_training(tmp_path / "run", lines)
+    again = run_training(tmp_path / "run", lines, resume=True)
     assert again.outcome == done.outcome
     assert again.steps == []
 
 
 def test_settings_cannot_change_on_the_way(lines, tmp_path, capsys):
-    run(tmp_path / "run", lines, stop=after(1))
+    run_training(tmp_path / "run", lines, stop=stop_after(1))
     assert main(["train", "-o", str(tmp_path / "run"), "--resume", "--lr", "0.5"]) == 2
     assert "lr of the run is 0.001 and cannot become 0.5 on the way" in capsys.readouterr().err
     assert (
@@ -100,36 +100,40 @@ def test_settings_cannot_change_on_the_way(lines, tmp_path, capsys):
 
 
 def test_other_lines_are_told(tmp_path):
-    folder = striped_folder(tmp_path / "lines", count=12)
-    run(tmp_path / "run", folder, stop=after(1))
+    folder = write_striped_dataset(tmp_path / "lines", count=12)
+    run_training(tmp_path / "run", folder, stop=stop_after(1))
     labels = (folder / "labels.txt").read_text().splitlines()
     labels[3] = labels[3].partition("\t")[0] + "\tdddd"
     (folder / "labels.txt").write_text("\n".join(labels))
     with pytest.raises(DataError, match=r"the lines of .* are others than when the run began"):
-        run(tmp_path / "run", folder, resume=True)
+        run_training(tmp_path / "run", folder, resume=True)
 
 
 def test_other_lines_for_validation_are_told(lines, tmp_path):
     """Their error rate is no longer that of the best network."""
-    val, other = (striped_folder(tmp_path / name, count=4, seed=seed) for seed, name in enumerate("ab"))
-    run(tmp_path / "run", lines, val=str(val), stop=after(1))
+    val, other = (
+        write_striped_dataset(tmp_path / name, count=4, seed=seed) for seed, name in enumerate("ab")
+    )
+    run_training(tmp_path / "run", lines, val=str(val), stop=stop_after(1))
     with pytest.raises(DataError, match="the lines for validation are others than when the run began"):
-        run(tmp_path / "run", lines, val=str(other), resume=True)
-    assert run(tmp_path / "run", lines, val=str(val) + "/", resume=True).outcome.why == "finished"
+        run_training(tmp_path / "run", lines, val=str(other), resume=True)
+    assert run_training(tmp_path / "run", lines, val=str(val) + "/", resume=True).outcome.reason == "finished"
 
 
 def test_settings_are_compared_from_python_too(lines, tmp_path):
-    run(tmp_path / "run", lines, lr=1e-2, stop=after(1))
+    run_training(tmp_path / "run", lines, lr=1e-2, stop=stop_after(1))
     with pytest.raises(ValueError, match=r"config.json: lr of the run is 0.01 and cannot become 0.001"):
-        run(tmp_path / "run", lines, resume=True)
+        run_training(tmp_path / "run", lines, resume=True)
     assert TrainingConfig.load(tmp_path / "run/config.json").lr == 1e-2
-    assert run(tmp_path / "run", lines, lr=1e-2, patience=5, resume=True).outcome.why == "finished"
+    assert (
+        run_training(tmp_path / "run", lines, lr=1e-2, patience=5, resume=True).outcome.reason == "finished"
+    )
 
 
 def test_one_run_at_a_time(lines, tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        alone(lines, "-o", folder, *OPTIONS, "--epochs", "1000"), stderr=subprocess.DEVNULL
+        train_command(lines, "-o", folder, *OPTIONS, "--epochs", "1000"), stderr=subprocess.DEVNULL
     )
     wait_for_steps(process, folder, 1)
     try:
@@ -141,26 +145,26 @@ def test_one_run_at_a_time(lines, tmp_path):
 
 
 def test_what_killed_processes_leave_is_removed(lines, tmp_path):
-    run(tmp_path / "run", lines, stop=after(1))
+    run_training(tmp_path / "run", lines, stop=stop_after(1))
     (tmp_path / "run/.crnn_ext-01234567.tmp").write_bytes(b"half a state")
-    run(tmp_path / "run", lines, resume=True)
+    run_training(tmp_path / "run", lines, resume=True)
     assert not list((tmp_path / "run").glob(".*"))
 
 
 def test_a_run_that_was_killed_before_its_first_state_was_whole_can_be_begun_again(lines, tmp_path):
-    run(tmp_path / "run", lines, stop=after(0))
+    run_training(tmp_path / "run", lines, stop=stop_after(0))
     (tmp_path / "run/state.safetensors").unlink()
-    assert run(tmp_path / "run", lines).outcome.why == "finished"
+    assert run_training(tmp_path / "run", lines).outcome.reason == "finished"
 
 
 def test_another_number_of_batches_a_step_is_told(lines, tmp_path):
-    run(tmp_path / "run", lines, stop=after(1))
+    run_training(tmp_path / "run", lines, stop=stop_after(1))
     with pytest.raises(DataError, match=r"a step was of 1 batches.* would make it 2"):
-        run(tmp_path / "run", lines, resume=True, accumulate=2)
+        run_training(tmp_path / "run", lines, resume=True, accumulate=2)
 
 
 def test_states_that_are_none(lines, tmp_path):
-    run(tmp_path / "run", lines, stop=after(1))
+    run_training(tmp_path / "run", lines, stop=stop_after(1))
     state = tmp_path / "run/state.safetensors"
     whole = state.read_bytes()
     random = np.random.default_rng(0)
@@ -174,15 +178,15 @@ def test_states_that_are_none(lines, tmp_path):
         state.write_bytes(broken)
         if len(broken) < len(whole):
             with pytest.raises(DataError, match="it is no whole state of a training run"):
-                run(tmp_path / "run", lines, resume=True)
+                run_training(tmp_path / "run", lines, resume=True)
             continue
         try:
-            run(tmp_path / "run", lines, resume=True)
+            run_training(tmp_path / "run", lines, resume=True)
         except DataError as error:
             assert str(state) in str(error)  # noqa: PT017 (it need not be raised: a changed digit is a state)
     state.write_bytes((tmp_path / "run/last.safetensors").read_bytes())
     with pytest.raises(DataError, match="no entry 'crnn_ext_training'"):
-        run(tmp_path / "run", lines, resume=True)
+        run_training(tmp_path / "run", lines, resume=True)
 
 
 def test_the_log_is_cut_to_where_the_run_goes_on(lines, tmp_path, capsys):

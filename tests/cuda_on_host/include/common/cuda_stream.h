@@ -4,7 +4,7 @@
 #include "common/gpu.h"
 
 // A key that no device of torch has: tests call the kernels under it.
-#define CRNN_DEVICE_KEY PrivateUse3
+#define CRNN_DISPATCH_KEY PrivateUse3
 
 namespace crnn {
 

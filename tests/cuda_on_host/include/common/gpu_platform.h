@@ -12,7 +12,7 @@
 #define GPU_SHARED(name, ...)                                                             \
   static char name##_owner;                                                               \
   auto& name = *static_cast<crnn::gpu::Type<__VA_ARGS__>*>(cuda_on_host::shared_variable( \
-      &name##_owner, sizeof(crnn::gpu::Type<__VA_ARGS__>), cuda_on_host::Place::current()))
+      &name##_owner, sizeof(crnn::gpu::Type<__VA_ARGS__>), cuda_on_host::SourceLocation::current()))
 
 #define GPU_DYNAMIC_SHARED(Type, name) Type* name = static_cast<Type*>(cuda_on_host::dynamic_shared())
 
@@ -25,8 +25,8 @@ template <class... Parameters, class... Arguments>
 std::string launch_error(void (*kernel)(Parameters...), unsigned blocks, unsigned threads,
                          size_t shared_bytes, cudaStream_t, const Arguments&... arguments) {
   try {
-    cuda_on_host::run({blocks, int(threads), shared_bytes},
-                      [&] { kernel(static_cast<Parameters>(arguments)...); });
+    cuda_on_host::launch({blocks, int(threads), shared_bytes},
+                         [&] { kernel(static_cast<Parameters>(arguments)...); });
   } catch (const cuda_on_host::Error& error) {
     return error.what();
   }
@@ -43,22 +43,22 @@ inline Half float_to_half(float x) {
 // CUDA documents how many ulps a function may be off the correctly rounded result: 2 for exp2f, 1 for the
 // others. The wider type's result, rounded, is that.
 inline float exp2(float x) {
-  return x == 0 ? 1 : cuda_on_host::rounded(float(std::exp2(double(x))), x, 2);
+  return x == 0 ? 1 : cuda_on_host::with_ulp_error(float(std::exp2(double(x))), x, 2);
 }
 inline double exp2(double x) {
-  return x == 0 ? 1 : cuda_on_host::rounded(double(std::exp2(static_cast<long double>(x))), x, 1);
+  return x == 0 ? 1 : cuda_on_host::with_ulp_error(double(std::exp2(static_cast<long double>(x))), x, 1);
 }
 inline float log(float x) {
-  return x == 1 ? 0 : cuda_on_host::rounded(float(std::log(double(x))), x, 1);
+  return x == 1 ? 0 : cuda_on_host::with_ulp_error(float(std::log(double(x))), x, 1);
 }
 inline double log(double x) {
-  return x == 1 ? 0 : cuda_on_host::rounded(double(std::log(static_cast<long double>(x))), x, 1);
+  return x == 1 ? 0 : cuda_on_host::with_ulp_error(double(std::log(static_cast<long double>(x))), x, 1);
 }
 inline float log2(float x) {
-  return x == 1 ? 0 : cuda_on_host::rounded(float(std::log2(double(x))), x, 1);
+  return x == 1 ? 0 : cuda_on_host::with_ulp_error(float(std::log2(double(x))), x, 1);
 }
 inline double log2(double x) {
-  return x == 1 ? 0 : cuda_on_host::rounded(double(std::log2(static_cast<long double>(x))), x, 1);
+  return x == 1 ? 0 : cuda_on_host::with_ulp_error(double(std::log2(static_cast<long double>(x))), x, 1);
 }
 
 }  // namespace crnn::gpu

@@ -1,0 +1,118 @@
+// The recursion of a text with its sums in the registers of one warp or of several.
+#pragma once
+
+#include "align/text_view.h"
+#include "common/warp.cuh"
+
+namespace crnn::align {
+
+// Lane l of the warps holds pairs [l * kPairs, (l + 1) * kPairs). What a pair needs of the one before it
+// comes by a shuffle, and across warps through shared memory: then each frame has a barrier. Logits are read
+// kPrefetchFrames frames before they are used, so that their latency stays out of the chain of dependent
+// steps.
+template <class Real, int kPairs, int kWarps>
+class RegisterViterbi {
+ public:
+  // skips(a, b): may a path go straight from label a of the text to label b? Warps behind the first kWarps
+  // hold no pair.
+  template <class Skips>
+  __device__ RegisterViterbi(const TextView<Real>& view, const Skips& skips)
+      : view_(view), warp_(threadIdx.x / gpu::kWarpSize), lane_(threadIdx.x % gpu::kWarpSize) {
+    for (int k = 0; k < kPairs; ++k) {
+      const int64_t i = first_pair() + k;
+      pairs_[k] = ScorePair<double>::before_first_frame(i);
+      may_skip_[k] = 0 < i && i < view.length && skips(i - 1, i);
+    }
+  }
+
+  // Through all frames. The block's threads call it together.
+  __device__ void run() {
+    if (kWarps == 1 && warp_ > 0) return;  // without barriers, nothing waits for this warp
+    next_ = view_.logits;
+    Prefetch ahead[kPrefetchFrames] = {};
+    for (int u = 0; u < kPrefetchFrames; ++u) {
+      if (u < view_.frames) read(ahead[u]);
+    }
+    int64_t t = 0;
+    for (; t + kFrames + kPrefetchFrames <= view_.frames; t += kFrames) walk_word<true>(t, ahead);
+    for (; t < view_.frames; t += kFrames) walk_word<false>(t, ahead);
+  }
+
+  // The sums of the last blank and of the label before it, where this thread has them.
+  __device__ void put_last(double* blank, double* label) const {
+    for (int k = 0; k < kPairs; ++k) {
+      if (first_pair() + k == view_.length) *blank = pairs_[k].blank;
+      if (first_pair() + k + 1 == view_.length) *label = pairs_[k].label;
+    }
+  }
+
+ private:
+  static constexpr int kFrames = kFramesPerWord<Word>;
+  static constexpr int kPrefetchFrames = kPairs == 1 ? kFrames : kFrames / 2;
+
+  // What a frame needs besides the sums.
+  struct Prefetch {
+    Real blank;
+    Real label[kPairs];
+  };
+
+  __device__ int first_pair() const { return int(threadIdx.x) * kPairs; }
+  __device__ bool has_label(int k) const { return first_pair() + k < view_.length; }
+
+  // The next frame, ahead of the one that is next in the recursion.
+  __device__ void read(Prefetch& ahead) {
+    ahead.blank = next_[view_.length];
+    for (int k = 0; k < kPairs; ++k)
+      ahead.label[k] = has_label(k) ? next_[first_pair() + k] : Real(kImpossible);
+    next_ += view_.pairs();
+  }
+
+  // The frames of the word that begins at frame t. kWhole: none of them, nor of those that are read ahead, is
+  // behind the last one.
+  template <bool kWhole>
+  __device__ void walk_word(int64_t t, Prefetch (&ahead)[kPrefetchFrames]) {
+    Word words[kPairs] = {};
+#pragma unroll
+    for (int u = 0; u < kFrames; ++u) {
+      if (!kWhole && t + u >= view_.frames) break;
+      double below = label_below();
+      const Prefetch now = ahead[u % kPrefetchFrames];
+      if (kWhole || t + u + kPrefetchFrames < view_.frames) read(ahead[u % kPrefetchFrames]);
+      for (int k = 0; k < kPairs; ++k) {
+        const double label = pairs_[k].label;
+        const Word moves =
+            advance<Word>(pairs_[k], below, may_skip_[k], double(now.blank), double(now.label[k]));
+        words[k] |= moves << (u * kBitsPerFrame);
+        below = label;
+      }
+    }
+    for (int k = 0; k < kPairs; ++k) {
+      if (warp_ < kWarps && first_pair() + k <= view_.length) view_.word(t, first_pair() + k) = words[k];
+    }
+  }
+
+  // The label of the pair before this lane's first one.
+  __device__ double label_below() {
+    const double top = pairs_[kPairs - 1].label;
+    double below = gpu::shuffle_up(top);
+    if constexpr (kWarps > 1) {
+      // Twice, so that one barrier a frame is enough: who writes here again has met the barrier between, and
+      // with it all who read.
+      GPU_SHARED(top_of_warp, double[2][kWarps]);
+      if (lane_ == gpu::kWarpSize - 1 && warp_ < kWarps) top_of_warp[buffer_][warp_] = top;
+      __syncthreads();
+      if (lane_ == 0 && 0 < warp_ && warp_ < kWarps) below = top_of_warp[buffer_][warp_ - 1];
+      buffer_ ^= 1;
+    }
+    return first_pair() == 0 ? kImpossible : below;
+  }
+
+  const TextView<Real>& view_;
+  int warp_, lane_;
+  ScorePair<double> pairs_[kPairs];
+  bool may_skip_[kPairs];
+  const Real* next_;
+  int buffer_ = 0;
+};
+
+}  // namespace crnn::align

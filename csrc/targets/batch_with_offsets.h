@@ -1,0 +1,36 @@
+// A batch on a GPU on torch's side, with what its kernels need of memory.
+#pragma once
+
+#include "common/cuda_stream.h"
+#include "targets/batch.h"
+#include "targets/target_offsets.cuh"
+
+namespace crnn {
+
+inline Tensor to_cpu(const Tensor& tensor) {
+  return torch::stable::to(tensor, torch::stable::Device(torch::headeronly::DeviceType::CPU));
+}
+
+// A batch whose texts have been found in targets.
+class BatchWithOffsets {
+ public:
+  BatchWithOffsets(const BatchShape& shape, int64_t blank, const Tensor& targets, const Tensor& input_lengths,
+                   const Tensor& target_lengths, gpu::Stream stream)
+      : target_offsets_(new_tensor(targets, {shape.padded ? 0 : shape.texts()}, ScalarType::Long)),
+        batch_{shape,
+               blank,
+               IndexView(targets),
+               IndexView(input_lengths),
+               IndexView(target_lengths),
+               data<int64_t>(target_offsets_)} {
+    launch_target_offsets(batch_, data<int64_t>(target_offsets_), stream);
+  }
+
+  const DeviceBatch& operator*() const { return batch_; }
+
+ private:
+  Tensor target_offsets_;
+  DeviceBatch batch_;
+};
+
+}  // namespace crnn

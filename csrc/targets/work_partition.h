@@ -1,0 +1,51 @@
+// How threads share a batch: its samples, and where there are fewer of those than threads, first the rows of
+// all samples and then their texts.
+#pragma once
+
+#include "common/parallel.h"
+#include "common/rows.h"
+#include "targets/batch_shape.h"
+
+namespace crnn {
+
+struct WorkPartition {
+  int64_t piece;        // rows that are worth a thread
+  int64_t pieces;       // of such a number of rows, in a sample
+  int64_t row_workers;  // for the pieces of all samples
+  bool rows_first;
+  int64_t workers;  // for texts if the rows come first, otherwise for samples
+
+  explicit WorkPartition(const BatchShape& shape)
+      : piece(rows_per_chunk(shape.classes)),
+        pieces(ceil_div(shape.frames, piece)),
+        row_workers(num_workers(shape.samples * pieces, 1)) {
+    // A thread is worth waking for about a thousand vectors of the rows and of the lattice.
+    const int64_t lattice = 8 * (shape.labels / maximum<int64_t>(1, shape.samples) + 16);
+    const int64_t work = shape.frames * (shape.classes + lattice);
+    const int64_t grain = kGrainSize / maximum<int64_t>(1, work);
+    workers = num_workers(shape.samples, grain);
+    rows_first = workers == shape.samples && row_workers > workers;
+    if (rows_first) workers = num_workers(shape.texts(), grain);
+  }
+
+  // Calls on_rows(n, begin, end, worker) for all rows, what they give being of use to all texts of their
+  // sample, and on_text(m, n, with_rows, worker) for all texts; with_rows: the sample's rows are still to do.
+  template <class OnRows, class OnText>
+  void run(const BatchShape& shape, const OnRows& on_rows, const OnText& on_text) const {
+    const int64_t texts = shape.texts_per_sample;
+    if (!rows_first) {
+      parallel_for(shape.samples, workers, [&](int64_t n, int64_t worker) {
+        for (int64_t k = 0; k < texts; ++k) on_text(n * texts + k, n, k == 0, worker);
+      });
+      return;
+    }
+    parallel_for(shape.samples * pieces, row_workers, [&](int64_t item, int64_t worker) {
+      const int64_t begin = item % pieces * piece;
+      on_rows(item / pieces, begin, minimum(begin + piece, shape.frames), worker);
+    });
+    parallel_for(shape.texts(), workers,
+                 [&](int64_t m, int64_t worker) { on_text(m, m / texts, false, worker); });
+  }
+};
+
+}  // namespace crnn

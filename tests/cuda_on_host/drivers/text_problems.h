@@ -1,0 +1,348 @@
+// Problems of several texts a sample, for the drivers of the operators that read targets.
+#pragma once
+
+#include <numeric>
+#include <optional>
+
+#include "drivers/driver.h"
+#include "targets/target_offsets.cuh"
+
+namespace driver {
+
+struct Text {
+  std::vector<int64_t> labels;
+  std::optional<int64_t> length = {};  // what is claimed, if not the number of the labels
+
+  int64_t target_length() const { return length.value_or(int64_t(labels.size())); }
+};
+
+struct TextProblem {
+  int64_t frames, classes;
+  std::vector<int64_t> lengths = {};  // (N): frames of each sample
+  std::vector<Text> texts = {};       // K of each sample
+  int64_t blank = 0;
+  bool normalize = true;
+  bool padded = true;
+  int64_t padding = 0;  // labels that targets have behind the longest one, or behind the last one
+  Layout layout = Layout::kContiguous;
+  bool whole_numbers = false;  // logits without fractions, so that many paths have equal sums
+  std::vector<Override> overrides = {};
+  unsigned seed = 0;
+
+  crnn::BatchShape shape() const {
+    const auto samples = int64_t(lengths.size());
+    int64_t longest = 0, sum = padding;
+    for (const Text& text : texts) {
+      longest = std::max(longest, int64_t(text.labels.size()));
+      sum += int64_t(text.labels.size());
+    }
+    const int64_t columns = padded ? longest + padding : 0;
+    const int64_t texts_per_sample = samples == 0 ? 1 : int64_t(texts.size()) / samples;
+    return {frames,          samples, classes,
+            columns,         padded,  padded ? columns * int64_t(texts.size()) : sum,
+            texts_per_sample};
+  }
+
+  // Whether the lengths of each text can be used: (texts).
+  std::vector<bool> valid_lengths() const {
+    const crnn::BatchShape all = shape();
+    std::vector<bool> result;
+    int64_t available = all.labels;
+    bool lost = false;
+    for (size_t m = 0; m < texts.size(); ++m) {
+      const int64_t length = texts[m].target_length(), most = padded ? all.padded_length : available;
+      const bool fits = 0 <= length && length <= most;
+      lost |= !padded && !fits;
+      if (!lost) available -= length;
+      const int64_t live = lengths[m / all.texts_per_sample];
+      result.push_back(fits && !lost && 0 <= live && live <= frames);
+    }
+    return result;
+  }
+
+  // The labels that text m has by its claimed length, where that can be used: also those of its padding.
+  std::vector<int64_t> labels_of(size_t m) const {
+    const std::vector<int64_t> all = targets();
+    int64_t first = int64_t(m) * shape().padded_length;
+    for (size_t before = 0; !padded && before < m; ++before) first += texts[before].target_length();
+    return {all.begin() + first, all.begin() + first + texts[m].target_length()};
+  }
+
+  std::vector<int64_t> targets() const {
+    constexpr int64_t kPadding = -77;
+    std::vector<int64_t> all;
+    for (const Text& text : texts) {
+      all.insert(all.end(), text.labels.begin(), text.labels.end());
+      if (padded) all.resize((&text - texts.data() + 1) * shape().padded_length, kPadding);
+    }
+    all.resize(shape().labels, kPadding);
+    return all;
+  }
+
+  // (T, N, C); frames behind a sample's last one are NaN.
+  template <class Storage>
+  std::vector<Storage> logits() const {
+    std::mt19937 generator(seed);
+    std::normal_distribution<double> normal;
+    std::vector<Storage> all;
+    for (int64_t t = 0; t < frames; ++t) {
+      for (int64_t n = 0; n < int64_t(lengths.size()); ++n) {
+        for (int64_t c = 0; c < classes; ++c) {
+          double x = 2 * normal(generator);
+          if (whole_numbers) x = std::round(x);
+          for (const Override& change : overrides)
+            if (change.applies_to(t, n, c)) x = change.value;
+          all.push_back(from_double<Storage>(t < lengths[n] ? x : kNaN));
+        }
+      }
+    }
+    return all;
+  }
+};
+
+// One sample's rows by frame and class, and their logarithms of softmax, or the rows themselves.
+using Table = std::vector<std::vector<double>>;
+
+template <class Storage>
+Table rows_of(const TextProblem& problem, const std::vector<Storage>& logits, int64_t n) {
+  Table rows;
+  for (int64_t t = 0; t < problem.lengths[n]; ++t) {
+    const Storage* row = &logits[(t * int64_t(problem.lengths.size()) + n) * problem.classes];
+    rows.emplace_back();
+    for (int64_t c = 0; c < problem.classes; ++c) rows.back().push_back(to_double(row[c]));
+  }
+  return rows;
+}
+
+inline Table log_probs_of(const TextProblem& problem, Table rows) {
+  if (!problem.normalize) return rows;
+  for (std::vector<double>& row : rows) {
+    const double most = *std::max_element(row.begin(), row.end());
+    if (most == -kInfinity) continue;
+    double sum = 0;
+    for (const double x : row) sum += std::exp(x - most);
+    for (double& x : row) x = x - most - std::log(sum);
+  }
+  return rows;
+}
+
+// Whether a text gets a number: its lengths and labels follow the rules, and what it needs of the rows is
+// neither NaN nor +inf.
+inline bool is_well_defined(const TextProblem& problem, const Table& rows, size_t m) {
+  if (!problem.valid_lengths()[m]) return false;
+  std::vector<int64_t> needed = problem.labels_of(m);
+  for (const int64_t label : needed)
+    if (label < 0 || label >= problem.classes || label == problem.blank) return false;
+  needed.push_back(problem.blank);
+  if (problem.normalize) {
+    needed.resize(problem.classes);
+    std::iota(needed.begin(), needed.end(), 0);
+  }
+  for (const std::vector<double>& row : rows)
+    for (const int64_t c : needed)
+      if (!(row[c] < kInfinity)) return false;
+  return true;
+}
+
+// The targets and lengths of a problem in the device's memory.
+class DeviceTexts {
+ public:
+  DeviceTexts(const TextProblem& problem, crnn::gpu::Stream stream)
+      : shape_(problem.shape()),
+        blank_(problem.blank),
+        targets_(problem.padded ? std::vector<int64_t>{shape_.texts(), shape_.padded_length}
+                                : std::vector<int64_t>{shape_.labels},
+                 problem.targets()),
+        input_lengths_({shape_.samples}, problem.lengths),
+        target_lengths_({shape_.texts()}, target_lengths(problem)),
+        target_offsets_({problem.padded ? 0 : shape_.texts()}) {
+    crnn::launch_target_offsets(batch(), target_offsets_.data(), stream);
+  }
+
+  crnn::DeviceBatch batch() const {
+    return {shape_,
+            blank_,
+            crnn::IndexView(targets_),
+            crnn::IndexView(input_lengths_),
+            crnn::IndexView(target_lengths_),
+            target_offsets_.data()};
+  }
+
+ private:
+  static std::vector<int64_t> target_lengths(const TextProblem& problem) {
+    std::vector<int64_t> lengths;
+    for (const Text& text : problem.texts) lengths.push_back(text.target_length());
+    return lengths;
+  }
+
+  crnn::BatchShape shape_;
+  int64_t blank_;
+  DeviceTensor<int64_t> targets_, input_lengths_, target_lengths_, target_offsets_;
+};
+
+// Some of them repeated, next to each other and apart.
+inline std::vector<int64_t> some_labels(int64_t count, int64_t classes, int64_t blank = 0) {
+  std::vector<int64_t> labels;
+  for (int64_t i = 0; i < count; ++i) labels.push_back((blank + 1 + i * i % 7 % (classes - 1)) % classes);
+  return labels;
+}
+
+// Two samples with two texts each, one of so many pairs, in a few frames more than it needs.
+inline TextProblem of_pairs(int64_t pairs) {
+  const std::vector<int64_t> labels = some_labels(pairs - 1, 9);
+  int64_t frames = pairs + 2;
+  for (size_t i = 1; i < labels.size(); ++i) frames += labels[i] == labels[i - 1];
+  return {.frames = frames,
+          .classes = 9,
+          .lengths = {std::min<int64_t>(frames, 5), frames},
+          .texts = {{{1, 2}}, {{3}}, {{}}, {labels}},
+          .padded = pairs % 2 == 0};
+}
+
+// Three samples of so many classes with two texts each, in a few frames.
+inline TextProblem of_classes(int64_t classes, int64_t blank, Layout layout) {
+  const int64_t labels = classes > 1 ? 2 : 0;
+  return {.frames = 5,
+          .classes = classes,
+          .lengths = {5, 4, 3},
+          .texts = {{some_labels(labels, classes, blank)},
+                    {},
+                    {some_labels(labels / 2, classes, blank)},
+                    {some_labels(labels, classes, blank)},
+                    {},
+                    {}},
+          .blank = blank,
+          .layout = layout};
+}
+
+inline TextProblem random_text_problem(unsigned seed) {
+  std::mt19937 generator(seed);
+  const auto up_to = [&](int64_t most) { return int64_t(generator() % (most + 1)); };
+  const auto flip = [&] { return up_to(1) == 1; };
+  TextProblem problem{.frames = up_to(70), .classes = 2 + up_to(80)};
+  problem.blank = up_to(problem.classes - 1);
+  problem.lengths.resize(1 + up_to(2));
+  for (int64_t& frames : problem.lengths) frames = up_to(problem.frames);
+  const int64_t texts_per_sample = 1 + up_to(2);
+  for (const int64_t frames : problem.lengths)
+    for (int64_t k = 0; k < texts_per_sample; ++k)
+      problem.texts.push_back({some_labels(up_to(frames), 2 + up_to(problem.classes - 2), problem.blank)});
+  problem.normalize = flip();
+  problem.padded = flip();
+  problem.padding = up_to(3);
+  problem.layout = Layout(up_to(3));
+  problem.whole_numbers = flip();
+  problem.seed = seed;
+  return problem;
+}
+
+// What every operator on texts has to get right, whatever it computes.
+inline std::vector<std::pair<std::string, TextProblem>> text_problems() {
+  using enum Layout;
+  constexpr int64_t kHuge = std::numeric_limits<int64_t>::max();
+  std::vector<std::pair<std::string, TextProblem>> all;
+  const auto add = [&](const std::string& name, const TextProblem& problem) {
+    all.push_back({name, problem});
+  };
+
+  for (const int64_t pairs : {1, 2, 31, 32, 33, 64, 65, 128, 129, 256, 257, 512, 513})
+    add(std::to_string(pairs) + " pairs", of_pairs(pairs));
+  add("no frames", {.frames = 0, .classes = 4, .lengths = {0, 0}, .texts = {{{}}, {{1}}}});
+  add("1 frame",
+      {.frames = 1, .classes = 4, .lengths = {1, 0}, .texts = {{{1}}, {{}}, {{1, 2}}, {{}}, {{2}}, {{3}}}});
+  add("no samples", {.frames = 3, .classes = 4});
+  add("2 classes", of_classes(2, 1, kContiguous));
+  add("1 class", of_classes(1, 0, kContiguous));
+  add("64 classes batch first", of_classes(64, 63, kBatchFirst));
+  add("65 classes in a part", of_classes(65, 7, kSlice));
+  add("1024 classes", of_classes(1024, 500, kContiguous));
+  add("1025 classes in a part", of_classes(1025, 1024, kSlice));
+  add("class stride", of_classes(20, 3, kClassStride));
+
+  add("padded lengths that do not fit",
+      {.frames = 5,
+       .classes = 6,
+       .lengths = {5, 6, -1, 4},
+       .texts = {{{1, 2}, -1}, {{1, 2}}, {{1}}, {{2}}, {{3, 3}}, {{1}}, {{1}, kHuge}, {{1, 2}, 3}}});
+  add("concatenated lengths that do not fit", {.frames = 5,
+                                               .classes = 6,
+                                               .lengths = {5, 4, 5},
+                                               .texts = {{{1, 2}}, {{3}}, {{2, 4}}, {{5}, 7}, {{1}}, {{2}}},
+                                               .padded = false});
+  const std::vector<Text> wrong_labels = {{{1, -1}}, {{6, 1}},    {{3}},
+                                          {{3, 1}},  {{1, 2, 3}}, {{(int64_t(1) << 32) + 1}}};
+  for (const bool padded : {true, false})
+    add(padded ? "labels that are none" : "concatenated labels that are none", {.frames = 5,
+                                                                                .classes = 6,
+                                                                                .lengths = {5, 4, 5},
+                                                                                .texts = wrong_labels,
+                                                                                .blank = 2,
+                                                                                .padded = padded});
+  // The longest one has more labels than a block has threads.
+  add("impossible texts",
+      {.frames = 4,
+       .classes = 6,
+       .lengths = {3, 4},
+       .texts = {{{1, 2, 3, 4}}, {{1, 1, 2}}, {{1, 2, 3}}, {{1, 1, 2}}, {{}}, {some_labels(300, 6)}}});
+  add("repeated labels",
+      {.frames = 90,
+       .classes = 4,
+       .lengths = {9, 90},
+       .texts = {{{1, 1}}, {{1, 2, 1}}, {std::vector<int64_t>(45, 3)}, {some_labels(60, 3)}},
+       .padded = false,
+       .padding = 1});
+
+  const std::vector<Text> six = {{{1, 2}}, {{3}}, {{4, 4}}, {{5}}, {{2, 4}}, {{}}};
+  add("masked classes", {.frames = 6,
+                         .classes = 6,
+                         .lengths = {6, 6, 5},
+                         .texts = six,
+                         .overrides = {{kAll, kAll, 5, -kInfinity},
+                                       {2, 0, 1, -kInfinity},
+                                       {kAll, 1, 0, -kInfinity},
+                                       {3, 2, kAll, -kInfinity}}});
+  for (const bool normalize : {true, false})
+    add(normalize ? "NaN and infinite logits" : "log_probs",
+        {.frames = 6,
+         .classes = 6,
+         .lengths = {6, 6, 5},
+         .texts = six,
+         .normalize = normalize,
+         .overrides = {{3, 0, 3, kNaN}, {0, 1, 5, kInfinity}, {5, 2, 2, kNaN}}});
+  constexpr unsigned kRandomCases = 12;
+  for (unsigned seed = 1; seed <= kRandomCases; ++seed)
+    add("random " + std::to_string(seed), random_text_problem(seed));
+  return all;
+}
+
+// The Run of a problem, which is made when it is first called, in one of the four types.
+template <template <class> class Run>
+std::function<void()> make_run_as(size_t type, const TextProblem& problem) {
+  const auto as = [&](auto storage) -> std::function<void()> {
+    return [problem, run = std::optional<Run<decltype(storage)>>()]() mutable {
+      if (!run.has_value()) run.emplace(problem);
+      (*run)();
+    };
+  };
+  switch (type % 4) {
+    case 0:
+      return as(float{});
+    case 1:
+      return as(double{});
+    case 2:
+      return as(crnn::Half{});
+    default:
+      return as(crnn::BFloat16{});
+  }
+}
+
+// All of those problems, the types in turn.
+template <template <class> class Run>
+std::vector<Case> text_cases() {
+  std::vector<Case> cases;
+  for (const auto& [name, problem] : text_problems())
+    cases.push_back({name, make_run_as<Run>(cases.size(), problem)});
+  return cases;
+}
+
+}  // namespace driver
