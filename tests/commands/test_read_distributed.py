@@ -15,7 +15,7 @@ from crnn_ext.ocr.system.distributed import ProcessGroup
 TORCHRUN = [sys.executable, *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")]
 
 
-def together(folder, *commands):
+def run_in_two_processes(folder, *commands):
     """Runs commands of `crnn-ext` in two processes: their exit statuses, and what each process printed."""
     program = folder / "program.py"
     program.write_text(
@@ -38,13 +38,13 @@ def together(folder, *commands):
     return list(zip(first, second, strict=True))
 
 
-def test_two_processes_do_what_one_does(checkpoint, tmp_path, capsys):
+def test_read_and_evaluate_two_processes(checkpoint, tmp_path, capsys):
     lines = {f"{number:02}.png": "abc"[: number % 3 + 1] for number in range(7)}
     write_labels_dataset(tmp_path / "lines", lines)
     (tmp_path / "lines" / "03.png").write_text("text")
     images, out = str(tmp_path / "lines"), tmp_path / "out.tsv"
     read, evaluate = ["read", checkpoint, images], ["evaluate", checkpoint, images, "--json"]
-    (reads, to_stdout, nothing, evaluations) = together(
+    (reads, to_stdout, nothing, evaluations) = run_in_two_processes(
         tmp_path,
         [*read, "-o", str(out)],
         read,
@@ -84,7 +84,7 @@ def test_two_processes_do_what_one_does(checkpoint, tmp_path, capsys):
     assert report == expected
 
 
-def test_parts_are_joined_in_the_order_of_their_items(tmp_path, monkeypatch):
+def test_shared_file_joins_in_order(tmp_path, monkeypatch):
     groups = [ProcessGroup(rank, 3, rank) for rank in range(3)]
     files = [ShardedFile(str(tmp_path / "out.json"), group) for group in groups]
     for index in (0, 1, 3, 4, 9):
@@ -100,7 +100,7 @@ def test_parts_are_joined_in_the_order_of_their_items(tmp_path, monkeypatch):
     assert (tmp_path / "out.json").read_text() == "line 0\nline 1\nline 3\nline 4\nline 9\n"
 
 
-def test_a_part_that_is_not_there_is_named(tmp_path, monkeypatch):
+def test_shared_file_missing_part(tmp_path, monkeypatch):
     """As where machines do not share the folder: what was there before, and this part, stay."""
     (tmp_path / "out").write_text("before")
     file = ShardedFile(str(tmp_path / "out"), ProcessGroup(0, 2, 0))

@@ -67,7 +67,7 @@ def test_processes_share_a_gpu(lines, tmp_path, device):
     assert math.isfinite(log_entries(tmp_path / "run", "step")[-1]["loss"])
 
 
-def test_it_goes_on(lines, tmp_path, device):
+def test_training_resumes(lines, tmp_path, device):
     whole = run_training(tmp_path / "whole", lines, epochs=2, device=device, **SETTINGS)
     run_training(tmp_path / "broken", lines, epochs=2, device=device, stop=stop_after(3), **SETTINGS)
     rest = run_training(tmp_path / "broken", lines, epochs=2, device=device, resume=True, **SETTINGS)

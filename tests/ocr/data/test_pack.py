@@ -43,7 +43,7 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
-def test_every_layout_into_one_database(tmp_path, output, capsys):
+def test_pack_command_every_layout(tmp_path, output, capsys):
     write_labels_dataset(tmp_path / "a", {"images/1.png": "a1", "images/2.png": "a2"})
     write_kraken_dataset(tmp_path / "b", {"x": "b1"})
     write_doctr_dataset(tmp_path / "c", {"1.png": "u\u0308"})
@@ -67,14 +67,14 @@ def test_every_layout_into_one_database(tmp_path, output, capsys):
     assert list(open_lines(output).names) == names
 
 
-def test_names_that_two_sources_have(tmp_path, output):
+def test_pack_lines_duplicate_names(tmp_path, output):
     for name in "ab":
         write_labels_dataset(tmp_path / name, {"1.png": name, f"{name}.png": name})
     pack_lines([open_lines(tmp_path / name) for name in "ab"], output)
     assert open_lines(output).names == ["1:1.png", "1:a.png", "2:1.png", "2:b.png"]
 
 
-def test_what_is_skipped_is_named(folder, output, capsys):
+def test_pack_command_skipped_lines(folder, output, capsys):
     write(folder / "1.png", (folder / "1.png").read_bytes()[:-30])
     write(folder / "3.png", "no image")
     with open(folder / "labels.txt", "a") as file:
@@ -96,7 +96,7 @@ def test_what_is_skipped_is_named(folder, output, capsys):
     assert [source.image_size(index) for index in range(3)] == [(40, 20), (42, 20), (44, 20)]
 
 
-def test_nothing_to_pack(folder, output, capsys):
+def test_pack_command_nothing_to_pack(folder, output, capsys):
     write(folder / "labels.txt", "0.png\t\n")
     assert main(["pack", str(folder), "-o", str(output)]) == 2
     printed, errors = capsys.readouterr()
@@ -109,7 +109,7 @@ def test_nothing_to_pack(folder, output, capsys):
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
-def test_nothing_is_overwritten(folder, output, capsys, kind):
+def test_pack_command_does_not_overwrite(folder, output, capsys, kind):
     make = {"file": output.touch, "folder": output.mkdir, "link": lambda: output.symlink_to("nowhere")}
     make[kind]()
     assert main(["pack", str(folder), "-o", str(output)]) == 2
@@ -126,7 +126,7 @@ def test_nothing_is_overwritten(folder, output, capsys, kind):
         (["DATA", "-o", "packed", "--workers", "0"], "workers must be in [1, 1024], and it is 0"),
     ],
 )
-def test_what_cannot_be_done(folder, tmp_path, monkeypatch, capsys, arguments, message):
+def test_pack_command_errors(folder, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     before = sorted(os.listdir(tmp_path))
     assert main(["pack", *(part.replace("DATA", str(folder)) for part in arguments)]) == 2
@@ -137,7 +137,7 @@ def test_what_cannot_be_done(folder, tmp_path, monkeypatch, capsys, arguments, m
     assert sorted(os.listdir(tmp_path)) == before
 
 
-def test_the_map_grows(tmp_path, output):
+def test_pack_lines_grows_map(tmp_path, output):
     """It begins with 1 MiB; single lines and groups of them are larger than what is free."""
     sizes = [20, 900, 300, 20, 1200, *[200] * 150]
     lines = {f"{number}.png": f"label {number}" for number in range(len(sizes))}
@@ -152,7 +152,7 @@ def test_the_map_grows(tmp_path, output):
     assert total < (output / "data.mdb").stat().st_size < 1.2 * total
 
 
-def test_in_several_processes(tmp_path, output):
+def test_pack_lines_workers(tmp_path, output):
     write_labels_dataset(tmp_path / "data", {f"{number}.png": f"label {number}" for number in range(100)})
     write(tmp_path / "data" / "50.png", "no image")
     packed = pack_lines([open_lines(tmp_path / "data")], output, workers=3)
@@ -163,7 +163,7 @@ def test_in_several_processes(tmp_path, output):
         assert source.image_bytes(index) == (tmp_path / "data" / name).read_bytes()
 
 
-def test_encoded_anew(tmp_path, output):
+def test_pack_lines_reencodes(tmp_path, output):
     """Grey stays grey; what was on its side, transparent or of other colours becomes what a network reads."""
     write_labels_dataset(tmp_path / "data", {f"{number}.tif": "text" for number in range(3)})
     grey = np.random.default_rng(0).integers(0, 256, (20, 40), np.uint8)
@@ -186,7 +186,7 @@ def test_encoded_anew(tmp_path, output):
     assert source.image_size(0) == (20, 40)
 
 
-def test_a_line_that_is_too_wide_for_jpeg(tmp_path, output):
+def test_pack_lines_too_wide_for_jpeg(tmp_path, output):
     write_labels_dataset(tmp_path / "data", {"a.png": "a", "b.png": "b"})
     Image.new("L", (70_000, 10)).save(tmp_path / "data" / "a.png")
     packed = pack_lines([open_lines(tmp_path / "data")], output, "jpeg")
@@ -196,7 +196,7 @@ def test_a_line_that_is_too_wide_for_jpeg(tmp_path, output):
     assert pack_lines([open_lines(tmp_path / "data")], output.with_name("as it is")).lines == 2
 
 
-def test_a_full_disk(tmp_path, output):
+def test_pack_lines_full_disk(tmp_path, output):
     """The limit on the size of files stands for the disk."""
     write_labels_dataset(tmp_path, {f"{number}.png": "text" for number in range(20)})
     for number in range(20):
@@ -212,7 +212,7 @@ def test_a_full_disk(tmp_path, output):
     assert os.listdir(output.parent) == []
 
 
-def test_an_interruption_leaves_nothing(folder, output):
+def test_pack_command_interrupted(folder, output):
     """Ctrl-C reaches all processes of a group."""
     for number in range(5, 400):
         write(folder / f"{number}.png", image_bytes(1000, 100, seed=number))
@@ -234,7 +234,7 @@ def test_an_interruption_leaves_nothing(folder, output):
     assert os.listdir(output.parent) == []
 
 
-def test_without_the_extra(folder, output):
+def test_pack_command_without_lmdb(folder, output):
     code = (
         "import sys; sys.modules['lmdb'] = None; from crnn_ext.cli import main\n"
         f"sys.exit(main(['pack', {str(folder)!r}, '-o', {str(output)!r}]))"
@@ -248,7 +248,7 @@ def test_without_the_extra(folder, output):
 
 
 @pytest.mark.skipif(not FRAKTUR.is_dir(), reason="../shared/data/fraktur_lines is not there")
-def test_real_lines(output):
+def test_pack_lines_fraktur(output):
     original = open_lines(FRAKTUR / "labels_val.txt")
     packed = pack_lines([original], output)
     assert packed == (260, [])

@@ -24,7 +24,7 @@ LINES = [
 READABLE = InMemoryLines(LINES)
 
 
-def test_what_was_read_beside_what_is_true():
+def test_evaluate_lines_and_metrics():
     evaluation = evaluate(recognizer(), READABLE)
     assert [(line.name, line.truth, line.read, line.errors) for line in evaluation.lines] == [
         ("one", "abc", "abc", 0),
@@ -50,7 +50,7 @@ def test_what_was_read_beside_what_is_true():
     assert evaluation.calibration.bins[9].accuracy == 2 / 5
 
 
-def test_images_that_cannot_be_read_are_named_and_in_no_number():
+def test_evaluate_excludes_unreadable_images():
     missing = ("missing", ImageError("No such file"), "abcabc")
     evaluation = evaluate(recognizer(), InMemoryLines([*LINES[:3], missing, *LINES[3:]]))
     assert evaluation.unreadable == [("missing", "No such file")]
@@ -58,13 +58,13 @@ def test_images_that_cannot_be_read_are_named_and_in_no_number():
     assert [line.name for line in evaluation.lines] == ["one", "two", "three", "empty", "five"]
 
 
-def test_code_points():
+def test_evaluate_code_points():
     lines = InMemoryLines([("mark", stripes("-a"), "a\u0364")])
     assert evaluate(recognizer(), lines).metrics.overall.cer.substitutions == 1
     assert evaluate(recognizer(), lines, unit="code points").metrics.overall.cer.deletions == 1
 
 
-def test_more_images_than_are_held_at_a_time(monkeypatch):
+def test_evaluate_in_chunks(monkeypatch):
     monkeypatch.setattr("crnn_ext.ocr.reading.recognizer.LOOKAHEAD", 2)
     reader = recognizer()
     evaluation = evaluate(reader, READABLE)
@@ -72,13 +72,13 @@ def test_more_images_than_are_held_at_a_time(monkeypatch):
     assert max(shape[0] for shape in reader.network.batches) <= 2
 
 
-def test_no_lines():
+def test_evaluate_no_lines():
     evaluation = evaluate(recognizer(), InMemoryLines([]))
     assert evaluation.lines == []
     assert evaluation.metrics.overall.cer.rate is None
 
 
-def test_a_bar_only_where_it_is_asked_for(capsys, monkeypatch):
+def test_evaluate_progress_bar(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     evaluate(recognizer(), READABLE)
     assert capsys.readouterr().err == ""
@@ -101,7 +101,7 @@ def lines(checkpoint):
 def run(checkpoint, tmp_path):
     """Runs the command on lines, written to a folder; those without an image are listed there, too."""
 
-    def run_on(lines, *options, checkpoint=checkpoint):
+    def run_evaluate(lines, *options, checkpoint=checkpoint):
         for name, image, _ in lines:
             if image is not None:
                 Image.fromarray(image).save(tmp_path / name)
@@ -109,10 +109,10 @@ def run(checkpoint, tmp_path):
         (tmp_path / "labels.txt").write_text(labels, encoding="utf-8")
         return main(["evaluate", checkpoint, str(tmp_path), *options])
 
-    return run_on
+    return run_evaluate
 
 
-def test_json(run, checkpoint, lines, capsys):
+def test_evaluate_command_json(run, checkpoint, lines, capsys):
     assert run(lines, "--json", "--worst", "2") == 0
     output, errors = capsys.readouterr()
     assert errors == ""
@@ -138,7 +138,7 @@ def test_json(run, checkpoint, lines, capsys):
     assert report["seconds"] > 0
 
 
-def test_text(run, checkpoint, lines, capsys):
+def test_evaluate_command_text(run, checkpoint, lines, capsys):
     assert run(lines) == 0
     output, errors = capsys.readouterr()
     assert errors == ""
@@ -163,14 +163,14 @@ def test_text(run, checkpoint, lines, capsys):
     assert "x\n  read   " in output[first:]
 
 
-def test_all_right(run, lines, capsys):
+def test_evaluate_command_no_errors(run, lines, capsys):
     assert run(lines[:2]) == 0
     output = capsys.readouterr().out
     for heading in ("not in the charset", "times", ".png"):
         assert heading not in output
 
 
-def test_options(run, lines, capsys):
+def test_evaluate_command_options(run, lines, capsys):
     assert run(lines[5:], "--json", "--code-points", "--beam", "4", "--worst", "0") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["unit"] == "code points"
@@ -178,7 +178,7 @@ def test_options(run, lines, capsys):
     assert report["overall"]["cer"]["units"] == len(lines[5][2])
 
 
-def test_what_cannot_be_read_is_named(run, lines, tmp_path, capsys):
+def test_evaluate_command_unreadable_lines(run, lines, tmp_path, capsys):
     (tmp_path / "damaged.png").write_text("text")
     unusable = [("gone.png", None, "abc"), ("damaged.png", None, "abc")]
     assert run([*lines, *unusable], "--json") == 1
@@ -198,7 +198,7 @@ def test_what_cannot_be_read_is_named(run, lines, tmp_path, capsys):
     assert capsys.readouterr().err.splitlines()[-1].endswith(": it has no line that can be read")
 
 
-def test_what_cannot_be_done(run, checkpoint, lines, capsys):
+def test_evaluate_command_errors(run, checkpoint, lines, capsys):
     for options, message in [
         (["--worst", "-1"], "--worst must be at least 0, and it is -1"),
         (["--beam", "0"], "beam_size must be in [1, 1024], and it is 0"),
@@ -212,7 +212,7 @@ def test_what_cannot_be_done(run, checkpoint, lines, capsys):
     assert capsys.readouterr().err == "crnn-ext: missing.safetensors: No such file or directory\n"
 
 
-def test_weights_that_overflow(run, lines, tmp_path, capsys):
+def test_evaluate_command_non_finite_logits(run, lines, tmp_path, capsys):
     checkpoint = random_checkpoint()
     checkpoint.network.rnn[1].embedding.weight.data.fill_(3e38)
     checkpoint.network.rnn[1].embedding.bias.data.fill_(3e38)

@@ -84,13 +84,13 @@ GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # PNG's colour types
         pytest.param(encoded(Image.new("I;16", (1, 1), 0xFFFF), "TIFF"), [[255]], id="16-bit TIFF"),
     ],
 )
-def test_grey_of_every_kind(tmp_path, file, expected):
+def test_read_image_to_grey(tmp_path, file, expected):
     path = tmp_path / "image"
     path.write_bytes(file)
     assert pixels(path) == pixels(str(path)) == expected
 
 
-def test_rgb_keeps_its_channels(tmp_path):
+def test_read_image_rgb(tmp_path):
     path = tmp_path / "image.png"
     path.write_bytes(png(2, 1, 8, RGB, [b"\x01\x02\x03\xff\x00\x00"]))
     assert pixels(path, "RGB") == [[[1, 2, 3], [255, 0, 0]]]
@@ -102,12 +102,12 @@ def test_rgb_keeps_its_channels(tmp_path):
     ("mode", "kept"),
     [("1", "L"), ("L", "L"), ("LA", "L"), ("I;16", "L"), ("P", "RGB"), ("RGB", "RGB"), ("CMYK", "RGB")],
 )
-def test_its_own_mode(mode, kept):
+def test_read_image_native_mode(mode, kept):
     assert read_image(Image.new(mode, (2, 1)), None).mode == kept
 
 
 @pytest.mark.parametrize("file_format", IMAGE_FORMATS)
-def test_every_format(tmp_path, file_format):
+def test_read_image_format(tmp_path, file_format):
     path = tmp_path / "image"
     path.write_bytes(encoded(Image.new("L", (5, 3), 255), file_format))
     assert pixels(path) == [[255] * 5] * 3
@@ -126,7 +126,7 @@ def test_every_format(tmp_path, file_format):
         (8, [[3, 6], [2, 5], [1, 4]]),
     ],
 )
-def test_exif_orientation(tmp_path, orientation, upright):
+def test_read_image_exif_orientation(tmp_path, orientation, upright):
     image = Image.fromarray(np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -139,7 +139,7 @@ def test_exif_orientation(tmp_path, orientation, upright):
 
 @pytest.mark.parametrize("file_format", IMAGE_FORMATS)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_size_from_the_header(file_format, orientation):
+def test_image_size_matches_read_image(file_format, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {} if file_format in ("BMP", "GIF") else {"exif": exif}
@@ -149,7 +149,7 @@ def test_size_from_the_header(file_format, orientation):
     assert size == ((9, 24) if options and orientation > 4 else (24, 9))
 
 
-def test_size_without_the_pixels():
+def test_image_size_reads_header_only():
     whole = encoded(Image.effect_noise((64, 48), 80), "PNG")
     assert image_size(io.BytesIO(whole[:100])) == (64, 48)
     with pytest.raises(ImageError, match="no image in a known format"):
@@ -160,13 +160,13 @@ def test_size_without_the_pixels():
         image_size("missing.png")
 
 
-def test_first_frame_of_an_animation(tmp_path):
+def test_read_image_animation(tmp_path):
     frames = [Image.new("L", (2, 1), level) for level in (0, 255)]
     frames[0].save(tmp_path / "image.gif", save_all=True, append_images=frames[1:])
     assert pixels(tmp_path / "image.gif") == [[0, 0]]
 
 
-def test_arrays():
+def test_read_image_array():
     assert pixels(np.array([[0, 9]], np.uint8)) == [[0, 9]]
     assert pixels(np.array([[[1, 2, 3]]], np.uint8), "RGB") == [[[1, 2, 3]]]
     assert pixels(np.array([[[0, 0, 0, 0]]], np.uint8)) == [[255]]
@@ -181,7 +181,7 @@ def test_arrays():
         read_image(b"image.png", "L")
 
 
-def test_images_that_cannot_be_read(tmp_path):
+def test_read_image_errors(tmp_path):
     def reason(content, name="image.png"):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ImageError) as caught:
@@ -206,13 +206,13 @@ def test_images_that_cannot_be_read(tmp_path):
 # Pillow's limit is 89,478,485 pixels. Up to twice that it warns only.
 @pytest.mark.filterwarnings("ignore:Image size")
 @pytest.mark.parametrize("side", [10_000, 20_000])
-def test_decompression_bombs(tmp_path, side):
+def test_read_image_decompression_bomb(tmp_path, side):
     (tmp_path / "bomb.png").write_bytes(png(side, side, 1, GREY, [b""]))
     with pytest.raises(ImageError, match="more pixels than the limit of 89478485"):
         read_image(tmp_path / "bomb.png", "L")
 
 
-def test_damaged_exif_is_no_reason_to_refuse(tmp_path):
+def test_read_image_damaged_exif(tmp_path):
     # A table of 99 entries that holds none.
     (tmp_path / "image.png").write_bytes(
         png(1, 1, 8, GREY, [b"\x05"], png_chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x63"))
@@ -221,7 +221,7 @@ def test_damaged_exif_is_no_reason_to_refuse(tmp_path):
         assert pixels(tmp_path / "image.png") == [[5]]
 
 
-def test_size_of_a_png_that_tells_behind_its_pixels_how_it_lies(tmp_path):
+def test_image_size_exif_after_pixels(tmp_path):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     whole = png(3, 2, 8, GREY, [b"\x05" * 3] * 2)
@@ -241,7 +241,7 @@ def examples():
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @settings(deadline=None, max_examples=200)
 @given(data=st.data())
-def test_damaged_files_are_read_or_named(examples, tmp_path_factory, data):
+def test_read_image_fuzzed(examples, tmp_path_factory, data):
     damaged = bytearray(data.draw(st.sampled_from(examples)))
     for _ in range(data.draw(st.integers(0, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))

@@ -40,7 +40,7 @@ def figures(monkeypatch):
     return drawn
 
 
-def test_a_png_file_is_written(recognizer, images, tmp_path):
+def test_plot_writes_png(recognizer, images, tmp_path):
     plot_readings(recognizer, images, tmp_path / "two.png")
     plot_readings(recognizer, images[:1], str(tmp_path / "one.PNG"))
     with Image.open(tmp_path / "two.png") as two, Image.open(tmp_path / "one.PNG") as one:
@@ -53,7 +53,7 @@ def test_a_png_file_is_written(recognizer, images, tmp_path):
         plot_readings(recognizer, images, tmp_path / "missing" / "two.png")
 
 
-def test_the_suffix_is_the_format(recognizer, images, tmp_path):
+def test_plot_suffix(recognizer, images, tmp_path):
     for name, start in [("one.pdf", b"%PDF"), ("one.svg", b"<?xml")]:
         plot_readings(recognizer, images[:1], tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(start)
@@ -62,7 +62,7 @@ def test_the_suffix_is_the_format(recognizer, images, tmp_path):
             plot_readings(recognizer, images, tmp_path / name)
 
 
-def test_what_is_drawn(recognizer, images, tmp_path, figures):
+def test_plot_content(recognizer, images, tmp_path, figures):
     plot_readings(recognizer, images, tmp_path / "two.png", titles=["first", "a/b\n"])
     [figure] = figures
     assert len(figure.axes) == 6
@@ -102,7 +102,7 @@ def test_what_is_drawn(recognizer, images, tmp_path, figures):
             np.testing.assert_allclose(lines[name].get_xdata(), (np.arange(frames) + 0.5) * width / frames)
 
 
-def test_a_text_that_was_not_read(recognizer, images, tmp_path, figures):
+def test_plot_given_text(recognizer, images, tmp_path, figures):
     plot_readings(recognizer, images[:1], tmp_path / "one.png", text="cab")
     assert [text.get_text() for text in figures[0].axes[1].texts] == ["c", "a", "b"]
     plot_readings(recognizer, images[:1], tmp_path / "none.png", text="")
@@ -115,7 +115,7 @@ def test_a_text_that_was_not_read(recognizer, images, tmp_path, figures):
     assert not (tmp_path / "x.png").exists()
 
 
-def test_characters_that_the_font_or_matplotlib_takes_amiss(images, tmp_path, figures):
+def test_plot_special_characters(images, tmp_path, figures):
     """Formulas, names of hidden lines, characters that the font lacks, marks that compose with letters."""
     odd = "$_ \\अ漢u\u0308\n"
     network, charset = random_network(odd)
@@ -145,14 +145,14 @@ def random_network(characters):
     return Architecture("CRNN", charset.num_classes, nh=4, width=0.05).build(), charset
 
 
-def test_how_many_images(recognizer, images, tmp_path):
+def test_plot_rejects_image_count(recognizer, images, tmp_path):
     for some in ([], images * 51):
         message = f"images must be 1 to 100 for one picture, and they are {len(some)}"
         with pytest.raises(ValueError, match=message):
             plot_readings(recognizer, some, tmp_path / "many.png")
 
 
-def test_a_long_title_keeps_its_end(recognizer, images, tmp_path, figures):
+def test_plot_truncates_long_title(recognizer, images, tmp_path, figures):
     plot_readings(recognizer, images[:1], tmp_path / "one.png", titles=["folder/" * 99 + "name.png"])
     title = figures[0].axes[0].get_title("left").split("\n")[0]
     assert title.startswith("\u2026")
@@ -169,7 +169,7 @@ def files(recognizer, images, tmp_path_factory):
     return folder
 
 
-def test_the_command(files, tmp_path, figures, capsys):
+def test_plot_command(files, tmp_path, figures, capsys):
     out = tmp_path / "out.png"
     assert main(["plot", f"{files}/model", str(files), "-o", str(out)]) == 0
     assert capsys.readouterr() == ("", "")
@@ -191,7 +191,7 @@ def test_the_command(files, tmp_path, figures, capsys):
     assert "abc" in figures[-1].axes[0].get_title("left")
 
 
-def test_an_image_for_which_the_search_finds_no_text(files, tmp_path, figures, capsys):
+def test_plot_command_no_text_found(files, tmp_path, figures, capsys):
     """As the words of the lexicon have more characters than the image has frames."""
     (tmp_path / "words").write_text("abc" * 30)
     options = ["--beam", "1", "--lexicon", str(tmp_path / "words"), "-o", str(tmp_path / "out.png")]
@@ -200,7 +200,7 @@ def test_an_image_for_which_the_search_finds_no_text(files, tmp_path, figures, c
     assert figures[-1].axes[0].get_title("left").endswith("\nno text found")
 
 
-def test_what_the_command_refuses(files, tmp_path, capsys):
+def test_plot_command_errors(files, tmp_path, capsys):
     for arguments, message in [
         (
             ["0.png", "-o", "out.jpg"],

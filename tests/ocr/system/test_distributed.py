@@ -46,7 +46,7 @@ with open(f"{sys.argv[1]}/{group.rank}.json", "w") as file:
 """
 
 
-def test_one_process_is_a_world():
+def test_single_process_group():
     group = ProcessGroup.initialize()
     assert group == ProcessGroup(0, 1, 0)
     assert group.shard(range(3)) == range(3)
@@ -66,7 +66,7 @@ def test_one_process_is_a_world():
         (["a", "b"], 2, "cpu:gloo,cuda:nccl"),
     ],
 )
-def test_gpus_exchange_through_nccl_unless_processes_share_them(uuids, gpus, backend, monkeypatch):
+def test_backend_depends_on_gpu_sharing(uuids, gpus, backend, monkeypatch):
     """Judged by all processes alike, also where each sees no other GPU than its own."""
     world_size, joined = len(uuids), []
     monkeypatch.setattr("torch.cuda.is_available", lambda: uuids[1] != "")
@@ -87,7 +87,7 @@ def test_gpus_exchange_through_nccl_unless_processes_share_them(uuids, gpus, bac
     assert joined == [backend]
 
 
-def test_no_gpu_to_take():
+def test_own_gpu_without_gpus():
     with pytest.raises(ValueError, match="the device must be cpu, got cuda, and torch finds no CUDA GPU"):
         gpu_for_local_rank(0)
 
@@ -119,7 +119,7 @@ def by_hand(program, folder):
 
 
 @pytest.mark.parametrize("start", [by_torchrun, by_hand])
-def test_two_processes_share_and_gather(tmp_path, start):
+def test_two_processes_collectives(tmp_path, start):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     start(program, tmp_path)
@@ -134,7 +134,7 @@ def test_two_processes_share_and_gather(tmp_path, start):
         assert part["threads"] == 0
 
 
-def test_a_launcher_that_does_not_say_all(monkeypatch, capsys):
+def test_join_incomplete_environment(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(ValueError, match="LOCAL_RANK must be set as WORLD_SIZE is, which is 2"):

@@ -31,7 +31,7 @@ def _python_handlers():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted(number, capfd):
+def test_interruption_first_signal(number, capfd):
     with stop_on_signals() as interrupted:
         assert not interrupted()
         os.kill(os.getpid(), number)
@@ -40,7 +40,7 @@ def test_the_first_signal_is_noted(number, capfd):
     assert "stopping after this step" in capfd.readouterr().err
 
 
-def test_what_follows_at_once_is_the_same_request(clock):
+def test_interruption_debounces_signals(clock):
     with stop_on_signals() as interrupted:
         interrupted()
         os.kill(os.getpid(), signal.SIGINT)
@@ -49,7 +49,7 @@ def test_what_follows_at_once_is_the_same_request(clock):
         assert interrupted.signal == signal.SIGINT
 
 
-def test_a_second_signal_ends_at_once(clock):
+def test_interruption_second_signal(clock):
     with stop_on_signals() as interrupted:
         interrupted()
         os.kill(os.getpid(), signal.SIGINT)
@@ -59,14 +59,14 @@ def test_a_second_signal_ends_at_once(clock):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_signal_before_anybody_waits_for_one_has_its_usual_effect():
+def test_interruption_signal_before_first_poll():
     with stop_on_signals() as interrupted:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         assert interrupted.signal is None
 
 
-def test_an_ignored_signal_stays_ignored():
+def test_interruption_ignored_signal():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with stop_on_signals() as interrupted:
         os.kill(os.getpid(), signal.SIGINT)
@@ -74,7 +74,7 @@ def test_an_ignored_signal_stays_ignored():
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
-def test_the_handlers_before_come_back():
+def test_interruption_restores_handlers():
     with stop_on_signals():
         assert signal.getsignal(signal.SIGINT) != signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler

@@ -39,7 +39,7 @@ def losses(folder):
     return {entry["step"]: entry["loss"] for entry in log_entries(folder, "step")}
 
 
-def test_a_killed_run_goes_on_to_the_same_losses_and_weights(lines, tmp_path):
+def test_resume_after_kill_is_exact(lines, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     subprocess.run(train_command(lines, "-o", whole, *OPTIONS), check=True, capture_output=True)
     steps = len(losses(whole))
@@ -63,7 +63,7 @@ def test_a_killed_run_goes_on_to_the_same_losses_and_weights(lines, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_the_state(lines, tmp_path, number):
+def test_signal_saves_state(lines, tmp_path, number):
     folder = tmp_path / "run"
     process = subprocess.Popen(
         train_command(lines, "-o", folder, *OPTIONS, "--epochs", "1000"),
@@ -81,14 +81,14 @@ def test_a_signal_saves_the_state(lines, tmp_path, number):
     assert (folder / "state.safetensors").exists()
 
 
-def test_a_run_that_is_over_has_nothing_left(lines, tmp_path):
+def test_resume_finished_run(lines, tmp_path):
     done = run_training(tmp_path / "run", lines)
     again = run_training(tmp_path / "run", lines, resume=True)
     assert again.outcome == done.outcome
     assert again.steps == []
 
 
-def test_settings_cannot_change_on_the_way(lines, tmp_path, capsys):
+def test_resume_command_rejects_changed_settings(lines, tmp_path, capsys):
     run_training(tmp_path / "run", lines, stop=stop_after(1))
     assert main(["train", "-o", str(tmp_path / "run"), "--resume", "--lr", "0.5"]) == 2
     assert "lr of the run is 0.001 and cannot become 0.5 on the way" in capsys.readouterr().err
@@ -99,7 +99,7 @@ def test_settings_cannot_change_on_the_way(lines, tmp_path, capsys):
     assert main(["train", "-o", str(tmp_path / "run"), "--resume", "--workers", "1"]) == 0
 
 
-def test_other_lines_are_told(tmp_path):
+def test_resume_rejects_changed_lines(tmp_path):
     folder = write_striped_dataset(tmp_path / "lines", count=12)
     run_training(tmp_path / "run", folder, stop=stop_after(1))
     labels = (folder / "labels.txt").read_text().splitlines()
@@ -109,7 +109,7 @@ def test_other_lines_are_told(tmp_path):
         run_training(tmp_path / "run", folder, resume=True)
 
 
-def test_other_lines_for_validation_are_told(lines, tmp_path):
+def test_resume_rejects_changed_validation_lines(lines, tmp_path):
     """Their error rate is no longer that of the best network."""
     val, other = (
         write_striped_dataset(tmp_path / name, count=4, seed=seed) for seed, name in enumerate("ab")
@@ -120,7 +120,7 @@ def test_other_lines_for_validation_are_told(lines, tmp_path):
     assert run_training(tmp_path / "run", lines, val=str(val) + "/", resume=True).outcome.reason == "finished"
 
 
-def test_settings_are_compared_from_python_too(lines, tmp_path):
+def test_resume_rejects_changed_settings(lines, tmp_path):
     run_training(tmp_path / "run", lines, lr=1e-2, stop=stop_after(1))
     with pytest.raises(ValueError, match=r"config.json: lr of the run is 0.01 and cannot become 0.001"):
         run_training(tmp_path / "run", lines, resume=True)
@@ -130,7 +130,7 @@ def test_settings_are_compared_from_python_too(lines, tmp_path):
     )
 
 
-def test_one_run_at_a_time(lines, tmp_path):
+def test_run_folder_is_locked(lines, tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(
         train_command(lines, "-o", folder, *OPTIONS, "--epochs", "1000"), stderr=subprocess.DEVNULL
@@ -144,26 +144,26 @@ def test_one_run_at_a_time(lines, tmp_path):
         process.wait()
 
 
-def test_what_killed_processes_leave_is_removed(lines, tmp_path):
+def test_resume_removes_temporary_files(lines, tmp_path):
     run_training(tmp_path / "run", lines, stop=stop_after(1))
     (tmp_path / "run/.crnn_ext-01234567.tmp").write_bytes(b"half a state")
     run_training(tmp_path / "run", lines, resume=True)
     assert not list((tmp_path / "run").glob(".*"))
 
 
-def test_a_run_that_was_killed_before_its_first_state_was_whole_can_be_begun_again(lines, tmp_path):
+def test_run_without_state_restarts(lines, tmp_path):
     run_training(tmp_path / "run", lines, stop=stop_after(0))
     (tmp_path / "run/state.safetensors").unlink()
     assert run_training(tmp_path / "run", lines).outcome.reason == "finished"
 
 
-def test_another_number_of_batches_a_step_is_told(lines, tmp_path):
+def test_resume_rejects_changed_accumulate(lines, tmp_path):
     run_training(tmp_path / "run", lines, stop=stop_after(1))
     with pytest.raises(DataError, match=r"a step was of 1 batches.* would make it 2"):
         run_training(tmp_path / "run", lines, resume=True, accumulate=2)
 
 
-def test_states_that_are_none(lines, tmp_path):
+def test_resume_damaged_state(lines, tmp_path):
     run_training(tmp_path / "run", lines, stop=stop_after(1))
     state = tmp_path / "run/state.safetensors"
     whole = state.read_bytes()
@@ -189,7 +189,7 @@ def test_states_that_are_none(lines, tmp_path):
         run_training(tmp_path / "run", lines, resume=True)
 
 
-def test_the_log_is_cut_to_where_the_run_goes_on(lines, tmp_path, capsys):
+def test_resume_truncates_log(lines, tmp_path, capsys):
     folder = tmp_path / "run"
     assert main(["train", str(lines), "-o", str(folder), *OPTIONS, "--epochs", "1"]) == 0
     steps = len(losses(folder))
@@ -200,6 +200,6 @@ def test_the_log_is_cut_to_where_the_run_goes_on(lines, tmp_path, capsys):
     capsys.readouterr()
 
 
-def test_there_is_nothing_to_resume(tmp_path, capsys):
+def test_resume_missing_run(tmp_path, capsys):
     assert main(["train", "-o", str(tmp_path / "run"), "--resume"]) == 2
     assert f"{tmp_path / 'run'}: there is no run to go on with" in capsys.readouterr().err
