@@ -1,4 +1,4 @@
-"""The command `crnn-ext`: usage, devices, warnings, and as a process."""
+"""The command `crnn-ext`: usage, devices, warnings and exit status as a process."""
 
 import importlib.metadata
 import os
@@ -102,7 +102,7 @@ def test_foreign_warnings_use_default_display(monkeypatch, capsys):
     "arguments",
     [
         *(["read"], ["read", "model"], ["write"], ["read", "--fast", "a", "b"]),
-        ["read", "--js", "a", "b"],  # there are no abbreviations
+        ["read", "--js", "a", "b"],  # abbreviations are not accepted
         ["read", "a", "b", "--lm-w", "2"],
         ["--he"],
     ],
@@ -142,7 +142,7 @@ def test_python_m_crnn_ext():
 
 @pytest.fixture(scope="module")
 def command():
-    """How a shell would start the command: by the script that the installation wrote, where there is one."""
+    """The command line of `crnn-ext`: the installed script if there is one."""
     try:
         scripts = importlib.metadata.distribution("crnn_ext").entry_points
     except importlib.metadata.PackageNotFoundError:  # built in place
@@ -152,7 +152,7 @@ def command():
 
 
 def test_installed_script_ascii_output(command, checkpoint, images, readings, tmp_path):
-    """With an output that cannot show the name of a file."""
+    """The output encoding cannot represent the file name."""
     path = tmp_path / "\N{SNOWMAN}.png"
     path.write_bytes(Path(images[0]).read_bytes())
     result = subprocess.run(
@@ -166,7 +166,7 @@ def test_installed_script_ascii_output(command, checkpoint, images, readings, tm
 
 @pytest.fixture(scope="module")
 def commands(checkpoint, images):
-    """Commands that print, by name."""
+    """Arguments of commands that print, by command name."""
     folder = Path(checkpoint).parent
     (folder / "labels.txt").write_text("".join(f"{Path(image).name}\tabc\n" for image in images))
     return {
@@ -219,7 +219,7 @@ def test_runtime_errors_in_one_line(checkpoint, images, monkeypatch, capsys):
 
 
 def test_read_without_ocr_extra():
-    """The rest of the package works without what reading images needs, and the command says what that is."""
+    """Without the ocr extra the package imports, and the command names the extra."""
     hidden = "import sys; sys.modules.update(dict.fromkeys(['PIL', 'safetensors', 'tqdm', 'matplotlib'])); "
     result = subprocess.run(
         [sys.executable, "-c", f"{hidden} import crnn_ext; {MAIN}", "read", "model", "image"],
@@ -244,7 +244,7 @@ def test_read_without_other_commands_packages(checkpoint, images):
 
 @pytest.mark.parametrize("command", ["evaluate", "train"])
 def test_error_rates_without_rapidfuzz(command, checkpoint, tmp_path, monkeypatch, capsys):
-    """Both say so before they read an image, or train for an epoch until the first validation."""
+    """Both commands fail before reading an image or training."""
     monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
     (tmp_path / "data").mkdir()
     write_labels_dataset(tmp_path / "data", {"0.png": "a", "1.png": "b", "2.png": "a"})

@@ -1,4 +1,4 @@
-"""crnn-ext info: what it tells of a checkpoint, one fact a line."""
+"""crnn-ext info prints a checkpoint's settings, one per line."""
 
 import json
 
@@ -15,7 +15,7 @@ from crnn_ext.text import Charset
 
 @pytest.fixture
 def path(tmp_path):
-    """Characters and notes that would break a line or steer a terminal."""
+    """A checkpoint whose characters and metadata contain line breaks and escape sequences."""
     checkpoint = random_checkpoint()._replace(
         charset=Charset("a\n\x1b"), metadata={"CER": "2.4 %", "data\n": "one\ntwo"}
     )

@@ -1,4 +1,4 @@
-"""Which images an argument of a command stands for."""
+"""Expansion of command arguments to image paths."""
 
 import io
 import os
@@ -12,7 +12,7 @@ from crnn_ext.commands import inputs
 
 @pytest.fixture(autouse=True)
 def tree(tmp_path, monkeypatch):
-    """Files in the current folder; their content is never looked at."""
+    """Empty files in the current folder; their content is not read."""
     for name in ["b.png", "a.JPG", "text.txt", "deep/c.png", "deep/er/d.tiff", "other/e.png", "[1].png"]:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def test_find_symlink_cycle():
     [
         ("*.png", ["[1].png", "b.png"]),
         ("*/?.png", ["deep/c.png", "other/e.png"]),
-        ("deep/*", ["deep/c.png"]),  # no folders
+        ("deep/*", ["deep/c.png"]),  # folders do not match
         ("**/*.png", ["[1].png", "b.png", "deep/c.png", "other/e.png"]),
         ("./**/c*", ["deep/c.png"]),
         ("deep/**", ["deep/c.png", "deep/er/d.tiff"]),

@@ -1,4 +1,4 @@
-"""`crnn-ext read`: its lines, its files, its messages and its exit status."""
+"""`crnn-ext read`: output lines, files, messages and exit status."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from crnn_ext.cli import main
 from crnn_ext.ocr import Architecture, Recognizer, save_checkpoint
 from crnn_ext.text import Charset
 
-# Of files of this process, to 30 bytes.
+# Limits files of this process to 30 bytes.
 LIMIT = "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (30, 30))"
 
 
@@ -157,7 +157,7 @@ def test_read_output_does_not_replace_inputs(checkpoint, images, tmp_path, capsy
 
 
 def test_read_full_disk(checkpoint, images, tmp_path):
-    """The message names the part that could not be written."""
+    """The message names the partial file that could not be written."""
     command = [sys.executable, "-B", "-c", f"import resource, signal; {LIMIT}; {MAIN}"]
     result = subprocess.run(
         [*command, "read", checkpoint, *images, "-o", tmp_path / "out.tsv"], stderr=subprocess.PIPE
@@ -201,7 +201,7 @@ def test_read_checkpoint_warning_in_one_line(images, tmp_path, monkeypatch, caps
     with monkeypatch.context() as context:
         context.setattr(Architecture, "to_dict", lambda self: {**asdict(self), "drop\nout": 0.1})
         save_checkpoint(tmp_path / "model", random_checkpoint())
-    for _ in range(2):  # each time
+    for _ in range(2):  # the warning appears each time
         assert main(["read", str(tmp_path / "model"), *images]) == 0
         error, _ = capsys.readouterr().err.splitlines()  # and the throughput
         assert error.startswith(f"crnn-ext: {tmp_path}/model: ")
@@ -219,7 +219,7 @@ def test_read_escapes_text(images, tmp_path, capsys):
     assert texts == [reading.text for reading in readings]
 
 
-# A name may hold any bytes but "/" and 0: these are a line break, a tab, an escape sequence and no UTF-8.
+# Any bytes except "/" and 0: a line break, a tab, an escape sequence and invalid UTF-8.
 ODD_NAME = b"a\nb\tc\x1b[2Jd\xff\\e.png"
 ODD_NAME_PRINTED = r"a\nb\tc\x1b[2Jd\udcff\e.png"
 

@@ -1,4 +1,4 @@
-"""`crnn-ext read` with its options for beam search: language model, lexicon, hot words."""
+"""`crnn-ext read` with beam-search options: language model, lexicon, hot words."""
 
 import json
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_read_search_option_errors(checkpoint, images, arpa, capsys, options, me
 
 
 def test_read_lexicon_file_variants(checkpoint, images, tmp_path, capsys):
-    """With a byte order mark, and a word twice, in two forms of Unicode."""
+    """A byte order mark, and one word in two Unicode normal forms."""
     (tmp_path / "words").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
     assert main(["read", checkpoint, *images, "--lexicon", str(tmp_path / "words")]) == 0
     output, errors = capsys.readouterr()
@@ -135,7 +135,7 @@ def test_read_lm_space(images, tmp_path, capsys):
 
 
 def test_read_search_no_text_found(checkpoint, images, tmp_path, capsys):
-    """A beam of one prefix follows the only word of the lexicon, and the frames end before it does."""
+    """A beam of one prefix follows the only word of the lexicon, which has more characters than frames."""
     recognizer = Recognizer.load(checkpoint)
     lexicon = tmp_path / "words.txt"
     lexicon.write_text("abc" * 30)
@@ -165,7 +165,7 @@ def test_read_search_no_text_found(checkpoint, images, tmp_path, capsys):
 
 
 def test_recognizer_empty_text_is_found():
-    """Also where its probability is too small for a float: that the search found it is what counts."""
+    """`found` holds even if the probability of the text underflows."""
 
     def empty_or_none(found):
         texts = [DecodedText("", 0.0, [], [], [])] if found else []

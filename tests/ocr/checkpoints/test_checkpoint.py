@@ -1,4 +1,4 @@
-"""Checkpoints: what is in the file, that it comes back whole, and that no file does harm."""
+"""Checkpoints: file contents, round trip, and rejection of damaged or malicious files."""
 
 import contextlib
 import json
@@ -71,7 +71,7 @@ def write(path, state, settings):
 @pytest.mark.parametrize("name", ["CRNN", "CRNN_v2", "CRNN_res"])
 def test_checkpoint_round_trip(path, name):
     saved = make_checkpoint(name, nc=3)
-    for _ in range(2):  # moves the running statistics
+    for _ in range(2):  # changes the running statistics
         saved.network(torch.randn(4, 3, 32, 20))
     save_checkpoint(path, saved)
     random_state = torch.get_rng_state()
@@ -326,7 +326,7 @@ def test_load_rejects_pickles(tmp_path, dump, load):
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the size in bytes of the largest tensor outside the meta device."""
+    """Records the size in bytes of the largest tensor outside the meta device."""
 
     size = 0
 
@@ -356,7 +356,7 @@ def test_load_fuzzed_file(state, tmp_path_factory, data):
     (length,) = struct.unpack_from("<Q", whole)
     damaged = bytearray(whole)
     for _ in range(data.draw(st.integers(1, 3))):
-        # Nearly always in the header: the weights are most of the file.
+        # Mostly in the header, although the weights are most of the file.
         places = st.integers(0, 8 + length - 2) | st.integers(0, len(damaged) - 1)
         damaged[data.draw(places)] ^= 1 << data.draw(st.integers(0, 7))
     if data.draw(st.booleans()):

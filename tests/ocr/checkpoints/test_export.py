@@ -1,4 +1,4 @@
-"""Exported checkpoints: they compute what the network computes, for every batch and width."""
+"""Exported checkpoints compute the same as the network, for every batch and width."""
 
 import io
 import json
@@ -59,7 +59,7 @@ def assert_matches_network(run, network, widths, columns):
     )
     widths = torch.tensor(widths)
     for n, width in enumerate(widths):
-        images[n, :, :, width:] = float("nan")  # padding may hold anything
+        images[n, :, :, width:] = float("nan")  # padding values must not matter
     logits, lengths = map(torch.as_tensor, run(images, widths))
     assert lengths.equal(network.output_lengths(widths))
     with torch.inference_mode():
@@ -101,7 +101,7 @@ def test_onnx_signature_and_metadata(session, onnx_file, checkpoint):
 
 @pytest.fixture(scope="module")
 def exported_pt2(tmp_path_factory):
-    """A checkpoint, the file that the command made of it, and what the command said."""
+    """A checkpoint, the file exported from it and the output of the command."""
     checkpoint = random_checkpoint("CRNN_v2", nc=3)._replace(charset=CHARSET)
     path = tmp_path_factory.mktemp("export") / "model.pt2"
     save_checkpoint(path.with_name("model.safetensors"), checkpoint)
@@ -149,7 +149,7 @@ def test_docs_example_matches_recognizer(onnx_file, checkpoint, exported_pt2, tm
 
 @pytest.fixture
 def no_exporter(monkeypatch):
-    """The time-consuming parts give nothing."""
+    """Replaces the slow exporters by stubs."""
     for name in ("_program", "_onnx", "_pt2"):
         monkeypatch.setattr(export, name, lambda *_: b"content")
 
@@ -189,7 +189,7 @@ def test_export_rejects_deviating_program(tmp_path, monkeypatch, capsys, checkpo
 
 
 def test_difference_ignores_padding(checkpoint):
-    """What a program says behind the frames of an image means nothing."""
+    """Logits after the last frame of an image are undefined."""
     network = checkpoint.network
 
     def run(images, widths):

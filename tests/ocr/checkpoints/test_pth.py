@@ -1,4 +1,4 @@
-"""Weights from .pth files: every network and form, and that no file runs code or takes the command down."""
+"""Weights from .pth files: every network and file layout; no file runs code or crashes the command."""
 
 import io
 import pickle
@@ -93,7 +93,7 @@ def save_compressed(path):
 
 
 def write_huge_bytearray_pickle(path):
-    """A pickle of some bytes of its own that asks for 100 GB, which torch would make."""
+    """Write a pickle of a few bytes that requests 100 GB, which torch would allocate."""
     path.write_bytes(b"\x80\x02cbuiltins\nbytearray\n" + pickle.dumps(10**11, 2)[2:-1] + b"\x85R.")
 
 
@@ -207,7 +207,7 @@ def test_load_pth_fuzzed(tmp_path_factory, data):
     damaged = bytearray(path.read_bytes())
     size = len(damaged)
     for _ in range(data.draw(st.integers(0, 3))):
-        # Often in the pickle, near the beginning, or in the archive's directory, at the end.
+        # Often in the pickle near the start, or in the archive directory at the end.
         places = st.integers(0, 4000) | st.integers(size - 4000, size - 1) | st.integers(0, size - 1)
         damaged[data.draw(places)] ^= 1 << data.draw(st.integers(0, 7))
     if data.draw(st.booleans()):

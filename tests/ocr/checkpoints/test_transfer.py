@@ -1,4 +1,4 @@
-"""What a network has learnt of some characters serves for others."""
+"""Transfer of a trained network to another charset."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_transfer_only_blank_shared():
 
 
 def test_transfer_composing_characters_stay_separate():
-    old = checkpoint("e\u0301x"[0] + "x" + "\u0301", blank=0)  # a letter and an accent, each a character
+    old = checkpoint("e\u0301x"[0] + "x" + "\u0301", blank=0)  # a letter and an accent as separate characters
     moved = transfer(old, Charset(["e", "\u0301"], blank=0))
     assert moved.kept == "e\u0301"
     ours, theirs = last_layer(moved.network).weight, last_layer(old.network).weight

@@ -1,4 +1,4 @@
-"""Augmentation: from the generator alone, of any size, within its bounds; texts stay whole and legible."""
+"""Augmentation is deterministic, takes any size, stays within its bounds and keeps text legible."""
 
 import math
 import pickle
@@ -19,13 +19,13 @@ from crnn_ext.ocr.data import LineDataset, augment, collate, open_lines
 from crnn_ext.ocr.data.augment import Augmentation
 
 SEEDS = st.integers(0, 2**32 - 1)
-# Those that leave every pixel at its place.
+# Distortions that do not move pixels.
 IN_PLACE = [distorted for _, distorted in augment._DISTORTIONS if distorted is not augment._warp]
 ALL = [*IN_PLACE, augment._warp]
 
 
 def line(width=300, height=40, paper=(240, 236, 228), ink=(32, 24, 16), channels=1):
-    """Text from end to end: uint8 `(H, W)` or `(H, W, 3)`."""
+    """Return an image of text from end to end: uint8 `(H, W)` or `(H, W, 3)`."""
     image = Image.new("RGB", (width, height), paper)
     draw = ImageDraw.Draw(image)
     draw.text((2, height // 5), "a line of text, and some more of it; " * 12, ink, font_size=height // 2)
@@ -67,7 +67,7 @@ def test_distortion_changes_image_by_seed(distorted, channels):
 def test_augmentation_any_size(height, width, channels, strength, flipped, seed):
     shape = (height, width) if channels == 1 else (height, width, 3)
     image = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-    image.flags.writeable = False  # as those of Pillow
+    image.flags.writeable = False  # like arrays from Pillow
     if flipped:
         image = image[:, ::-1]
     for distorted in ALL:
@@ -89,11 +89,11 @@ def test_augmentation_skips_too_wide_image():
     assert augmented(image[:, 1:], 1).shape != image[:, 1:].shape
 
 
-# Lines as the data set gives them: of at least 8 rows, or hardly anything could be read.
+# Images with fewer than 8 rows are hardly legible.
 @settings(deadline=None, max_examples=300)
 @given(st.integers(8, 120), st.integers(1, 3000), st.floats(0, 2), SEEDS)
 def test_warp_width_within_bounds(height, width, strength, seed):
-    """The columns that the network sees are within the stated bounds."""
+    """The number of columns that the network sees stays within the documented bounds."""
     preprocessing = Preprocessing()
     warped = augment._warp(np.zeros((height, width), np.uint8), strength, np.random.default_rng(seed))
     before = preprocessing.columns(width, height)
@@ -114,7 +114,7 @@ def test_warp_width_covers_allowed_range():
 @settings(deadline=None, max_examples=100)
 @given(st.integers(32, 120), st.integers(500, 1500), SEEDS)
 def test_warp_keeps_line_ends(height, width, seed):
-    """A stroke at each end keeps its width in every row but those near the top and the bottom."""
+    """A stroke at each end keeps its width in all rows except those near the top and bottom."""
     stroke = height // 8
     image = np.zeros((height, width), np.uint8)
     image[:, :stroke] = image[:, -stroke:] = 255
@@ -140,7 +140,7 @@ def test_warp_fills_with_background(paper, seed):
 @settings(deadline=None, max_examples=200)
 @given(st.integers(40, 255), st.floats(0.15, 1), st.booleans(), SEEDS)
 def test_distortion_keeps_contrast(light, contrast, inverted, seed):
-    """Each distortion leaves most of the contrast, however little there was, on dark paper too."""
+    """Each distortion keeps most of the contrast, however low, also of light text on a dark background."""
     dark = round(light * (1 - contrast))
     paper, ink = (dark, light) if inverted else (light, dark)
     image = np.full((40, 200), paper, np.uint8)
@@ -171,8 +171,8 @@ def test_uneven_ink_keeps_minimum_contrast():
 
 
 def test_distortion_independent_of_thread_count():
-    """Not for images that are large enough for OpenCV to share them among threads either."""
-    code = (  # in a process of its own, as worker processes that are forked afterwards might never end
+    """Also for images large enough for OpenCV to split them among threads."""
+    code = (  # in a new process: workers forked after cv2.setNumThreads might hang
         "import cv2, numpy as np\n"
         "from crnn_ext.ocr.data import augment\n"
         "image = np.random.default_rng(0).integers(0, 256, (120, 3000), np.uint8)\n"
@@ -218,7 +218,7 @@ def test_augmentation_rejects_image(image, error, message):
 def test_augment_import_without_opencv():
     code = (
         "import sys; sys.modules['cv2'] = None\n"
-        "import crnn_ext.ocr.data\n"  # needs none
+        "import crnn_ext.ocr.data\n"  # does not need cv2
         "import crnn_ext.ocr.data.augment\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -260,7 +260,7 @@ def test_dataset_augmentation_deterministic(source):
 
 
 def test_dataset_augmentation_same_in_workers(source):
-    """They are forked after OpenCV has had its threads in this process."""
+    """The workers are forked after OpenCV has started its threads in this process."""
     dataset = LineDataset(source, Preprocessing(channels=3), Augmentation(), seed=3)
     expected = images(dataset)
     for workers in (1, 2):

@@ -1,4 +1,4 @@
-"""Batches: by width, within the budget, each line once over all ranks, the same after a break."""
+"""Batches: sorted by width, within the budget, each line once across ranks, resumable."""
 
 import math
 import pickle
@@ -25,7 +25,7 @@ RANKS = st.integers(1, 9)
 
 
 def batches_by_rank(widths, budget, world_size=1, epoch=3, seed=7):
-    """The batches of each rank."""
+    """Return the batches of each rank."""
     samplers = [
         BucketBatchSampler(widths, budget, height=HEIGHT, seed=seed, rank=rank, world_size=world_size)
         for rank in range(world_size)
@@ -79,7 +79,7 @@ def test_sampler_resumes_within_epoch(widths, budget, world_size, data):
 
 @given(widths=WIDTHS, budget=BUDGETS)
 def test_sampler_interleaves_ranks(widths, budget):
-    """What several ranks do in a step is what one does in as many, unless batches had to be cut."""
+    """One step of several ranks equals that many steps of one rank, unless batches are split."""
     [alone] = batches_by_rank(widths, budget)
     assume(len(alone) % 2 == 0)
     first, second = batches_by_rank(widths, budget, world_size=2)

@@ -1,4 +1,4 @@
-"""crnn-ext check: every line that cannot be trained on is counted and named."""
+"""crnn-ext check counts and names every line that cannot be trained on."""
 
 import subprocess
 import sys
@@ -30,14 +30,14 @@ def check(folder, charset=None, **options):
 
 
 def problems_found(report):
-    """(kind, name) of all problems."""
+    """Return (kind, name) of all problems."""
     return [(kind, problem.name) for kind, problems in report.issues.items() for problem in problems]
 
 
 @given(label=st.text("ab", min_size=1, max_size=6), frames=st.integers(1, 12))
 @settings(deadline=None)
 def test_frames_needed_matches_finite_loss(label, frames):
-    """The loss is finite from this number of frames on."""
+    """The loss is finite from this number of frames upwards."""
     targets, lengths = Charset("ab").encode(label)
     loss = ctc_loss(torch.zeros(frames, 1, 3), targets[None], [frames], lengths[None])
     assert loss.isfinite().item() == (frames >= frames_needed(label))
@@ -45,7 +45,7 @@ def test_frames_needed_matches_finite_loss(label, frames):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_check_lines_too_few_frames(tmp_path, network):
-    """Those whose label needs more frames than the network's forward pass gives."""
+    """Reports the lines whose label needs more frames than the network outputs."""
     model, preprocessing = small_network(network), Preprocessing()
     write_labels_dataset(tmp_path, {f"{number}.png": "aab" * (3 + number % 4) for number in range(20)})
     source = open_lines(tmp_path)
@@ -113,7 +113,7 @@ def test_check_lines_reports_every_problem(tmp_path):
 
 
 def test_check_lines_fixed_width(tmp_path):
-    """Each line has the frames of that width, and no line is too wide for it."""
+    """Each line has the frames of that width; no line is too wide."""
     write_labels_dataset(tmp_path, {"fine.png": "a" * 8, "long.png": "a" * 14, "wide.png": "a"})
     write(tmp_path / "wide.png", image_bytes(20_000, 20))
     model = small_network(NETWORKS[0])
@@ -201,7 +201,7 @@ def test_check_command_fixed_width(tmp_path, capsys):
 
 
 def test_check_command_checkpoint(tmp_path, capsys):
-    """Its charset is abc."""
+    """The charset of the checkpoint is abc."""
     write_labels_dataset(tmp_path / "data", {"a.png": "abc", "b.png": "abcd"})
     save_checkpoint(tmp_path / "model", random_checkpoint())
     assert main(["check", str(tmp_path / "data"), "--checkpoint", str(tmp_path / "model")]) == 1

@@ -1,4 +1,4 @@
-"""LMDB: what open_lines makes of databases that others wrote, in which processes, and of damaged ones."""
+"""open_lines on LMDB databases: foreign, damaged, replaced, and read in worker processes."""
 
 import gc
 import os
@@ -81,7 +81,7 @@ def test_lmdb_rejects_other_files(tmp_path):
 
 
 def test_lmdb_truncated(tmp_path):
-    """LMDB opens it, and a read behind the end kills the process."""
+    """LMDB itself opens the file, and a read past its end kills the process."""
     write_lmdb_dataset(tmp_path / "data", ["text"] * 50)
     file = tmp_path / "data" / "data.mdb"
     size = file.stat().st_size
@@ -91,7 +91,7 @@ def test_lmdb_truncated(tmp_path):
 
 
 def test_lmdb_opened_repeatedly(tmp_path):
-    """LMDB refuses to open a file twice in a process."""
+    """LMDB does not open a file twice in one process."""
     write_lmdb_dataset(tmp_path / "data", ["a", "b"])
     sources = [open_lines(tmp_path / "data") for _ in range(2)]
     sources.append(pickle.loads(pickle.dumps(sources[0])))
@@ -145,7 +145,7 @@ def test_lmdb_in_workers(tmp_path, start, opened_before):
 
 
 def test_open_lines_without_lmdb(tmp_path):
-    """Other layouts need none, and what needs it says so."""
+    """Importing works without lmdb; opening a database names the missing package."""
     write_lmdb_dataset(tmp_path / "data", ["a"])
     code = (
         "import sys; sys.modules['lmdb'] = None\n"

@@ -1,4 +1,4 @@
-"""crnn-ext pack: an LMDB database of everything that can be used, and a name and reason for what cannot."""
+"""crnn-ext pack writes usable lines to an LMDB database and names each skipped line with the reason."""
 
 import io
 import os
@@ -32,7 +32,7 @@ FRAKTUR = SHARED_DATA / "fraktur_lines"
 
 @pytest.fixture
 def output(tmp_path):
-    """A name in a folder of its own, in which nothing else may be left."""
+    """A path in its own folder, where no other file may remain."""
     (tmp_path / "out").mkdir()
     return tmp_path / "out" / "packed"
 
@@ -138,7 +138,7 @@ def test_pack_command_errors(folder, tmp_path, monkeypatch, capsys, arguments, m
 
 
 def test_pack_lines_grows_map(tmp_path, output):
-    """It begins with 1 MiB; single lines and groups of them are larger than what is free."""
+    """The map starts at 1 MiB; single lines and groups of lines exceed the free space."""
     sizes = [20, 900, 300, 20, 1200, *[200] * 150]
     lines = {f"{number}.png": f"label {number}" for number in range(len(sizes))}
     write_labels_dataset(tmp_path / "data", lines)
@@ -164,19 +164,19 @@ def test_pack_lines_workers(tmp_path, output):
 
 
 def test_pack_lines_reencodes(tmp_path, output):
-    """Grey stays grey; what was on its side, transparent or of other colours becomes what a network reads."""
+    """Gray stays gray; rotated, transparent and CMYK images are converted to upright gray or RGB."""
     write_labels_dataset(tmp_path / "data", {f"{number}.tif": "text" for number in range(3)})
-    grey = np.random.default_rng(0).integers(0, 256, (20, 40), np.uint8)
+    gray = np.random.default_rng(0).integers(0, 256, (20, 40), np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(grey).save(tmp_path / "data" / "0.tif", exif=exif)
+    Image.fromarray(gray).save(tmp_path / "data" / "0.tif", exif=exif)
     Image.new("RGBA", (40, 20), (255, 0, 0, 0)).save(tmp_path / "data" / "1.tif")
     Image.new("CMYK", (40, 20), (0, 255, 0, 0)).save(tmp_path / "data" / "2.tif")
     pack_lines([open_lines(tmp_path / "data")], output, "png")
     source = open_lines(output)
     images = [Image.open(io.BytesIO(source.image_bytes(index))) for index in range(3)]
     assert [(image.format, image.mode) for image in images] == [("PNG", "L"), ("PNG", "RGB"), ("PNG", "RGB")]
-    assert np.array_equal(images[0], np.rot90(grey, -1))
+    assert np.array_equal(images[0], np.rot90(gray, -1))
     assert images[1].getpixel((0, 0)) == (255, 255, 255)
     assert images[2].getpixel((0, 0)) == (255, 0, 255)
 
@@ -197,7 +197,7 @@ def test_pack_lines_too_wide_for_jpeg(tmp_path, output):
 
 
 def test_pack_lines_full_disk(tmp_path, output):
-    """The limit on the size of files stands for the disk."""
+    """A limit on file sizes simulates the full disk."""
     write_labels_dataset(tmp_path, {f"{number}.png": "text" for number in range(20)})
     for number in range(20):
         write(tmp_path / f"{number}.png", image_bytes(300, 300, seed=number))
@@ -213,7 +213,7 @@ def test_pack_lines_full_disk(tmp_path, output):
 
 
 def test_pack_command_interrupted(folder, output):
-    """Ctrl-C reaches all processes of a group."""
+    """Ctrl-C signals all processes of a group."""
     for number in range(5, 400):
         write(folder / f"{number}.png", image_bytes(1000, 100, seed=number))
     write(folder / "labels.txt", "".join(f"{number}.png\ttext\n" for number in range(400)))
@@ -222,7 +222,7 @@ def test_pack_command_interrupted(folder, output):
         [sys.executable, "-m", "crnn_ext", *arguments],
         stderr=subprocess.PIPE,
         start_new_session=True,
-        # A shell without job control has its background processes, and what they start, ignore Ctrl-C.
+        # A shell without job control makes background processes and their children ignore Ctrl-C.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     while not any(path.stat().st_size > 1 << 20 for path in output.parent.glob(".crnn_ext-*.tmp/data.mdb")):

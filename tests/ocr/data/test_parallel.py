@@ -1,4 +1,4 @@
-"""map_lines: something for each line, in order, in several processes."""
+"""map_lines applies a function to each line, in order, in several processes."""
 
 import os
 import signal
@@ -51,7 +51,7 @@ def test_map_lines_few_lines_in_process():
 
 
 def test_map_lines_is_lazy(tmp_path):
-    """So memory stays bounded where images are made faster than they are written."""
+    """Memory stays bounded when results are produced faster than they are consumed."""
     results = map_lines(Touch(tmp_path), Numbers(5000), "", 2)
     assert next(results) == 0
     assert len(list(tmp_path.iterdir())) < 200

@@ -1,4 +1,4 @@
-"""open_lines: every layout is recognised, and what is no line is named with the reason."""
+"""open_lines recognizes every layout and names each unusable line with the reason."""
 
 import json
 import os
@@ -240,7 +240,7 @@ def test_kraken_stem_like_label_file(tmp_path, stem):
 
 
 def test_open_lines_ignores_special_files(tmp_path):
-    """Of others, such as pipes, the end may never come."""
+    """Reading a pipe or a device might never end."""
     write_kraken_dataset(tmp_path / "pairs", {"a": "a"})
     os.mkfifo(tmp_path / "pairs/b.gt.txt")
     os.mkfifo(tmp_path / "pairs/c.png")

@@ -1,4 +1,4 @@
-"""evaluate and `crnn-ext evaluate`: what was read beside what is true."""
+"""evaluate and `crnn-ext evaluate`: readings compared with labels."""
 
 import json
 import re
@@ -88,7 +88,7 @@ def test_evaluate_progress_bar(capsys, monkeypatch):
 
 @pytest.fixture(scope="module")
 def lines(checkpoint):
-    """Lines of which some are read as their labels say."""
+    """Lines, some of which are read correctly."""
     noise = np.random.default_rng(0)
     images = [noise.integers(0, 256, (32, width), np.uint8) for width in (40, 64, 33, 200, 64, 120)]
     readings = Recognizer.load(checkpoint)(images)
@@ -99,7 +99,7 @@ def lines(checkpoint):
 
 @pytest.fixture
 def run(checkpoint, tmp_path):
-    """Runs the command on lines, written to a folder; those without an image are listed there, too."""
+    """Run the command on lines written to a folder; a line without an image is listed only."""
 
     def run_evaluate(lines, *options, checkpoint=checkpoint):
         for name, image, _ in lines:

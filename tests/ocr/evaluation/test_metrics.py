@@ -1,4 +1,4 @@
-"""Error rates, their intervals and calibration, against slow references and by hand."""
+"""Error rates, their intervals and calibration, compared with slow references and hand computations."""
 
 import functools
 import pickle
@@ -13,13 +13,13 @@ from crnn_ext.ocr.evaluation.calibration import calibration
 from crnn_ext.ocr.evaluation.intervals import BOOTSTRAP_RESAMPLES, Rate, bootstrap_error_rate, wilson_rate
 from crnn_ext.ocr.evaluation.metrics import Confusion
 
-# With two marks that NFC composes with no letter.
+# Includes two combining marks that NFC composes with no letter.
 TEXTS = st.text("ab \u0364\u0368", max_size=7)
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS), max_size=12)
 
 
 def distance(truth, read):
-    """The edit distance as it is defined, by trying everything."""
+    """The edit distance by its recursive definition."""
 
     @functools.cache
     def of(i, j):
@@ -31,7 +31,7 @@ def distance(truth, read):
 
 
 def graphemes(text):
-    """Of the characters in TEXTS: a mark joins what stands before it."""
+    """Split a text of the characters in TEXTS into graphemes: a mark joins the preceding character."""
     clusters = []
     for character in text:
         if character in "\u0364\u0368" and clusters:
@@ -66,7 +66,7 @@ def test_word_errors_equal_edit_distance(truth, read, space):
 @pytest.mark.parametrize(
     ("truth", "read", "of_graphemes", "of_code_points"),
     [
-        ("caf\u00e9", "cafe\u0301", [4, 0, 0, 0], [4, 0, 0, 0]),  # the same in NFC
+        ("caf\u00e9", "cafe\u0301", [4, 0, 0, 0], [4, 0, 0, 0]),  # equal in NFC
         ("u\u0364ber", "uber", [4, 1, 0, 0], [5, 0, 0, 1]),  # a small e above
         ("\u0928\u093f", "\u0928", [1, 1, 0, 0], [2, 0, 0, 1]),  # a Devanagari letter and its vowel sign
         ("\u0915\u094d\u0937", "", [1, 0, 0, 1], [3, 0, 0, 3]),  # a Devanagari conjunct
@@ -182,7 +182,7 @@ def test_share_of_lines_inside_interval(numbers):
 
 
 def random_lines(random, lines):
-    """Errors and units of lines, some hard and most easy."""
+    """Draw errors and units of lines: a tenth hard, the rest easy."""
     units = random.integers(1, 80, lines)
     return random.binomial(units, random.choice([0.01, 0.3], lines, p=[0.9, 0.1])), units
 
@@ -192,14 +192,14 @@ def test_error_rate_bootstrap_quantiles():
     chosen = np.random.default_rng(1).integers(300, size=(20_000, 300))
     rates = errors[chosen].sum(1) / units[chosen].sum(1)
     interval = bootstrap_error_rate(errors, units)
-    # Of BOOTSTRAP_RESAMPLES sorted rates, a quantile at 2.5 % is off by 5 in its rank, which is one standard deviation.
+    # The standard deviation of the rank of the 2.5 % quantile is 5 among BOOTSTRAP_RESAMPLES rates.
     for bound, quantile in [(interval.low, 0.025), (interval.high, 0.975)]:
         rank = (rates < bound).mean() * BOOTSTRAP_RESAMPLES
         assert abs(rank - quantile * BOOTSTRAP_RESAMPLES) < 15
 
 
 def test_interval_coverage():
-    """Of many sets of lines, about 95 % have an interval that holds the rate of all lines there could be."""
+    """About 95 % of intervals contain the rate of the population."""
     random = np.random.default_rng(0)
     truth = 0.9 * 0.01 + 0.1 * 0.3
     right_truth = np.mean([0.9 * 0.99**units + 0.1 * 0.7**units for units in range(1, 80)])
@@ -212,7 +212,7 @@ def test_interval_coverage():
         above += rate.low > truth
         accuracy = wilson_rate(int((errors == 0).sum()), 260)
         right_covered += accuracy.low <= right_truth <= accuracy.high
-    # The standard deviation of a share of 95 % in 500 trials is 1 %.
+    # A share of 95 % in 500 trials has a standard deviation of 1 %.
     assert 0.93 <= 1 - (below + above) / trials <= 0.97
     assert 0.93 <= right_covered / trials <= 0.97
     assert min(below, above) >= 5
@@ -224,7 +224,7 @@ def test_error_rate_identical_lines():
 
 
 def test_error_rate_lines_without_units():
-    """Where they are nearly all, some of the sets that are drawn have no rate at all."""
+    """Some resamples then have no units, so no rate."""
     errors, units = np.array([1, 0, 0]), np.array([0, 0, 4])
     rate = bootstrap_error_rate(errors, units)
     assert rate.value == 1 / 4

@@ -1,4 +1,4 @@
-"""read_image: every kind of image file becomes 8-bit pixels on white, and no file makes it fail otherwise."""
+"""read_image converts every kind of image file to 8-bit pixels on white or raises ImageError."""
 
 import contextlib
 import io
@@ -32,23 +32,23 @@ def png_chunk(kind, content):
 
 
 def png(width, height, depth, color, rows, *extra):
-    """A PNG file from the facts of the format: extra chunks stand between the header and the data."""
+    """Return a PNG file; extra chunks stand between the header and the data."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     data = png_chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + data + png_chunk(b"IEND", b"")
 
 
-GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # PNG's colour types
+GRAY, RGB, PALETTE, GRAY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # PNG's color types
 
 
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        pytest.param(png(2, 1, 1, GREY, [b"\x40"]), [[0, 255]], id="1 bit"),
-        pytest.param(png(4, 1, 2, GREY, [b"\x1b"]), [[0, 85, 170, 255]], id="2 bits"),
-        pytest.param(png(2, 2, 8, GREY, [b"\x01\x02", b"\x03\x04"]), [[1, 2], [3, 4]], id="8 bits"),
+        pytest.param(png(2, 1, 1, GRAY, [b"\x40"]), [[0, 255]], id="1 bit"),
+        pytest.param(png(4, 1, 2, GRAY, [b"\x1b"]), [[0, 85, 170, 255]], id="2 bits"),
+        pytest.param(png(2, 2, 8, GRAY, [b"\x01\x02", b"\x03\x04"]), [[1, 2], [3, 4]], id="8 bits"),
         pytest.param(
-            png(4, 1, 16, GREY, [struct.pack(">4H", 0, 0x0101, 0x8000, 0xFFFF)]),
+            png(4, 1, 16, GRAY, [struct.pack(">4H", 0, 0x0101, 0x8000, 0xFFFF)]),
             [[0, 1, 127, 255]],
             id="16 bits",
         ),
@@ -64,16 +64,16 @@ GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # PNG's colour types
             id="palette with transparency",
         ),
         pytest.param(
-            png(2, 1, 8, GREY, [b"\x07\x09"], png_chunk(b"tRNS", b"\x00\x07")),
+            png(2, 1, 8, GRAY, [b"\x07\x09"], png_chunk(b"tRNS", b"\x00\x07")),
             [[255, 9]],
-            id="transparent grey",
+            id="transparent gray",
         ),
         pytest.param(
-            png(2, 1, 16, GREY, [struct.pack(">2H", 7, 0x0909)], png_chunk(b"tRNS", b"\x00\x07")),
+            png(2, 1, 16, GRAY, [struct.pack(">2H", 7, 0x0909)], png_chunk(b"tRNS", b"\x00\x07")),
             [[255, 9]],
-            id="transparent 16-bit grey",
+            id="transparent 16-bit gray",
         ),
-        pytest.param(png(3, 1, 8, GREY_ALPHA, [b"\0\xff\0\0\0\x80"]), [[0, 255, 127]], id="grey and alpha"),
+        pytest.param(png(3, 1, 8, GRAY_ALPHA, [b"\0\xff\0\0\0\x80"]), [[0, 255, 127]], id="gray and alpha"),
         pytest.param(
             png(2, 1, 8, RGB_ALPHA, [b"\0\0\0\xff\0\0\0\0"]), [[0, 255]], id="RGB and alpha: black, nothing"
         ),
@@ -94,7 +94,7 @@ def test_read_image_rgb(tmp_path):
     path = tmp_path / "image.png"
     path.write_bytes(png(2, 1, 8, RGB, [b"\x01\x02\x03\xff\x00\x00"]))
     assert pixels(path, "RGB") == [[[1, 2, 3], [255, 0, 0]]]
-    # Red gives 299 thousandths of the luminance.
+    # Red contributes 299/1000 of the luminance.
     assert pixels(path)[0][1] == 76
 
 
@@ -155,7 +155,7 @@ def test_image_size_reads_header_only():
     with pytest.raises(ImageError, match="no image in a known format"):
         image_size(io.BytesIO(whole[:9]))
     with pytest.raises(ImageError, match="more pixels than the limit of 89478485"):
-        image_size(io.BytesIO(png(20_000, 20_000, 1, GREY, [b""])))
+        image_size(io.BytesIO(png(20_000, 20_000, 1, GRAY, [b""])))
     with pytest.raises(ImageError, match=r"^No such file or directory$"):
         image_size("missing.png")
 
@@ -192,7 +192,7 @@ def test_read_image_errors(tmp_path):
     assert reason(b"") == reason(b"text") == f"it is no image in a known format ({', '.join(IMAGE_FORMATS)})"
     assert "truncated" in reason(whole[: len(whole) // 2])
     assert "truncated" in reason(encoded(Image.effect_noise((64, 64), 80), "JPEG")[:-200])
-    # Pillow would hand PostScript to another program.
+    # Pillow would pass PostScript to another program.
     assert "no image in a known format" in reason(encoded(Image.new("L", (9, 9)), "EPS"))
     assert "floating-point" in reason(encoded(Image.new("F", (2, 2)), "TIFF"))
     with pytest.raises(ImageError, match=r"^No such file or directory$"):
@@ -203,19 +203,19 @@ def test_read_image_errors(tmp_path):
         read_image(Image.new("L", (0, 3)), "L")
 
 
-# Pillow's limit is 89,478,485 pixels. Up to twice that it warns only.
+# Pillow's limit is 89,478,485 pixels; up to twice that, it only warns.
 @pytest.mark.filterwarnings("ignore:Image size")
 @pytest.mark.parametrize("side", [10_000, 20_000])
 def test_read_image_decompression_bomb(tmp_path, side):
-    (tmp_path / "bomb.png").write_bytes(png(side, side, 1, GREY, [b""]))
+    (tmp_path / "bomb.png").write_bytes(png(side, side, 1, GRAY, [b""]))
     with pytest.raises(ImageError, match="more pixels than the limit of 89478485"):
         read_image(tmp_path / "bomb.png", "L")
 
 
 def test_read_image_damaged_exif(tmp_path):
-    # A table of 99 entries that holds none.
+    # The table declares 99 entries and has none.
     (tmp_path / "image.png").write_bytes(
-        png(1, 1, 8, GREY, [b"\x05"], png_chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x63"))
+        png(1, 1, 8, GRAY, [b"\x05"], png_chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x63"))
     )
     with pytest.warns(UserWarning, match="EXIF"):
         assert pixels(tmp_path / "image.png") == [[5]]
@@ -224,7 +224,7 @@ def test_read_image_damaged_exif(tmp_path):
 def test_image_size_exif_after_pixels(tmp_path):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    whole = png(3, 2, 8, GREY, [b"\x05" * 3] * 2)
+    whole = png(3, 2, 8, GRAY, [b"\x05" * 3] * 2)
     end = len(png_chunk(b"IEND", b""))
     content = whole[:-end] + png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + whole[-end:]
     (tmp_path / "image.png").write_bytes(content)

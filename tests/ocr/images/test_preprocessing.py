@@ -1,4 +1,4 @@
-"""Preprocessing: from images of any size to tensors; settings from files of unknown origin."""
+"""Preprocessing of images of any size, and settings from untrusted files."""
 
 import contextlib
 import json
@@ -79,7 +79,7 @@ def test_preprocessing_channels():
 
 
 def test_preprocessing_shrinks_by_area():
-    # A stripe in every tenth row would vanish or dominate if single rows were picked.
+    # A stripe in every tenth row would vanish or dominate if rows were sampled, not averaged.
     stripes = np.full((320, 320), 255, np.uint8)
     stripes[::10] = 0
     assert Preprocessing()(stripes)[0, 4:-4].sub(0.8).abs().max() < 0.02

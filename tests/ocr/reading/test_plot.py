@@ -1,4 +1,4 @@
-"""plot_readings and `crnn-ext plot`: image, posteriors, and each character of the text at its frames."""
+"""plot_readings and `crnn-ext plot`: image, posteriors, and each character at its frames."""
 
 import math
 import warnings
@@ -31,7 +31,7 @@ def images():
 
 @pytest.fixture
 def figures(monkeypatch):
-    """Those that are drawn from now on."""
+    """Collects the figures that a test saves."""
     drawn = []
     save = Figure.savefig
     monkeypatch.setattr(
@@ -66,7 +66,7 @@ def test_plot_content(recognizer, images, tmp_path, figures):
     plot_readings(recognizer, images, tmp_path / "two.png", titles=["first", "a/b\n"])
     [figure] = figures
     assert len(figure.axes) == 6
-    # At 32 rows both images are 64 and 100 columns wide, and both have the room of the wider.
+    # At 32 rows the images are 64 and 100 columns wide; both axes span the wider one.
     for image, title, in_view, above, middle, below in zip(
         images, ["first", "a/b\\n"], [100, 150], *(figure.axes[row::3] for row in range(3)), strict=True
     ):
@@ -90,8 +90,8 @@ def test_plot_content(recognizer, images, tmp_path, figures):
                 *(part.tolist() for part in found[2:4]), found.token_logp, strict=True
             )
         ]
-        centres = [text.get_position()[0] for text in middle.texts]
-        assert centres == [(start + end) / 2 for start, end, _ in bars]
+        centers = [text.get_position()[0] for text in middle.texts]
+        assert centers == [(start + end) / 2 for start, end, _ in bars]
 
         lines = {line.get_label(): line for line in below.lines}
         assert (
@@ -116,10 +116,10 @@ def test_plot_given_text(recognizer, images, tmp_path, figures):
 
 
 def test_plot_special_characters(images, tmp_path, figures):
-    """Formulas, names of hidden lines, characters that the font lacks, marks that compose with letters."""
+    """Formulas, labels of hidden lines, characters missing in the font, combining marks."""
     odd = "$_ \\अ漢u\u0308\n"
     network, charset = random_network(odd)
-    # Three texts that hold all of them, and more than half of the legend's entries for one column.
+    # The text uses all characters, so the legend needs more entries than fit in one column.
     recognizer = Recognizer(
         network,
         charset,
@@ -139,7 +139,7 @@ def test_plot_special_characters(images, tmp_path, figures):
 
 
 def random_network(characters):
-    """One that gives each class a posterior of 0.02 and more."""
+    """Return a network that gives each class a posterior of at least 0.02."""
     charset = Charset(characters)
     torch.manual_seed(0)
     return Architecture("CRNN", charset.num_classes, nh=4, width=0.05).build(), charset
@@ -192,7 +192,7 @@ def test_plot_command(files, tmp_path, figures, capsys):
 
 
 def test_plot_command_no_text_found(files, tmp_path, figures, capsys):
-    """As the words of the lexicon have more characters than the image has frames."""
+    """The only word of the lexicon has more characters than the image has frames."""
     (tmp_path / "words").write_text("abc" * 30)
     options = ["--beam", "1", "--lexicon", str(tmp_path / "words"), "-o", str(tmp_path / "out.png")]
     assert main(["plot", f"{files}/model", f"{files}/0.png", *options]) == 1

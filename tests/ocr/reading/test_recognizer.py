@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.random_checkpoint import random_checkpoint
-from helpers.stripe_reader import CHARSET, ReadsGreyLevels, recognizer, stripes
+from helpers.stripe_reader import CHARSET, GrayLevelNetwork, recognizer, stripes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -52,7 +52,7 @@ def test_spans_in_original_columns():
     for frame, height in [(8, 64), (2, 16)]:
         [reading] = recognizer()([stripes("--cc-a", frame, height)])
         assert spans(reading) == [("c", 2 * frame, 4 * frame), ("a", 5 * frame, 6 * frame)]
-    # 6 frames of an image 3 columns wide, then 2 frames of one 11 wide: spans are rounded to the outside.
+    # 6 frames of an image 3 columns wide, then 2 frames of one 11 wide: spans are rounded outwards.
     [reading] = recognizer()([Image.new("L", (3, 4), 0)])
     assert spans(reading) == [("c", 0, 3)]
     [reading] = recognizer()([np.pad(stripes("ac"), ((0, 0), (0, 3)))])
@@ -60,20 +60,20 @@ def test_spans_in_original_columns():
 
 
 def test_spans_fixed_width():
-    reader = Recognizer(ReadsGreyLevels(), CHARSET, Preprocessing(width=48))
+    reader = Recognizer(GrayLevelNetwork(), CHARSET, Preprocessing(width=48))
     readings = reader([stripes("-aa-b-", frame) for frame in (2, 4, 30)])
     assert reader.network.batches == [(3, 1, 32, 48)]
     for frame, reading in zip((2, 4, 30), readings, strict=True):
         assert reading.text == "ab"
         for character, columns in zip(reading.characters, [(1, 3), (4, 5)], strict=True):
-            # Half a frame of the network, which reads 12 of each image.
+            # The tolerance is half a frame; each image has 12 frames.
             assert (character.start, character.end) == pytest.approx(
                 [column * frame for column in columns], abs=frame / 2
             )
 
 
 def test_confidence_equals_text_probability():
-    # With margin 1 many alignments of the text add up; the reference is torch's loss.
+    # At margin 1 many alignments contribute; the reference is torch's loss.
     image = stripes("-ab--a")
     reader = recognizer(margin=1.0)
     [reading] = reader([image])
@@ -106,9 +106,9 @@ def test_recognizer_no_text():
 
 
 def test_confidence_at_most_one():
-    """Where the probabilities of frames and alignments are rounded, their sum can be."""
+    """Rounding can make the sum of alignment probabilities exceed one."""
 
-    class IsCertain(ReadsGreyLevels):
+    class IsCertain(GrayLevelNetwork):
         def output_lengths(self, widths):
             return torch.full((len(widths),), 200)
 
@@ -121,7 +121,7 @@ def test_confidence_at_most_one():
 
 
 def test_recognizer_blank_not_first():
-    class Reversed(ReadsGreyLevels):
+    class Reversed(GrayLevelNetwork):
         def forward(self, images, widths=None):
             return super().forward(images).flip(-1)
 
@@ -235,7 +235,7 @@ def test_stream_order(tmp_path, monkeypatch):
 
 
 def test_stream_bounded_memory(monkeypatch):
-    """Also where some cannot be read, whose errors the caller keeps."""
+    """Also if some images cannot be read and the caller keeps their errors."""
     alive, most, taken = weakref.WeakSet(), 0, 0
 
     class Counted(torch.Tensor):
@@ -256,7 +256,7 @@ def test_stream_bounded_memory(monkeypatch):
             yield None if taken % 100 == 0 else stripes("-a")
 
     monkeypatch.setattr(Recognizer, "preprocess", prepare)
-    gc.disable()  # Or it might hide what is held.
+    gc.disable()  # garbage collection could hide leaked images
     try:
         errors = []
         for read, (_, reading) in enumerate(recognizer().stream(images())):
@@ -294,7 +294,7 @@ def test_load_device(tmp_path):
     assert reader.device == torch.device("cpu")
     assert reader([image]) == Recognizer.load(str(tmp_path / "model"), device="cpu")([image])
     assert not reader.network.training
-    # A device on which no operator of this package runs, but that is always there.
+    # The meta device is always available, though no operator of this package runs on it.
     assert crnn_ext.load(tmp_path / "model", device="meta").device == torch.device("meta")
     assert reader.to("meta") is reader
     assert reader.device == torch.device("meta")

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files are written completely or not at all."""
 
 import os
 import threading
@@ -27,7 +27,7 @@ def test_replace_file_keeps_foreign_tmp_file(tmp_path):
 
 
 def test_replacing_concurrent_writers(tmp_path):
-    """The last one to end wins, with all that it wrote."""
+    """The last writer to finish wins, with its complete content."""
     path = tmp_path / "file"
     with atomic_write(path) as first:
         first.write(b"first")
@@ -42,7 +42,7 @@ def test_replacing_concurrent_writers(tmp_path):
 def test_replacing_errors_name_target(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "missing/file", tmp_path / "file/file"):
-        with pytest.raises(OSError) as caught:  # noqa: PT011 (which, the system says)
+        with pytest.raises(OSError) as caught:  # noqa: PT011 (the system chooses the subclass)
             atomic_write_bytes(path, b"")
         assert caught.value.filename == str(path)
     with pytest.raises(OSError) as caught, atomic_write(tmp_path / "file"):  # noqa: PT011

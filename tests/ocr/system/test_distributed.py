@@ -1,4 +1,4 @@
-"""Processes that torchrun starts meet, share and gather; one that is alone needs none of it."""
+"""Collectives of processes started by torchrun, and of a single process."""
 
 import json
 import os
@@ -26,7 +26,7 @@ network(torch.zeros(1, 2)).sum().backward()
 network.itself = network
 del network
 ProcessGroup.initialize().destroy()  # of a group that is there already: ends nothing
-told = {
+results = {
     "share": list(group.shard(range(5))),
     "sums": group.all_reduce_sum([group.rank + 1, 0.5]),
     "gather": group.all_gather({"rank": group.rank}),
@@ -34,15 +34,15 @@ told = {
 }
 averaged = torch.tensor([1.0 + group.rank])
 group.all_reduce_mean_([averaged])
-told["average"] = averaged.item()
+results["average"] = averaged.item()
 try:
     group.broadcast_from_rank0(lambda: [][group.rank])
 except IndexError as error:
-    told["error"] = str(error)
+    results["error"] = str(error)
 group.destroy()
-told["threads"] = sum("gloo" in open(name).read() for name in glob.glob("/proc/self/task/*/comm"))
+results["threads"] = sum("gloo" in open(name).read() for name in glob.glob("/proc/self/task/*/comm"))
 with open(f"{sys.argv[1]}/{group.rank}.json", "w") as file:
-    json.dump(told, file)
+    json.dump(results, file)
 """
 
 
@@ -67,7 +67,7 @@ def test_single_process_group():
     ],
 )
 def test_backend_depends_on_gpu_sharing(uuids, gpus, backend, monkeypatch):
-    """Judged by all processes alike, also where each sees no other GPU than its own."""
+    """All processes choose the same backend, even if each sees only its own GPU."""
     world_size, joined = len(uuids), []
     monkeypatch.setattr("torch.cuda.is_available", lambda: uuids[1] != "")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
@@ -98,7 +98,7 @@ def by_torchrun(program, folder):
 
 
 def by_hand(program, folder):
-    """As other launchers do."""
+    """Start the processes like other launchers, by environment variables."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -123,9 +123,9 @@ def test_two_processes_collectives(tmp_path, start):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     start(program, tmp_path)
-    told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
-    assert [part["share"] for part in told] == [[0, 2, 4], [1, 3]]
-    for part in told:
+    results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert [part["share"] for part in results] == [[0, 2, 4], [1, 3]]
+    for part in results:
         assert part["sums"] == [3, 1]
         assert part["gather"] == [{"rank": 0}, {"rank": 1}]
         assert part["first"] == 0

@@ -1,4 +1,4 @@
-"""Training on small data: it learns, it names what it leaves out, it survives what goes wrong."""
+"""Training on small data: learning, skipped lines, failures."""
 
 import io
 import json
@@ -30,7 +30,7 @@ from crnn_ext.text import Charset
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """So small a network gains nothing from more, and loses much where other programs run."""
+    """More threads do not speed up a network this small, and slow it down on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -102,13 +102,13 @@ def test_training_reports_skipped_lines(tmp_path):
     assert "unreadable image: 1: broken.png" in notes
     assert sum(step.lines for step in done.steps) == 12
     assert done.reports[0].always == 3
-    assert {problem.name for problem in done.left_out_always} == {"short.png", "far.png", "broken.png"}
+    assert {problem.name for problem in done.always_skipped} == {"short.png", "far.png", "broken.png"}
 
 
 def test_training_survives_unreadable_image(tmp_path):
     folder = write_striped_dataset(tmp_path / "lines", count=12)
     picture = (folder / "3.png").read_bytes()
-    (folder / "3.png").write_bytes(picture[: len(picture) // 2])  # the header is whole
+    (folder / "3.png").write_bytes(picture[: len(picture) // 2])  # the header stays intact
     done = run_training(tmp_path / "run", folder, epochs=2, val=str(folder))
     assert [[problem.name for problem in report.unreadable] for report in done.reports] == [["3.png"]] * 2
     assert all(step.seconds > 0 for step in done.steps)
@@ -116,7 +116,7 @@ def test_training_survives_unreadable_image(tmp_path):
 
 
 def test_training_rejects_different_lines_across_processes(lines, monkeypatch, tmp_path):
-    """As where machines have copies of the data, of which one was corrected."""
+    """Happens if machines have copies of the data and only one was corrected."""
     monkeypatch.setattr(ProcessGroup, "all_gather", lambda group, part: [part, (None, "others")])
     with pytest.raises(DataError, match="all processes must have the same lines, and those of process 1"):
         run_training(tmp_path / "run", lines)
@@ -126,7 +126,7 @@ def test_training_skips_too_wide_lines(tmp_path):
     folder = write_striped_dataset(tmp_path / "lines", count=4)
     Image.new("L", (20_000, 20), 255).save(folder / "0.png")
     done = run_training(tmp_path / "run", folder, val=str(write_striped_dataset(tmp_path / "val", count=2)))
-    [problem] = done.left_out_always
+    [problem] = done.always_skipped
     assert str(problem).startswith("0.png: too wide: 20000 x 20 pixels would be 32000 columns of 32 rows")
     with pytest.raises(DataError, match=r"it has no usable line; the first problem is 0\.png: too wide"):
         run_training(
@@ -135,7 +135,7 @@ def test_training_skips_too_wide_lines(tmp_path):
 
 
 def single_image_dataset(folder, image):
-    """A data set of that image."""
+    """Return a data set of this image only."""
     folder = write_labels_dataset(folder / "one", {"0.png": "a"}).parent
     (folder / "0.png").write_bytes(image.read_bytes())
     return folder
@@ -256,10 +256,10 @@ def test_training_stop_at_epoch_boundaries(lines, tmp_path):
 
 
 def test_training_reports_skipped_lines_before_saving(tmp_path):
-    """A run that is killed later goes on from there, and does not come by these lines again."""
+    """A run killed later resumes from the saved state and does not see these lines again."""
     folder = write_striped_dataset(tmp_path / "lines", count=12)
     for path in folder.glob("*.png"):
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # the header is whole
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # the header stays intact
     done = run_training(
         *(tmp_path / "run", folder),
         val=str(write_striped_dataset(tmp_path / "val", count=2)),
@@ -288,7 +288,7 @@ def test_training_callbacks_end_after_failure(lines, tmp_path):
 def test_training_networks_and_precisions(lines, tmp_path, network, precision):
     done = run_training(tmp_path / "run", lines, network=network, precision=precision, lr=1e-3)
     plain = run_training(tmp_path / "plain", lines, network=network, lr=1e-3)
-    # The scaler of float16 begins too high.
+    # The initial loss scale of float16 is too high.
     assert [step.skipped for step in done.steps] == sorted(
         (step.skipped for step in done.steps), reverse=True
     )
@@ -319,7 +319,7 @@ def test_training_freeze_batch_norm(lines, tmp_path):
 
 
 def test_moving_average_decay():
-    """At once what it began with, later as slowly as its decay says."""
+    """The average forgets its start at once, later at the rate of its decay."""
     network = TrainingConfig(width=0.05, hidden=4).architecture(3).build()
     average = ExponentialMovingAverage(network, 0.5)
     expected = 0.0
@@ -352,8 +352,8 @@ def test_training_initial_blank_bias(lines, tmp_path):
 
 
 def test_training_init_other_charset(lines, tmp_path):
-    learnt = run_training(tmp_path / "first", lines, epochs=30, lr=1e-2)
-    assert learnt.outcome.best_cer < 0.3
+    trained = run_training(tmp_path / "first", lines, epochs=30, lr=1e-2)
+    assert trained.outcome.best_cer < 0.3
     other = write_striped_dataset(tmp_path / "lines", count=24, seed=5)
     text = (other / "labels.txt").read_text().replace("a", "x")
     (other / "labels.txt").write_text(text)
@@ -362,7 +362,7 @@ def test_training_init_other_charset(lines, tmp_path):
         tmp_path / "second", other, epochs=1, init=str(first), lr=1e-8, freeze_batch_norm=True
     )
     assert any("4 characters kept, 1 new (x), 0 dropped" in note for note in tuned.notes)
-    # Hardly anything is learnt, and so what is known was known before.
+    # At lr 1e-8 the network learns almost nothing, so its readings come from the checkpoint.
     images = [striped_image(text, seed=number) for number, text in enumerate(["bcd", "dcb", "bbcd", "cd"])]
     before, after = (Recognizer.load(path)(images) for path in (first, tmp_path / "second/last.safetensors"))
     assert [reading.text for reading in after] == [reading.text for reading in before] != [""] * 4
@@ -380,7 +380,7 @@ def test_training_init_sets_config(lines, tmp_path):
 
 
 def test_training_gradient_by_hand(lines, tmp_path):
-    """Computed by hand, from what the state has before the first step and AdamW's first moment after it."""
+    """Compares AdamW's first moment after one step with a gradient computed from the initial weights."""
     from crnn_ext.ctc import ctc_loss
     from crnn_ext.ocr.data import LineDataset, collate, open_lines
 
@@ -388,19 +388,19 @@ def test_training_gradient_by_hand(lines, tmp_path):
     run_training(tmp_path / "run", lines, stop=stop_after(1), accumulate=3, **settings)
     moments = load_file(tmp_path / "run/state.safetensors")
     start = run_training(tmp_path / "none", lines, epochs=1, lr=1e-8, **settings)
-    checkpoint = load_checkpoint(tmp_path / "none/last.safetensors")  # hardly any other than at the start
+    checkpoint = load_checkpoint(tmp_path / "none/last.safetensors")  # almost equal to the initial weights
     assert start.outcome.step == 1
     source = open_lines(lines)
-    kept_back = set(validation_split(source, [1] * len(source), 0.5, 0))
+    held_out = set(validation_split(source, [1] * len(source), 0.5, 0))
     dataset = LineDataset(source, checkpoint.preprocessing)
-    batch = collate([dataset[index] for index in range(len(source)) if index not in kept_back])
+    batch = collate([dataset[index] for index in range(len(source)) if index not in held_out])
     targets, lengths = checkpoint.charset.encode(batch.labels)
     network = checkpoint.network.eval()
     logits = network(batch.images, batch.widths)
     loss = ctc_loss(logits, targets, network.output_lengths(batch.widths), lengths, reduction="sum")
-    live = torch.arange(len(logits)).unsqueeze(1) < network.output_lengths(batch.widths)
-    assert not live.all()
-    assert start.steps[0].blank == pytest.approx((logits.argmax(-1) == 0)[live].float().mean().item())
+    valid = torch.arange(len(logits)).unsqueeze(1) < network.output_lengths(batch.widths)
+    assert not valid.all()
+    assert start.steps[0].blank == pytest.approx((logits.argmax(-1) == 0)[valid].float().mean().item())
     (loss / lengths.sum()).backward()
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(
@@ -409,7 +409,7 @@ def test_training_gradient_by_hand(lines, tmp_path):
 
 
 def test_training_learning_rate_follows_schedule(lines, tmp_path):
-    """AdamW's first step is as long as the rate in every weight."""
+    """AdamW's first step changes every weight by the learning rate."""
     settings = {"lr": 4e-3, "warmup": 0.2, "weight_decay": 0}
     run_training(tmp_path / "none", lines, stop=stop_after(0), **settings)
     run_training(tmp_path / "one", lines, stop=stop_after(1), **settings)

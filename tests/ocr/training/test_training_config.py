@@ -1,4 +1,4 @@
-"""Settings of a training run: checked, saved, given as a file."""
+"""Settings of a training run: validation, saving, loading."""
 
 import json
 

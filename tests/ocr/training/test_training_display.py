@@ -1,4 +1,4 @@
-"""What a user sees of a run."""
+"""The console output of a run."""
 
 import io
 

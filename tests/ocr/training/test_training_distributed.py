@@ -1,4 +1,4 @@
-"""Two processes that torchrun starts train as one process with the doubled batch does."""
+"""Two processes started by torchrun train like one process with twice the batch size."""
 
 import copy
 import os
@@ -30,7 +30,7 @@ OPTIONS = [
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch):
-    """So small a network gains nothing from more, and loses much where other programs run."""
+    """More threads do not speed up a network this small, and slow it down on a busy machine."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
@@ -70,17 +70,17 @@ def test_two_processes_match_doubled_batch(lines, tmp_path):
 
 
 def test_batch_norm_statistics_averaged(lines, tmp_path):
-    """After one step, in which each process has normalised a batch of its own."""
+    """After one step, in which each process normalizes its own batch."""
     options = [*OPTIONS, "--lr", "1e-8", "--ema", "0.5", "--epochs", "1", "--batch-pixels", "1000000"]
     checked_stderr(torchrun_train_command(lines, *options, "-o", tmp_path / "two"))
     state = load_file(tmp_path / "two/state.safetensors")
     assert state["optimizer.conv1.weight.step"] == 1
     checkpoint = load_checkpoint(tmp_path / "two/last.safetensors")
     source = open_lines(lines)
-    kept_back = set(validation_split(source, [1] * len(source), 0.1, 0))
+    held_out = set(validation_split(source, [1] * len(source), 0.1, 0))
     dataset = LineDataset(source, checkpoint.preprocessing, Augmentation(1.0), seed=0, epoch=0)
     columns = [
-        0 if index in kept_back else checkpoint.preprocessing.columns(*source.image_size(index))
+        0 if index in held_out else checkpoint.preprocessing.columns(*source.image_size(index))
         for index in range(len(source))
     ]
     means = []
@@ -99,11 +99,11 @@ def test_batch_norm_statistics_averaged(lines, tmp_path):
 
 
 def test_process_without_readable_lines(tmp_path):
-    """Has nothing to say about the gradient, and still takes part."""
+    """Such a process contributes no gradient, yet takes part in the reduction."""
     folder = write_striped_dataset(tmp_path / "lines", count=12)
     for number in range(0, 12, 3):
         picture = (folder / f"{number}.png").read_bytes()
-        (folder / f"{number}.png").write_bytes(picture[: len(picture) // 2])  # the header is whole
+        (folder / f"{number}.png").write_bytes(picture[: len(picture) // 2])  # the header stays intact
     val = write_striped_dataset(tmp_path / "val", count=2)
     checked_stderr(
         torchrun_train_command(
@@ -111,7 +111,7 @@ def test_process_without_readable_lines(tmp_path):
         )
     )
     steps = log_entries(tmp_path / "run", "step")
-    assert len(steps) == 12  # of two epochs, each with two lines
+    assert len(steps) == 12  # two epochs; a step has two lines
     assert sorted({step["lines"] for step in steps}) in ([0, 1, 2], [1, 2])
     assert all((step["loss"] is None) == (step["lines"] == 0) for step in steps)
     assert [len(report["unreadable"]) for report in log_entries(tmp_path / "run", "left_out")] == [4, 4]
@@ -156,8 +156,8 @@ def test_resume_two_processes_until_patience(lines, tmp_path):
     wait_for_steps(process, folder, 3)
     process.send_signal(signal.SIGTERM)
     process.wait()
-    told = checked_stderr(torchrun_train_command("-o", folder, "--resume", "--patience", "2"))
-    assert "ended, as validations had become no better" in told
+    errors = checked_stderr(torchrun_train_command("-o", folder, "--resume", "--patience", "2"))
+    assert "ended, as validations had become no better" in errors
     steps = [entry["step"] for entry in log_entries(folder, "step")]
     assert steps == list(range(1, len(steps) + 1))
     assert [entry["best"] for entry in log_entries(folder, "validation")][-2:] == [False, False]
@@ -174,4 +174,4 @@ def test_error_in_first_process_ends_all(lines, tmp_path):
     )
     assert done.returncode != 0
     assert done.stderr.count(f"crnn-ext: {tmp_path / 'run'}: ") == 2
-    assert "crnn_ext/" not in done.stderr.partition("torch/distributed")[0]  # no traceback of ours
+    assert "crnn_ext/" not in done.stderr.partition("torch/distributed")[0]  # no traceback of crnn_ext

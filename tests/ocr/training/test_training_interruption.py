@@ -1,4 +1,4 @@
-"""Signals ask a run to end; a second one, later, has its usual effect."""
+"""The first signal asks a run to stop; a later one has its usual effect."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ def clock(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _python_handlers():
-    """Those of Python, also where the shell ignores SIGINT in the background; put back afterwards."""
+    """Python's own handlers, since a shell may ignore SIGINT in the background."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield

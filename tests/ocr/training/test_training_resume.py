@@ -1,4 +1,4 @@
-"""A run that was killed goes on to the same losses and weights; a state that does not fit is refused."""
+"""A killed run resumes to identical losses and weights; a state that does not fit is rejected."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ OPTIONS = [
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch):
-    """So small a network gains nothing from more, and loses much where other programs run."""
+    """More threads do not speed up a network this small, and slow it down on a busy machine."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
@@ -44,7 +44,7 @@ def test_resume_after_kill_is_exact(lines, tmp_path):
     subprocess.run(train_command(lines, "-o", whole, *OPTIONS), check=True, capture_output=True)
     steps = len(losses(whole))
     seed = np.random.SeedSequence().entropy
-    print("seed", seed)  # shown if it fails
+    print("seed", seed)  # shown on failure
     random = np.random.default_rng(seed)
     arguments = [lines, "-o", broken, *OPTIONS]
     for kill_at in sorted(random.choice(range(1, steps), 2, replace=False)):
@@ -69,15 +69,15 @@ def test_signal_saves_state(lines, tmp_path, number):
         train_command(lines, "-o", folder, *OPTIONS, "--epochs", "1000"),
         stderr=subprocess.PIPE,
         text=True,
-        # A shell may have started the tests with SIGINT ignored, which programs inherit.
+        # A shell may start the tests with SIGINT ignored, which child processes inherit.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     wait_for_steps(process, folder, 3)
     os.kill(process.pid, number)
-    told = process.communicate()[1]
+    errors = process.communicate()[1]
     assert process.returncode == 128 + number
-    assert f"crnn-ext train -o {folder} --resume goes on" in told
-    assert "Traceback" not in told
+    assert f"crnn-ext train -o {folder} --resume goes on" in errors
+    assert "Traceback" not in errors
     assert (folder / "state.safetensors").exists()
 
 
@@ -110,7 +110,7 @@ def test_resume_rejects_changed_lines(tmp_path):
 
 
 def test_resume_rejects_changed_validation_lines(lines, tmp_path):
-    """Their error rate is no longer that of the best network."""
+    """The recorded best error rate belongs to the old lines."""
     val, other = (
         write_striped_dataset(tmp_path / name, count=4, seed=seed) for seed, name in enumerate("ab")
     )
@@ -173,7 +173,7 @@ def test_resume_damaged_state(lines, tmp_path):
         if random.random() < 0.5:
             del broken[random.integers(len(broken)) :]
         else:
-            # In the header, where all that is not weights is.
+            # In the header, which holds everything except the weights.
             broken[random.integers(2000)] = random.integers(256)
         state.write_bytes(broken)
         if len(broken) < len(whole):
@@ -183,7 +183,7 @@ def test_resume_damaged_state(lines, tmp_path):
         try:
             run_training(tmp_path / "run", lines, resume=True)
         except DataError as error:
-            assert str(state) in str(error)  # noqa: PT017 (it need not be raised: a changed digit is a state)
+            assert str(state) in str(error)  # noqa: PT017 (a changed digit can give a valid state)
     state.write_bytes((tmp_path / "run/last.safetensors").read_bytes())
     with pytest.raises(DataError, match="no entry 'crnn_ext_training'"):
         run_training(tmp_path / "run", lines, resume=True)

@@ -1,4 +1,4 @@
-"""The learning rates are those of torch's one-cycle schedule."""
+"""Learning rates match torch's one-cycle schedule."""
 
 import pytest
 import torch
