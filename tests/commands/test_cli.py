@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.command_line import MAIN, without_throughput
+from helpers.command_line import MAIN, run_without, without_throughput
 from helpers.dataset_files import write_labels_dataset
+from helpers.random_checkpoint import random_checkpoint
 
 import crnn_ext
 from crnn_ext.cli import main
 from crnn_ext.commands import device
 from crnn_ext.commands.messages import one_line_warnings
+from crnn_ext.ocr import save_checkpoint
 from crnn_ext.ocr.system.distributed import ProcessGroup
 
 
@@ -218,14 +220,20 @@ def test_runtime_errors_in_one_line(checkpoint, images, monkeypatch, capsys):
         main(["read", checkpoint, images[0]])
 
 
+@pytest.mark.parametrize("name", ["read", "evaluate"])
+def test_non_finite_logits(commands, name, tmp_path, capsys):
+    checkpoint = random_checkpoint()
+    checkpoint.network.rnn[1].embedding.weight.data.fill_(3e38)
+    checkpoint.network.rnn[1].embedding.bias.data.fill_(3e38)
+    save_checkpoint(tmp_path / "model", checkpoint)
+    assert main([name, str(tmp_path / "model"), *commands[name][2:]]) == 2
+    assert "model: the network gave logits that are not finite" in capsys.readouterr().err
+
+
 def test_read_without_ocr_extra():
     """Without the ocr extra the package imports, and the command names the extra."""
-    hidden = "import sys; sys.modules.update(dict.fromkeys(['PIL', 'safetensors', 'tqdm', 'matplotlib'])); "
-    result = subprocess.run(
-        [sys.executable, "-c", f"{hidden} import crnn_ext; {MAIN}", "read", "model", "image"],
-        capture_output=True,
-        text=True,
-    )
+    hidden = ["PIL", "safetensors", "tqdm", "matplotlib"]
+    result = run_without(hidden, f"import crnn_ext; {MAIN}", "read", "model", "image")
     assert result.stderr == (
         "crnn-ext: crnn_ext.ocr needs PIL, which is not installed: install crnn_ext with its extra [ocr]\n"
     )
@@ -233,12 +241,8 @@ def test_read_without_ocr_extra():
 
 
 def test_read_without_other_commands_packages(checkpoint, images):
-    hidden = "import sys; sys.modules.update(dict.fromkeys(['lmdb', 'rapidfuzz', 'cv2', 'tensorboard'])); "
-    result = subprocess.run(
-        [sys.executable, "-c", f"{hidden}{MAIN}", "read", checkpoint, images[0]],
-        capture_output=True,
-        text=True,
-    )
+    hidden = ["lmdb", "rapidfuzz", "cv2", "tensorboard"]
+    result = run_without(hidden, MAIN, "read", checkpoint, images[0])
     assert result.returncode == 0, result.stderr
 
 

@@ -188,15 +188,6 @@ def test_read_checkpoint_errors(images, tmp_path, capsys):
         assert errors.startswith(f"crnn-ext: {path}: {message}")
 
 
-def test_read_non_finite_logits(images, tmp_path, capsys):
-    checkpoint = random_checkpoint()
-    checkpoint.network.rnn[1].embedding.weight.data.fill_(3e38)
-    checkpoint.network.rnn[1].embedding.bias.data.fill_(3e38)
-    save_checkpoint(tmp_path / "model", checkpoint)
-    assert main(["read", str(tmp_path / "model"), *images]) == 2
-    assert "model: the network gave logits that are not finite" in capsys.readouterr().err
-
-
 def test_read_checkpoint_warning_in_one_line(images, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as context:
         context.setattr(Architecture, "to_dict", lambda self: {**asdict(self), "drop\nout": 0.1})

@@ -4,7 +4,14 @@ import io
 import json
 
 import numpy as np
+import pytest
+from helpers.paths import SHARED_DATA
 from PIL import Image
+
+FRAKTUR = SHARED_DATA / "fraktur_lines"
+requires_fraktur = pytest.mark.skipif(
+    not FRAKTUR.is_dir(), reason="../shared/data/fraktur_lines is not there"
+)
 
 
 def image_bytes(width=40, height=20, seed=0, file_format="PNG"):
@@ -19,6 +26,12 @@ def write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def truncate(path):
+    """Cut an image file in half; its header stays intact."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
 
 
 def write_labels_dataset(folder, lines, name="labels.txt"):

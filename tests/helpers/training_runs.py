@@ -1,11 +1,9 @@
-"""Helpers for tests of training runs: commands, logs, a clock, a recorder."""
+"""Helpers for tests of training runs: commands, logs, a recorder."""
 
 import itertools
 import json
 import sys
 import time
-
-from crnn_ext.ocr.training import TrainingConfig, train
 
 TINY = {"width": 0.05, "hidden": 16, "workers": 0, "batch_pixels": 32 * 128 * 8, "log_every": 1, "augment": 0}
 
@@ -31,15 +29,6 @@ def wait_for_steps(process, folder, steps):
     """Wait until a run in another process has logged this many steps or has ended."""
     while logged_steps(folder) < steps and process.poll() is None:
         time.sleep(0.005)
-
-
-class FakeClock:
-    """Replaces the module `time`: `now` changes only when a test sets it."""
-
-    now = 100.0
-
-    def monotonic(self):
-        return self.now
 
 
 class Recorder:
@@ -74,6 +63,9 @@ def stop_after(steps):
 
 
 def run_training(folder, data, *, callbacks=(), **settings):
+    """Train in this process and return the recorder, with the result as `outcome`."""
+    from crnn_ext.ocr.training import TrainingConfig, train  # needs cv2, which tests may lack
+
     recorder = Recorder()
     options = {
         name: settings.pop(name) for name in ("resume", "criterion", "stop", "device") if name in settings

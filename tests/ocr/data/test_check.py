@@ -1,14 +1,11 @@
 """crnn-ext check counts and names every line that cannot be trained on."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
-from helpers.dataset_files import image_bytes, write, write_labels_dataset
+from helpers.command_line import MAIN, run_without
+from helpers.dataset_files import FRAKTUR, image_bytes, requires_fraktur, write, write_labels_dataset
 from helpers.networks import NETWORKS, small_network
-from helpers.paths import SHARED_DATA
 from helpers.random_checkpoint import random_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,8 +17,6 @@ from crnn_ext.ocr.data import open_lines
 from crnn_ext.ocr.data.check import check_lines, frames_needed, quantiles
 from crnn_ext.text import Charset
 
-FRAKTUR = SHARED_DATA / "fraktur_lines"
-
 
 def check(folder, charset=None, **options):
     return check_lines(
@@ -29,7 +24,7 @@ def check(folder, charset=None, **options):
     )
 
 
-def problems_found(report):
+def issues_found(report):
     """Return (kind, name) of all problems."""
     return [(kind, problem.name) for kind, problems in report.issues.items() for problem in problems]
 
@@ -57,7 +52,7 @@ def test_check_lines_too_few_frames(tmp_path, network):
         if count < frames_needed(label)
     ]
     assert 3 < len(expected) < 17
-    assert problems_found(check_lines(source, preprocessing, model.output_lengths)) == expected
+    assert issues_found(check_lines(source, preprocessing, model.output_lengths)) == expected
 
 
 def test_check_lines_reports_every_problem(tmp_path):
@@ -91,9 +86,9 @@ def test_check_lines_reports_every_problem(tmp_path):
         ("characters outside the charset", "unknown.png"),
     ]
     report = check(tmp_path, Charset("abc"))
-    assert problems_found(report) == headers
+    assert issues_found(report) == headers
     decoded = check(tmp_path, Charset("abc"), decode=True)
-    assert sorted(problems_found(decoded)) == sorted(
+    assert sorted(issues_found(decoded)) == sorted(
         [*headers, ("unreadable image", "damaged.png"), ("duplicate image", "again.png")]
     )
     details = {problem.name: problem.detail for kind in decoded.issues.values() for problem in kind}
@@ -118,7 +113,7 @@ def test_check_lines_fixed_width(tmp_path):
     write(tmp_path / "wide.png", image_bytes(20_000, 20))
     model = small_network(NETWORKS[0])
     report = check_lines(open_lines(tmp_path), Preprocessing(width=100), model.output_lengths)
-    assert problems_found(report) == [("too few frames", "long.png")]
+    assert issues_found(report) == [("too few frames", "long.png")]
     assert report.quantiles["frames"] == (26, 26, 26, 26)
 
 
@@ -250,18 +245,14 @@ def test_check_command_escapes_control_characters(tmp_path, capsys):
 
 def test_check_command_without_regex(tmp_path):
     write_labels_dataset(tmp_path, {"a.png": "abc"})
-    code = (
-        "import sys; sys.modules['regex'] = None; from crnn_ext.cli import main\n"
-        f"sys.exit(main(['check', {str(tmp_path)!r}]))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = run_without(["regex"], MAIN, "check", tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         "crnn-ext: crnn_ext.ocr needs regex, which is not installed: install crnn_ext with its extra [ocr]\n"
     )
 
 
-@pytest.mark.skipif(not FRAKTUR.is_dir(), reason="../shared/data/fraktur_lines is not there")
+@requires_fraktur
 def test_check_lines_fraktur():
     charset = Charset.from_labels(open_lines(FRAKTUR / "labels_train.txt").labels)
     report = check(FRAKTUR / "labels_val.txt", charset)

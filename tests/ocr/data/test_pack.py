@@ -12,22 +12,22 @@ from functools import partial
 import lmdb
 import numpy as np
 import pytest
+from helpers.command_line import MAIN, run_without
 from helpers.dataset_files import (
+    FRAKTUR,
     image_bytes,
+    requires_fraktur,
     write,
     write_doctr_dataset,
     write_kraken_dataset,
     write_labels_dataset,
     write_lmdb_dataset,
 )
-from helpers.paths import SHARED_DATA
 from PIL import Image
 
 from crnn_ext.cli import main
 from crnn_ext.ocr.data import DataError, open_lines
 from crnn_ext.ocr.data.pack import pack_lines
-
-FRAKTUR = SHARED_DATA / "fraktur_lines"
 
 
 @pytest.fixture
@@ -235,11 +235,7 @@ def test_pack_command_interrupted(folder, output):
 
 
 def test_pack_command_without_lmdb(folder, output):
-    code = (
-        "import sys; sys.modules['lmdb'] = None; from crnn_ext.cli import main\n"
-        f"sys.exit(main(['pack', {str(folder)!r}, '-o', {str(output)!r}]))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = run_without(["lmdb"], MAIN, "pack", folder, "-o", output)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         "crnn-ext: LMDB databases need lmdb, which is not installed: "
@@ -247,7 +243,7 @@ def test_pack_command_without_lmdb(folder, output):
     )
 
 
-@pytest.mark.skipif(not FRAKTUR.is_dir(), reason="../shared/data/fraktur_lines is not there")
+@requires_fraktur
 def test_pack_lines_fraktur(output):
     original = open_lines(FRAKTUR / "labels_val.txt")
     packed = pack_lines([original], output)

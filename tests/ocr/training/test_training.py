@@ -7,7 +7,7 @@ import os
 
 import pytest
 import torch
-from helpers.dataset_files import write, write_labels_dataset
+from helpers.dataset_files import truncate, write, write_labels_dataset
 from helpers.striped_lines import striped_image, write_striped_dataset
 from helpers.training_runs import Recorder, run_training, stop_after
 from PIL import Image
@@ -26,20 +26,6 @@ from crnn_ext.ocr.training.model import ExponentialMovingAverage
 from crnn_ext.ocr.training.schedule import one_cycle
 from crnn_ext.ocr.training.splits import validation_split
 from crnn_ext.text import Charset
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """More threads do not speed up a network this small, and slow it down on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def lines(tmp_path_factory):
-    return write_striped_dataset(tmp_path_factory.mktemp("lines"))
 
 
 def test_training_learns_to_read(lines, tmp_path):
@@ -107,8 +93,7 @@ def test_training_reports_skipped_lines(tmp_path):
 
 def test_training_survives_unreadable_image(tmp_path):
     folder = write_striped_dataset(tmp_path / "lines", count=12)
-    picture = (folder / "3.png").read_bytes()
-    (folder / "3.png").write_bytes(picture[: len(picture) // 2])  # the header stays intact
+    truncate(folder / "3.png")
     done = run_training(tmp_path / "run", folder, epochs=2, val=str(folder))
     assert [[problem.name for problem in report.unreadable] for report in done.reports] == [["3.png"]] * 2
     assert all(step.seconds > 0 for step in done.steps)
@@ -259,7 +244,7 @@ def test_training_reports_skipped_lines_before_saving(tmp_path):
     """A run killed later resumes from the saved state and does not see these lines again."""
     folder = write_striped_dataset(tmp_path / "lines", count=12)
     for path in folder.glob("*.png"):
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # the header stays intact
+        truncate(path)
     done = run_training(
         *(tmp_path / "run", folder),
         val=str(write_striped_dataset(tmp_path / "val", count=2)),

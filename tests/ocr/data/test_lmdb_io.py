@@ -4,11 +4,10 @@ import gc
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 
 import lmdb
 import pytest
+from helpers.command_line import run_without
 from helpers.dataset_files import image_bytes, write, write_lmdb, write_lmdb_dataset
 from torch.utils.data import DataLoader
 
@@ -147,12 +146,8 @@ def test_lmdb_in_workers(tmp_path, start, opened_before):
 def test_open_lines_without_lmdb(tmp_path):
     """Importing works without lmdb; opening a database names the missing package."""
     write_lmdb_dataset(tmp_path / "data", ["a"])
-    code = (
-        "import sys; sys.modules['lmdb'] = None\n"
-        "from crnn_ext.ocr.data import open_lines\n"
-        f"open_lines({str(tmp_path / 'data')!r})\n"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    code = "from crnn_ext.ocr.data import open_lines; open_lines(sys.argv[1])"
+    result = run_without(["lmdb"], code, tmp_path / "data")
     assert result.stderr.splitlines()[-1] == (
         "ImportError: LMDB databases need lmdb, which is not installed: "
         "install crnn_ext with its extra [train]"

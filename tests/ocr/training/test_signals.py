@@ -4,20 +4,11 @@ import os
 import signal
 
 import pytest
-from helpers.training_runs import FakeClock
 
 pytest.importorskip("PIL")
 pytest.importorskip("cv2")
 
-from crnn_ext.ocr.training import signals as module
 from crnn_ext.ocr.training.signals import stop_on_signals
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    moved = FakeClock()
-    monkeypatch.setattr(module, "time", moved)
-    return moved
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +22,7 @@ def _python_handlers():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interruption_first_signal(number, capfd):
+def test_stop_on_signals_first_signal(number, capfd):
     with stop_on_signals() as interrupted:
         assert not interrupted()
         os.kill(os.getpid(), number)
@@ -40,7 +31,7 @@ def test_interruption_first_signal(number, capfd):
     assert "stopping after this step" in capfd.readouterr().err
 
 
-def test_interruption_debounces_signals(clock):
+def test_stop_on_signals_debounces_signals(clock):
     with stop_on_signals() as interrupted:
         interrupted()
         os.kill(os.getpid(), signal.SIGINT)
@@ -49,7 +40,7 @@ def test_interruption_debounces_signals(clock):
         assert interrupted.signal == signal.SIGINT
 
 
-def test_interruption_second_signal(clock):
+def test_stop_on_signals_second_signal(clock):
     with stop_on_signals() as interrupted:
         interrupted()
         os.kill(os.getpid(), signal.SIGINT)
@@ -59,14 +50,14 @@ def test_interruption_second_signal(clock):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_interruption_signal_before_first_poll():
+def test_stop_on_signals_signal_before_first_poll():
     with stop_on_signals() as interrupted:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         assert interrupted.signal is None
 
 
-def test_interruption_ignored_signal():
+def test_stop_on_signals_ignored_signal():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with stop_on_signals() as interrupted:
         os.kill(os.getpid(), signal.SIGINT)
@@ -74,7 +65,7 @@ def test_interruption_ignored_signal():
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
-def test_interruption_restores_handlers():
+def test_stop_on_signals_restores_handlers():
     with stop_on_signals():
         assert signal.getsignal(signal.SIGINT) != signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler

@@ -24,17 +24,6 @@ OPTIONS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
-    """More threads do not speed up a network this small, and slow it down on a busy machine."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
-@pytest.fixture(scope="module")
-def lines(tmp_path_factory):
-    return write_striped_dataset(tmp_path_factory.mktemp("lines"))
-
-
 def losses(folder):
     return {entry["step"]: entry["loss"] for entry in log_entries(folder, "step")}
 

@@ -7,16 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from helpers.dataset_files import write_labels_dataset
-from helpers.paths import SHARED_DATA
+from helpers.dataset_files import FRAKTUR, requires_fraktur, write_labels_dataset
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from crnn_ext.ocr import Preprocessing
 from crnn_ext.ocr.data import BucketBatchSampler, DataIssue, LineDataset, collate, measure_lines, open_lines
-
-FRAKTUR = SHARED_DATA / "fraktur_lines"
 
 HEIGHT = 32
 WIDTHS = st.lists(st.integers(0, 400), min_size=1, max_size=120).filter(any)
@@ -173,7 +170,7 @@ def test_collate_unreadable_images(dataset, tmp_path, workers):
     assert batches[2].widths.tolist() == []
 
 
-@pytest.mark.skipif(not FRAKTUR.is_dir(), reason="../shared/data/fraktur_lines is not there")
+@requires_fraktur
 def test_sampler_epoch_fraktur():
     source = open_lines(FRAKTUR / "labels_val.txt")
     preprocessing = Preprocessing()

@@ -3,27 +3,18 @@
 import io
 
 import pytest
-from helpers.training_runs import FakeClock
 
 pytest.importorskip("PIL")
 pytest.importorskip("cv2")
 
 from crnn_ext.ocr.data import DataIssue
 from crnn_ext.ocr.training import SkippedLines, StepMetrics
-from crnn_ext.ocr.training import console as module
 from crnn_ext.ocr.training.console import ConsoleLogger
 
 
 class Terminal(io.StringIO):
     def isatty(self):
         return True
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    moved = FakeClock()
-    monkeypatch.setattr(module, "time", moved)
-    return moved
 
 
 def step(number, blank=0.8):
