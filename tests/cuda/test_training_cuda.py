@@ -68,9 +68,9 @@ def test_processes_share_a_gpu(lines, tmp_path, device):
 
 
 def test_training_resumes(lines, tmp_path, device):
-    whole = run_training(tmp_path / "whole", lines, epochs=2, device=device, **SETTINGS)
-    run_training(tmp_path / "broken", lines, epochs=2, device=device, stop=stop_after(3), **SETTINGS)
-    rest = run_training(tmp_path / "broken", lines, epochs=2, device=device, resume=True, **SETTINGS)
-    assert [step.step for step in rest.steps] == list(range(4, whole.total + 1))
-    for ours, theirs in zip(rest.steps, whole.steps[3:], strict=True):
+    uninterrupted = run_training(tmp_path / "uninterrupted", lines, epochs=2, device=device, **SETTINGS)
+    run_training(tmp_path / "interrupted", lines, epochs=2, device=device, stop=stop_after(3), **SETTINGS)
+    rest = run_training(tmp_path / "interrupted", lines, epochs=2, device=device, resume=True, **SETTINGS)
+    assert [step.step for step in rest.steps] == list(range(4, uninterrupted.total + 1))
+    for ours, theirs in zip(rest.steps, uninterrupted.steps[3:], strict=True):
         assert ours.loss == pytest.approx(theirs.loss, rel=0.05)

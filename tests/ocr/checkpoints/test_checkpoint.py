@@ -271,16 +271,16 @@ def test_load_rejects_tensors(path, state, change, message):
 
 
 def test_load_rejects_other_files(path, state):
-    whole = save(state, {"crnn_ext": json.dumps(SETTINGS)})
-    (length,) = struct.unpack_from("<Q", whole)
+    intact = save(state, {"crnn_ext": json.dumps(SETTINGS)})
+    (length,) = struct.unpack_from("<Q", intact)
     for content in (
         b"",
         b"{}",
-        whole[:7],
-        whole[: 8 + length // 2],
-        whole[:-1],
-        whole + b"\0",
-        struct.pack("<Q", 2**63) + whole[8:],
+        intact[:7],
+        intact[: 8 + length // 2],
+        intact[:-1],
+        intact + b"\0",
+        struct.pack("<Q", 2**63) + intact[8:],
         struct.pack("<Q", 10**8 - 1) + b"{}",
         struct.pack("<Q", 10**5) + b"[" * 10**5,
     ):
@@ -313,7 +313,7 @@ def test_load_rejects_other_files(path, state):
             lambda path: torch.load(path, weights_only=False),
         ),
     ],
-    ids=["pickle", "torch", "old torch"],
+    ids=["pickle", "torch", "legacy torch"],
 )
 def test_load_rejects_pickles(tmp_path, dump, load):
     path, trace = tmp_path / "model.pt", tmp_path / "trace"
@@ -322,7 +322,7 @@ def test_load_rejects_pickles(tmp_path, dump, load):
         load_checkpoint(path)
     assert not trace.exists()
     load(path)
-    assert trace.exists(), "the pickle is one that runs code"
+    assert trace.exists(), "the pickle must run code when loaded unsafely"
 
 
 class LargestTensor(TorchDispatchMode):
@@ -352,15 +352,15 @@ def test_load_allocates_no_more_than_file_size(path, state):
 @settings(deadline=None, max_examples=200)
 @given(data=st.data())
 def test_load_fuzzed_file(state, tmp_path_factory, data):
-    whole = save(state, {"crnn_ext": json.dumps(SETTINGS)})
-    (length,) = struct.unpack_from("<Q", whole)
-    damaged = bytearray(whole)
+    intact = save(state, {"crnn_ext": json.dumps(SETTINGS)})
+    (length,) = struct.unpack_from("<Q", intact)
+    damaged = bytearray(intact)
     for _ in range(data.draw(st.integers(1, 3))):
         # Mostly in the header, although the weights are most of the file.
         places = st.integers(0, 8 + length - 2) | st.integers(0, len(damaged) - 1)
         damaged[data.draw(places)] ^= 1 << data.draw(st.integers(0, 7))
     if data.draw(st.booleans()):
-        del damaged[data.draw(st.integers(0, 8 + length) | st.integers(0, len(whole))) :]
+        del damaged[data.draw(st.integers(0, 8 + length) | st.integers(0, len(intact))) :]
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     path.write_bytes(damaged)
     with contextlib.suppress(CheckpointError), warnings.catch_warnings():

@@ -94,7 +94,7 @@ def test_onnx_signature_and_metadata(session, onnx_file, checkpoint):
         ("lengths", "tensor(int64)", ["N"]),
     ]
     assert session.get_modelmeta().custom_metadata_map == {"crnn_ext": settings_json(checkpoint)}
-    assert b"/crnn_ext/" not in onnx_file.read_bytes(), "it tells where files lie on this machine"
+    assert b"/crnn_ext/" not in onnx_file.read_bytes(), "the file must not contain paths of this machine"
     weights = sum(tensor.nbytes for tensor in checkpoint.network.state_dict().values())
     assert onnx_file.stat().st_size < 1.5 * weights + 100_000
 
@@ -194,9 +194,9 @@ def test_difference_ignores_padding(checkpoint):
 
     def run(images, widths):
         logits, lengths = network(images, widths), network.output_lengths(widths)
-        behind = torch.arange(len(logits)).unsqueeze(1) >= lengths
-        assert behind.any() == (len(widths) > 1)
-        return logits.masked_fill(behind.unsqueeze(2), np.nan), lengths
+        padding = torch.arange(len(logits)).unsqueeze(1) >= lengths
+        assert padding.any() == (len(widths) > 1)
+        return logits.masked_fill(padding.unsqueeze(2), np.nan), lengths
 
     with torch.no_grad():
         assert export._difference(run, export._Reader(network), 3) == 0

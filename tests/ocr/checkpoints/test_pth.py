@@ -42,7 +42,7 @@ def counts(state):
             name: tensor.double() if "num" not in name else tensor for name, tensor in state.items()
         },
     ],
-    ids=["alone", "parallel", "with an optimizer", "without counts", "float64"],
+    ids=["state dict", "DataParallel", "with an optimizer", "without counts", "float64"],
 )
 def test_load_pth_layout(path, network, wrap):
     model = small_network(network, nc=3)
@@ -97,7 +97,7 @@ def write_huge_bytearray_pickle(path):
     path.write_bytes(b"\x80\x02cbuiltins\nbytearray\n" + pickle.dumps(10**11, 2)[2:-1] + b"\x85R.")
 
 
-def zipped(write, path):
+def compressed_archive(write, path):
     write(path)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -124,7 +124,7 @@ def save_damaged_directory(path):
         (save_compressed, "it is a compressed archive"),
         (write_huge_bytearray_pickle, r"it holds more than weights \(bytearray\)"),
         (
-            lambda path: path.write_bytes(zipped(write_huge_bytearray_pickle, path)),
+            lambda path: path.write_bytes(compressed_archive(write_huge_bytearray_pickle, path)),
             "it is a compressed archive",
         ),
         (lambda path: path.write_bytes(b""), "cannot read it: it is damaged, or no file of torch.save"),
@@ -165,7 +165,7 @@ def test_load_pth_runs_no_code(path, tmp_path, zipped):
         load_pth(path, CHARSET)
     assert not (tmp_path / "trace").exists()
     torch.load(path, weights_only=False)
-    assert (tmp_path / "trace").exists(), "the pickle is one that runs code"
+    assert (tmp_path / "trace").exists(), "the pickle must run code when loaded unsafely"
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_sampler_yields_each_line_once(widths, budget, world_size, seed):
     assert set(counts) == {index for index, width in enumerate(widths) if width}
     repeated = sum(counts.values()) - len(counts)
     if repeated:
-        assert all(len(batch) == 1 for batch in batches), "lines come twice while others share a batch"
+        assert all(len(batch) == 1 for batch in batches), "a line is repeated although a batch holds several"
         assert repeated < world_size
 
 
@@ -63,15 +63,15 @@ def test_sampler_respects_pixel_budget(widths, budget, world_size):
 
 @given(widths=WIDTHS, budget=BUDGETS, world_size=RANKS, data=st.data())
 def test_sampler_resumes_within_epoch(widths, budget, world_size, data):
-    whole = batches_by_rank(widths, budget, world_size, epoch=5)[world_size - 1]
-    position = data.draw(st.integers(0, len(whole)))
+    full = batches_by_rank(widths, budget, world_size, epoch=5)[world_size - 1]
+    position = data.draw(st.integers(0, len(full)))
     sampler = BucketBatchSampler(
         widths, budget, height=HEIGHT, seed=7, rank=world_size - 1, world_size=world_size
     )
     sampler.set_epoch(5, position)
-    assert list(sampler) == whole[position:]
-    assert len(sampler) == len(whole) - position
-    assert list(pickle.loads(pickle.dumps(sampler))) == whole[position:]
+    assert list(sampler) == full[position:]
+    assert len(sampler) == len(full) - position
+    assert list(pickle.loads(pickle.dumps(sampler))) == full[position:]
 
 
 @given(widths=WIDTHS, budget=BUDGETS)
@@ -89,7 +89,7 @@ def test_sampler_shuffles_by_epoch_and_seed():
     assert batches_by_rank(widths, 50_000, epoch=1, seed=0) == drawn[2]
     assert len({str(batches) for batches in drawn}) == 4
     together = [{frozenset(batch) for batch in batches[0]} for batches in drawn]
-    assert len(together[0] & together[1]) < len(together[0]) / 10, "not only the order of batches is drawn"
+    assert len(together[0] & together[1]) < len(together[0]) / 10, "batches must change, not only their order"
 
 
 def test_sampler_without_seed_sorts_by_width():

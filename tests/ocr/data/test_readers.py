@@ -23,7 +23,7 @@ from crnn_ext.ocr.data import DataError, open_lines
 LABELS = ["first line", "zweite Zeile", "τρίτη"]
 
 
-def problems(source):
+def skipped_items(source):
     return [tuple(problem) for problem in source.skipped]
 
 
@@ -58,7 +58,7 @@ def test_open_lines_layout(tmp_path, make, names):
     assert len(source) == 3
     assert list(source.names) == names
     assert list(source.labels) == LABELS
-    assert problems(source) == []
+    assert skipped_items(source) == []
     for opened in (source, pickle.loads(pickle.dumps(source))):
         for index in range(3):
             assert opened.image_size(index) == opened.image(index, "L").size == (40 + index, 20)
@@ -142,7 +142,7 @@ def test_label_file_skipped_lines(tmp_path):
     write(tmp_path / "labels.txt", b"\n".join(lines))
     source = open_lines(tmp_path)
     assert list(source.labels) == ["first, behind a byte order mark"]
-    assert problems(source) == [
+    assert skipped_items(source) == [
         ("labels.txt, line 3", "no tab between path and label", ""),
         ("labels.txt, line 11", "no tab between path and label", ""),
         ("missing.png", "missing image", f"no file {tmp_path}/missing.png"),
@@ -172,11 +172,11 @@ def test_label_file_skipped_lines(tmp_path):
 def test_label_rejected(tmp_path, label, problem):
     write(tmp_path / "a.png", image_bytes())
     write(tmp_path / "labels.txt", b"a.png\t" + label + b"\n")
-    assert problems(open_lines(tmp_path)) == [("a.png", *problem)]
+    assert skipped_items(open_lines(tmp_path)) == [("a.png", *problem)]
 
     write(tmp_path / "pairs" / "a.png", image_bytes())
     write(tmp_path / "pairs" / "a.gt.txt", label)
-    assert problems(open_lines(tmp_path / "pairs")) == [("a.png", *problem)]
+    assert skipped_items(open_lines(tmp_path / "pairs")) == [("a.png", *problem)]
 
 
 def test_doctr_label_rejected(tmp_path):
@@ -197,7 +197,7 @@ def test_doctr_label_rejected(tmp_path):
     write(tmp_path / "labels.json", f"{{{content}}}")
     source = open_lines(tmp_path)
     assert list(source.names) == ["e.png"]
-    assert [problem[:2] for problem in problems(source)] == [
+    assert [problem[:2] for problem in skipped_items(source)] == [
         ("b.png", "label is no text"),
         ("c.png", "label is no text"),
         ("f.png", "label is no text"),
@@ -217,7 +217,7 @@ def test_kraken_skipped_pairs(tmp_path):
     write(tmp_path / "notes.txt", "no label")
     source = open_lines(tmp_path)
     assert list(source.names) == ["d.x.png"]
-    assert problems(source) == [
+    assert skipped_items(source) == [
         ("a.gt.txt", "missing image", "no image of that name beside it"),
         ("b.gt.txt", "more than one image", "b.jpg, b.png"),
         ("c.png", "line break in label", "U+000A at position 1"),
@@ -245,9 +245,9 @@ def test_open_lines_ignores_special_files(tmp_path):
     os.mkfifo(tmp_path / "pairs/b.gt.txt")
     os.mkfifo(tmp_path / "pairs/c.png")
     source = open_lines(tmp_path / "pairs")
-    assert (list(source.names), problems(source)) == (["a.png"], [])
+    assert (list(source.names), skipped_items(source)) == (["a.png"], [])
     write(tmp_path / "listed/labels.txt", "/dev/zero\ttext\n")
-    [(name, kind, _)] = problems(open_lines(tmp_path / "listed"))
+    [(name, kind, _)] = skipped_items(open_lines(tmp_path / "listed"))
     assert (name, kind) == ("/dev/zero", "missing image")
 
 
@@ -264,13 +264,13 @@ def test_open_lines_unlistable_folder(tmp_path, monkeypatch):
     closed = [f"{tmp_path}/deep"]
     source = open_lines(tmp_path)
     assert list(source.names) == ["a.png"]
-    assert problems(source) == [("deep", "unreadable folder", "Permission denied")]
+    assert skipped_items(source) == [("deep", "unreadable folder", "Permission denied")]
     write_lmdb_dataset(tmp_path / "packed/one", ["c"])
     closed = [f"{tmp_path}/packed/two"]
     (tmp_path / "packed/two").mkdir()
     source = open_lines(tmp_path / "packed")
     assert list(source.labels) == ["c"]
-    assert problems(source) == [("two", "unreadable folder", "Permission denied")]
+    assert skipped_items(source) == [("two", "unreadable folder", "Permission denied")]
     closed = [f"{tmp_path}/packed/one", f"{tmp_path}/packed/two"]
     with pytest.raises(DataError, match=r"no data set is there.*; one: unreadable folder: Permission"):
         open_lines(tmp_path / "packed")
@@ -309,7 +309,7 @@ def test_source_unreadable_images(tmp_path):
     (tmp_path / "a.png").write_bytes(image_bytes()[:-30])
     (tmp_path / "b.png").write_text("no image")
     (tmp_path / "c.png").unlink()
-    assert source.image_size(0) == (40, 20), "the damage is behind the header"
+    assert source.image_size(0) == (40, 20), "the header is intact"
     for index, reason in enumerate(["truncated", "no image in a known format", "No such file or directory"]):
         with pytest.raises(ImageError, match=reason):
             source.image(index, "L")

@@ -25,7 +25,7 @@ network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
 network(torch.zeros(1, 2)).sum().backward()
 network.itself = network
 del network
-ProcessGroup.initialize().destroy()  # of a group that is there already: ends nothing
+ProcessGroup.initialize().destroy()  # the group existed before, so it stays
 results = {
     "share": list(group.shard(range(5))),
     "sums": group.all_reduce_sum([group.rank + 1, 0.5]),

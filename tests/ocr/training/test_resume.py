@@ -29,25 +29,25 @@ def losses(folder):
 
 
 def test_resume_after_kill_is_exact(lines, tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(train_command(lines, "-o", whole, *OPTIONS), check=True, capture_output=True)
-    steps = len(losses(whole))
+    reference, resumed = tmp_path / "reference", tmp_path / "resumed"
+    subprocess.run(train_command(lines, "-o", reference, *OPTIONS), check=True, capture_output=True)
+    steps = len(losses(reference))
     seed = np.random.SeedSequence().entropy
     print("seed", seed)  # shown on failure
     random = np.random.default_rng(seed)
-    arguments = [lines, "-o", broken, *OPTIONS]
+    arguments = [lines, "-o", resumed, *OPTIONS]
     for kill_at in sorted(random.choice(range(1, steps), 2, replace=False)):
         process = subprocess.Popen(train_command(*arguments), stderr=subprocess.DEVNULL)
-        wait_for_steps(process, broken, kill_at)
+        wait_for_steps(process, resumed, kill_at)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        arguments = ["-o", broken, "--resume"]
+        arguments = ["-o", resumed, "--resume"]
     subprocess.run(train_command(*arguments), check=True, capture_output=True)
-    assert losses(broken) == losses(whole)
+    assert losses(resumed) == losses(reference)
     for name in ("last.safetensors", "best.safetensors"):
-        expected = load_file(whole / name)
-        assert expected.keys() == load_file(broken / name).keys()
-        for key, tensor in load_file(broken / name).items():
+        expected = load_file(reference / name)
+        assert expected.keys() == load_file(resumed / name).keys()
+        for key, tensor in load_file(resumed / name).items():
             assert torch.equal(tensor, expected[key]), key
 
 
@@ -155,17 +155,17 @@ def test_resume_rejects_changed_accumulate(lines, tmp_path):
 def test_resume_damaged_state(lines, tmp_path):
     run_training(tmp_path / "run", lines, stop=stop_after(1))
     state = tmp_path / "run/state.safetensors"
-    whole = state.read_bytes()
+    intact = state.read_bytes()
     random = np.random.default_rng(0)
     for _ in range(60):
-        broken = bytearray(whole)
+        damaged = bytearray(intact)
         if random.random() < 0.5:
-            del broken[random.integers(len(broken)) :]
+            del damaged[random.integers(len(damaged)) :]
         else:
             # In the header, which holds everything except the weights.
-            broken[random.integers(2000)] = random.integers(256)
-        state.write_bytes(broken)
-        if len(broken) < len(whole):
+            damaged[random.integers(2000)] = random.integers(256)
+        state.write_bytes(damaged)
+        if len(damaged) < len(intact):
             with pytest.raises(DataError, match="it is no whole state of a training run"):
                 run_training(tmp_path / "run", lines, resume=True)
             continue

@@ -283,11 +283,11 @@ def test_training_networks_and_precisions(lines, tmp_path, network, precision):
 
 def test_training_float16_resumes_loss_scale(lines, tmp_path):
     settings = {"epochs": 4, "precision": "float16", "lr": 1e-3}
-    whole = run_training(tmp_path / "whole", lines, **settings)
-    run_training(tmp_path / "broken", lines, **settings, stop=stop_after(18))
-    rest = run_training(tmp_path / "broken", lines, **settings, resume=True)
-    assert [step.loss for step in rest.steps] == [step.loss for step in whole.steps[18:]]
-    state = [load_state(tmp_path / name) for name in ("whole", "broken")]
+    uninterrupted = run_training(tmp_path / "uninterrupted", lines, **settings)
+    run_training(tmp_path / "interrupted", lines, **settings, stop=stop_after(18))
+    rest = run_training(tmp_path / "interrupted", lines, **settings, resume=True)
+    assert [step.loss for step in rest.steps] == [step.loss for step in uninterrupted.steps[18:]]
+    state = [load_state(tmp_path / name) for name in ("uninterrupted", "interrupted")]
     assert state[0] == state[1]
     assert state[0]["loss_scale"] > 1
 
@@ -398,8 +398,8 @@ def test_training_learning_rate_follows_schedule(lines, tmp_path):
     settings = {"lr": 4e-3, "warmup": 0.2, "weight_decay": 0}
     run_training(tmp_path / "none", lines, stop=stop_after(0), **settings)
     run_training(tmp_path / "one", lines, stop=stop_after(1), **settings)
-    before, behind = (load_file(tmp_path / name / "last.safetensors") for name in ("none", "one"))
-    change = (behind["conv2.weight"] - before["conv2.weight"]).abs()
+    before, after = (load_file(tmp_path / name / "last.safetensors") for name in ("none", "one"))
+    change = (after["conv2.weight"] - before["conv2.weight"]).abs()
     done = run_training(tmp_path / "all", lines, **settings)
     assert change.median().item() == pytest.approx(done.steps[0].learning_rate, rel=1e-2)
     expected = [one_cycle(step, done.total, 4e-3, 0.2) for step in range(done.total)]

@@ -111,7 +111,7 @@ def test_process_without_readable_lines(tmp_path):
     assert [len(report["unreadable"]) for report in log_entries(tmp_path / "run", "left_out")] == [4, 4]
 
 
-@pytest.mark.parametrize("how", ["all are asked to end", "one is killed"])
+@pytest.mark.parametrize("how", ["SIGTERM to all", "SIGKILL to one"])
 def test_resume_two_processes_as_one(lines, tmp_path, how):
     folder = tmp_path / "run"
     options = [lines, *OPTIONS, "--freeze-batch-norm", "--epochs", "500", "--save-every", "2"]
@@ -119,7 +119,7 @@ def test_resume_two_processes_as_one(lines, tmp_path, how):
         torchrun_train_command(*options, "-o", folder), stderr=subprocess.PIPE, text=True
     )
     wait_for_steps(process, folder, 5)
-    if how == "one is killed":
+    if how == "SIGKILL to one":
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(children[1]), signal.SIGKILL)
         process.communicate(timeout=120)
