@@ -313,7 +313,7 @@ def test_source_unreadable_images(tmp_path):
     for index, reason in enumerate(["truncated", "no image in a known format", "No such file or directory"]):
         with pytest.raises(ImageError, match=reason):
             source.image(index, "L")
-    for read in (source.size, source.encoded):
+    for read in (source.image_size, source.image_bytes):
         with pytest.raises(ImageError, match=r"^No such file or directory$"):
             read(2)
     assert source.image(3, "L").size == (43, 20)
