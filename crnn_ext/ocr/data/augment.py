@@ -36,7 +36,9 @@ _DEVIATES = np.array([NormalDist().inv_cdf((byte + 0.5) / 256) for byte in range
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random distortions of text lines that imitate printing, scanning and cropping; see `docs/data.md`.
+    """Random distortions of text lines that imitate printing, scanning and cropping.
+
+    `docs/how-to/prepare-data.md` describes them.
 
     Equal states of the random generator give equal distortions. New background around a line has the median
     color of the image border. Distortions never crop the ends of a line, and crop at most a few percent of

@@ -1,4 +1,4 @@
-"""Readers of data sets, whose layout is detected from the files. `docs/data.md` describes the layouts."""
+"""Readers of data sets; they detect the layout. `docs/how-to/prepare-data.md` describes the layouts."""
 
 import codecs
 import json
