@@ -1,6 +1,6 @@
 """Metrics: character and word error rates, and the accuracy of whole lines.
 
-`docs/how-to/evaluate.md` defines them. `dataclasses.asdict` converts the results to dicts that JSON can represent.
+`docs/how-to/evaluate.md` defines them. `dataclasses.asdict` converts the results to JSON-serializable dicts.
 """
 
 import unicodedata
