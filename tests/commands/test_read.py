@@ -180,7 +180,7 @@ def test_read_checkpoint_errors(images, tmp_path, capsys):
     (tmp_path / "foreign").write_text("text")
     for path, message in [
         (tmp_path / "missing", "No such file or directory"),
-        (tmp_path / "foreign", "it is no whole safetensors file"),
+        (tmp_path / "foreign", "not a valid safetensors file"),
     ]:
         assert main(["read", str(path), *images]) == 2
         output, errors = capsys.readouterr()
@@ -196,7 +196,7 @@ def test_read_checkpoint_warning_in_one_line(images, tmp_path, monkeypatch, caps
         assert main(["read", str(tmp_path / "model"), *images]) == 0
         error, _ = capsys.readouterr().err.splitlines()  # and the throughput
         assert error.startswith(f"crnn-ext: {tmp_path}/model: ")
-        assert error.endswith(r"does not know, and leaves out, 'architecture.drop\nout'")
+        assert error.endswith(r"ignores unknown settings: 'architecture.drop\nout'")
 
 
 def test_read_escapes_text(images, tmp_path, capsys):
@@ -229,4 +229,4 @@ def test_read_escapes_names(checkpoint, images, readings, tmp_path, capsys):
     Path(os.fsdecode(odd)).write_bytes(b"text")
     assert main(["read", checkpoint, os.fsdecode(odd)]) == 2
     errors = capsys.readouterr().err
-    assert errors.startswith(f"crnn-ext: {tmp_path}/{ODD_NAME_PRINTED}: it is no image")
+    assert errors.startswith(f"crnn-ext: {tmp_path}/{ODD_NAME_PRINTED}: not an image")

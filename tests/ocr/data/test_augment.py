@@ -205,10 +205,10 @@ def test_augmentation_rejects_strength(strength, error, message):
 @pytest.mark.parametrize(
     ("image", "error", "message"),
     [
-        (np.zeros((4, 4)), TypeError, "image must be uint8, and it is float64"),
-        (np.zeros((0, 4), np.uint8), ValueError, r"image must be .*, and its shape is \(0, 4\)"),
-        (np.zeros((4, 4, 4), np.uint8), ValueError, r"image must be .*, and its shape is \(4, 4, 4\)"),
-        (np.zeros(4, np.uint8), ValueError, r"image must be .*, and its shape is \(4,\)"),
+        (np.zeros((4, 4)), TypeError, "image must be uint8, got float64"),
+        (np.zeros((0, 4), np.uint8), ValueError, r"image must be .*, got shape \(0, 4\)"),
+        (np.zeros((4, 4, 4), np.uint8), ValueError, r"image must be .*, got shape \(4, 4, 4\)"),
+        (np.zeros(4, np.uint8), ValueError, r"image must be .*, got shape \(4,\)"),
     ],
 )
 def test_augmentation_rejects_image(image, error, message):
@@ -287,14 +287,14 @@ def test_dataset_shrinks_large_images_before_augmentation(source, monkeypatch):
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(65, 500), st.integers(1, 4000))
-def test_at_most_keeps_width_in_columns(height, width):
-    from crnn_ext.ocr.data.dataset import _at_most
+def test_limit_rows_keeps_width_in_columns(height, width):
+    from crnn_ext.ocr.data.dataset import _limit_rows
 
     image = Image.new("L", (width, height))
-    shrunk = _at_most(image, 64)
+    shrunk = _limit_rows(image, 64)
     assert shrunk.height == 64
     assert 0 <= shrunk.width - width * 64 / height < 1
-    assert _at_most(shrunk, 64) is shrunk
+    assert _limit_rows(shrunk, 64) is shrunk
 
 
 def test_dataset_without_augmentation(source):

@@ -68,7 +68,8 @@ class Touch:
 
 
 def test_map_lines_worker_killed():
-    with pytest.raises(DataError, match=r"numbers: a process was killed .* from line (0|16|32) on; memory"):
+    message = r"numbers: a worker process was killed .* from line (0|16|32) on; memory"
+    with pytest.raises(DataError, match=message):
         list(map_lines(kill_at_40, Numbers(200), "", 2))
 
 

@@ -187,7 +187,7 @@ def test_evaluate_command_unreadable_lines(run, lines, tmp_path, capsys):
     assert [line["name"] for line in report["unreadable"]] == ["damaged.png"]
     skipped, unreadable = errors.splitlines()
     assert skipped.startswith(f"crnn-ext: {tmp_path}: gone.png: missing image")
-    assert unreadable.startswith(f"crnn-ext: {tmp_path}: damaged.png: it is no image in a known format")
+    assert unreadable.startswith(f"crnn-ext: {tmp_path}: damaged.png: not an image in a known format")
 
     assert run(unusable[1:]) == 2
     output, errors = capsys.readouterr()

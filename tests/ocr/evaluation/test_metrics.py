@@ -82,7 +82,7 @@ def test_character_units(truth, read, of_graphemes, of_code_points):
 
 
 def test_error_counts_rejects_unit():
-    with pytest.raises(ValueError, match="unit must be 'graphemes' or 'code points', and it is 'words'"):
+    with pytest.raises(ValueError, match="unit must be 'graphemes' or 'code points', got 'words'"):
         ErrorCounts.from_pairs([], "words")
 
 
@@ -192,7 +192,7 @@ def test_error_rate_bootstrap_quantiles():
     chosen = np.random.default_rng(1).integers(300, size=(20_000, 300))
     rates = errors[chosen].sum(1) / units[chosen].sum(1)
     interval = bootstrap_error_rate(errors, units)
-    # The standard deviation of the rank of the 2.5 % quantile is 5 among BOOTSTRAP_RESAMPLES rates.
+    # The rank of the 2.5% quantile among BOOTSTRAP_RESAMPLES sorted rates has a standard deviation of 5.
     for bound, quantile in [(interval.low, 0.025), (interval.high, 0.975)]:
         rank = (rates < bound).mean() * BOOTSTRAP_RESAMPLES
         assert abs(rank - quantile * BOOTSTRAP_RESAMPLES) < 15

@@ -88,7 +88,7 @@ def test_backend_depends_on_gpu_sharing(uuids, gpus, backend, monkeypatch):
 
 
 def test_own_gpu_without_gpus():
-    with pytest.raises(ValueError, match="the device must be cpu, got cuda, and torch finds no CUDA GPU"):
+    with pytest.raises(ValueError, match="the device must be cpu, got cuda: torch finds no CUDA GPU"):
         gpu_for_local_rank(0)
 
 
@@ -137,7 +137,7 @@ def test_two_processes_collectives(tmp_path, start):
 def test_join_incomplete_environment(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(ValueError, match="LOCAL_RANK must be set as WORLD_SIZE is, which is 2"):
+    with pytest.raises(ValueError, match="LOCAL_RANK must be set if WORLD_SIZE is 2"):
         ProcessGroup.initialize()
     assert main(["read", "model", "image"]) == 2
-    assert capsys.readouterr().err == "crnn-ext: LOCAL_RANK must be set as WORLD_SIZE is, which is 2\n"
+    assert capsys.readouterr().err == "crnn-ext: LOCAL_RANK must be set if WORLD_SIZE is 2\n"
