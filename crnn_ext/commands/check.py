@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from crnn_ext._formatting import pluralize, printable
 
 from . import parser as shared
-from .errors import CommandError, reported
+from .errors import CommandError, catch_user_errors
 
 if TYPE_CHECKING:
     from crnn_ext.ocr.data.check import DataReport
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
     if arguments.checkpoint and (arguments.charset or arguments.network or arguments.resize):
         raise CommandError("--checkpoint cannot be combined with --charset, --network or --resize")
-    with reported():
+    with catch_user_errors():
         from crnn_ext.ocr import Architecture, Preprocessing, load_checkpoint
         from crnn_ext.ocr.data import open_lines
         from crnn_ext.ocr.data.check import check_lines

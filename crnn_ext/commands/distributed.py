@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .errors import exit_status, reported
+from .errors import catch_user_errors, exit_status
 
 if TYPE_CHECKING:
     from crnn_ext.ocr.system.distributed import ProcessGroup
@@ -14,7 +14,7 @@ def run_distributed(
     command: "Callable[[argparse.Namespace, ProcessGroup], int]", arguments: argparse.Namespace
 ) -> int:
     """Runs the command with the process group of this process and returns its exit status."""
-    with reported():
+    with catch_user_errors():
         from crnn_ext.ocr.system.distributed import ProcessGroup
 
         group = ProcessGroup.initialize()

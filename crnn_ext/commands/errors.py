@@ -14,7 +14,7 @@ class CommandError(Exception):
 
 
 @contextmanager
-def reported(*more: type[Exception]) -> Iterator[None]:
+def catch_user_errors(*more: type[Exception]) -> Iterator[None]:
     """Turns errors caused by the user's files, options or installation into `CommandError`.
 
     Args:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from . import decoding, device, evaluation_report
 from . import parser as shared
 from .distributed import run_distributed
-from .errors import CommandError, reported
+from .errors import CommandError, catch_user_errors
 from .messages import print_stderr
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace, group: "ProcessGroup") -> int:
     if arguments.worst < 0:
         raise CommandError(f"--worst must be at least 0, got {arguments.worst}")
-    with reported(RuntimeError):
+    with catch_user_errors(RuntimeError):
         from crnn_ext.ocr import Recognizer, evaluate
         from crnn_ext.ocr.data import open_lines
         from crnn_ext.ocr.system.tf32 import tf32_allowed
@@ -61,7 +61,7 @@ def _evaluate(arguments: argparse.Namespace, group: "ProcessGroup") -> int:
         for issue in lines.skipped:
             print_stderr(f"{arguments.data}: {issue}")
     unit: Unit = "code points" if arguments.code_points else "graphemes"
-    with reported(), tf32_allowed(False):
+    with catch_user_errors(), tf32_allowed(False):
         try:
             evaluation = evaluate(recognizer, lines, unit=unit, progress=True, group=group)
         except ValueError as error:

@@ -8,7 +8,7 @@ from crnn_ext._formatting import printable
 
 from . import output
 from . import parser as shared
-from .errors import CommandError, reported
+from .errors import CommandError, catch_user_errors
 from .messages import print_stderr
 
 _FORMATS = ("onnx", "pt2")
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(
             f"{arguments.output}: the suffix must be .onnx or .pt2 unless --onnx or --pt2 is given"
         )
-    with reported():
+    with catch_user_errors():
         from crnn_ext.ocr import load_checkpoint
         from crnn_ext.ocr.checkpoints.export import ExportError, export_checkpoint
 

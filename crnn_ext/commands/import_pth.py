@@ -6,7 +6,7 @@ from typing import Any
 from crnn_ext._formatting import printable
 
 from . import output
-from .errors import reported
+from .errors import catch_user_errors
 
 
 def add_parser(commands: Any) -> None:
@@ -60,7 +60,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
-    with reported():
+    with catch_user_errors():
         from crnn_ext.ocr import save_checkpoint
         from crnn_ext.ocr.checkpoints.pth import load_pth
         from crnn_ext.ocr.images import parse_resize

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from crnn_ext._formatting import printable
 
 from . import parser as shared
-from .errors import reported
+from .errors import catch_user_errors
 
 if TYPE_CHECKING:
     from crnn_ext.ocr import Checkpoint
@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
-    with reported():
+    with catch_user_errors():
         from crnn_ext.ocr import load_checkpoint
 
         checkpoint = load_checkpoint(arguments.checkpoint)

@@ -6,7 +6,7 @@ from typing import Any
 from crnn_ext._formatting import pluralize, printable
 
 from . import parser as shared
-from .errors import CommandError, reported
+from .errors import CommandError, catch_user_errors
 from .messages import print_stderr
 
 
@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
-    with reported():
+    with catch_user_errors():
         from crnn_ext.ocr.data import open_lines
         from crnn_ext.ocr.data.pack import pack_lines
 

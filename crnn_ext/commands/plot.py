@@ -6,7 +6,7 @@ from typing import Any
 
 from . import decoding, device, inputs, output
 from . import parser as shared
-from .errors import CommandError, reported
+from .errors import CommandError, catch_user_errors
 from .messages import print_stderr
 
 
@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
-    with reported(RuntimeError):
+    with catch_user_errors(RuntimeError):
         from crnn_ext.ocr import ImageError, Recognizer
         from crnn_ext.ocr.images import read_image
         from crnn_ext.ocr.reading.plot import MAX_IMAGES, plot_format, plot_readings
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         titles.append(path)
     if not images:
         raise CommandError("no images to plot")
-    with reported(), tf32_allowed(False):
+    with catch_user_errors(), tf32_allowed(False):
         has_text = plot_readings(recognizer, images, arguments.output, titles=titles, text=arguments.text)
     for path in itertools.compress(titles, (not found for found in has_text)):
         print_stderr(f"{path}: {decoding.NO_TEXT_FOUND}")

@@ -12,7 +12,7 @@ from crnn_ext._formatting import printable
 from . import decoding, device, inputs, output
 from . import parser as shared
 from .distributed import run_distributed
-from .errors import CommandError, reported
+from .errors import CommandError, catch_user_errors
 from .messages import print_stderr, throughput
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _read(arguments: argparse.Namespace, group: "ProcessGroup") -> int:
 
     if group.world_size > 1 and arguments.output is None:
         raise CommandError("-o FILE is required with several processes")
-    with reported(RuntimeError):
+    with catch_user_errors(RuntimeError):
         recognizer = Recognizer.load(arguments.checkpoint, device=device.select(arguments.device, group))
         recognizer.decoding = decoding.from_options(arguments, recognizer.charset)
         # On rank 0 only: it alone has the standard input, and folders may change in the meantime.

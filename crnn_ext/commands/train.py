@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 from . import device
 from . import parser as shared
 from .distributed import run_distributed
-from .errors import CommandError, is_out_of_memory, reported
+from .errors import CommandError, catch_user_errors, is_out_of_memory
 from .messages import print_stderr
 from .parser import CommandParser
 
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace, group: "ProcessGroup") -> int:
-    with reported():
+    with catch_user_errors():
         from crnn_ext.ocr.training import TrainingError, train
         from crnn_ext.ocr.training.console import ConsoleLogger
         from crnn_ext.ocr.training.signals import stop_on_signals
@@ -84,7 +84,7 @@ def _train(arguments: argparse.Namespace, group: "ProcessGroup") -> int:
 
     folder = Path(arguments.output)
     try:
-        with reported(TrainingError):
+        with catch_user_errors(TrainingError):
             config = group.broadcast_from_rank0(lambda: _config(arguments, folder))
             with stop_on_signals() as stop_request:
                 result = train(

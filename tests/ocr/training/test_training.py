@@ -22,7 +22,7 @@ from crnn_ext.ocr.data import DataError
 from crnn_ext.ocr.system.distributed import ProcessGroup
 from crnn_ext.ocr.training import TrainingConfig, TrainingError
 from crnn_ext.ocr.training.console import ConsoleLogger
-from crnn_ext.ocr.training.model import ExponentialMovingAverage
+from crnn_ext.ocr.training.ema import ExponentialMovingAverage
 from crnn_ext.ocr.training.schedule import one_cycle
 from crnn_ext.ocr.training.splits import validation_split
 from crnn_ext.text import Charset
@@ -164,9 +164,7 @@ def test_no_line_for_validation_can_be_read(lines, tmp_path):
     folder = write_striped_dataset(tmp_path / "val", count=2)
     for path in folder.glob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(
-        DataError, match=r"no usable line; the first problem is 0\.png: unreadable image"
-    ):
+    with pytest.raises(DataError, match=r"no usable line; the first problem is 0\.png: unreadable image"):
         run_training(tmp_path / "run", lines, val=str(folder))
 
 
