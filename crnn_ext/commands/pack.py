@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
         "be. Skipped items are named on standard error with the reason, and the exit status is then 1; it "
         "is 2 if nothing was written.",
     )
-    parser.add_argument("sources", metavar="SOURCE", nargs="+", help=f"a data set: {shared.DATA_HELP}")
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", help=f"data set: {shared.DATA_HELP}")
     parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help="folder to create")
     parser.add_argument(
         "--encode",

@@ -54,7 +54,7 @@ def _images() -> argparse.ArgumentParser:
 
 # For `parents=` of argparse.
 CHECKPOINT = _parent("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
-DATA = _parent("data", metavar="DATA", help=f"a data set: {DATA_HELP}")
+DATA = _parent("data", metavar="DATA", help=f"data set: {DATA_HELP}")
 IMAGES = _images()
 DEVICE = _parent(
     "--device",

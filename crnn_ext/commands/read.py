@@ -30,11 +30,12 @@ def add_parser(commands: Any) -> None:
         description="Reads images of one line of text, upright and, for most networks, dark on light, like "
         "the training images. Prints a line for each image in the order given: path, text and confidence, "
         "which is P(text | image), separated by tabs. Control characters are escaped as in Python, a line "
-        "break as \\n. With -o, lines are first written to x.0-of-1.tsv for x.tsv, which is kept if the "
-        "command is interrupted. Images that cannot be read, or in which the search finds no text of the "
-        "lexicon, and arguments that name no images are reported on standard error, and the exit status is "
-        "then 1; it is 2 if the checkpoint cannot be used or nothing could be read. Under torchrun the "
-        "processes share the images.",
+        "break as \\n. With --json, each character has its pixel columns [start, end) and confidence, and "
+        "found is false if the search finds no text of the lexicon. With -o, lines are first written to "
+        "x.0-of-1.tsv for x.tsv, which is kept if the command is interrupted. Images that cannot be read, "
+        "or in which the search finds no text of the lexicon, and arguments that name no images are "
+        "reported on standard error, and the exit status is then 1; it is 2 if the checkpoint cannot be "
+        "used or nothing could be read. Under torchrun the processes share the images.",
     )
     parser.add_argument(
         "-o",
@@ -51,9 +52,7 @@ def add_parser(commands: Any) -> None:
     form.add_argument(
         "--json",
         action="store_true",
-        help="write a JSON object a line: path, text, confidence, characters, alternatives and found. Each "
-        "character has its pixel columns [start, end) and confidence, each alternative its text and "
-        "confidence; found is false if the search finds no text of the lexicon",
+        help="write JSON Lines: path, text, confidence, characters, alternatives, found",
     )
     beam = decoding.add_options(parser)
     beam.add_argument(

@@ -41,7 +41,7 @@ class TrainingConfig:
     init: str | None = _setting(
         None, "start from this checkpoint; characters in both charsets keep their weights", "CHECKPOINT"
     )
-    network: NetworkName = _setting("CRNN", "architecture, see docs/training.md")
+    network: NetworkName = _setting("CRNN", "architecture, see docs/how-to/train.md")
     width: float = _setting(1.0, "factor on the channels of all convolutions", "FACTOR")
     hidden: int = _setting(256, "hidden units per direction of each LSTM", "UNITS")
     leaky_relu: bool = _setting(False, "LeakyReLU(0.2) instead of ReLU")
@@ -57,7 +57,7 @@ class TrainingConfig:
     weight_decay: float = _setting(0.01, "weight decay of AdamW", "DECAY")
     clip: float = _setting(5.0, "maximum norm of the gradient", "NORM")
     precision: Precision | None = _setting(
-        None, "autocast dtype; tf32: float32 with TF32 kernels (bfloat16 on a GPU, else float32)"
+        None, "autocast dtype; tf32: float32 with TF32 kernels (GPU: bfloat16, CPU: float32)"
     )
     freeze_batch_norm: bool = _setting(False, "keep the batch-norm statistics, for few lines or tiny batches")
     ema: float = _setting(
