@@ -229,7 +229,7 @@ def test_messages_of_the_command(tmp_path, monkeypatch, capsys, checkpoint):
 
     onnx = tmp_path / "model.onnx"
     assert complaint(model, "model.txt") == (
-        "crnn-ext: model.txt: a file must end in .onnx or .pt2, or --onnx or --pt2 be given\n"
+        "crnn-ext: model.txt: the suffix must be .onnx or .pt2 unless --onnx or --pt2 is given\n"
     )
     assert "damaged: it is no whole safetensors file" in complaint(tmp_path / "damaged", onnx)
     assert "missing: No such file" in complaint(tmp_path / "missing", onnx)
