@@ -165,9 +165,7 @@ def test_no_line_for_validation_can_be_read(lines, tmp_path):
     folder = write_striped_dataset(tmp_path / "val", count=2)
     for path in folder.glob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(
-        DataError, match=r"no usable line; the first problem is 0\.png: unreadable image"
-    ):
+    with pytest.raises(DataError, match=r"no usable line; the first problem is 0\.png: unreadable image"):
         run_training(tmp_path / "run", lines, val=str(folder))
 
 
