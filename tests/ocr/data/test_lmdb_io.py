@@ -1,0 +1,159 @@
+"""LMDB: what open_lines makes of databases that others wrote, in which processes, and of damaged ones."""
+
+import gc
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+
+import lmdb
+import pytest
+from helpers.dataset_files import image_bytes, write, write_lmdb, write_lmdb_dataset
+from torch.utils.data import DataLoader
+
+from crnn_ext.ocr import ImageError, Preprocessing
+from crnn_ext.ocr.data import DataError, LineDataset, collate, open_lines
+
+PAIR = {"image-000000001": image_bytes(), "label-000000001": "text"}
+
+
+def test_a_tree_of_databases(tmp_path):
+    write_lmdb_dataset(tmp_path / "real" / "b", ["b1", "b2"])
+    write_lmdb_dataset(tmp_path / "real" / "a", ["a1"])
+    write_lmdb_dataset(tmp_path / "synthetic", ["s1"])
+    source = open_lines(tmp_path)
+    assert list(source.labels) == ["a1", "b1", "b2", "s1"]
+    assert list(source.names) == [
+        "real/a/image-000000001",
+        "real/b/image-000000001",
+        "real/b/image-000000002",
+        "synthetic/image-000000001",
+    ]
+    assert [source.image_size(index)[0] for index in range(4)] == [40, 40, 41, 40]
+    assert list(open_lines(tmp_path / "synthetic" / "data.mdb").labels) == ["s1"]
+
+
+def test_items_that_are_skipped(tmp_path):
+    values = {
+        f"{part}-{number:09d}": PAIR[f"{part}-000000001"]
+        for part in ("image", "label")
+        for number in range(1, 6)
+    }
+    values |= {"label-000000003": b"M\xfcller", "label-000000004": "a\tb", "num-samples": "5"}
+    del values["label-000000001"], values["image-000000002"]
+    write_lmdb(tmp_path / "data", values)
+    source = open_lines(tmp_path / "data")
+    assert list(source.names) == ["image-000000005"]
+    assert [tuple(problem) for problem in source.skipped] == [
+        ("image-000000001", "missing label", "no key label-000000001"),
+        ("image-000000002", "missing image", "no key image-000000002"),
+        ("image-000000003", "label not in UTF-8", "byte 1 is 0xFC"),
+        ("image-000000004", "tab in label", "U+0009 at position 1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"key": "value"}, "not a database of lines: no key num-samples"),
+        (PAIR | {"num-samples": "many"}, "num-samples must be a number of lines, got b'many'"),
+        (PAIR | {"num-samples": "0"}, "got b'0' in a database of 3 keys"),
+        (PAIR | {"num-samples": "1000000000000"}, "got b'1000000000000' in a database of 3 keys"),
+        (PAIR | {"num-samples": b"\xff"}, r"got b'\xff'"),
+        ({}, "no key num-samples"),
+    ],
+)
+def test_other_databases(tmp_path, values, message):
+    write_lmdb(tmp_path / "data", values)
+    with pytest.raises(DataError) as caught:
+        open_lines(tmp_path / "data")
+    assert str(caught.value).startswith(f"{tmp_path}/data: ")
+    assert message in str(caught.value)
+
+
+def test_files_that_are_no_database(tmp_path):
+    for number, content in enumerate([b"", b"text", bytes(1 << 14)]):
+        folder = tmp_path / str(number)
+        write(folder / "data.mdb", content)
+        with pytest.raises(DataError, match=f"^{folder}: "):
+            open_lines(folder)
+
+
+def test_a_database_that_is_cut_short(tmp_path):
+    """LMDB opens it, and a read behind the end kills the process."""
+    write_lmdb_dataset(tmp_path / "data", ["text"] * 50)
+    file = tmp_path / "data" / "data.mdb"
+    size = file.stat().st_size
+    os.truncate(file, size // 2)
+    with pytest.raises(DataError, match=f"data.mdb is truncated: it has {size // 2} of {size} bytes"):
+        open_lines(tmp_path / "data")
+
+
+def test_many_sources_of_one_database(tmp_path):
+    """LMDB refuses to open a file twice in a process."""
+    write_lmdb_dataset(tmp_path / "data", ["a", "b"])
+    sources = [open_lines(tmp_path / "data") for _ in range(2)]
+    sources.append(pickle.loads(pickle.dumps(sources[0])))
+    assert [source.image_size(1) for source in sources] == [(41, 20)] * 3
+
+
+def test_a_new_database_in_place_of_another(tmp_path):
+    write_lmdb_dataset(tmp_path / "data", ["a"])
+    old = open_lines(tmp_path / "data")
+    assert old.image_size(0) == (40, 20)
+    shutil.rmtree(tmp_path / "data")
+    write_lmdb_dataset(tmp_path / "data", ["b", "c"])
+    new = open_lines(tmp_path / "data")
+    assert list(new.labels) == ["b", "c"]
+    assert (old.image_size(0), new.image_size(1)) == ((40, 20), (41, 20))
+
+
+def test_an_image_that_is_gone(tmp_path):
+    write_lmdb_dataset(tmp_path / "data", ["a"])
+    source = open_lines(tmp_path / "data")
+    gc.collect()
+    with (
+        lmdb.open(str(tmp_path / "data"), map_size=1 << 24) as environment,
+        environment.begin(write=True) as transaction,
+    ):
+        transaction.delete(b"image-000000001")
+    with pytest.raises(ImageError, match=r"^no longer in the database$"):
+        source.image(0, "L")
+    pickled = pickle.dumps(source)
+    del source
+    shutil.rmtree(tmp_path / "data")
+    with pytest.raises(ImageError, match=r"cannot be read from the database: .*data: No such file"):
+        pickle.loads(pickled).image(0, "L")
+
+
+@pytest.mark.parametrize(("start", "opened_before"), [("fork", False), ("fork", True), ("spawn", True)])
+def test_in_worker_processes(tmp_path, start, opened_before):
+    write_lmdb_dataset(tmp_path / "data", [f"line {number}" for number in range(20)])
+    dataset = LineDataset(open_lines(tmp_path / "data"), Preprocessing())
+    if opened_before:
+        dataset[0]
+    loader = DataLoader(
+        dataset, batch_size=3, num_workers=2, collate_fn=collate, multiprocessing_context=start
+    )
+    batches = list(loader)
+    assert [label for batch in batches for label in batch.labels] == [
+        f"line {number}" for number in range(20)
+    ]
+    widths = [width for batch in batches for width in batch.widths.tolist()]
+    assert widths == [dataset[index].image.shape[-1] for index in range(20)]
+
+
+def test_without_lmdb(tmp_path):
+    """Other layouts need none, and what needs it says so."""
+    write_lmdb_dataset(tmp_path / "data", ["a"])
+    code = (
+        "import sys; sys.modules['lmdb'] = None\n"
+        "from crnn_ext.ocr.data import open_lines\n"
+        f"open_lines({str(tmp_path / 'data')!r})\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr.splitlines()[-1] == (
+        "ImportError: LMDB databases need lmdb, which is not installed: "
+        "install crnn_ext with its extra [train]"
+    )
