@@ -23,8 +23,8 @@ from crnn_ext.ocr.system.distributed import ProcessGroup
 
 def test_device_option_errors(checkpoint, images, monkeypatch, capsys):
     for name, message in [
-        ("gpu", "--device must be cpu, cuda or cuda:N, and it is 'gpu'"),
-        ("meta", "--device must be cpu, cuda or cuda:N, and it is 'meta'"),
+        ("gpu", "--device must be cpu, cuda or cuda:N, got 'gpu'"),
+        ("meta", "--device must be cpu, cuda or cuda:N, got 'meta'"),
         ("cuda:1", "--device cuda:1: torch finds no CUDA GPU"),
     ]:
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -85,7 +85,7 @@ def test_device_choice_processes_share_gpus(monkeypatch, capsys):
             chosen = [device.select(name, ProcessGroup(rank, 3, rank, True, gpus)) for rank in range(3)]
             assert chosen == [torch.device("cuda", index) for index in indices]
             assert capsys.readouterr().err == message
-    with pytest.raises(ValueError, match="--device must be cpu or cuda where several processes run"):
+    with pytest.raises(ValueError, match="--device must be cpu or cuda with several processes"):
         device.select("cuda:0")
     assert device.select("cpu", ProcessGroup(1, 3, 1, True, 3)) == torch.device("cpu")
     assert capsys.readouterr().err == ""
@@ -208,8 +208,8 @@ def test_runtime_errors_in_one_line(checkpoint, images, monkeypatch, capsys):
         return read
 
     for error, message in [
-        (MemoryError(), "memory is short"),
-        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "memory is short: CUDA out of memory."),
+        (MemoryError(), "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "out of memory: CUDA out of memory."),
         (RuntimeError("DataLoader worker (pid 7) is killed\nby"), "DataLoader worker (pid 7) is killed"),
     ]:
         monkeypatch.setattr("crnn_ext.ocr.Recognizer.read", raises(error))

@@ -65,7 +65,7 @@ def test_signal_saves_state(lines, tmp_path, number):
     os.kill(process.pid, number)
     errors = process.communicate()[1]
     assert process.returncode == 128 + number
-    assert f"crnn-ext train -o {folder} --resume goes on" in errors
+    assert f"to resume: crnn-ext train -o {folder} --resume" in errors
     assert "Traceback" not in errors
     assert (folder / "state.safetensors").exists()
 
@@ -80,11 +80,11 @@ def test_resume_finished_run(lines, tmp_path):
 def test_resume_command_rejects_changed_settings(lines, tmp_path, capsys):
     run_training(tmp_path / "run", lines, stop=stop_after(1))
     assert main(["train", "-o", str(tmp_path / "run"), "--resume", "--lr", "0.5"]) == 2
-    assert "lr of the run is 0.001 and cannot become 0.5 on the way" in capsys.readouterr().err
+    assert "lr of a resumed run must be 0.001, got 0.5" in capsys.readouterr().err
     assert (
         main(["train", str(lines) + "/", "-o", str(tmp_path / "run"), "--resume", "--accumulate", "2"]) == 2
     )
-    assert "a step was of 1 batches" in capsys.readouterr().err
+    assert "batches per step of all processes must be 1, got 2" in capsys.readouterr().err
     assert main(["train", "-o", str(tmp_path / "run"), "--resume", "--workers", "1"]) == 0
 
 
@@ -94,7 +94,7 @@ def test_resume_rejects_changed_lines(tmp_path):
     labels = (folder / "labels.txt").read_text().splitlines()
     labels[3] = labels[3].partition("\t")[0] + "\tdddd"
     (folder / "labels.txt").write_text("\n".join(labels))
-    with pytest.raises(DataError, match=r"the lines of .* are others than when the run began"):
+    with pytest.raises(DataError, match=r"the lines of .* have changed since the run began"):
         run_training(tmp_path / "run", folder, resume=True)
 
 
@@ -104,14 +104,14 @@ def test_resume_rejects_changed_validation_lines(lines, tmp_path):
         write_striped_dataset(tmp_path / name, count=4, seed=seed) for seed, name in enumerate("ab")
     )
     run_training(tmp_path / "run", lines, val=str(val), stop=stop_after(1))
-    with pytest.raises(DataError, match="the lines for validation are others than when the run began"):
+    with pytest.raises(DataError, match="the validation lines have changed since the run began"):
         run_training(tmp_path / "run", lines, val=str(other), resume=True)
     assert run_training(tmp_path / "run", lines, val=str(val) + "/", resume=True).outcome.reason == "finished"
 
 
 def test_resume_rejects_changed_settings(lines, tmp_path):
     run_training(tmp_path / "run", lines, lr=1e-2, stop=stop_after(1))
-    with pytest.raises(ValueError, match=r"config.json: lr of the run is 0.01 and cannot become 0.001"):
+    with pytest.raises(ValueError, match=r"config.json: lr of a resumed run must be 0.01, got 0.001"):
         run_training(tmp_path / "run", lines, resume=True)
     assert TrainingConfig.load(tmp_path / "run/config.json").lr == 1e-2
     assert (
@@ -148,7 +148,7 @@ def test_run_without_state_restarts(lines, tmp_path):
 
 def test_resume_rejects_changed_accumulate(lines, tmp_path):
     run_training(tmp_path / "run", lines, stop=stop_after(1))
-    with pytest.raises(DataError, match=r"a step was of 1 batches.* would make it 2"):
+    with pytest.raises(DataError, match=r"batches per step of all processes must be 1, got 2"):
         run_training(tmp_path / "run", lines, resume=True, accumulate=2)
 
 
@@ -166,7 +166,7 @@ def test_resume_damaged_state(lines, tmp_path):
             damaged[random.integers(2000)] = random.integers(256)
         state.write_bytes(damaged)
         if len(damaged) < len(intact):
-            with pytest.raises(DataError, match="it is no whole state of a training run"):
+            with pytest.raises(DataError, match="not a valid training state"):
                 run_training(tmp_path / "run", lines, resume=True)
             continue
         try:
@@ -191,4 +191,4 @@ def test_resume_truncates_log(lines, tmp_path, capsys):
 
 def test_resume_missing_run(tmp_path, capsys):
     assert main(["train", "-o", str(tmp_path / "run"), "--resume"]) == 2
-    assert f"{tmp_path / 'run'}: there is no run to go on with" in capsys.readouterr().err
+    assert f"{tmp_path / 'run'}: no run to resume" in capsys.readouterr().err

@@ -126,7 +126,7 @@ def test_resume_two_processes_as_one(lines, tmp_path, how):
         assert process.returncode != 0
     else:
         process.send_signal(signal.SIGTERM)
-        assert "--resume goes on" in process.communicate()[1]
+        assert "to resume: crnn-ext train" in process.communicate()[1]
     stopped = log_entries(folder, "step")[-1]["step"]
     expected = {entry["step"]: entry["loss"] for entry in log_entries(folder, "step")}
     process = subprocess.Popen(
@@ -151,7 +151,7 @@ def test_resume_two_processes_until_patience(lines, tmp_path):
     process.send_signal(signal.SIGTERM)
     process.wait()
     errors = checked_stderr(torchrun_train_command("-o", folder, "--resume", "--patience", "2"))
-    assert "ended, as validations had become no better" in errors
+    assert "the validation CER stopped improving" in errors
     steps = [entry["step"] for entry in log_entries(folder, "step")]
     assert steps == list(range(1, len(steps) + 1))
     assert [entry["best"] for entry in log_entries(folder, "validation")][-2:] == [False, False]
