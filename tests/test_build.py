@@ -22,7 +22,7 @@ def message_of_setup(**environment):
     return done.stderr.strip().splitlines()[-1]
 
 
-def test_cuda_without_nvcc(tmp_path):
+def test_setup_cuda_without_nvcc(tmp_path):
     message = message_of_setup(CRNN_EXT_CUDA="1", CUDA_HOME=str(tmp_path))
     assert message == (
         "CRNN_EXT_CUDA=1 asks for the CUDA kernels, and no CUDA toolkit (nvcc and libcudart_static.a) is "
@@ -30,11 +30,11 @@ def test_cuda_without_nvcc(tmp_path):
     )
 
 
-def test_unknown_choice_of_cuda():
+def test_setup_invalid_crnn_ext_cuda():
     assert message_of_setup(CRNN_EXT_CUDA="2") == "CRNN_EXT_CUDA must be 0, 1 or unset, and it is '2'"
 
 
-def test_no_compiler():
+def test_setup_without_compiler():
     message = message_of_setup(CXX="/nonexistent/c++")
     assert message == "crnn_ext needs a C++17 compiler, and '/nonexistent/c++' is not there: install g++"
 
@@ -79,7 +79,7 @@ def compiled(home, cuda_of_torch, **environment):
 
 
 @pytest.mark.parametrize(("nvcc", "cuda_of_torch"), [("12.6", "13.0"), ("13.0", "12.6")])
-def test_nvcc_of_another_cuda_than_torch(tmp_path, nvcc, cuda_of_torch):
+def test_setup_nvcc_version_differs_from_torch(tmp_path, nvcc, cuda_of_torch):
     """pip's isolated builds take the newest torch, whatever toolkit is there."""
     said = compiled(toolkit(tmp_path, nvcc, [80]), cuda_of_torch)
     assert f"CUDA kernels by nvcc {nvcc}" in said[-2]
@@ -97,13 +97,13 @@ def test_nvcc_of_another_cuda_than_torch(tmp_path, nvcc, cuda_of_torch):
         ),
     ],
 )
-def test_default_architectures_are_those_that_nvcc_knows(tmp_path, nvcc, known, expected):
+def test_setup_default_architectures(tmp_path, nvcc, known, expected):
     flags = compiled(toolkit(tmp_path, nvcc, known), "13.0")[-1]
     assert f"'-gencode=arch={expected}'" in flags
     assert ("--compress-mode=size" in flags) == (nvcc == "14.0")
 
 
-def test_chosen_architectures_are_left_to_torch(tmp_path):
+def test_setup_torch_cuda_arch_list(tmp_path):
     flags = compiled(toolkit(tmp_path, "13.0", [75, 90]), "13.0", TORCH_CUDA_ARCH_LIST="9.0")[-1]
     assert "-gencode" not in flags
 
@@ -116,7 +116,7 @@ def built(name):
 
 
 @pytest.mark.parametrize("name", ["_C", "_C_cuda"])
-def test_needs_nothing_but_the_stable_abi_of_torch_2_10(name):
+def test_library_uses_only_stable_abi_of_torch_2_10(name):
     path = built(name)
     audit = Path(sys.executable).with_name("torch-abi-audit")
     if not audit.exists():
@@ -128,7 +128,7 @@ def test_needs_nothing_but_the_stable_abi_of_torch_2_10(name):
     assert library["torch"]["min_torch_version"] == "2.10.0"
 
 
-def test_cuda_library_loads_beside_any_torch():
+def test_cuda_library_loads_without_torch_cuda():
     """In a process of its own: where torch has no CUDA, the package itself leaves the library alone."""
     script = """
 import sys, torch, crnn_ext.ops

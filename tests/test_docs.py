@@ -140,7 +140,7 @@ def given(page):
 @pytest.mark.parametrize(
     ("page", "number"), [(page, number) for page in PAGES for number in range(len(blocks(page)))]
 )
-def test_a_block(page, number, files, group):
+def test_docs_code_block(page, number, files, group):
     """Behind those before it. What a block calls `text` is what the network saw."""
     names = given(page)
     *before, last = blocks(page)[: number + 1]
@@ -154,5 +154,5 @@ def test_a_block(page, number, files, group):
     assert names.get("text", TEXT) == TEXT
 
 
-def test_pages_have_blocks():
+def test_docs_pages_have_code_blocks():
     assert all(blocks(page) for page in PAGES)

@@ -34,7 +34,7 @@ def problems(draw, **sizes):
 
 @settings(deadline=None, max_examples=150)
 @given(problems(), st.sampled_from(LAYOUTS), st.sampled_from(["logits", "log_probs"]))
-def test_equals_a_plain_recursion(device, problem, layout, input_type):
+def test_align_equals_viterbi_recursion(device, problem, layout, input_type):
     logits, *indices, blank = problem
     there = with_layout(logits.to(device), layout)
     indices = [tensor.to(device) for tensor in indices]
@@ -55,7 +55,7 @@ def test_equals_a_plain_recursion(device, problem, layout, input_type):
 
 @settings(deadline=None, max_examples=60)
 @given(problems(max_frames=5, max_classes=4, max_target_length=4))
-def test_equals_the_best_of_all_paths(device, problem):
+def test_align_equals_brute_force(device, problem):
     logits, *indices, blank = problem
     logits = logits.to(device)
     targets, input_lengths, target_lengths = (tensor.to(device) for tensor in indices)
@@ -76,12 +76,12 @@ def test_equals_the_best_of_all_paths(device, problem):
         ([1, 2], 2, [1, 2]),
     ],
 )
-def test_of_equal_paths_the_first_to_read_its_labels(device, labels, frames, tokens):
+def test_align_ties_emit_labels_earliest(device, labels, frames, tokens):
     result = align(torch.zeros(frames, 3, device=device), labels, frames, len(labels))
     assert result.tokens.tolist() == tokens
 
 
-def test_peaks_are_the_first_of_equals(device):
+def test_align_peak_ties_take_first_frame(device):
     logits = torch.zeros(7, 2, device=device)
     logits[[0, 6], 0] = 1
     logits[1:6, 1] = torch.tensor([4.0, 5, 4, 5, 4])
@@ -91,7 +91,7 @@ def test_peaks_are_the_first_of_equals(device):
     assert result.token_logp.tolist() == pytest.approx([expected_logp])
 
 
-def test_the_most_probable_frame_is_that_of_probability(device):
+def test_align_peak_uses_log_probs_not_logits(device):
     """And not that of the largest logit, which the rest of its row may outdo."""
     logits = torch.tensor([[0.0, 5, 0], [9.0, 10, 0]], device=device)
     result = align(logits, [1], 2, 1)
@@ -99,7 +99,7 @@ def test_the_most_probable_frame_is_that_of_probability(device):
 
 
 @pytest.mark.parametrize("length", [0, 1, 15, 31, 32, 63, 64, 127, 128, 255, 256, 511, 512, 700])
-def test_lengths_of_targets(device, length):
+def test_align_target_lengths_around_kernel_sizes(device, length):
     """On both sides of each size for which there is a kernel of its own."""
     generator = torch.Generator().manual_seed(length)
     logits = torch.randn(length + 40, 2, 7, generator=generator).to(device)
@@ -112,7 +112,7 @@ def test_lengths_of_targets(device, length):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("classes", [2, 9, 64, 65, 1025, 5001])
-def test_many_classes(device, classes, dtype):
+def test_align_many_classes(device, classes, dtype):
     generator = torch.Generator().manual_seed(classes)
     logits = (torch.randn(9, 3, classes, generator=generator) * 3).to(device, dtype)
     targets = torch.randint(0, classes - 1, (3, 4), generator=generator)
@@ -122,7 +122,7 @@ def test_many_classes(device, classes, dtype):
     )
 
 
-def test_no_rounding_decides_over_many_frames(device):
+def test_align_sums_in_float64(device):
     """Sums of float32 take another path here."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3000, 1, 6, generator=generator) + 40
@@ -132,7 +132,7 @@ def test_no_rounding_decides_over_many_frames(device):
     check_alignment(align(logits.to(device), [labels], [3000], [90]), logits.to(device), [labels], [3000])
 
 
-def test_a_large_offset_costs_no_digits(device):
+def test_align_large_logit_offset(device):
     logits = torch.randn(50, 1, 9, generator=torch.Generator().manual_seed(3)).double()
     near = align(logits.to(device), [[3, 3, 1]], [50], [3])
     far = align(logits.to(device) + 2.0**20, [[3, 3, 1]], [50], [3])
@@ -144,7 +144,7 @@ def test_a_large_offset_costs_no_digits(device):
     ("labels", "frames", "score"),
     [([1, 1], 2, -INF), ([1, 2], 1, -INF), ([1], 0, -INF), ([], 0, 0.0), ([1, 1], 3, 3 * -math.log(3))],
 )
-def test_too_few_frames(device, labels, frames, score):
+def test_align_too_few_frames(device, labels, frames, score):
     logits = torch.zeros(4, 2, 3, device=device)
     targets = [labels, [2] * len(labels)]
     result = align(logits, targets, [frames, 4], [len(labels), 0])
@@ -155,7 +155,7 @@ def test_too_few_frames(device, labels, frames, score):
         assert (result.token_logp[0] == 0).all()
 
 
-def test_masked_classes(device):
+def test_align_masked_classes(device):
     logits = torch.zeros(5, 3, 4, device=device)
     logits[..., 3] = -INF
     logits[2:, 1, 0] = -INF  # no blank from frame 2 on
@@ -168,7 +168,7 @@ def test_masked_classes(device):
 
 @pytest.mark.parametrize("bad", [NAN, INF])
 @pytest.mark.parametrize("input_type", ["logits", "log_probs"])
-def test_what_is_no_number(device, bad, input_type):
+def test_align_nan_and_inf(device, bad, input_type):
     """In logits, one in any class; in log-probabilities, in those that the target needs, at any frame."""
     logits = torch.zeros(5, 4, 6, device=device)
     logits[4, 1, 5] = bad
@@ -184,7 +184,7 @@ def test_what_is_no_number(device, bad, input_type):
 @pytest.mark.parametrize("concatenated", [False, True])
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("samples", [1, 5])
-def test_several_texts_a_sample(device, samples, normalize, concatenated):
+def test_align_several_texts_per_sample(device, samples, normalize, concatenated):
     """K * N rows of targets give what K calls give, bit for bit."""
     generator = torch.Generator().manual_seed(samples)
     logits = torch.randn(30, samples, 12, generator=generator).to(device)
@@ -208,7 +208,7 @@ def test_several_texts_a_sample(device, samples, normalize, concatenated):
             assert torch.equal(a[:, :8] if name in SPANS else a, b), name
 
 
-def test_a_batch_equals_its_samples(device):
+def test_align_batch_equals_single_samples(device):
     logits, targets, input_lengths, target_lengths = (
         torch.randn(40, 6, 30, generator=torch.Generator().manual_seed(1)).to(device),
         torch.randint(1, 30, (6, 12), generator=torch.Generator().manual_seed(2)).to(device),
@@ -222,7 +222,7 @@ def test_a_batch_equals_its_samples(device):
             assert torch.equal(a[n], b), name
 
 
-def test_padding_is_nothing(device):
+def test_align_ignores_padding(device):
     """Neither frames and labels behind the lengths nor classes that every path leaves out change anything."""
     generator = torch.Generator().manual_seed(5)
     logits = torch.randn(20, 2, 8, generator=generator).to(device)
@@ -241,7 +241,7 @@ def test_padding_is_nothing(device):
         assert (b[:, a.shape[1] :] == (0 if name == "token_logp" else -1)).all()
 
 
-def test_concatenated_targets(device):
+def test_align_concatenated_targets(device):
     generator = torch.Generator().manual_seed(7)
     logits = torch.randn(12, 4, 9, generator=generator).to(device)
     labels = [[1, 2, 2, 5], [], [8], [3, 4]]
@@ -254,7 +254,7 @@ def test_concatenated_targets(device):
 
 @pytest.mark.parametrize("shape", [(0, 3, 5), (4, 0, 5), (0, 0, 5)])
 @pytest.mark.parametrize("columns", [0, 2])
-def test_empty(device, shape, columns):
+def test_align_empty(device, shape, columns):
     frames, samples, _ = shape
     targets = torch.ones(samples, columns, dtype=torch.long, device=device)
     for length in (0, columns):
@@ -268,7 +268,7 @@ def test_empty(device, shape, columns):
         )
 
 
-def test_offsets_beyond_32_bits(device):
+def test_align_offsets_beyond_32_bits(device):
     """The frames lie 2^31 elements apart; of the memory between them nothing is ever touched."""
     logits = torch.empty(2**31 + 8, dtype=torch.float16, device=device).as_strided((2, 1, 8), (2**31, 8, 1))
     logits.copy_(torch.randn(2, 1, 8))
@@ -276,7 +276,7 @@ def test_offsets_beyond_32_bits(device):
 
 
 @pytest.mark.parametrize("samples", [1, 7])
-def test_same_bits_from_any_number_of_threads(device, samples):
+def test_align_bitwise_equal_for_any_thread_count(device, samples):
     generator = torch.Generator().manual_seed(samples)
     logits = torch.randn(90, samples, 300, generator=generator).to(device)
     targets = torch.randint(1, 300, (2 * samples, 20), generator=generator).to(device)

@@ -30,7 +30,7 @@ def random_logits(*shape, seed=0, scale=3.0):
 
 @settings(deadline=None, max_examples=60)
 @given(batches(max_frames=5, max_classes=4), st.sampled_from(["logits", "log_probs"]))
-def test_a_beam_that_keeps_everything_finds_every_text(device, batch, input_type):
+def test_beam_search_unpruned_equals_brute_force(device, batch, input_type):
     """Every text that a path gives, with the sum over its paths, best first."""
     logits, lengths, blank = batch
     result = beam_search(
@@ -61,7 +61,7 @@ def test_a_beam_that_keeps_everything_finds_every_text(device, batch, input_type
     st.sampled_from(LAYOUTS),
     st.sampled_from(["logits", "log_probs"]),
 )
-def test_equals_a_plain_search(device, batch, beam_size, nbest, layout, input_type):
+def test_beam_search_equals_reference(device, batch, beam_size, nbest, layout, input_type):
     logits, lengths, blank = batch
     nbest = min(nbest, beam_size)
     options = {"blank": blank, "beam_size": beam_size, "nbest": nbest, "input_type": input_type}
@@ -75,7 +75,7 @@ def test_equals_a_plain_search(device, batch, beam_size, nbest, layout, input_ty
 
 @settings(deadline=None, max_examples=40)
 @given(batches(max_frames=60, max_classes=40, nonfinite=False), st.integers(1, 64))
-def test_no_score_exceeds_the_probability_of_its_text(device, batch, beam_size):
+def test_beam_search_scores_bounded_by_text_probability(device, batch, beam_size):
     """The judge is torch's loss in double precision."""
     logits, lengths, blank = batch
     result = beam_search(logits.to(device), lengths, blank=blank, beam_size=beam_size, nbest=beam_size)
@@ -94,7 +94,7 @@ def test_no_score_exceeds_the_probability_of_its_text(device, batch, beam_size):
 
 @settings(deadline=None, max_examples=40)
 @given(batches(), st.integers(1, 20))
-def test_a_batch_equals_its_samples_one_by_one(device, batch, beam_size):
+def test_beam_search_batch_equals_single_samples(device, batch, beam_size):
     """And padded samples equal unpadded ones, to the last bit."""
     logits, lengths, blank = batch
     logits = logits.to(device)
@@ -111,7 +111,7 @@ def test_a_batch_equals_its_samples_one_by_one(device, batch, beam_size):
 
 @pytest.mark.parametrize("beam_size", [1, 2, 31, 32, 33, 64, 127, 128, 129, 256, 511, 512])
 @pytest.mark.parametrize("classes", [2, 5, 40])
-def test_beams(device, classes, beam_size):
+def test_beam_search_beam_sizes(device, classes, beam_size):
     logits = random_logits(7, 1, classes, seed=classes, scale=1.0).double().to(device)
     options = {"beam_size": beam_size, "nbest": beam_size, "blank": classes - 1}
     assert check_against_reference(beam_search(logits, **options), logits, [7], **options) == 1
@@ -119,7 +119,7 @@ def test_beams(device, classes, beam_size):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("classes", [1, 8, 9, 64, 65, 257, 1024, 1025, 5001])
-def test_many_classes(device, classes, dtype):
+def test_beam_search_many_classes(device, classes, dtype):
     logits = random_logits(3, 2, classes, seed=classes).to(device, dtype)
     result = beam_search(logits, beam_size=6, nbest=2, blank=classes // 2)
     # Among thousands of classes in 16 bits many are equal, and so are sums, but for their last bits.
@@ -127,7 +127,7 @@ def test_many_classes(device, classes, dtype):
     assert compared == 2 or dtype in (torch.float16, torch.bfloat16)
 
 
-def test_many_frames(device):
+def test_beam_search_many_frames(device):
     logits = random_logits(400, 3, 6, scale=1.5).double().to(device)
     lengths = [400, 399, 257]
     result = beam_search(logits, lengths, beam_size=5, nbest=2)
@@ -135,7 +135,7 @@ def test_many_frames(device):
 
 
 @pytest.mark.parametrize("blank", [0, 2, 4])
-def test_tokens_that_tie_come_in_their_order(device, blank):
+def test_beam_search_ties_in_token_order(device, blank):
     """All tokens are twins: texts of one pattern tie to the last bit."""
     logits = torch.zeros(4, 1, 5, device=device)
     logits[:, 0, blank] = torch.tensor([0.3, -0.8, 1.1, 0.1])
@@ -158,7 +158,7 @@ def test_tokens_that_tie_come_in_their_order(device, blank):
         (2, 1, [()]),
     ],
 )
-def test_ties_of_uniform_frames(device, frames, beam_size, expected):
+def test_beam_search_ties_of_uniform_frames(device, frames, beam_size, expected):
     """Score, then stay before extend, then the rank in the beam before, then the token."""
     for value in (0.0, -7.0, 2.0**20):
         logits = torch.full((frames, 1, 4), value, device=device)
@@ -166,7 +166,7 @@ def test_ties_of_uniform_frames(device, frames, beam_size, expected):
         assert texts(result) == expected
 
 
-def test_unbatched(device):
+def test_beam_search_unbatched(device):
     logits = random_logits(7, 1, 5).to(device)
     batched = beam_search(logits, [6], nbest=4)
     for length in (6, [6], torch.tensor(6), torch.tensor([6], dtype=torch.uint8)):
@@ -175,7 +175,7 @@ def test_unbatched(device):
             assert torch.equal(getattr(result, name), field[0]), name
 
 
-def test_defaults(device):
+def test_beam_search_defaults(device):
     logits = random_logits(20, 2, 30, scale=1.0).to(device)
     for given_one, default in zip(
         beam_search(logits, [20, 20], blank=0, beam_size=16, nbest=1), beam_search(logits), strict=True
@@ -185,7 +185,7 @@ def test_defaults(device):
 
 @pytest.mark.parametrize("device", ["cuda"], indirect=True)
 @pytest.mark.parametrize("classes", [30, 1000])
-def test_a_gpu_finds_what_the_cpu_finds(device, classes):
+def test_beam_search_gpu_equals_cpu(device, classes):
     logits = random_logits(150, 6, classes, seed=classes, scale=2.0).double()
     lengths = [150, 149, 100, 31, 1, 0]
     for options in ({}, {"beam_size": 100, "nbest": 50}, {"token_top_k": 5}, {"beam_threshold": 12.0}):

@@ -84,7 +84,7 @@ def check_alignment(result, logits, lengths, blank, nbest, input_type="logits"):
 
 @settings(deadline=None, max_examples=80)
 @given(batches(), st.integers(1, 12), st.sampled_from(["logits", "log_probs"]))
-def test_spans_of_the_best_path(device, batch, beam_size, input_type):
+def test_beam_search_spans_of_viterbi_path(device, batch, beam_size, input_type):
     logits, lengths, blank = batch
     logits = logits.to(device)
     nbest = min(beam_size, 4)
@@ -94,14 +94,14 @@ def test_spans_of_the_best_path(device, batch, beam_size, input_type):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_longer_texts(device, dtype):
+def test_beam_search_spans_of_long_texts(device, dtype):
     generator = torch.Generator().manual_seed(4)
     logits = (torch.randn(90, 2, 7, generator=generator) * 2).to(device, dtype)
     result = beam_search(logits, [90, 61], blank=6, beam_size=5, nbest=3)
     check_alignment(result, logits, [90, 61], 6, 3)
 
 
-def test_by_hand(device):
+def test_beam_search_spans_by_hand(device):
     """Frames count from 0; a token shows where it is most probable, which need not be where it begins."""
     table = [
         [0.90, 0.05, 0.05],
@@ -122,21 +122,21 @@ def test_by_hand(device):
     assert result.token_logp[0, :4].tolist() == pytest.approx(expected)
 
 
-def test_equal_probabilities_show_in_the_first_frame(device):
+def test_beam_search_timestep_ties_take_first_frame(device):
     logits = torch.zeros(4, 1, 2, device=device)
     logits[..., 1] = 5.0
     result = beam_search(logits)
     assert (result.starts[0, 0, 0], result.ends[0, 0, 0], result.timesteps[0, 0, 0]) == (0, 4, 0)
 
 
-def test_without_frames(device):
+def test_beam_search_spans_without_frames(device):
     result = beam_search(torch.zeros(0, 2, 3, device=device), nbest=2)
     check_alignment(result, torch.zeros(0, 2, 3, device=device), [0, 0], 0, 2)
 
 
 @settings(deadline=None, max_examples=60)
 @given(batches(nonfinite=False), st.integers(1, 12), st.sampled_from(["logits", "log_probs"]))
-def test_rescored_texts_have_their_exact_probability(device, batch, beam_size, input_type):
+def test_beam_search_rescored_log_probs_are_exact(device, batch, beam_size, input_type):
     """The judge is torch's loss in double precision. The texts stay those that the beam has found."""
     logits, lengths, blank = batch
     logits = logits.to(device)
@@ -155,7 +155,7 @@ def test_rescored_texts_have_their_exact_probability(device, batch, beam_size, i
 
 
 @pytest.mark.parametrize("token_score", [0.0, 1.3])
-def test_rescoring_sorts_again(device, token_score):
+def test_beam_search_rescoring_sorts_again(device, token_score):
     """A beam of 4 ranks texts by what it has kept of them, and that order is not always the exact one."""
     resorted = 0
     for seed in range(40):
@@ -175,7 +175,7 @@ def test_rescoring_sorts_again(device, token_score):
     assert resorted > 0
 
 
-def test_rescoring_leaves_what_is_missing_or_invalid(device):
+def test_beam_search_rescoring_keeps_missing_and_invalid(device):
     logits = torch.zeros(2, 3, 2, device=device)
     logits[1, 1] = math.nan
     logits[1, 2] = -INF

@@ -25,7 +25,7 @@ def is_invalid(result, n, nbest):
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 5), (4, 0, 5), (0, 0, 5), (0, 1, 1)])
-def test_empty(device, shape):
+def test_beam_search_empty(device, shape):
     logits = torch.zeros(shape, device=device)
     result = beam_search(logits, nbest=2)
     check_invariants(result, logits, [shape[0]] * shape[1], 0, 2)
@@ -33,7 +33,7 @@ def test_empty(device, shape):
         assert hypotheses(result, n) == [Hypothesis((), 0.0, 0.0), MISSING]
 
 
-def test_empty_and_unbatched(device):
+def test_beam_search_empty_unbatched(device):
     result = beam_search(torch.zeros(0, 5, device=device), nbest=2)
     assert (result.tokens.shape, result.log_probs.shape) == ((2, 0), (2,))
     assert result.lengths.tolist() == [0, -1]
@@ -41,7 +41,7 @@ def test_empty_and_unbatched(device):
 
 
 @pytest.mark.parametrize("input_type", ["logits", "log_probs"])
-def test_one_class_that_is_the_blank(device, input_type):
+def test_beam_search_single_class_is_blank(device, input_type):
     logits = torch.full((5, 2, 1), -0.25, device=device)
     result = beam_search(logits, [5, 3], beam_size=4, nbest=2, input_type=input_type)
     for n, total in enumerate([-1.25, -0.75]):
@@ -50,7 +50,7 @@ def test_one_class_that_is_the_blank(device, input_type):
         assert result.scores[n].tolist() == pytest.approx([score, -INF])
 
 
-def test_more_hypotheses_asked_for_than_there_are(device):
+def test_beam_search_nbest_beyond_number_of_texts(device):
     logits = logits_of(device, 2, 1, 3)
     result = beam_search(logits, beam_size=40, nbest=40)
     assert check_against_reference(result, logits, [2], beam_size=40, nbest=40) == 1
@@ -58,7 +58,7 @@ def test_more_hypotheses_asked_for_than_there_are(device):
 
 
 @pytest.mark.parametrize("mask", [-INF, -1e30, torch.finfo(torch.float32).min])
-def test_masked_classes(device, mask):
+def test_beam_search_masked_classes(device, mask):
     logits = logits_of(device, 8, 1, 6)
     logits[..., [2, 5]] = mask
     result = beam_search(logits, beam_size=400, nbest=50)
@@ -71,7 +71,7 @@ def test_masked_classes(device, mask):
     torch.testing.assert_close(result.scores, expected.scores)
 
 
-def test_a_masked_blank(device):
+def test_beam_search_masked_blank(device):
     logits = logits_of(device, 6, 1, 4).double()
     logits[..., 1] = -INF
     result = beam_search(logits, blank=1, beam_size=50, nbest=50)
@@ -80,7 +80,7 @@ def test_a_masked_blank(device):
     assert all(text and all(a != b for a, b in itertools.pairwise(text)) for text in texts(result))
 
 
-def test_nothing_is_possible_where_a_frame_is_masked_throughout(device):
+def test_beam_search_fully_masked_frame(device):
     logits = logits_of(device, 4, 3, 3)
     logits[1, 0] = -INF
     logits[3, 2] = -INF
@@ -89,7 +89,7 @@ def test_nothing_is_possible_where_a_frame_is_masked_throughout(device):
     assert check_against_reference(result, logits, [4, 4, 3], nbest=2) == 3
 
 
-def test_a_path_without_probability_is_no_hypothesis(device):
+def test_beam_search_omits_impossible_texts(device):
     """One way through: 2, blank, 2."""
     logits = torch.full((3, 1, 4), -INF, device=device)
     for frame, token in enumerate([2, 0, 2]):
@@ -101,7 +101,7 @@ def test_a_path_without_probability_is_no_hypothesis(device):
 @pytest.mark.parametrize("input_type", ["logits", "log_probs"])
 @pytest.mark.parametrize("odd", [NAN, INF])
 @pytest.mark.parametrize("token", [0, 3])
-def test_a_sample_with_nan_leaves_its_neighbours_alone(device, odd, token, input_type):
+def test_beam_search_nan_stays_in_its_sample(device, odd, token, input_type):
     logits = logits_of(device, 6, 3, 5)
     expected = beam_search(logits, [6, 6, 4], nbest=3, input_type=input_type)
     for frame in (0, 3, 5):
@@ -114,7 +114,7 @@ def test_a_sample_with_nan_leaves_its_neighbours_alone(device, odd, token, input
 
 
 @pytest.mark.parametrize("odd", [NAN, INF, -INF])
-def test_frames_beyond_the_length_are_not_read(device, odd):
+def test_beam_search_ignores_padding_frames(device, odd):
     logits = logits_of(device, 6, 3, 4)
     logits[3:, 0] = odd
     logits[:, 1] = odd
@@ -124,7 +124,7 @@ def test_frames_beyond_the_length_are_not_read(device, odd):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, None])
-def test_lengths(device, dtype):
+def test_beam_search_length_dtypes(device, dtype):
     logits = logits_of(device, 6, 3, 4)
     lengths = [6, 0, 3]
     given_lengths = lengths if dtype is None else torch.tensor(lengths, dtype=dtype)
@@ -135,33 +135,33 @@ def test_lengths(device, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_log_probabilities_are_taken_as_they_are(device, dtype):
+def test_beam_search_log_probs_not_normalized(device, dtype):
     """Also where they add up to no distribution, or are above 0."""
     log_probs = logits_of(device, 7, 2, 5, seed=1).to(dtype)
     options = {"beam_size": 8, "nbest": 4, "input_type": "log_probs"}
     assert check_against_reference(beam_search(log_probs, **options), log_probs, [7, 7], **options) == 2
 
 
-def test_normalising_twice_changes_nothing(device):
+def test_beam_search_normalizing_twice(device):
     logits = logits_of(device, 9, 2, 5).double()
     once, twice = (beam_search(x, nbest=4) for x in (logits, logits.log_softmax(-1)))
     assert torch.equal(once.tokens, twice.tokens)
     torch.testing.assert_close(once.scores, twice.scores)
 
 
-def test_offsets_beyond_32_bits(device):
+def test_beam_search_offsets_beyond_32_bits(device):
     """The frames lie 2^31 elements apart; of the memory between them nothing is ever touched."""
     logits = torch.empty(2**31 + 8, dtype=torch.float16, device=device).as_strided((2, 1, 8), (2**31, 8, 1))
     logits.copy_(logits_of(device, 2, 1, 8))
     assert check_against_reference(beam_search(logits, nbest=3), logits, [2], nbest=3) == 1
 
 
-def test_requires_grad(device):
+def test_beam_search_requires_grad(device):
     logits = logits_of(device, 5, 2, 4).requires_grad_()
     assert check_against_reference(beam_search(logits), logits.detach(), [5, 5]) == 2
 
 
-def test_same_bits_from_any_number_of_threads(device):
+def test_beam_search_bitwise_equal_for_any_thread_count(device):
     logits = logits_of(device, 30, 7, 60)
     options = {"beam_size": 10, "nbest": 3}
     threads = torch.get_num_threads()
@@ -192,7 +192,7 @@ class ArgumentsOf(TorchDispatchMode):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("constrained", [False, True])
-def test_opcheck(device, dtype, constrained):
+def test_beam_search_opcheck(device, dtype, constrained):
     charset = Charset(" ab")
     options = {"blank": 0, "beam_size": 5, "nbest": 2}
     if constrained:
@@ -204,7 +204,7 @@ def test_opcheck(device, dtype, constrained):
     torch.library.opcheck(operator, call.arguments)
 
 
-def test_compile(device):
+def test_beam_search_compile(device):
     torch._dynamo.reset()
     compiled = torch.compile(beam_search, fullgraph=True, backend="aot_eager")
     logits = logits_of(device, 5, 2, 4)
@@ -264,13 +264,13 @@ LOGITS = torch.zeros(4, 2, 3)
         ),
     ],
 )
-def test_errors(arguments, options, error, message):
+def test_beam_search_errors(arguments, options, error, message):
     with pytest.raises(error) as caught:
         beam_search(*arguments, **options)
     assert str(caught.value) == message
 
 
-def test_options_may_be_infinite_where_that_means_none(device):
+def test_beam_search_infinite_limits(device):
     logits = logits_of(device, 5, 2, 4)
     result = beam_search(logits, token_min_logp=-INF, beam_threshold=INF, token_top_k=2**70)
     for field, expected in zip(result, beam_search(logits), strict=True):
@@ -315,7 +315,7 @@ NUMBERS = ["lm_weight", "token_score", "word_score", "hotword_weight"]
     ],
     ids=str,
 )
-def test_options_that_break_their_rule(options, error, said):
+def test_beam_search_option_errors(options, error, said):
     """The message names the option, its rule and what was found."""
     (name,) = options
     with pytest.raises(error) as caught:
@@ -323,13 +323,13 @@ def test_options_that_break_their_rule(options, error, said):
     assert re.fullmatch(rf"{name}(\[\d\])? must .+, and {re.escape(said)}", str(caught.value))
 
 
-def test_checks_come_before_any_work():
+def test_beam_search_checks_options_of_empty_batch():
     with pytest.raises(ValueError, match="beam_size must"):
         beam_search(torch.zeros(0, 0, 3), beam_size=0)
 
 
 @pytest.mark.parametrize("device", ["cuda_on_host", "cuda"], indirect=True)
-def test_impossible_lengths_on_a_gpu_give_no_hypothesis(device):
+def test_beam_search_gpu_invalid_lengths(device):
     """The values of GPU tensors are not checked."""
     logits = logits_of(device, 4, 3, 5)
     result = beam_search(logits, torch.tensor([5, -1, 4], device=device), nbest=2)

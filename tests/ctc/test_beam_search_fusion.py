@@ -111,7 +111,7 @@ def constrained_batches(draw, max_frames):
 
 @settings(deadline=None, max_examples=60)
 @given(constrained_batches(max_frames=4))
-def test_a_beam_that_keeps_everything_finds_every_text(device, batch):
+def test_fusion_unpruned_equals_brute_force(device, batch):
     logits, lengths, blank, (options, scorer) = batch
     result = beam_search(logits.to(device), lengths, blank=blank, beam_size=512, nbest=512, **options)
     check_invariants(result, logits.to(device), lengths, blank, 512)
@@ -135,7 +135,7 @@ def test_a_beam_that_keeps_everything_finds_every_text(device, batch):
     st.none() | st.integers(1, 4),
     st.none() | st.floats(0.5, 15),
 )
-def test_equals_a_plain_search(device, batch, beam_size, top_k, threshold):
+def test_fusion_equals_reference(device, batch, beam_size, top_k, threshold):
     logits, lengths, blank, (options, scorer) = batch
     logits = logits.to(device)
     common = {"blank": blank, "beam_size": beam_size, "nbest": min(4, beam_size)}
@@ -148,7 +148,7 @@ def test_equals_a_plain_search(device, batch, beam_size, top_k, threshold):
 
 @settings(deadline=None, max_examples=30)
 @given(constrained_batches(max_frames=8), st.booleans())
-def test_rescored_texts_keep_what_is_added(device, batch, with_rescoring):
+def test_fusion_with_and_without_rescoring(device, batch, with_rescoring):
     """log_probs are of the text alone; what the options add is the same with rescoring and without."""
     logits, lengths, blank, (options, scorer) = batch
     result = beam_search(
@@ -179,7 +179,7 @@ def peaked(device, text, blank_between=True):
     return (8.0 * torch.nn.functional.one_hot(torch.tensor(path), 5)).double().unsqueeze(1).to(device)
 
 
-def test_each_sample_has_its_own_words(device):
+def test_fusion_lexicon_and_hotwords_per_sample(device):
     logits = random_logits(device, 8, 1, 5).expand(-1, 4, -1)
     lexicons, hotwords, expected = [], [], []
     for words, phrases in [(["ab", "c"], ["c"]), (["ba"], None), (None, ["ab", "b a"]), (None, None)]:
@@ -209,7 +209,7 @@ def test_each_sample_has_its_own_words(device):
                 assert torch.equal(field[n], expected_field[n])
 
 
-def test_unbatched(device):
+def test_fusion_unbatched(device):
     logits = random_logits(device, 7, 1, 5)
     lexicon = Lexicon.from_words(["ab", "ca"], CHARSET)
     hotwords = HotWords.from_words(["ca"], CHARSET)
@@ -222,7 +222,7 @@ def test_unbatched(device):
 
 @settings(deadline=None, max_examples=30)
 @given(constrained_batches(max_frames=9))
-def test_a_batch_equals_its_samples_one_by_one(device, batch):
+def test_fusion_batch_equals_single_samples(device, batch):
     logits, lengths, blank, (options, _) = batch
     logits = logits.to(device)
     together = beam_search(logits, lengths, blank=blank, nbest=3, **options)
@@ -235,7 +235,7 @@ def test_a_batch_equals_its_samples_one_by_one(device, batch):
             torch.testing.assert_close(field, expected, rtol=0, atol=0, equal_nan=True, msg=name)
 
 
-def test_without_frames_the_end_of_the_text_counts(device):
+def test_fusion_end_of_text_without_frames(device):
     model = BackoffModel(1, {("<s>",): (-99.0, 0.0), ("</s>",): (-0.5, 0.0), ("a",): (-1.0, 0.0)})
     lm, scorer = to_ngram_model(model, CHARSET, space="<unk>"), scorers.TokenLMScorer(model, NAMES)
     lexicon = Lexicon.from_words(["a"], CHARSET)
@@ -245,7 +245,7 @@ def test_without_frames_the_end_of_the_text_counts(device):
         assert found == Hypothesis((), pytest.approx(2.0 * scorer.text_score(())), 0.0)
 
 
-def test_a_strict_lexicon_may_leave_nothing(device):
+def test_fusion_strict_lexicon_without_hypotheses(device):
     lexicon = Lexicon.from_words(["abc"], CHARSET)
     logits = peaked(device, "abc")
     logits[..., :2] = -float("inf")  # without blanks and separators two frames cannot spell the word
@@ -256,14 +256,14 @@ def test_a_strict_lexicon_may_leave_nothing(device):
 
 
 @pytest.mark.parametrize("text", ["ab", "ab ab", " ab  ab ", "a", "ab a"])
-def test_words_end_with_a_separator_or_the_text(device, text):
+def test_fusion_words_end_at_separator_or_end_of_text(device, text):
     lexicon = Lexicon.from_words(["ab"], CHARSET)
     expected = [] if "a" in text.split() else [encoded(CHARSET, text)]
     found = texts(beam_search(peaked(device, text), lexicon=lexicon))
     assert (found == expected) if expected else (encoded(CHARSET, text) not in found)
 
 
-def test_same_bits_from_any_number_of_threads(device):
+def test_fusion_bitwise_equal_for_any_thread_count(device):
     logits = random_logits(device, 12, 5, 5).float()
     lexicon, *_ = lexicon_of(WORDS, CHARSET, " ", 0.3, -1.0)
     options = {"lexicon": lexicon, "hotwords": HotWords.from_words(PHRASES, CHARSET), "nbest": 4}
@@ -280,7 +280,7 @@ def test_same_bits_from_any_number_of_threads(device):
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf")])
-def test_a_sample_with_nan_leaves_its_neighbours_alone(device, odd):
+def test_fusion_nan_stays_in_its_sample(device, odd):
     logits = random_logits(device, 6, 3, 5)
     options = {"lexicon": Lexicon.from_words(["ab", "c"], CHARSET, unknown_score=-1.0), "nbest": 2}
     expected = beam_search(logits, **options)
@@ -297,7 +297,7 @@ def small_model(tokens, **options):
     return to_ngram_model(BackoffModel(1, ngrams), tokens, **options)
 
 
-def test_what_is_for_other_classes_or_words_is_refused():
+def test_fusion_rejects_other_classes_or_words():
     logits = torch.zeros(4, 2, 6)
     lexicon = Lexicon.from_words(["a", "ab"], CHARSET)
     for options in (
@@ -315,7 +315,7 @@ def test_what_is_for_other_classes_or_words_is_refused():
 
 
 @pytest.mark.parametrize("blank", [1, 4])
-def test_what_is_for_another_blank_is_refused(blank):
+def test_fusion_rejects_other_blank(blank):
     logits = torch.zeros(4, 2, 5)
     charset = Charset(" abc", blank)
     lexicon = Lexicon.from_words(["a", "ab"], charset)
@@ -337,13 +337,13 @@ def test_what_is_for_another_blank_is_refused(blank):
     beam_search(logits, blank=blank, lexicon=spelt)
 
 
-def test_an_empty_batch_has_any_model(device):
+def test_fusion_empty_batch(device):
     lexicon = Lexicon.from_words(["a", "ab"], CHARSET)
     result = beam_search(torch.zeros(3, 0, 5, device=device), lm=small_model(lexicon), lexicon=lexicon)
     assert result.tokens.shape == (0, 1, 3)
 
 
-def test_no_weight_is_nothing_at_all(device):
+def test_fusion_zero_weights(device):
     """Factors of 0 leave what there is without the object, but for what a lexicon forbids."""
     logits = random_logits(device, 7, 2, 5)
     common = {"nbest": 6, "beam_size": 9}

@@ -41,7 +41,7 @@ def read(text):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_adding_up_alignments_finds_a_more_probable_line_than_the_best_path(device, line, dtype):
+def test_beam_search_line_beats_best_path(device, line, dtype):
     line = line.to(device, dtype)
     greedy = greedy_decode(line, blank=79)
     best_path = tuple(greedy.tokens[: greedy.lengths].tolist())
@@ -54,7 +54,7 @@ def test_adding_up_alignments_finds_a_more_probable_line_than_the_best_path(devi
     assert hypothesis.score == pytest.approx(-11.5406, abs=1e-4)
 
 
-def test_a_line_as_a_plain_search_reads_it(device, line):
+def test_beam_search_line_equals_reference(device, line):
     logits = line.unsqueeze(1).to(device)
     options = {"blank": 79, "beam_size": 12, "nbest": 5}
     result = beam_search(logits, **options)
@@ -65,7 +65,7 @@ def test_a_line_as_a_plain_search_reads_it(device, line):
 
 
 @pytest.mark.parametrize("input_type", ["logits", "log_probs"])
-def test_the_most_probable_of_all_texts(device, sequence, input_type):
+def test_beam_search_published_top5(device, sequence, input_type):
     log_probs, data = sequence
     options = {"blank": data["blank"], "input_type": input_type}
     result = beam_search(log_probs.unsqueeze(1).to(device), beam_size=1024, nbest=5, **options)
@@ -76,7 +76,7 @@ def test_the_most_probable_of_all_texts(device, sequence, input_type):
     assert result.scores[0].tolist() == pytest.approx(expected_scores, abs=1e-6)
 
 
-def test_what_a_narrow_beam_finds_instead(device, sequence):
+def test_beam_search_published_beam_20(device, sequence):
     """The source's own answers, with a beam of 20."""
     log_probs, data = sequence
     result = beam_search(log_probs.unsqueeze(1).to(device), blank=data["blank"], beam_size=20)

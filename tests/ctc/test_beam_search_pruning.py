@@ -22,7 +22,9 @@ INF = math.inf
     st.none() | st.floats(0, 15),
     st.sampled_from(["logits", "log_probs"]),
 )
-def test_equals_a_plain_search(device, batch, beam_size, top_k, min_logp, threshold, input_type):
+def test_beam_search_pruned_equals_reference(
+    device, batch, beam_size, top_k, min_logp, threshold, input_type
+):
     logits, lengths, blank = batch
     logits = logits.to(device)
     options = {
@@ -64,12 +66,12 @@ ROWS = [0.5, 0.3, 0.2], [0.1, 0.2, 0.7]
         ({"beam_threshold": INF}, [(2,), (1, 2), (1,), (), (2, 1)]),
     ],
 )
-def test_by_hand(device, options, expected):
+def test_beam_search_pruning_by_hand(device, options, expected):
     result = beam_search(log_probs_of(device, *ROWS), nbest=6, **options)
     assert texts(result) == expected
 
 
-def test_prefixes_that_are_kept_go_on_receiving_all_of_their_probability(device):
+def test_beam_search_pruning_keeps_probability_of_kept_prefixes(device):
     result = beam_search(log_probs_of(device, *ROWS), nbest=3, token_min_logp=math.log(0.25))
     scores = {text: math.exp(score) for text, score, _ in hypotheses(result)}
     # 1 may begin in the first frame alone: 1 blank, 1 1, and blank 1 none the less.
@@ -79,7 +81,7 @@ def test_prefixes_that_are_kept_go_on_receiving_all_of_their_probability(device)
     assert scores[1, 2] == pytest.approx(0.3 * 0.7)
 
 
-def test_the_blank_is_never_pruned(device):
+def test_beam_search_never_prunes_blank(device):
     """Least probable in every frame, between equal tokens it is still passed."""
     log_probs = log_probs_of(device, [0.04, 0.9, 0.06], [0.04, 0.05, 0.91], [0.04, 0.9, 0.06])
     for options in ({"token_top_k": 1}, {"token_min_logp": math.log(0.5)}):
@@ -89,7 +91,7 @@ def test_the_blank_is_never_pruned(device):
         assert scores[()] == pytest.approx(0.04**3)
 
 
-def test_equal_tokens_are_cut_behind_the_lower_class(device):
+def test_beam_search_token_top_k_ties_keep_lower_class(device):
     logits = torch.zeros(1, 1, 6, device=device)
     logits[..., 4] = -1.0
     for count, expected in [(1, [0]), (2, [0, 1]), (3, [0, 1, 3]), (4, [0, 1, 3, 5]), (5, [0, 1, 3, 5, 4])]:
@@ -97,7 +99,7 @@ def test_equal_tokens_are_cut_behind_the_lower_class(device):
         assert texts(result) == [(), *((token,) for token in expected)]
 
 
-def test_what_has_probability_zero_is_kept_by_no_option(device):
+def test_beam_search_always_prunes_probability_zero(device):
     logits = torch.zeros(2, 1, 4, device=device)
     logits[..., 3] = -INF
     for options in ({"token_top_k": 3}, {"token_min_logp": -INF}, {"beam_threshold": INF}):
@@ -105,7 +107,7 @@ def test_what_has_probability_zero_is_kept_by_no_option(device):
         assert set(texts(result)) == {(), (1,), (2,), (1, 2), (2, 1)}
 
 
-def test_limits_are_in_nats_after_the_softmax(device):
+def test_beam_search_limits_apply_to_log_probs(device):
     """Whatever is added to the logits of a frame; of log-probabilities they are the limits of the values."""
     logits = log_probs_of(device, *ROWS) + torch.tensor([[[40.0]], [[-25.0]]], device=device)
     for limit, expected in [(math.log(0.69), [(2,), ()]), (math.log(0.71), [()])]:
@@ -114,6 +116,6 @@ def test_limits_are_in_nats_after_the_softmax(device):
     assert texts(result) == [(2,), (1,), ()]
 
 
-def test_equals_of_the_best_are_within_any_threshold(device):
+def test_beam_search_threshold_zero_keeps_ties(device):
     logits = torch.zeros(1, 1, 3, device=device)
     assert texts(beam_search(logits, beam_threshold=0.0, nbest=4)) == [(), (1,), (2,)]

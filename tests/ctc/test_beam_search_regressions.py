@@ -26,7 +26,7 @@ def random_logits(*shape, seed=0, scale=3.0):
 
 
 @pytest.mark.parametrize("beam_size", [1, 2, 16])
-def test_doubled_letters_are_kept(device, beam_size):
+def test_beam_search_keeps_doubled_labels(device, beam_size):
     """TensorFlow #6034, EasyOCR #305."""
     path = [1, 0, 1, 2, 2, 0, 2, 0, 0, 2, 1]
     logits = (9.0 * torch.nn.functional.one_hot(torch.tensor(path), 4)).unsqueeze(1).to(device)
@@ -38,13 +38,13 @@ def test_doubled_letters_are_kept(device, beam_size):
         assert hypotheses(result)[0].score == pytest.approx(exact, abs=1e-2)
 
 
-def test_letters_are_doubled_by_a_blank_alone(device):
+def test_beam_search_merges_repeats_without_blank(device):
     logits = torch.zeros(6, 1, 3, device=device)
     logits[..., 1] = 9.0
     assert texts(beam_search(logits)) == [(1,)]
 
 
-def test_alignments_are_added_up(device):
+def test_beam_search_sums_over_alignments(device):
     """Most decoders take the best path of each text for its probability: here the empty text's."""
     log_probs = torch.tensor([[0.6, 0.4], [0.6, 0.4]], dtype=torch.float64, device=device).log()
     result = beam_search(log_probs.unsqueeze(1), nbest=2)
@@ -52,7 +52,7 @@ def test_alignments_are_added_up(device):
     assert result.scores.exp().tolist() == [pytest.approx([0.64, 0.36])]
 
 
-def test_no_text_comes_twice(device):
+def test_beam_search_texts_are_distinct(device):
     """NeMo's batched beam returns texts once for each of their alignments."""
     logits = random_logits(12, 4, 3, scale=0.5).to(device)
     for beam_size in (2, 5, 60):
@@ -61,14 +61,14 @@ def test_no_text_comes_twice(device):
 
 
 @pytest.mark.parametrize("beam_size", [2, 3, 4])
-def test_a_prefix_that_left_the_beam_and_came_back_is_still_the_same(device, beam_size):
+def test_beam_search_prefix_reenters_beam(device, beam_size):
     """What it spells goes on with the prefixes that stayed, in narrow beams and uncertain frames."""
     logits = random_logits(16, 60, 3, scale=1.5).double().to(device)
     options = {"beam_size": beam_size, "nbest": beam_size}
     assert check_against_reference(beam_search(logits, **options), logits, [16] * 60, **options) == 60
 
 
-def test_padding_is_not_decoded(device):
+def test_beam_search_padding_is_not_decoded(device):
     """parlance/ctcdecode #54."""
     logits = random_logits(9, 2, 4).to(device)
     logits[4:, 0] = 50.0 * torch.nn.functional.one_hot(torch.tensor([1, 2, 3, 1, 2]), 4)
@@ -77,7 +77,7 @@ def test_padding_is_not_decoded(device):
     assert hypotheses(result, 0) == hypotheses(alone)
 
 
-def test_scores_are_sorted_whatever_is_added(device):
+def test_beam_search_sorted_by_fused_score(device):
     """parlance/ctcdecode #195: with a weight on top, the beam's order is no longer that of the scores."""
     logits = random_logits(10, 3, 6, scale=1.0).double().to(device)
     for token_score in (-4.0, 0.0, 2.5):
@@ -89,7 +89,7 @@ def test_scores_are_sorted_whatever_is_added(device):
                 assert score == pytest.approx(log_prob + token_score * len(text))
 
 
-def test_each_pruning_option_has_its_effect(device):
+def test_beam_search_pruning_options_take_effect(device):
     """parlance/ctcdecode #70 and #104: options without effect, logarithms compared with probabilities."""
     log_probs = torch.tensor([[0.5, 0.3, 0.15, 0.05]], dtype=torch.float64, device=device).log()
     for options, expected in [
@@ -107,7 +107,7 @@ def test_each_pruning_option_has_its_effect(device):
 
 
 @pytest.mark.parametrize("blank", [0, 3])
-def test_nothing_but_blanks_has_the_score_of_the_blanks(device, blank):
+def test_beam_search_all_blank_score(device, blank):
     """torchaudio's cuctc leaves the score of such input unset."""
     logits = random_logits(20, 3, 4).to(device)
     logits[..., blank] = 60.0
@@ -124,7 +124,7 @@ def test_nothing_but_blanks_has_the_score_of_the_blanks(device, blank):
     assert result.scores[:, 0].tolist() == pytest.approx([-0.25 * length for length in lengths])
 
 
-def test_frames_that_are_surely_blank_count_too(device):
+def test_beam_search_counts_confident_blank_frames(device):
     """Decoders that skip them leave out their log-probability."""
     logits = random_logits(12, 1, 5).double().to(device)
     logits[::2, :, 0] += 12.0
@@ -132,7 +132,7 @@ def test_frames_that_are_surely_blank_count_too(device):
     assert check_against_reference(beam_search(logits, **options), logits, [12], **options) == 1
 
 
-def test_more_numbers_than_an_int32_counts(device):
+def test_beam_search_sizes_beyond_int32(device):
     """N * beam * T * C beyond 2^31: torchaudio's cuctc returns what its memory held before."""
     frames, samples, classes, beam_size = 3, 2, 1 << 20, 512
     generator = torch.Generator().manual_seed(2)
@@ -157,7 +157,7 @@ def test_more_numbers_than_an_int32_counts(device):
 
 
 @pytest.mark.parametrize("beam_size", [129, 300])
-def test_a_beam_above_128_keeps_as_many(device, beam_size):
+def test_beam_search_beam_above_128(device, beam_size):
     """torchaudio's cuctc aborts the process."""
     logits = random_logits(8, 2, 5, scale=0.5).double().to(device)
     options = {"beam_size": beam_size, "nbest": beam_size}
@@ -166,13 +166,13 @@ def test_a_beam_above_128_keeps_as_many(device, beam_size):
     assert check_against_reference(result, logits, [8, 8], **options) == 2
 
 
-def test_more_than_800_samples(device):
+def test_beam_search_more_than_800_samples(device):
     """torchaudio's cuctc launches an empty grid."""
     logits = random_logits(3, 1000, 3).double().to(device)
     assert check_against_reference(beam_search(logits, beam_size=3), logits, [3] * 1000, beam_size=3) > 990
 
 
-def test_results_are_on_the_device_of_the_logits(device):
+def test_beam_search_result_device(device):
     """torchaudio #3910, where that is not the current one."""
     if device.type == "cuda":
         if torch.cuda.device_count() < 2:
@@ -187,7 +187,7 @@ CHARSET = Charset(" ab")
 SPACE, A, B = 1, 2, 3
 
 
-def test_the_end_of_the_text_counts_once_and_at_the_end(device):
+def test_beam_search_lm_scores_end_of_text_once(device):
     """pyctcdecode #94: a prefix's score kept for the finished text, or the other way round."""
     ngrams = {("<s>",): (-99.0, 0.0), ("</s>",): (-2.0, 0.0), ("<unk>",): (-3.0, 0.0)}
     ngrams |= {("a",): (-0.5, 0.0), ("b",): (-0.7, 0.0), ("a", "</s>"): (-0.1, 0.0)}
@@ -208,7 +208,7 @@ def test_the_end_of_the_text_counts_once_and_at_the_end(device):
 
 
 @pytest.mark.parametrize("separators", [" ", ""])
-def test_the_bonus_of_an_unfinished_hot_word_is_taken_back(device, separators):
+def test_beam_search_removes_bonus_of_unfinished_hotword(device, separators):
     """WeNet #864."""
     hotwords = HotWords.from_words(["abab"], CHARSET, separators=separators)
     path = [A, 0, B, 0, A]
@@ -228,7 +228,7 @@ def test_the_bonus_of_an_unfinished_hot_word_is_taken_back(device, separators):
     assert broken.scores.item() == pytest.approx(broken.log_probs.item())
 
 
-def test_repeated_separators_are_a_text_of_their_own(device):
+def test_beam_search_repeated_separators_are_distinct_texts(device):
     """pyctcdecode adds texts up that differ in white space, and exceeds the probability of each."""
     logits = random_logits(8, 3, 4, scale=1.0).double().to(device)
     logits[..., SPACE] += 1.5
@@ -247,7 +247,7 @@ def thue_morse(length):
     return [A if i.bit_count() % 2 else B for i in range(length)]
 
 
-def test_texts_with_equal_polynomial_hashes_stay_apart(device):
+def test_beam_search_polynomial_hash_collisions(device):
     """The sequence of Thue and Morse and its complement have the same hash modulo 2^64, whatever its base."""
     first = thue_morse(1024)
     second = [A + B - token for token in first]

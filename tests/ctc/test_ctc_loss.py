@@ -15,7 +15,7 @@ from crnn_ext.ctc import CTCLoss, ctc_loss
 
 @settings(deadline=None, max_examples=300)
 @given(batches(), st.sampled_from(LAYOUTS), st.booleans(), st.integers(0, 2**31))
-def test_equals_torch(device, batch, layout, concatenated, seed):
+def test_ctc_loss_equals_torch(device, batch, layout, concatenated, seed):
     logits, targets, input_lengths, target_lengths, blank = batch
     weights = torch.rand(len(input_lengths), generator=torch.Generator().manual_seed(seed))
     arguments = targets, input_lengths, target_lengths, blank
@@ -33,7 +33,7 @@ def test_equals_torch(device, batch, layout, concatenated, seed):
 
 @settings(deadline=None, max_examples=60)
 @given(batches(), st.sampled_from([torch.float16, torch.bfloat16, torch.float64]), st.sampled_from(LAYOUTS))
-def test_equals_torch_in_other_dtypes(device, batch, dtype, layout):
+def test_ctc_loss_equals_torch_in_other_dtypes(device, batch, dtype, layout):
     logits, *arguments = batch
     logits = with_layout(logits.to(device, dtype), layout)
     expected, expected_gradient = torch_loss_and_grad(logits.cpu(), *arguments, zero_infinity=True)
@@ -50,7 +50,7 @@ def test_equals_torch_in_other_dtypes(device, batch, dtype, layout):
 
 @settings(deadline=None, max_examples=60)
 @given(batches())
-def test_log_probs_are_taken_as_they_are(device, batch):
+def test_ctc_loss_log_probs_not_normalized(device, batch):
     logits, *arguments = batch
     log_probs = logits.double().log_softmax(-1)
     expected, softmax_minus_occupancy = torch_loss_and_grad(logits, *arguments, zero_infinity=True)
@@ -70,7 +70,7 @@ def test_log_probs_are_taken_as_they_are(device, batch):
 @pytest.mark.parametrize("target", [[], [1], [1, 2], [1, 1], [2, 1, 2], [1, 1, 1], [1, 2, 2]])
 @pytest.mark.parametrize("blank", [0, 1, 2])
 @pytest.mark.parametrize("frames", [1, 2, 5])
-def test_equals_brute_force(device, target, blank, frames):
+def test_ctc_loss_equals_brute_force(device, target, blank, frames):
     swap = {0: blank, blank: 0}
     target = [swap.get(label, label) for label in target]
     logits = torch.randn(frames, 3, generator=torch.Generator().manual_seed(1)) * 2
@@ -107,7 +107,7 @@ TENSORFLOW = [
 
 
 @pytest.mark.parametrize(("probabilities", "target", "loss"), TENSORFLOW)
-def test_known_values_of_tensorflow(device, probabilities, target, loss):
+def test_ctc_loss_known_values_of_tensorflow(device, probabilities, target, loss):
     logits = torch.tensor(probabilities, device=device).log()
     ours = ctc_loss(logits, target, 5, len(target), blank=5, reduction="none")
     assert float(ours) == pytest.approx(loss, rel=2e-6)
@@ -121,12 +121,12 @@ def test_known_values_of_tensorflow(device, probabilities, target, loss):
         (torch.arange(-15.0, 0).view(3, 5).flip(0), [2, 3], 4.9388504),
     ],
 )
-def test_known_values_of_warp_ctc(device, logits, target, loss):
+def test_ctc_loss_known_values_of_warp_ctc(device, logits, target, loss):
     ours = ctc_loss(logits.to(device), target, len(logits), len(target), reduction="none")
     assert float(ours) == pytest.approx(loss, rel=4e-7)
 
 
-def test_known_value_and_gradient_of_nemo(device):
+def test_ctc_loss_known_value_and_gradient_of_nemo(device):
     logits = torch.full((6, 1, 5), 0.1)
     for t, c, value in [(0, 1, 0.6), (1, 2, 0.6), (2, 2, 0.2), (2, 3, 0.8), (3, 1, 0.6), (4, 2, 0.2)]:
         logits[t, 0, c] = value
@@ -144,21 +144,21 @@ def test_known_value_and_gradient_of_nemo(device):
     torch.testing.assert_close(gradient[[0, 5], 0], first_and_last, rtol=0, atol=5e-7)
 
 
-def test_probabilities_of_a_small_example(device):
+def test_ctc_loss_two_frames_by_hand(device):
     logits = torch.tensor([[0.6, 0.4]] * 2, device=device).log()
     assert float(ctc_loss(logits, [], 2, 0, reduction="none").neg().exp()) == pytest.approx(0.36)
     assert float(ctc_loss(logits, [1], 2, 1, reduction="none").neg().exp()) == pytest.approx(0.64)
 
 
 @pytest.mark.parametrize(("frames", "classes"), [(1, 2), (7, 5), (300, 80)])
-def test_uniform_logits_have_a_closed_form(device, frames, classes):
+def test_ctc_loss_closed_form_of_uniform_logits(device, frames, classes):
     loss = ctc_loss(torch.zeros(frames, classes, device=device), [1], frames, 1, reduction="none")
     paths = frames * (frames + 1) / 2
     assert float(loss) == pytest.approx(frames * math.log(classes) - math.log(paths), rel=1e-6)
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_reductions_equal_the_reference_of_torch(device, reduction):
+def test_ctc_loss_reductions(device, reduction):
     generator = torch.Generator().manual_seed(2)
     logits = torch.randn(12, 3, 6, generator=generator, dtype=torch.float64)
     arguments = torch.randint(1, 6, (3, 4), generator=generator), [12, 11, 9], [4, 1, 2]
@@ -184,7 +184,7 @@ SHAPES = [
 @pytest.mark.parametrize(
     ("shape", "blank_offset"), [*((shape, 0) for shape in SHAPES), ((590, 2, 64, 90), 30)]
 )
-def test_accuracy_of_float32(device, shape, blank_offset):
+def test_ctc_loss_accuracy_of_float32(device, shape, blank_offset):
     frames, samples, classes, length = shape
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(frames, samples, classes, generator=generator) * 3
@@ -197,7 +197,7 @@ def test_accuracy_of_float32(device, shape, blank_offset):
     assert (gradient - expected_gradient).norm() / expected_gradient.norm() < 5e-6
 
 
-def test_accuracy_of_the_sum_over_very_many_classes(device):
+def test_ctc_loss_accuracy_over_2_20_classes(device):
     """Terms that are all alike, so that roundings go one way."""
     x = torch.full((2, 1, 1 << 20), math.log(0.2457))
     x[..., :1024] = 0
@@ -206,7 +206,7 @@ def test_accuracy_of_the_sum_over_very_many_classes(device):
     assert float(loss) == pytest.approx(float(expected), abs=4e-5)
 
 
-def test_accuracy_does_not_depend_on_an_offset(device):
+def test_ctc_loss_accuracy_with_logit_offset(device):
     logits = torch.randn(30, 1, 8, generator=torch.Generator().manual_seed(3))
     for offset in (0.0, 4096.0, -4096.0):
         shifted = logits + offset  # rounded; the reference gets the rounded values
@@ -218,7 +218,7 @@ def test_accuracy_does_not_depend_on_an_offset(device):
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize("input_type", ["logits", "log_probs"])
-def test_gradcheck(device, reduction, input_type):
+def test_ctc_loss_gradcheck(device, reduction, input_type):
     logits = torch.randn(6, 3, 4, dtype=torch.float64, device=device, requires_grad=True)
     targets = torch.tensor([[1, 1], [3, 2], [0, 0]])
 
@@ -230,7 +230,7 @@ def test_gradcheck(device, reduction, input_type):
 
 @settings(deadline=None, max_examples=60)
 @given(batches(), st.data())
-def test_invariances(device, batch, data):
+def test_ctc_loss_invariances(device, batch, data):
     logits, targets, input_lengths, target_lengths, blank = batch
     logits = logits.to(device)
     frames, samples, classes = logits.shape
@@ -282,7 +282,7 @@ def test_invariances(device, batch, data):
 
 
 @pytest.mark.parametrize("shape", [(90, 8, 40, 20), (400, 1, 3000, 12), (64, 2, 300, 30)])
-def test_bitwise_the_same_from_run_to_run_for_any_number_of_threads(device, shape):
+def test_ctc_loss_bitwise_equal_for_any_thread_count(device, shape):
     frames, samples, classes, length = shape
     logits = torch.randn(frames, samples, classes, device=device)
     arguments = torch.randint(1, classes, (samples, length)), [frames] * samples, [length] * samples

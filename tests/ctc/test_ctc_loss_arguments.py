@@ -19,7 +19,7 @@ def logits_of(device, frames, samples, classes):
 
 @settings(deadline=None, max_examples=60)
 @given(batches(max_frames=12, max_target_length=8), st.randoms(use_true_random=False))
-def test_a_sample_with_nan_leaves_its_neighbours_alone(device, batch, random):
+def test_ctc_loss_nan_stays_in_its_sample(device, batch, random):
     logits, _, input_lengths, *_ = batch
     logits = logits.to(device)
     losses, gradient = loss_and_grad(logits, *batch[1:])
@@ -44,7 +44,7 @@ def test_a_sample_with_nan_leaves_its_neighbours_alone(device, batch, random):
             )
 
 
-def test_impossible_samples(device):
+def test_ctc_loss_impossible_samples(device):
     x = logits_of(device, 5, 3, 4)
     # Three frames would do for different labels; equal ones need four.
     arguments = torch.tensor([[1, 2, 3], [1, 1, 2], [2, 1, 1]]), [3, 3, 5], [3, 3, 3]
@@ -61,7 +61,7 @@ def test_impossible_samples(device):
     assert torch.equal(zeroed_gradient[:, [0, 2]], gradient[:, [0, 2]])
 
 
-def test_padding_is_never_looked_at(device):
+def test_ctc_loss_ignores_padding(device):
     x = logits_of(device, 6, 2, 5)
     x[3:, 0] = NAN
     targets = torch.tensor([[1, 2, -1, 5], [3, 3, 99, 2**40]])
@@ -88,7 +88,7 @@ def test_padding_is_never_looked_at(device):
     ],
 )
 @pytest.mark.parametrize("masked", [0, 4])
-def test_a_masked_class(device, dtype, mask, masked):
+def test_ctc_loss_masked_class(device, dtype, mask, masked):
     x = logits_of(device, 8, 1, 5).to(dtype)
     x[..., masked] = {"-inf": -INF, "lowest": torch.finfo(dtype).min, "-1e30": -1e30}[mask]
     losses, gradient = loss_and_grad(x, torch.tensor([[1, 2, 3]]), [8], [3])
@@ -108,7 +108,7 @@ def test_a_masked_class(device, dtype, mask, masked):
         assert impossible == INF
 
 
-def test_a_frame_masked_throughout_makes_every_path_impossible(device):
+def test_ctc_loss_fully_masked_frame(device):
     x = logits_of(device, 4, 2, 3)
     x[1, 0] = -INF
     losses, gradient = loss_and_grad(x, torch.tensor([[1], [1]]), [4, 4], [1, 1])
@@ -119,7 +119,7 @@ def test_a_frame_masked_throughout_makes_every_path_impossible(device):
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_empty_batches_and_targets(device, reduction):
+def test_ctc_loss_empty_batches_and_targets(device, reduction):
     none = ctc_loss(
         torch.zeros(3, 0, 2, device=device), torch.zeros(0, 0, dtype=torch.long), [], [], reduction=reduction
     )
@@ -139,7 +139,7 @@ def test_empty_batches_and_targets(device, reduction):
     torch.testing.assert_close(loss, expected)
 
 
-def test_one_class_that_is_the_blank(device):
+def test_ctc_loss_single_class_is_blank(device):
     x = torch.zeros(3, 1, 1, device=device, requires_grad=True)
     loss = ctc_loss(x, torch.zeros(1, 0, dtype=torch.long), [3], [0])
     loss.backward()
@@ -148,7 +148,7 @@ def test_one_class_that_is_the_blank(device):
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_unbatched(device, reduction):
+def test_ctc_loss_unbatched(device, reduction):
     x = logits_of(device, 7, 1, 5)
     batched = ctc_loss(x, [[1, 2, 2]], [6], [3], reduction=reduction)
     for lengths in ((6, 3), (torch.tensor(6), torch.tensor(3)), ([6], torch.tensor([3], dtype=torch.uint8))):
@@ -170,7 +170,7 @@ INTEGERS = [
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_integers_of_every_dtype(device, dtype):
+def test_ctc_loss_integer_dtypes(device, dtype):
     x = logits_of(device, 7, 2, 5)
     expected = ctc_loss(x, [[1, 2], [3, 0]], [7, 5], [2, 1])
     targets = torch.tensor([[1, 2], [3, 0]], dtype=dtype)
@@ -180,7 +180,7 @@ def test_integers_of_every_dtype(device, dtype):
     assert ctc_loss(x, torch.tensor([1, 2, 3], dtype=dtype), *lengths) == expected
 
 
-def test_an_expanded_incoming_gradient(device):
+def test_ctc_loss_expanded_grad_output(device):
     x = logits_of(device, 6, 3, 4).requires_grad_()
     losses = ctc_loss(x, [[1], [2], [3]], [6, 6, 6], [1, 1, 1], reduction="none")
     (expanded,) = torch.autograd.grad(losses, x, torch.ones((), device=device).expand(3), retain_graph=True)
@@ -199,7 +199,7 @@ def free_memory(device):
         return 0
 
 
-def test_more_elements_than_an_int32_counts(device):
+def test_ctc_loss_sizes_beyond_int32(device):
     if free_memory(device) < 10 * 2**30:
         pytest.skip("needs 10 GB of free memory")
     frames, classes = 2050, 1 << 20
@@ -294,7 +294,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("change", "error", "message"), ERRORS, ids=[row[2] for row in ERRORS])
-def test_errors(device, change, error, message):
+def test_ctc_loss_errors(device, change, error, message):
     arguments = {
         "logits": torch.zeros(4, 2, 3, device=device),
         "targets": [[1, 2], [1, 2]],
@@ -319,7 +319,7 @@ def test_errors(device, change, error, message):
         {"target_lengths": [2, -1]},
     ],
 )
-def test_unchecked_values_make_their_sample_nan(device, change):
+def test_ctc_loss_unvalidated_values_give_nan(device, change):
     arguments = {"targets": [[1, 2], [1, 2]], "input_lengths": [4, 4], "target_lengths": [2, 2]} | change
     losses, gradient = loss_and_grad(logits_of(device, 4, 2, 3), *arguments.values(), validate=False)
     valid, valid_gradient = loss_and_grad(logits_of(device, 4, 2, 3)[:, :1], [[1, 2]], [4], [2])
@@ -330,7 +330,7 @@ def test_unchecked_values_make_their_sample_nan(device, change):
 
 
 @pytest.mark.parametrize("change", [{"targets": [[1, 2], [1, 3]]}, {"target_lengths": [2, 3]}])
-def test_unchecked_values_leave_dead_frames_alone(device, change):
+def test_ctc_loss_unvalidated_values_keep_padding_gradient_zero(device, change):
     arguments = {"targets": [[1, 2], [1, 2]], "input_lengths": [6, 4], "target_lengths": [2, 2]} | change
     for zero_infinity in (False, True):
         losses, gradient = loss_and_grad(
@@ -342,12 +342,12 @@ def test_unchecked_values_leave_dead_frames_alone(device, change):
 
 
 @pytest.mark.parametrize("lengths", [[9, 1, 2], [-1, 1, 2]])
-def test_labels_behind_an_unchecked_wrong_length_cannot_be_told(device, lengths):
+def test_ctc_loss_unvalidated_length_of_concatenated_targets(device, lengths):
     losses, _ = loss_and_grad(logits_of(device, 4, 3, 3), [1, 2, 1, 1], [4, 4, 4], lengths, validate=False)
     assert losses.isnan().all()
 
 
-def test_a_blank_far_below_the_peak_has_its_share(device):
+def test_ctc_loss_blank_far_below_peak(device):
     x = torch.tensor([[0.0, 9.5, 3000.0]] * 3, dtype=torch.float64).unsqueeze(1)
     expected, expected_gradient = torch_loss_and_grad(
         x, torch.tensor([[1]]), torch.tensor([3]), torch.tensor([1])
@@ -358,7 +358,7 @@ def test_a_blank_far_below_the_peak_has_its_share(device):
     assert (gradient[[0, 2], 0, 0] < 0).all()  # before the label or after it
 
 
-def test_a_masked_blank_in_very_many_frames(device):
+def test_ctc_loss_masked_blank_in_many_frames(device):
     x = logits_of(device, 100_000, 1, 4) * 0.01
     x[..., 0] = -INF
     losses, gradient = loss_and_grad(x, [[1, 2, 3]], [100_000], [3])
@@ -366,7 +366,7 @@ def test_a_masked_blank_in_very_many_frames(device):
     assert (gradient[..., 0] == 0).all()
 
 
-def test_the_module_passes_its_options_on(device):
+def test_ctc_loss_module_options(device):
     x = logits_of(device, 4, 1, 3)
     module = CTCLoss(blank=2, reduction="sum", zero_infinity=True, input_type="log_probs", validate=False)
     assert module(x, [[0, 0]], [2], [2]) == 0

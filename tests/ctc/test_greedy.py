@@ -106,7 +106,7 @@ def batches(draw):
     st.sampled_from(["contiguous", "batch first", "class stride", "part"]),
     st.sampled_from(["logits", "log_probs"]),
 )
-def test_equals_plain_collapse(device, batch, layout, input_type):
+def test_greedy_equals_reference(device, batch, layout, input_type):
     logits, lengths, blank = batch
     logits = logits.to(device)
     logits_there, lengths_there = laid_out(logits, layout), lengths.to(device)
@@ -117,7 +117,7 @@ def test_equals_plain_collapse(device, batch, layout, input_type):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("classes", [1, 8, 9, 64, 65, 257, 1024, 1025, 5001])
-def test_many_classes(device, classes, dtype):
+def test_greedy_many_classes(device, classes, dtype):
     """Odd numbers of classes put each row at another distance from a 16-byte boundary."""
     logits = torch.randn(4, 3, classes, generator=torch.Generator().manual_seed(classes)) * 3
     logits = logits.to(device, dtype)
@@ -125,7 +125,7 @@ def test_many_classes(device, classes, dtype):
 
 
 @pytest.mark.parametrize("hold", [1, 40, 700])
-def test_many_frames(device, hold):
+def test_greedy_many_frames(device, hold):
     """Tokens that last for `hold` frames, and so across any boundary between groups of frames."""
     generator = torch.Generator().manual_seed(hold)
     path = torch.randint(0, 3, (700 // hold + 1, 4), generator=generator).repeat_interleave(hold, 0)[:700]
@@ -135,7 +135,7 @@ def test_many_frames(device, hold):
     check(greedy_decode(logits, lengths.to(device)), logits, lengths, 0)
 
 
-def test_one_token_in_all_frames(device):
+def test_greedy_one_token_in_all_frames(device):
     logits = torch.zeros(600, 1, 2, device=device)
     logits[..., 1] = 3
     result = greedy_decode(logits)
@@ -157,7 +157,7 @@ def test_one_token_in_all_frames(device):
         ([-1e30] * 4, 0, -math.log(4), -1e30),
     ],
 )
-def test_rows(device, row, best, logp, raw):
+def test_greedy_single_frames(device, row, best, logp, raw):
     logits = torch.tensor(row, device=device)[None, None]
     blank = (best + 1) % 4
     for input_type, score in [("logits", logp), ("log_probs", raw)]:
@@ -168,7 +168,7 @@ def test_rows(device, row, best, logp, raw):
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 5), (4, 0, 5), (0, 0, 5), (0, 5)])
-def test_empty(device, shape):
+def test_greedy_empty(device, shape):
     result = greedy_decode(torch.zeros(shape, device=device))
     batch = shape[1:-1]
     assert result.tokens.shape == (*batch, shape[0])
@@ -176,7 +176,7 @@ def test_empty(device, shape):
     assert result.lengths.tolist() == torch.zeros(batch).tolist()
 
 
-def test_unbatched(device):
+def test_greedy_unbatched(device):
     logits = torch.tensor([[0.0, 2.0], [0.0, 2.0], [2.0, 0.0], [0.0, 2.0]], device=device)
     for length in [None, 4, [4], torch.tensor(4), torch.tensor([4])]:
         result = greedy_decode(logits, length)
@@ -188,7 +188,7 @@ def test_unbatched(device):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, None])
-def test_lengths(device, dtype):
+def test_greedy_length_dtypes(device, dtype):
     logits = torch.randn(6, 3, 4, device=device)
     lengths = [6, 0, 3]
     given_lengths = lengths if dtype is None else torch.tensor(lengths, dtype=dtype)
@@ -198,27 +198,27 @@ def test_lengths(device, dtype):
         check(greedy_decode(logits, strided), logits, lengths, 0)
 
 
-def test_frames_beyond_the_length_are_not_read(device):
+def test_greedy_ignores_padding_frames(device):
     logits = torch.randn(6, 2, 4, device=device)
     logits[3:, 0] = NAN
     check(greedy_decode(logits, [3, 6]), logits, [3, 6], 0)
 
 
-def test_offsets_beyond_32_bits(device):
+def test_greedy_offsets_beyond_32_bits(device):
     """The frames lie 2^31 elements apart; of the memory between them nothing is ever touched."""
     logits = torch.empty(2**31 + 8, dtype=torch.float16, device=device).as_strided((2, 1, 8), (2**31, 8, 1))
     logits.copy_(torch.randn(2, 1, 8))
     check(greedy_decode(logits), logits, [2], 0)
 
 
-def test_requires_grad(device):
+def test_greedy_requires_grad(device):
     logits = torch.randn(5, 2, 4, device=device, requires_grad=True)
     result = greedy_decode(logits)
     assert not any(field.requires_grad for field in result)
     check(result, logits.detach(), [5, 5], 0)
 
 
-def test_same_bits_from_any_number_of_threads(device):
+def test_greedy_bitwise_equal_for_any_thread_count(device):
     logits = torch.randn(90, 7, 300, device=device)
     threads = torch.get_num_threads()
     try:
@@ -286,21 +286,21 @@ LOGITS = torch.zeros(4, 2, 3)
         ),
     ],
 )
-def test_errors(arguments, options, error, message):
+def test_greedy_errors(arguments, options, error, message):
     with pytest.raises(error) as caught:
         greedy_decode(*arguments, **options)
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_opcheck(device, dtype):
+def test_greedy_opcheck(device, dtype):
     logits = torch.randn(5, 2, 4, device=device, dtype=dtype)
     for normalize in (True, False):
         arguments = (logits, torch.tensor([5, 3], device=device), 0, normalize)
         torch.library.opcheck(torch.ops.crnn_ext.greedy_decode.default, arguments)
 
 
-def test_compile(device):
+def test_greedy_compile(device):
     compiled = torch.compile(greedy_decode, fullgraph=True, backend="aot_eager")
     logits = torch.randn(5, 2, 4, device=device)
     lengths = torch.tensor([5, 3], device=device)
@@ -311,7 +311,7 @@ def test_compile(device):
 
 
 @pytest.mark.parametrize("device", ["cuda_on_host", "cuda"], indirect=True)
-def test_impossible_lengths_on_a_gpu_count_as_none(device):
+def test_greedy_gpu_invalid_lengths(device):
     """The values of GPU tensors are not checked."""
     logits = torch.randn(4, 3, 5, device=device)
     result = greedy_decode(logits, torch.tensor([5, -1, 4], device=device))

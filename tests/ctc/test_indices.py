@@ -10,7 +10,7 @@ from crnn_ext.ctc import align, ctc_loss, log_probability
 from crnn_ext.ctc._indices import _pack, _unpack, check_cpu_values, index_tensor, to_device
 
 
-def test_all_of_them_in_one_tensor():
+def test_indices_pack_and_unpack():
     tensors = [
         torch.arange(6, dtype=torch.int32).view(2, 3).t(),
         torch.tensor([2**40, -1]),
@@ -24,7 +24,7 @@ def test_all_of_them_in_one_tensor():
         assert torch.equal(part, tensor.long())
 
 
-def test_what_is_there_stays_as_it_is():
+def test_indices_on_same_device_are_not_copied():
     tensors = [torch.tensor([1]), torch.tensor([[2]], dtype=torch.int32)]
     assert to_device(tensors, torch.device("cpu")) is tensors
 
@@ -46,7 +46,7 @@ MESSAGES = (
 @pytest.mark.parametrize("blank", [0, 3])
 @pytest.mark.parametrize("wrong", [0, 1, 2])
 @pytest.mark.parametrize("held", [(0, 1, 2), (0, 2), (1, 2), (0, 1), (0,), (1,), (2,), ()])
-def test_values_are_checked_where_they_can_be_seen(held, wrong, blank):
+def test_indices_checked_only_on_cpu(held, wrong, blank):
     right = [torch.where(RIGHT[0] == blank, 2, RIGHT[0]), *RIGHT[1:]]
     indices = [WRONG[i] if i == wrong else right[i] for i in range(3)]
     indices = [tensor if i in held else elsewhere(tensor) for i, tensor in enumerate(indices)]
@@ -59,7 +59,7 @@ def test_values_are_checked_where_they_can_be_seen(held, wrong, blank):
         check_cpu_values("ctc_loss", indices, 5, 4, blank)
 
 
-def test_another_default_device():
+def test_indices_with_other_default_device():
     """What is made here is made on the CPU, wherever new tensors go by default."""
     torch.set_default_device("meta")
     try:
@@ -72,13 +72,13 @@ def test_another_default_device():
         torch.set_default_device(None)
 
 
-def test_lengths_alone_are_checked():
+def test_indices_input_lengths_check():
     with pytest.raises(RuntimeError, match=r"greedy_decode: input_lengths\[1\] is 6, but logits has T=5"):
         torch.ops.crnn_ext.input_lengths_check.default(torch.tensor([5, 6]), 5, "greedy_decode")
     torch.ops.crnn_ext.input_lengths_check.default(torch.tensor([5, 0]), 5, "greedy_decode")
 
 
-def test_messages_name_the_text_of_several_and_the_operator():
+def test_indices_errors_name_text_and_operator():
     targets = torch.tensor([[1, 2], [3, 1], [1, 1], [2, 9]])
     lengths = torch.tensor([4, 5]), torch.tensor([2, 2, 2, 2])
     with pytest.raises(RuntimeError, match=r"log_probability: targets\[1, 1, 1\] is 9, but logits has C=4"):
@@ -95,7 +95,7 @@ def test_messages_name_the_text_of_several_and_the_operator():
         (RIGHT[0], RIGHT[1], torch.tensor([1])),
     ],
 )
-def test_shapes_that_no_caller_passes_are_refused_too(arguments):
+def test_indices_targets_check_shape_errors(arguments):
     with pytest.raises(RuntimeError, match="targets and lengths must be"):
         torch.ops.crnn_ext.targets_check.default(*arguments, 5, 4, 0, "ctc_loss")
 
@@ -122,7 +122,7 @@ class LongestTargets(TorchDispatchMode):
 @pytest.mark.parametrize("validate", [None, False])
 @pytest.mark.parametrize("concatenated", [False, True])
 @pytest.mark.parametrize("lengths_elsewhere", [False, True])
-def test_operators_elsewhere_get_the_longest_target(concatenated, validate, lengths_elsewhere):
+def test_indices_longest_target_passed_to_other_devices(concatenated, validate, lengths_elsewhere):
     """Or what each of them allows for would be the labels of all texts together."""
     logits = torch.randn(600, 3, 9, device="meta", requires_grad=True)
     targets = torch.ones((600,) if concatenated else (3, 300), dtype=torch.long)
@@ -138,7 +138,7 @@ def test_operators_elsewhere_get_the_longest_target(concatenated, validate, leng
 
 
 @pytest.mark.parametrize("lengths", [[], [-1, -1, 5]])
-def test_the_longest_of_none_and_of_negative_ones(lengths):
+def test_indices_longest_target_of_empty_and_negative_lengths(lengths):
     logits = torch.randn(6, len(lengths), 9, device="meta")
     with LongestTargets() as given:
         ctc_loss(logits, [1] * 5, [6] * len(lengths), lengths, validate=False)
@@ -146,7 +146,7 @@ def test_the_longest_of_none_and_of_negative_ones(lengths):
 
 
 @pytest.mark.parametrize("tracing_mode", ["real", "fake", "symbolic"])
-def test_the_longest_is_unknown_where_calls_are_traced(tracing_mode):
+def test_indices_longest_target_unknown_under_tracing(tracing_mode):
     lengths = torch.tensor([2, 3])
 
     def losses(logits, targets, lengths):
@@ -159,7 +159,7 @@ def test_the_longest_is_unknown_where_calls_are_traced(tracing_mode):
     assert longest_target_of(call.target, call.args) == -1
 
 
-def test_losses_of_fake_tensors():
+def test_indices_fake_tensors():
     with FakeTensorMode():
         logits = torch.randn(6, 2, 9, device="meta")
         losses = ctc_loss(logits, [[1, 2], [3, 4]], [6, 6], [2, 2], reduction="none", validate=False)

@@ -18,7 +18,7 @@ TESTS = [
 
 
 @pytest.mark.parametrize("capability", ["default", "avx2"])
-def test_on_a_narrower_instruction_set(capability):
+def test_kernels_on_instruction_set(capability):
     # The CUDA kernels, on a CPU or not, have no instruction set to choose.
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not cuda", *TESTS]
     environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "CRNN_REQUIRE_CUDA": "0"}

@@ -44,7 +44,7 @@ def problems(draw):
 
 @settings(deadline=None, max_examples=100)
 @given(problems(), st.sampled_from(LAYOUTS), st.booleans())
-def test_equals_the_losses_of_torch(device, problem, layout, normalized):
+def test_log_probability_equals_torch(device, problem, layout, normalized):
     logits, *indices, blank = problem
     if normalized:
         logits = logits.double().log_softmax(-1)
@@ -64,7 +64,7 @@ def test_equals_the_losses_of_torch(device, problem, layout, normalized):
     torch.testing.assert_close(log_p.double().cpu(), expected, rtol=tolerance, atol=tolerance)
 
 
-def test_equals_the_sum_over_all_paths(device):
+def test_log_probability_equals_brute_force(device):
     logits = torch.randn(4, 1, 3, generator=torch.Generator().manual_seed(0))
     texts = [[], [1], [2], [1, 1], [1, 2], [2, 1, 2], [1, 2, 2, 1]]
     targets = torch.tensor([[text + [0] * (4 - len(text)) for text in texts]])
@@ -76,7 +76,7 @@ def test_equals_the_sum_over_all_paths(device):
 
 @pytest.mark.parametrize("input_type", ["logits", "log_probs"])
 @pytest.mark.parametrize("samples", [1, 5])
-def test_equals_the_loss_of_each_text_bit_for_bit(device, samples, input_type):
+def test_log_probability_bitwise_equals_ctc_loss(device, samples, input_type):
     generator = torch.Generator().manual_seed(samples)
     logits = torch.randn(60, samples, 25, generator=generator).to(device)
     targets = torch.randint(1, 25, (samples, 4, 9), generator=generator).to(device)
@@ -89,7 +89,7 @@ def test_equals_the_loss_of_each_text_bit_for_bit(device, samples, input_type):
 
 
 @pytest.mark.parametrize("length", [31, 32, 63, 64, 127, 128, 255, 256, 511, 512])
-def test_lengths_of_targets(device, length):
+def test_log_probability_target_lengths_around_kernel_sizes(device, length):
     """On both sides of each size for which the loss has a kernel of its own."""
     generator = torch.Generator().manual_seed(length)
     logits = torch.randn(length + 30, 2, 9, generator=generator)
@@ -103,7 +103,7 @@ def test_lengths_of_targets(device, length):
 
 @pytest.mark.parametrize("bad", [NAN, INF])
 @pytest.mark.parametrize("input_type", ["logits", "log_probs"])
-def test_what_is_no_number(device, bad, input_type):
+def test_log_probability_nan_and_inf(device, bad, input_type):
     """In logits, one in any class; in log-probabilities, in those that a text needs."""
     logits = torch.zeros(5, 3, 6, device=device)
     logits[1, 1, 3] = bad
@@ -112,7 +112,7 @@ def test_what_is_no_number(device, bad, input_type):
     assert log_p.isnan().tolist() == [[False, False], [True, input_type == "logits"], [False, False]]
 
 
-def test_missing_texts_and_such_without_an_alignment(device):
+def test_log_probability_missing_and_impossible_texts(device):
     logits = torch.zeros(2, 3, 4, device=device)
     logits[0, 2] = NAN
     targets = torch.tensor([[[1, 2], [3, 3], [9, 9], [1, 0]]] * 3, device=device)
@@ -123,7 +123,7 @@ def test_missing_texts_and_such_without_an_alignment(device):
     assert log_p[2, 2] == -INF
 
 
-def test_unbatched(device):
+def test_log_probability_unbatched(device):
     logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(4)).to(device)
     targets = torch.tensor([[1, 2], [3, 3], [4, 0]], device=device)
     alone = log_probability(logits, targets, 6, [2, 2, 1])
@@ -135,7 +135,7 @@ def test_unbatched(device):
     ("shape", "texts", "columns"),
     [((0, 3, 5), 2, 2), ((4, 0, 5), 2, 2), ((4, 3, 5), 0, 2), ((4, 3, 5), 2, 0)],
 )
-def test_empty(device, shape, texts, columns):
+def test_log_probability_empty(device, shape, texts, columns):
     frames, samples, _ = shape
     targets = torch.ones(samples, texts, columns, dtype=torch.long, device=device)
     lengths = torch.zeros(samples, texts, dtype=torch.long, device=device)
@@ -145,7 +145,7 @@ def test_empty(device, shape, texts, columns):
     torch.testing.assert_close(log_p, expected)
 
 
-def test_offsets_beyond_32_bits(device):
+def test_log_probability_offsets_beyond_32_bits(device):
     """The frames lie 2^31 elements apart; of the memory between them nothing is ever touched."""
     logits = torch.empty(2**31 + 8, dtype=torch.float16, device=device).as_strided((2, 1, 8), (2**31, 8, 1))
     logits.copy_(torch.randn(2, 1, 8))
@@ -155,13 +155,13 @@ def test_offsets_beyond_32_bits(device):
     torch.testing.assert_close(log_p.double().cpu(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_requires_grad(device):
+def test_log_probability_requires_grad(device):
     logits = torch.randn(5, 2, 4, device=device, requires_grad=True)
     assert not log_probability(logits, [[[1, 2]], [[3, 3]]], [5, 5], [[2], [2]]).requires_grad
 
 
 @pytest.mark.parametrize("samples", [1, 7])
-def test_same_bits_from_any_number_of_threads(device, samples):
+def test_log_probability_bitwise_equal_for_any_thread_count(device, samples):
     generator = torch.Generator().manual_seed(samples)
     logits = torch.randn(90, samples, 300, generator=generator).to(device)
     targets = torch.randint(1, 300, (samples, 3, 20), generator=generator).to(device)
@@ -247,13 +247,13 @@ TWOS = [[2, 2], [2, 2]]
         ),
     ],
 )
-def test_errors(arguments, options, error, message):
+def test_log_probability_errors(arguments, options, error, message):
     with pytest.raises(error) as caught:
         log_probability(*arguments, **options)
     assert str(caught.value) == message
 
 
-def test_unchecked(device):
+def test_log_probability_unvalidated_values_give_nan(device):
     """A text that breaks the rules is NaN, and so are all texts of a sample whose input length does."""
     logits = torch.randn(4, 2, 5, device=device)
     targets = torch.tensor([[[5, 1], [1, 2], [1, 0], [2, 1]], [[1, 2]] * 4], device=device)
@@ -266,7 +266,7 @@ def test_unchecked(device):
 
 
 @pytest.mark.parametrize("device", ["cuda_on_host", "cuda"], indirect=True)
-def test_validate_on_a_gpu(device):
+def test_log_probability_gpu_validate(device):
     logits = torch.zeros(4, 1, 5, device=device)
     indices = [torch.tensor(x, device=device) for x in ([[[1, 5]]], [4], [[2]])]
     with pytest.raises(
@@ -276,7 +276,7 @@ def test_validate_on_a_gpu(device):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_opcheck(device, dtype):
+def test_log_probability_opcheck(device, dtype):
     logits = torch.randn(5, 2, 4, device=device, dtype=dtype)
     targets = torch.tensor([[1, 2], [3, 1], [1, 1], [2, 2]], device=device)
     lengths = torch.tensor([5, 3], device=device), torch.tensor([2, 1, 0, 2], device=device)
@@ -288,7 +288,7 @@ def test_opcheck(device, dtype):
     torch.library.opcheck(torch.ops.crnn_ext.log_probability.default, arguments)
 
 
-def test_compile(device):
+def test_log_probability_compile(device):
     compiled = torch.compile(log_probability, fullgraph=True, backend="aot_eager")
     logits = torch.randn(5, 2, 4, device=device)
     indices = [torch.tensor(x, device=device) for x in ([[[1, 2]], [[3, 1]]], [5, 3], [[2], [-1]])]

@@ -53,7 +53,7 @@ def empty_texts(device, frames, samples, texts):
 @ON_A_GPU
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_scratch_of_many_texts_is_bounded(device, shape, dtype):
+def test_scratch_memory_of_many_texts(device, shape, dtype):
     logits, *texts = empty_texts(device, *shape)
     logits = logits.to(dtype)
     log_probability = torch.ops.crnn_ext.log_probability.default
@@ -63,7 +63,7 @@ def test_scratch_of_many_texts_is_bounded(device, shape, dtype):
 
 
 @ON_A_GPU
-def test_scratch_of_a_loss_without_a_gradient_is_bounded(device):
+def test_scratch_memory_of_loss_without_gradient(device):
     logits, *targets = empty_texts(device, 1500, 20, 1)
 
     def call():
@@ -73,7 +73,7 @@ def test_scratch_of_a_loss_without_a_gradient_is_bounded(device):
 
 
 @ON_A_GPU
-def test_memory_of_a_beam_search_is_bounded(device):
+def test_scratch_memory_of_beam_search(device):
     frames, samples, nbest = 1000, 2, 100
     logits = torch.zeros(frames, samples, 5, device=device)
     none = torch.zeros(samples, dtype=torch.int64, device=device)

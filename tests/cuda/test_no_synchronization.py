@@ -36,14 +36,14 @@ def cuda_sources():
     return sorted(found)
 
 
-def test_the_sources_are_found():
+def test_synchronization_scan_finds_sources():
     names = {str(path.relative_to(SOURCES)) for path in cuda_sources()}
     operators = {"ctc_loss/cuda.cu", "greedy/cuda.cu", "beam_search/cuda.cu"}
     assert operators | {"ctc_loss/recursion.cuh", "beam_search/search.cuh", "common/gpu.h"} <= names
 
 
 @pytest.mark.parametrize("path", cuda_sources(), ids=lambda path: str(path.relative_to(SOURCES)))
-def test_nothing_waits(path):
+def test_cuda_source_does_not_synchronize(path):
     assert what_waits(path.read_text()) == []
 
 
@@ -61,5 +61,5 @@ def test_nothing_waits(path):
         ("// cudaDeviceSynchronize would wait\n", []),
     ],
 )
-def test_the_scan_sees(source, found):
+def test_synchronization_scan_patterns(source, found):
     assert what_waits(source) == found

@@ -138,7 +138,7 @@ def table_entries(table):
         (CRNN_res, CRNN_RES_LAYERS, 155, 20_824_997),
     ],
 )
-def test_state_dict(network, table, entries, parameters):
+def test_models_state_dict(network, table, entries, parameters):
     with torch.device("meta"):
         model = network(32, 1, 37, 256)
     found = [(name, tuple(value.shape)) for name, value in model.state_dict().items()]
@@ -164,7 +164,7 @@ def assert_reads(model, images, frames):
     torch.testing.assert_close(model(images), frames)
 
 
-def test_layers_of_crnn_run_in_the_published_order():
+def test_crnn_layer_order():
     m, images = small_network(CRNN), torch.randn(2, 1, 32, 40)
     x = nn.functional.max_pool2d(relu(m.conv1(images)), 2)
     x = nn.functional.max_pool2d(relu(m.conv2(x)), 2)
@@ -174,7 +174,7 @@ def test_layers_of_crnn_run_in_the_published_order():
     assert_reads(m, images, x[:, :, 0].permute(2, 0, 1))
 
 
-def test_layers_of_crnn_v2_run_in_the_published_order():
+def test_crnn_v2_layer_order():
     m, images = small_network(CRNN_v2), torch.randn(2, 1, 32, 40)
     x = relu(m.bn1_2(m.conv1_2(relu(m.bn1_1(m.conv1_1(images))))))
     x = nn.functional.max_pool2d(x, 2)
@@ -187,7 +187,7 @@ def test_layers_of_crnn_v2_run_in_the_published_order():
     assert_reads(m, images, x.permute(2, 0, 1))
 
 
-def test_layers_of_crnn_res_run_in_the_published_order():
+def test_crnn_res_layer_order():
     m, images = small_network(CRNN_res), torch.randn(2, 1, 32, 40)
     x = relu(m.conv1(images))
     for name in ("res1", "res2_1", "res2_2", "res3_1", "res3_2", "res3_3", "res4_1", "res4_2", "res4_3"):
@@ -201,7 +201,7 @@ def test_layers_of_crnn_res_run_in_the_published_order():
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_normalisations_add_the_usual_epsilon(network):
+def test_models_batch_norm_epsilon(network):
     epsilons = {
         module.eps for module in small_network(network).modules() if isinstance(module, nn.BatchNorm2d)
     }
@@ -209,7 +209,7 @@ def test_normalisations_add_the_usual_epsilon(network):
 
 
 @pytest.mark.parametrize(("network", "activations"), [(CRNN, 7), (CRNN_v2, 8)])
-def test_leaky_relu_is_used(network, activations):
+def test_models_leaky_relu(network, activations):
     leaky, plain = small_network(network, leakyRelu=True), small_network(network)
     slopes = [module.negative_slope for module in leaky.modules() if isinstance(module, nn.LeakyReLU)]
     assert slopes == [0.2] * activations
@@ -232,7 +232,7 @@ def test_crnn_res_has_no_leaky_relu():
         (CRNN_res, [16, 16, 16, 32, 32, 32, 32, 32, *[64] * 7, *[128] * 8], 128),
     ],
 )
-def test_width_scales_every_convolution(network, channels, features):
+def test_models_width_scales_every_convolution(network, channels, features):
     model = network(32, 1, 5, 4, width=0.25)
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     assert [convolution.out_channels for convolution in convolutions] == channels
@@ -241,7 +241,7 @@ def test_width_scales_every_convolution(network, channels, features):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_width_leaves_at_least_eight_channels_and_rounds_to_eight(network):
+def test_models_width_rounds_to_multiples_of_eight(network):
     for width in (1e-6, 0.3, 1.1):
         with torch.device("meta"):
             model = network(32, 1, 5, 4, width=width)
@@ -250,7 +250,7 @@ def test_width_leaves_at_least_eight_channels_and_rounds_to_eight(network):
         assert all(count % 8 == 0 for count in channels)
 
 
-def test_width_is_keyword_only():
+def test_models_width_is_keyword_only():
     for network in NETWORKS:
         assert inspect.signature(network).parameters["width"].kind is inspect.Parameter.KEYWORD_ONLY
 
@@ -268,13 +268,13 @@ def test_width_is_keyword_only():
         ({"width": float("nan")}, "width must be finite and above 0, but is nan"),
     ],
 )
-def test_bad_arguments(network, change, message):
+def test_models_value_errors(network, change, message):
     arguments = {"imgH": 32, "nc": 1, "nclass": 5, "nh": 4} | change
     with pytest.raises(ValueError, match=f"{network.__name__}: {message}"):
         network(**arguments)
 
 
-def test_arguments_of_another_type():
+def test_models_type_errors():
     with pytest.raises(TypeError, match=r"CRNN: nh must be an int, but is 4\.0"):
         CRNN(32, 1, 5, 4.0)
     with pytest.raises(TypeError, match="CRNN_v2: width must be a number, but is 'half'"):
@@ -286,7 +286,7 @@ def prefixed(state, prefix):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_state_of_a_data_parallel_wrapper_loads(network):
+def test_models_load_data_parallel_state_dict(network):
     saved = small_network(network)
     wrapped = prefixed(saved.state_dict(), "module.")
     torch.manual_seed(1)
@@ -299,7 +299,7 @@ def test_state_of_a_data_parallel_wrapper_loads(network):
         assert torch.equal(model.state_dict()[name], value), name
 
 
-def test_state_loads_into_and_inside_other_modules():
+def test_models_load_state_dict_as_submodule():
     saved = small_network(CRNN)
     wrapper = nn.DataParallel(CRNN(32, 1, 5, 4, width=0.01))
     wrapper.load_state_dict(prefixed(saved.state_dict(), "module."))
@@ -313,7 +313,7 @@ def test_state_loads_into_and_inside_other_modules():
         assert torch.equal(holder["reader"].conv1.weight, saved.conv1.weight)
 
 
-def test_loading_stays_strict():
+def test_models_load_state_dict_strict():
     model = small_network(CRNN)
     wrapped = prefixed(model.state_dict(), "module.")
     with pytest.raises(RuntimeError, match=r"Missing key.*conv1\.bias"):

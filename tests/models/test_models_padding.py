@@ -56,13 +56,13 @@ def assert_reads_as_alone(model, images, columns, content, atol):
     content=st.sampled_from([0.0, 1.0, -1.0, 1e4, float("nan"), float("inf")]),
 )
 @example(widths=[40, 39, 38, 37, 36, 35, 34, 33, 32], more=0, content=1.0)
-def test_logits_are_those_of_the_image_alone(network, options, widths, more, content):
+def test_padding_logits_equal_unpadded_image(network, options, widths, more, content):
     model = small_network(network, **options)
     assert_reads_as_alone(model, random_images(widths), max(widths) + more, content, atol=1e-5)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_logits_of_a_full_network_are_those_of_the_image_alone(network):
+def test_padding_logits_of_full_size_network(network):
     torch.manual_seed(0)
     model = network(32, 1, 37, 256).eval()
     for module in model.modules():
@@ -73,14 +73,14 @@ def test_logits_of_a_full_network_are_those_of_the_image_alone(network):
 
 @pytest.mark.parametrize("device", ["cuda"], indirect=True)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_on_a_gpu_in_full_float32_logits_are_those_of_the_image_alone(device, network):
+def test_padding_logits_on_gpu_in_full_float32(device, network):
     model = small_network(network).to(device)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         assert_reads_as_alone(model, random_images([70, 31, 4, 9], device=device), 77, 1.0, atol=1e-4)
 
 
 @kinds
-def test_without_widths_padding_is_read(network, options):
+def test_padding_changes_logits_without_widths(network, options):
     """What the tests above would see if a layer let padding through."""
     model = small_network(network, **options)
     [image] = random_images([33])
@@ -91,7 +91,7 @@ def test_without_widths_padding_is_read(network, options):
 
 
 @kinds
-def test_widths_of_all_columns_change_nothing(network, options):
+def test_padding_widths_of_all_columns(network, options):
     model = small_network(network, **options)
     images = torch.randn(3, 1, 32, 45)
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_widths_of_all_columns_change_nothing(network, options):
     assert model(images[:0], []).shape == (model.output_lengths(45), 0, 5)
 
 
-def test_widths_are_any_integers():
+def test_padding_widths_integer_dtypes():
     model, images = small_network(CRNN), torch.randn(3, 1, 32, 45)
     expected = model(images, torch.tensor([45, 7, 20]))
     for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16):
@@ -123,14 +123,14 @@ def test_widths_are_any_integers():
         ([45.0, 7.0, 9.0], TypeError, r"widths must be integers, but are torch\.float32"),
     ],
 )
-def test_bad_widths(widths, error, message):
+def test_padding_width_errors(widths, error, message):
     with pytest.raises(error, match=f"CRNN: {message}"):
         small_network(CRNN)(torch.randn(3, 1, 32, 45), widths)
 
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_no_value_of_widths_is_read(network, training):
+def test_padding_widths_values_are_not_read(network, training):
     """Tensors on the meta device have none: as on a GPU, where reading one would wait for it."""
     model = small_network(network).to("meta").train(training)
     logits = model(torch.zeros(2, 1, 32, 45, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta"))
@@ -198,7 +198,7 @@ def assert_learns_the_same(model, other, logits, expected, atol):
     more=st.integers(0, 12),
     content=st.sampled_from([0.0, 1.0, 1e4, float("nan")]),
 )
-def test_training_learns_from_live_columns_alone(network, options, widths, more, content):
+def test_padding_training_uses_valid_columns_only(network, options, widths, more, content):
     model = small_network(network, **options).double().train()
     other = copy.deepcopy(model)
     images = random_images(widths, dtype=torch.float64)
@@ -213,7 +213,7 @@ def test_training_learns_from_live_columns_alone(network, options, widths, more,
 
 
 @kinds
-def test_training_with_equal_widths_changes_nothing(network, options):
+def test_padding_training_with_equal_widths(network, options):
     model = small_network(network, **options).train()
     other = copy.deepcopy(model)
     images = torch.randn(4, 1, 32, 45)
@@ -221,7 +221,7 @@ def test_training_with_equal_widths_changes_nothing(network, options):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_frozen_normalisation_stays_as_it_is(network):
+def test_padding_frozen_batch_norm(network):
     model = small_network(network)
     images = random_images([30, 12])
     expected = [model(image)[:, 0] for image in images]
@@ -236,7 +236,7 @@ def test_frozen_normalisation_stays_as_it_is(network):
     assert all(itertools.starmap(torch.equal, zip(before, model.buffers(), strict=True)))
 
 
-def test_gradients_of_normalisation():
+def test_masked_batch_norm_gradcheck():
     """Those of what it makes of padding too, which no loss should read."""
     layer = nn.BatchNorm2d(3).double()
     live = ValidColumns.of(torch.tensor([4, 1, 6]), 6, torch.float64)
@@ -258,7 +258,7 @@ class NormalisationGradients(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("columns", [1, 6])
-def test_gradients_of_normalisation_have_all_that_any_kernel_reads(columns):
+def test_masked_batch_norm_backward_arguments(columns):
     """Those of torch for CUDA take mean and deviation now from the running ones, now from the saved ones."""
     layer, seen = nn.BatchNorm2d(3), NormalisationGradients()
     live = ValidColumns.of(torch.tensor([1, 1]), columns, torch.float32)
@@ -275,7 +275,7 @@ def test_gradients_of_normalisation_have_all_that_any_kernel_reads(columns):
     torch.testing.assert_close(variance, own.var(0, correction=0))
 
 
-def test_gradients_of_normalisation_of_one_column_are_those_of_torch():
+def test_masked_batch_norm_of_one_column_equals_torch():
     """As images of less than four columns have behind the second pooling."""
     layer = nn.BatchNorm2d(3).double()
     other = copy.deepcopy(layer)
@@ -291,14 +291,14 @@ def test_gradients_of_normalisation_of_one_column_are_those_of_torch():
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"], indirect=True)
 @pytest.mark.parametrize("widths", [[1, 1, 1], [2, 3, 1]])
-def test_training_on_images_of_few_columns(device, widths):
+def test_padding_training_on_few_columns(device, widths):
     model = small_network(CRNN_res).to(device).train()
     logits = model(torch.randn(3, 1, 32, max(widths), device=device), torch.tensor(widths))
     logits.square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-def test_statistics_under_autocast_are_float32():
+def test_masked_batch_norm_statistics_in_float32_under_autocast():
     """A mean of many values needs digits that theirs have not: around 10, bfloat16 has steps of 1/16."""
     layer = nn.BatchNorm2d(2)
     maps = (torch.randn(4, 2, 8, 50) / 8 + 10).bfloat16()
@@ -313,7 +313,7 @@ def test_statistics_under_autocast_are_float32():
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_mixed_precision(network):
+def test_padding_training_under_autocast(network):
     model = small_network(network).train()
     batch, widths = padded(random_images([40, 21]), 44, 1.0)
     with torch.autocast("cpu", torch.bfloat16):
@@ -328,7 +328,7 @@ def test_mixed_precision(network):
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=4),
     scale=st.sampled_from([0.5, 5.0, 50.0]),
 )
-def test_lstm_reads_as_a_packed_sequence(lengths, scale):
+def test_bidirectional_lstm_equals_packed_sequence(lengths, scale):
     layer = BidirectionalLSTM(3, 4, 2).double()
     with torch.no_grad():
         for parameter in layer.rnn.parameters():
@@ -348,7 +348,7 @@ def test_lstm_reads_as_a_packed_sequence(lengths, scale):
 @pytest.mark.parametrize("network", NETWORKS)
 @requires_dynamic_width_export
 @pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
-def test_export_with_dynamic_batch_and_widths(network):
+def test_padding_export_dynamic_batch_and_width(network):
     model = small_network(network)
     batch = torch.export.Dim("batch")
     dynamic = {"images": {0: batch, 3: torch.export.Dim("columns", min=8, max=4096)}, "widths": {0: batch}}
@@ -361,7 +361,7 @@ def test_export_with_dynamic_batch_and_widths(network):
 
 
 @pytest.mark.parametrize("trace_lstm", [False, True])
-def test_compile_leaves_lstms_to_their_own_kernels_unless_told_otherwise(trace_lstm):
+def test_padding_compile_graph_breaks_at_lstm(trace_lstm):
     graphs = []
 
     def backend(graph, _):

@@ -48,9 +48,7 @@ def read(padded, dtype):
 
 @padded
 @pytest.mark.parametrize(("taken", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_lstms_compute_in_bfloat16_where_their_kernel_does_and_else_in_float32(
-    padded, taken, dtype, monkeypatch
-):
+def test_lstm_dtype_under_bfloat16_autocast(padded, taken, dtype, monkeypatch):
     """And outside of autocast, which on a GPU would take them to float16."""
     monkeypatch.setattr("crnn_ext.models.lstm._lstm_takes_bfloat16", lambda device: taken)
     calls = read(padded, torch.bfloat16)
@@ -59,7 +57,7 @@ def test_lstms_compute_in_bfloat16_where_their_kernel_does_and_else_in_float32(
 
 
 @padded
-def test_under_float16_autocast_lstms_are_left_to_torch(padded):
+def test_lstm_under_float16_autocast(padded):
     assert read(padded, torch.float16).under_autocast == [True]
 
 
@@ -74,7 +72,7 @@ def test_under_float16_autocast_lstms_are_left_to_torch(padded):
         ((8, 0), 91300, False, False),
     ],
 )
-def test_which_gpus_have_an_lstm_in_bfloat16(capability, cudnn, enabled, taken, monkeypatch):
+def test_lstm_bfloat16_support_by_gpu(capability, cudnn, enabled, taken, monkeypatch):
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn)
     with torch.backends.cudnn.flags(enabled=enabled):
@@ -90,7 +88,7 @@ def test_which_gpus_have_an_lstm_in_bfloat16(capability, cudnn, enabled, taken, 
 
 @pytest.mark.parametrize("network", NETWORKS)
 @padded
-def test_both_lstms_of_a_network_compute_in_bfloat16_under_autocast(network, padded):
+def test_models_lstms_in_bfloat16_under_autocast(network, padded):
     model, calls = small_network(network).train(), LSTMCalls()
     with torch.autocast("cpu", torch.bfloat16), calls:
         logits = model(torch.randn(2, 1, 32, 40), [40, 21] if padded else None)
@@ -102,7 +100,7 @@ def test_both_lstms_of_a_network_compute_in_bfloat16_under_autocast(network, pad
 
 
 @padded
-def test_float64_stays_float64_under_autocast(padded):
+def test_models_float64_under_autocast(padded):
     model, images = small_network(CRNN).double(), torch.randn(2, 1, 32, 40, dtype=torch.float64)
     widths = [40, 21] if padded else None
     expected = model(images, widths)
@@ -110,7 +108,7 @@ def test_float64_stays_float64_under_autocast(padded):
         assert torch.equal(model(images, widths), expected)
 
 
-def test_weights_of_the_lstm_lie_as_cudnn_wants_them():
+def test_lstm_weight_layout_for_cudnn():
     """All matrices, then all biases, in one buffer: what flatten_parameters() makes of nn.LSTM's on a GPU."""
     layer, live = BidirectionalLSTM(3, 4, 2), torch.ones(5, 2, 1)
     for inputs, options in ((11, {}), (11, {"dtype": torch.bfloat16}), (3, {"dtype": torch.bfloat16})):
@@ -130,7 +128,7 @@ def test_weights_of_the_lstm_lie_as_cudnn_wants_them():
 
 
 @pytest.mark.parametrize("trace_lstm", [False, True])
-def test_compile_under_autocast(trace_lstm):
+def test_models_compile_under_autocast(trace_lstm):
     model, images, widths = small_network(CRNN), torch.randn(2, 1, 32, 12), torch.tensor([7, 12])
     torch._dynamo.reset()
     with torch._dynamo.config.patch(allow_rnn=trace_lstm), torch.autocast("cpu", torch.bfloat16):
@@ -157,7 +155,7 @@ class Float16(TorchDispatchMode):
 @pytest.mark.parametrize("device", ["cpu", "cuda"], indirect=True)
 @pytest.mark.parametrize("network", NETWORKS)
 @padded
-def test_bfloat16_autocast_hands_no_kernel_float16(device, network, padded):
+def test_models_bfloat16_autocast_without_float16(device, network, padded):
     model, found = small_network(network).train().to(device), Float16()
     images = torch.randn(2, 1, 32, 40, device=device)
     with torch.autocast(device.type, torch.bfloat16), found:
@@ -168,7 +166,7 @@ def test_bfloat16_autocast_hands_no_kernel_float16(device, network, padded):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"], indirect=True)
-def test_float16_autocast_hands_kernels_float16(device):
+def test_models_float16_autocast_with_float16(device):
     """What the test above looks for is seen."""
     model, found = small_network(CRNN).train().to(device), Float16()
     with torch.autocast(device.type, torch.float16), found:

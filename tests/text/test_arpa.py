@@ -76,11 +76,11 @@ def replaced(old, new):
         pytest.param(gzip.compress(SMALL[:50].encode()) + gzip.compress(SMALL[50:].encode()), id="two gzip"),
     ],
 )
-def test_what_toolkits_write(tmp_path, content):
+def test_arpa_accepted_formats(tmp_path, content):
     assert scores(read(tmp_path, content)) == SMALL_SCORES
 
 
-def test_chunks_may_end_anywhere():
+def test_arpa_reader_chunk_boundaries():
     """All in one, byte by byte, and every cut in two."""
     text = SMALL.encode()
 
@@ -97,7 +97,7 @@ def test_chunks_may_end_anywhere():
         assert automaton([text[:cut], text[cut:]]) == expected
 
 
-def test_special_numbers(tmp_path):
+def test_arpa_special_numbers(tmp_path):
     model = read(tmp_path, replaced("-0.5\ta b", "-inf\ta b").replace("-0.125\n", "-inf\n", 1))
     assert_valid(model.automaton, 3)
     assert model.score(["a", "b"]) == -math.inf
@@ -109,12 +109,12 @@ def test_special_numbers(tmp_path):
     assert above.score(["b"], eos=False) / LN10 == pytest.approx(3 - 0.75)
 
 
-def test_a_model_without_unk(tmp_path):
+def test_arpa_without_unk(tmp_path):
     model = read(tmp_path, replaced("-2\t<unk>\n", "").replace("1=5", "1=4"))
     assert model.score(["c"], eos=False) / LN10 == pytest.approx(-0.25 - 100)
 
 
-def test_a_unigram_model_needs_no_markers(tmp_path):
+def test_arpa_unigram_model_without_markers(tmp_path):
     model = read(tmp_path, "\\data\\\nngram 1=1\n\\1-grams:\n-0.5 a\n\\end\\\n")
     assert_valid(model.automaton, 3)
     assert model.order == 1
@@ -122,7 +122,7 @@ def test_a_unigram_model_needs_no_markers(tmp_path):
     assert model.score([]) / LN10 == pytest.approx(-100)  # </s> counts as any other word that the file lacks
 
 
-def test_orders_that_the_file_leaves_empty(tmp_path):
+def test_arpa_empty_orders(tmp_path):
     text = replaced("ngram 2=3\n", "ngram 2=3\nngram 3=0\n").replace("\\end\\", "\\3-grams:\n\n\\end\\")
     model = read(tmp_path, text)
     assert model.order == 3
@@ -237,20 +237,20 @@ def test_orders_that_the_file_leaves_empty(tmp_path):
         (f"\n{'a' * (2**20 + 1)}\n{SMALL}", "line 2: a line must not be longer than 2^20 bytes"),
     ],
 )
-def test_files_that_are_refused(tmp_path, content, message):
+def test_arpa_errors(tmp_path, content, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - all of the message is compared
         read(tmp_path, content)
     assert str(caught.value) == f"from_arpa: {tmp_path / 'model.arpa'}, {message}"
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_arpa_missing_file_and_folder(tmp_path):
     with pytest.raises(FileNotFoundError):
         NGramModel.from_arpa(tmp_path / "none.arpa", ["a"])
     with pytest.raises(IsADirectoryError):
         NGramModel.from_arpa(tmp_path, ["a"])
 
 
-def test_a_binary_file_of_kenlm(tmp_path):
+def test_arpa_rejects_kenlm_binary(tmp_path):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - all of the message is compared
         read(tmp_path, b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(1000), "model.bin")
     path = tmp_path / "model.bin"
@@ -260,7 +260,7 @@ def test_a_binary_file_of_kenlm(tmp_path):
     )
 
 
-def test_damaged_gzip(tmp_path):
+def test_arpa_damaged_gzip(tmp_path):
     lines = "".join(f"-1\t{word}\n" for word in ["a", *map(chr, range(0x4E00, 0x4E00 + 2000))])
     text = f"\\data\\\nngram 1=2001\n\\1-grams:\n{lines}\\end\\\n"
     whole = gzip.compress(text.encode())
@@ -278,7 +278,7 @@ def test_damaged_gzip(tmp_path):
             read(tmp_path, bytes(damaged), "model.gz")
 
 
-def test_what_unpacks_to_very_much_is_left_early(tmp_path):
+def test_arpa_gzip_bomb_stops_early(tmp_path):
     bomb = gzip.compress(bytes(1 << 28), compresslevel=1)
     start = time.perf_counter()
     with pytest.raises(ValueError, match="line 1: a line must not be longer than"):
@@ -303,7 +303,7 @@ mutations = st.lists(
 
 
 @given(mutations=mutations)
-def test_mutated_files_are_read_or_refused(mutations):
+def test_arpa_mutated_files(mutations):
     content = bytearray(SMALL.encode())
     for place, new, length in mutations:
         content[place : place + length] = new
@@ -321,7 +321,7 @@ def test_mutated_files_are_read_or_refused(mutations):
         assert_valid(Automaton.from_native(ngrams.automaton(everything)), len(everything))
 
 
-def test_many_unigrams(tmp_path):
+def test_arpa_many_unigrams(tmp_path):
     words = 200_000
     lines = "".join(f"-{1 + number % 7}.5\tw{number}\n" for number in range(words))
     path = tmp_path / "large.arpa"
@@ -331,7 +331,7 @@ def test_many_unigrams(tmp_path):
     assert model.score([0, 6, words - 1], eos=False) / LN10 == pytest.approx(-1.5 - 7.5 - 3.5)
 
 
-def test_native_arguments_are_checked():
+def test_arpa_native_arguments():
     reader = _text.ArpaReader()
     for _ in range(2):
         with pytest.raises(ValueError, match=r"^line 0: the file ends here"):

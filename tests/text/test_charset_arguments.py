@@ -37,7 +37,7 @@ def raises_exactly(error, message):
         ([1, 2], [1], "lengths must add up to the 2 of tokens, and their sum is 1"),
     ],
 )
-def test_tokens_and_lengths_that_are_refused(tokens, lengths, message):
+def test_charset_decode_value_errors(tokens, lengths, message):
     with raises_exactly(ValueError, f"decode: {message}"):
         Charset("abc").decode(tokens, lengths)
 
@@ -52,7 +52,7 @@ def test_tokens_and_lengths_that_are_refused(tokens, lengths, message):
         ([[[1, 2]]], [[1, 1]], "(1, 2) and (1, 1, 2)"),
     ],
 )
-def test_shapes_that_do_not_match(tokens, lengths, shapes):
+def test_charset_decode_shape_errors(tokens, lengths, shapes):
     with raises_exactly(
         ValueError,
         "decode: lengths must be (N,) for tokens (N, T), (N, K) for tokens (N, K, T), and (N,) or () for "
@@ -65,7 +65,7 @@ def test_shapes_that_do_not_match(tokens, lengths, shapes):
     ("values", "dtype"),
     [([1.0], "float64"), ([True], "bool"), (["a"], "<U1"), (None, "object"), ([2**70], "object")],
 )
-def test_tokens_and_lengths_must_be_integers(values, dtype):
+def test_charset_decode_dtype_errors(values, dtype):
     charset = Charset("abc")
     with raises_exactly(TypeError, f"decode: tokens must be an array of integers, and its type is {dtype}"):
         charset.decode(values)
@@ -77,7 +77,7 @@ def test_tokens_and_lengths_must_be_integers(values, dtype):
 
 
 @pytest.mark.parametrize("tokens", [[[1, 2], [3]], torch.tensor([1.0], dtype=torch.bfloat16)])
-def test_tokens_that_numpy_cannot_hold(tokens):
+def test_charset_decode_non_array_errors(tokens):
     with pytest.raises(TypeError, match=r"^decode: tokens must be an array of integers \(.+\)$"):
         Charset("abc").decode(tokens)
 
@@ -112,12 +112,12 @@ def test_tokens_that_numpy_cannot_hold(tokens):
         (("ab", 0.0), TypeError, "Charset: blank must be an int, and it is float"),
     ],
 )
-def test_characters_that_are_refused(arguments, error, message):
+def test_charset_character_errors(arguments, error, message):
     with raises_exactly(error, message):
         Charset(*arguments)
 
 
-def test_files_that_are_refused(write_file, tmp_path):
+def test_charset_from_file_errors(write_file, tmp_path):
     for content, message in [
         (b"a\xff", "a charset must be in UTF-8, and this file is not"),
         ("ab".encode("utf-16"), "a charset must be in UTF-8, and this file is not"),
@@ -132,7 +132,7 @@ def test_files_that_are_refused(write_file, tmp_path):
 
 
 @pytest.mark.parametrize("operation", ["encode", "count_unknown", "from_labels"])
-def test_texts_that_are_refused(operation):
+def test_charset_text_type_errors(operation):
     call = getattr(Charset("abc"), operation)
     with raises_exactly(TypeError, f"{operation}: texts[1] must be a str, and it is bytes"):
         call(["a", b"b"])
@@ -140,7 +140,7 @@ def test_texts_that_are_refused(operation):
         call(7)
 
 
-def test_unknown_must_be_a_choice():
+def test_charset_encode_unknown_option_error():
     with raises_exactly(ValueError, "encode: unknown must be 'error' or 'skip', and it is 'count'"):
         Charset("abc").encode("abc", unknown="count")
 
@@ -171,12 +171,12 @@ def test_unknown_must_be_a_choice():
         ),
     ],
 )
-def test_dicts_that_are_refused(data, error, message):
+def test_charset_from_dict_errors(data, error, message):
     with raises_exactly(error, message):
         Charset.from_dict(data)
 
 
-def test_native_arrays_are_never_left():
+def test_charset_native_bounds_checks():
     """The arguments that text.py never passes: they raise, and nothing outside the arrays is read."""
     native = _text.Charset("abc", 0)
     tokens = np.array([1, 2, 3])

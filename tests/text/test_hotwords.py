@@ -53,7 +53,7 @@ def cases(draw):
 @given(case=cases())
 @example(case=(["ab", "b", "ab b", "a"], "ab b ab-b", " -"))
 @example(case=(["aa", "aaa"], "aaaa", ""))
-def test_a_text_counts_for_the_words_that_it_has(case):
+def test_hotwords_weights_of_texts(case):
     """Overlapping words, words that others begin or end with, phrases; and the same for every prefix."""
     words, text, separators = case
     hotwords = HotWords.from_words(words, CHARSET, separators=separators)
@@ -70,7 +70,7 @@ def test_a_text_counts_for_the_words_that_it_has(case):
         assert weight == completed(patterns, seen[:n]) + being_spelt(patterns, seen[:n])
 
 
-def test_the_example_of_the_documentation():
+def test_hotwords_documented_example():
     charset = Charset.from_labels("new york city")
     hotwords = HotWords.from_words(["new york", "york"], charset)
 
@@ -85,14 +85,14 @@ def test_the_example_of_the_documentation():
     assert weights("") == ([0], 0)
 
 
-def test_phrases_match_across_any_separator():
+def test_hotwords_phrases_match_any_separator():
     hotwords = HotWords.from_words(["a-b"], CHARSET, separators=" -")
     for text, expected in (("a b", 2), ("a-b", 2), ("-a-b c", 2), ("a  b", 0), ("a bc", 0)):
         weights, final = prefix_weights(hotwords.automaton, CHARSET.encode(text)[0].tolist())
         assert weights[-1] + final == expected
 
 
-def test_a_charset_without_separators():
+def test_hotwords_without_separators():
     """As for scripts without spaces: found anywhere."""
     charset = Charset("人工智能")
     hotwords = HotWords.from_words(["智能", "人工智能"], charset)
@@ -101,14 +101,14 @@ def test_a_charset_without_separators():
     assert final == 0
 
 
-def test_tables_grow_with_the_words_alone():
+def test_hotwords_table_size():
     few = HotWords.from_words(["abc", "ab"], Charset("abc "))
     many = HotWords.from_words(["abc", "ab"], Charset([*"abc ", *map(chr, range(0x4E00, 0x5E00))]))
     assert len(many.automaton.edge_symbol) == len(few.automaton.edge_symbol)
     assert len(many.automaton.fail_state) == len(few.automaton.fail_state)
 
 
-def test_many_words():
+def test_hotwords_many_words():
     generator = np.random.default_rng(0)
     alphabet = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = ["".join(word) for word in alphabet[generator.integers(26, size=(10_000, 12))]]
@@ -148,12 +148,12 @@ def test_many_words():
         ),
     ],
 )
-def test_words_that_are_refused(words, separators, error, message):
+def test_hotwords_errors(words, separators, error, message):
     with pytest.raises(error, match=f"^from_words: {re.escape(message)}$"):
         HotWords.from_words(words, CHARSET, separators=separators)
 
 
-def test_copies():
+def test_hotwords_pickle():
     hotwords = HotWords.from_words(["ab", "c ab"], CHARSET)
     again = pickle.loads(pickle.dumps(hotwords))
     assert (again.words, again.blank) == (("ab", "c ab"), CHARSET.blank)
@@ -162,7 +162,7 @@ def test_copies():
     assert repr(again) == "HotWords(2 words, num_classes=6)"
 
 
-def test_native_arguments_are_checked():
+def test_hotwords_native_arguments():
     for words, lengths in (([1], [2]), ([1], [-1]), ([-1], [1]), ([2**40], [1])):
         with pytest.raises(IndexError):
             _text.hotword_automaton(np.array(words, np.int64), np.array(lengths, np.int64), [])

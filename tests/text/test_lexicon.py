@@ -43,7 +43,7 @@ def assert_valid(lexicon):
 @given(
     words=words_of_letters, text=st.text("abc -", max_size=12), separators=st.sampled_from([" ", " -", ""])
 )
-def test_a_text_is_allowed_if_its_words_are(words, text, separators):
+def test_lexicon_scores_of_texts(words, text, separators):
     free = 0.25
     strict = Lexicon.from_words(words, CHARSET, separators=separators)
     lenient = Lexicon.from_words(words, CHARSET, separators=separators, unknown_score=free)
@@ -62,7 +62,7 @@ def test_a_text_is_allowed_if_its_words_are(words, text, separators):
 
 
 @given(words=words_of_letters)
-def test_a_lexicon_holds_its_words(words):
+def test_lexicon_contains_words(words):
     lexicon = Lexicon.from_words(words, CHARSET)
     distinct = list(dict.fromkeys(words))
     assert lexicon.words == tuple(distinct)
@@ -78,14 +78,14 @@ def test_a_lexicon_holds_its_words(words):
     )
 
 
-def test_words_are_composed():
+def test_lexicon_words_in_nfc():
     lexicon = Lexicon.from_words(["e\u0301", "é", "a"], Charset("éa"))
     assert lexicon.words == ("é", "a")
     assert "e\u0301" in lexicon
     assert lexicon.get_index("e\u0301") == 0
 
 
-def test_properties():
+def test_lexicon_properties():
     lexicon = Lexicon.from_words(["ab"], CHARSET, separators="- ", unknown_score=-2)
     assert (lexicon.num_classes, lexicon.separators, lexicon.unknown_score) == (6, (4, 5), -2.0)
     assert lexicon.blank == 2
@@ -96,7 +96,7 @@ def test_properties():
     assert lexicon_score(lexicon, []) == (0.0, [])
 
 
-def test_characters_that_the_charset_lacks():
+def test_lexicon_unknown_characters():
     message = (
         "from_words: words must hold characters of the charset only, and 2 of 3 do not, such as 'naïve'; the "
         "charset lacks 'x' (U+0078), 'n' (U+006E), 'ï' (U+00EF), 'v' (U+0076), 'e' (U+0065)"
@@ -142,12 +142,12 @@ def test_characters_that_the_charset_lacks():
         (["a"], {"unknown_score": -math.inf}, ValueError, "unknown_score must be finite, and it is -inf"),
     ],
 )
-def test_words_that_are_refused(words, options, error, message):
+def test_lexicon_from_words_errors(words, options, error, message):
     with raises_exactly(error, f"from_words: {message}"):
         Lexicon.from_words(words, CHARSET, **options)
 
 
-def test_the_charset_must_be_one():
+def test_lexicon_charset_type_error():
     with raises_exactly(TypeError, "from_words: charset must be a Charset, and it is str"):
         Lexicon.from_words(["a"], "abc")
 
@@ -155,7 +155,7 @@ def test_the_charset_must_be_one():
 TOKENS = ["<blank>", "T", "UW", "AO", "|", "<sil>"]
 
 
-def test_explicit_spellings():
+def test_lexicon_from_spellings():
     """Phonemes: two spellings of one word, words that are spelt alike, separators at the end."""
     lexicon = Lexicon.from_spellings(
         {"two": [["T", "UW"]], "too": [["T", "UW", "|"]], "to": [("T", "AO"), ["T"]]},
@@ -209,12 +209,12 @@ def test_explicit_spellings():
         ),
     ],
 )
-def test_spellings_that_are_refused(spellings, tokens, separators, error, message):
+def test_lexicon_from_spellings_errors(spellings, tokens, separators, error, message):
     with raises_exactly(error, f"from_spellings: {message}"):
         Lexicon.from_spellings(spellings, tokens, separators=separators)
 
 
-def test_many_words():
+def test_lexicon_many_words():
     generator = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = ["".join(word) for word in letters[generator.integers(26, size=(500_000, 9))]]
@@ -228,7 +228,7 @@ def test_many_words():
         assert numbers == [lexicon.get_index(word)]
 
 
-def test_copies():
+def test_lexicon_pickle():
     lexicon = Lexicon.from_words(["ab", "c"], CHARSET, unknown_score=-3.0)
     again = pickle.loads(pickle.dumps(lexicon))
     assert (again.words, again.separators, again.unknown_score) == (("ab", "c"), (4,), -3.0)
@@ -238,14 +238,14 @@ def test_copies():
 
 @given(words=words_of_letters, spelt=st.text("abc -", max_size=5))
 @example(words=["a"], spelt=" a")
-def test_the_word_of_a_spelling(words, spelt):
+def test_lexicon_word_of_spelling(words, spelt):
     lexicon = Lexicon.from_words(words, CHARSET)
     assert lexicon.get_word(encoded(spelt)) == (spelt if spelt in words else None)
     for word in words:
         assert lexicon.get_word(encoded(word)) == word
 
 
-def test_native_arguments_are_checked():
+def test_lexicon_native_arguments():
     def word_trie(tokens, lengths, words):
         return _text.word_trie(*(np.array(part, np.int64) for part in (tokens, lengths, words)), [])
 

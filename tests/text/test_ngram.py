@@ -49,7 +49,7 @@ def close(value):
 
 
 @given(model=backoff_models(), text=texts, bos=st.booleans(), eos=st.booleans())
-def test_scores_are_those_of_back_off(model, text, bos, eos):
+def test_ngram_equals_backoff_reference(model, text, bos, eos):
     ours = from_text(model.arpa(), list("abcdxy"))
     assert_valid(ours.automaton, num_symbols=6)
     assert (ours.order, ours.num_symbols, ours.num_classes, ours.lexicon) == (model.order, 6, 6, None)
@@ -67,7 +67,7 @@ def test_scores_are_those_of_back_off(model, text, bos, eos):
     bos=st.booleans(),
     eos=st.booleans(),
 )
-def test_scores_are_those_of_kenlm(model, sentences, bos, eos):
+def test_ngram_equals_kenlm(model, sentences, bos, eos):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.arpa")
         path.write_text(model.arpa())
@@ -78,7 +78,7 @@ def test_scores_are_those_of_kenlm(model, sentences, bos, eos):
 
 
 @pytest.mark.skipif(not PARLANCE.is_file(), reason="../shared/data is not there")
-def test_a_real_word_model_scores_as_in_kenlm():
+def test_ngram_real_word_model_equals_kenlm():
     theirs = kenlm_scorer(PARLANCE)
     unigrams = PARLANCE.read_text().split("\\2-grams:")[0].splitlines()
     words = [line.split("\t")[1] for line in unigrams if "\t" in line]
@@ -114,7 +114,7 @@ def character_model(space="<space>"):
 
 
 @pytest.mark.parametrize("blank", [0, 5, 30])
-def test_a_character_model_scores_as_in_kenlm(tmp_path, blank):
+def test_ngram_character_model_equals_kenlm(tmp_path, blank):
     path = tmp_path / "characters.arpa"
     path.write_text(character_model().arpa())
     theirs = kenlm_scorer(path)
@@ -130,7 +130,7 @@ def test_a_character_model_scores_as_in_kenlm(tmp_path, blank):
 
 
 @given(context=st.text("abdefhint ,", max_size=5))
-def test_probabilities_add_up_to_one(context):
+def test_ngram_probabilities_sum_to_one(context):
     model = character_model()
     charset = Charset.from_labels(SENTENCES)
     ours = from_text(model.arpa(), charset)
@@ -141,7 +141,7 @@ def test_probabilities_add_up_to_one(context):
     assert total == pytest.approx(1, abs=1e-5)
 
 
-def test_every_symbol_has_an_edge_from_the_root():
+def test_ngram_root_has_edge_for_every_symbol():
     ours = from_text(character_model().arpa(), Charset("abcé ", blank=2))
     first, last = ours.automaton.first_edge[:2].tolist()
     assert (first, last) == (0, 6)
@@ -149,7 +149,7 @@ def test_every_symbol_has_an_edge_from_the_root():
     assert ours.automaton.fail_state[0] == 0
 
 
-def test_states_are_the_contexts_of_what_the_symbols_can_spell():
+def test_ngram_table_size():
     """The tables grow with the part of the model that the tokens reach."""
     model = character_model().arpa()
     everything = from_text(model, Charset.from_labels(SENTENCES)).automaton
@@ -159,7 +159,7 @@ def test_states_are_the_contexts_of_what_the_symbols_can_spell():
 
 
 @pytest.mark.parametrize("name", ["<space>", "\u2581", "|", "_"])
-def test_the_space(name):
+def test_ngram_space_unit(name):
     model = character_model(space=name).arpa()
     charset = Charset.from_labels(SENTENCES)
     expected = from_text(character_model().arpa(), charset).score(SENTENCES[0])
@@ -173,7 +173,7 @@ def test_the_space(name):
     assert from_text(model, units(charset.characters, name)).score(units(SENTENCES[0], name)) == expected
 
 
-def test_the_space_must_be_told_where_it_is_not_clear():
+def test_ngram_ambiguous_space_unit():
     def ask(text, *arguments, **options):
         with pytest.raises(ValueError, match=r"^from_arpa: space ") as caught:
             from_text(text, *arguments, **options)
@@ -207,7 +207,7 @@ def test_the_space_must_be_told_where_it_is_not_clear():
     assert ours.score(["_"]) != from_text(both, ["a", " "], space="<space>").score([" "])
 
 
-def test_units_are_matched_in_nfc():
+def test_ngram_units_in_nfc():
     model = BackoffModel(
         1, {("<s>",): (-99, 0), ("e\u0301",): (-1, 0), ("u\u0308",): (-2, 0), ("ü",): (-3, 0)}
     )
@@ -218,7 +218,7 @@ def test_units_are_matched_in_nfc():
     assert from_text(model.arpa(), ["e\u0301"]).score(["é"], eos=False) == close(-1 * LN10)
 
 
-def test_markers_are_no_tokens():
+def test_ngram_markers_as_tokens_are_unknown():
     """Some networks have classes of these names; read as a token, <s> would begin the text anew."""
     model = character_model()
     ours = from_text(model.arpa(), ["<pad>", "<s>", "</s>", "<unk>", "t", "h"])
@@ -228,7 +228,7 @@ def test_markers_are_no_tokens():
     assert ours.score(["t", "<s>", "t"]) == close(model.score(["t", "<unk>", "t"]))
 
 
-def test_words_of_a_lexicon():
+def test_ngram_over_lexicon():
     lexicon = Lexicon.from_words(["fake", "friend", "of", "unheard"], Charset("abcdefghiklmnoru "))
     model = estimate_model(3, [re.findall(r"\w+", text) for text in SENTENCES])
     ours = from_text(model.arpa(), lexicon)
@@ -241,7 +241,7 @@ def test_words_of_a_lexicon():
     assert ours.score([4]) == ours.score([3]) == ours.score("xyz")
 
 
-def test_what_cannot_be_scored():
+def test_ngram_score_errors():
     ours = from_text(character_model().arpa(), Charset("abc "))
     with pytest.raises(ValueError, match=r"^score: text must hold tokens only, and text\[1\] is 'd'$"):
         ours.score("ad")
@@ -283,7 +283,7 @@ def test_what_cannot_be_scored():
         ),
     ],
 )
-def test_tokens_that_are_refused(tokens, error, message):
+def test_ngram_from_arpa_token_errors(tokens, error, message):
     with pytest.raises(error) as caught:
         from_text(character_model().arpa(), tokens)
     assert re.sub(r"/\S*/", "", str(caught.value)) == f"from_arpa: {message}"
@@ -297,7 +297,7 @@ def word_model():
     "tokens",
     [Charset("abc "), Charset("a"), ["a", "th", "he", " "], [*Charset.from_labels(SENTENCES).characters]],
 )
-def test_a_model_over_words_needs_a_lexicon(tokens):
+def test_ngram_word_model_requires_lexicon(tokens):
     """That "a" is a word does not make it one over characters."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - all of the message is compared
         from_text(word_model().arpa(), tokens)
@@ -308,7 +308,7 @@ def test_a_model_over_words_needs_a_lexicon(tokens):
     )
 
 
-def test_kinds_that_only_seem_to_differ():
+def test_ngram_unit_kind_heuristics():
     # Words of one character are words.
     lexicon = Lexicon.from_words(["a"], Charset("a "))
     assert from_text(word_model().arpa(), lexicon).score("a") == close(word_model().score(["a"]))
@@ -325,7 +325,7 @@ def test_kinds_that_only_seem_to_differ():
     assert from_text(pieces.arpa(), tokens).score(["th", "e"]) == close(pieces.score(["th", "e"]))
 
 
-def test_the_blank_that_a_model_is_for():
+def test_ngram_blank():
     charset = Charset("th", blank=2)
     assert from_text(character_model().arpa(), charset).blank == 2
     assert from_text(character_model().arpa(), ["t", "h"]).blank is None
@@ -336,7 +336,7 @@ def score_in_another_process(model, text, results):
     results.put(model.score(text))
 
 
-def test_copies():
+def test_ngram_pickle():
     charset = Charset.from_labels(SENTENCES)
     ours = from_text(character_model().arpa(), charset)
     ours.automaton.to(torch.device("meta"))
@@ -353,7 +353,7 @@ def test_copies():
     assert results.get() == ours.score(SENTENCES[0])
 
 
-def test_tables_are_copied_to_a_device_once():
+def test_automaton_device_copy_is_cached():
     automaton = from_text(character_model().arpa(), Charset("abc ")).automaton
     assert automaton.to(torch.device("cpu")) is automaton
     copy = automaton.to(torch.device("meta"))
@@ -364,6 +364,6 @@ def test_tables_are_copied_to_a_device_once():
         assert (table.device.type, table.shape, table.dtype) == ("meta", original.shape, original.dtype)
 
 
-def test_repr():
+def test_ngram_repr():
     ours = from_text(character_model().arpa(), Charset("th"))
     assert re.fullmatch(r"NGramModel\(order=4, 3 tokens, \d+ states\)", repr(ours))

@@ -106,11 +106,11 @@ after()
         """,
     ],
 )
-def test_settings_are_as_chosen_and_come_back(program, allowed):
+def test_tf32_settings_are_set_and_restored(program, allowed):
     in_a_process(program, allowed)
 
 
-def test_a_setting_inside_another():
+def test_tf32_nested_settings():
     with tf32_allowed(True):
         with tf32_allowed(False):
             assert precisions() == FULL
@@ -131,7 +131,7 @@ def seen(monkeypatch):
     return seen
 
 
-def test_commands_read_in_full_float32(seen, checkpoint, images, tmp_path):
+def test_tf32_off_in_commands(seen, checkpoint, images, tmp_path):
     before = precisions()
     pytest.importorskip("matplotlib")
     folder = write_labels_dataset(tmp_path / "lines", {"0.png": "a"}).parent
@@ -148,7 +148,7 @@ def test_commands_read_in_full_float32(seen, checkpoint, images, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
-def test_training_is_in_full_float32_unless_it_may_round(seen, precision, tmp_path):
+def test_tf32_in_training_by_precision(seen, precision, tmp_path):
     pytest.importorskip("cv2")
     from helpers.training_runs import run_training, stop_after
 
