@@ -1,4 +1,4 @@
-"""align against all paths, and against a plain Viterbi recursion in float64."""
+"""align against brute force over all paths, and against a plain Viterbi recursion in float64."""
 
 import math
 from itertools import chain
@@ -6,29 +6,30 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from helpers.logits import DTYPES, LAYOUTS, logits_beyond_32_bit_offsets, with_layout
+from helpers.results import assert_equal_for_any_thread_count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.align import align_operator, brute_force, check_alignment, label_lists, viterbi_path
-from reference.ctc import LAYOUTS, batches, no_synchronization, with_layout
+from reference.ctc import batches, no_synchronization
 
 from crnn_ext.ctc import Alignment, align
 
-DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 INF, NAN = math.inf, math.nan
 SPANS = ("starts", "ends", "peaks", "token_logp")
 
 
 @st.composite
 def problems(draw, **sizes):
-    """(logits, targets, input_lengths, target_lengths, blank), with ties, masks and what is no number."""
+    """(logits, targets, input_lengths, target_lengths, blank), with ties, masks, NaN and infinities."""
     logits, targets, input_lengths, target_lengths, blank = draw(batches(**sizes))
     if draw(st.booleans()):
         logits = logits.clamp(-3, 3).round()  # many paths with equal sums
-    odd = draw(st.sampled_from([None, None, NAN, INF, -INF, -1e30]))
-    if odd is not None:
+    value = draw(st.sampled_from([None, None, NAN, INF, -INF, -1e30]))
+    if value is not None:
         generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
         share = draw(st.sampled_from([0.001, 0.1, 0.6]))
-        logits[torch.rand(logits.shape, generator=generator) < share] = odd
+        logits[torch.rand(logits.shape, generator=generator) < share] = value
     return logits.to(draw(st.sampled_from(DTYPES))), targets, input_lengths, target_lengths, blank
 
 
@@ -36,15 +37,15 @@ def problems(draw, **sizes):
 @given(problems(), st.sampled_from(LAYOUTS), st.sampled_from(["logits", "log_probs"]))
 def test_align_equals_viterbi_recursion(device, problem, layout, input_type):
     logits, *indices, blank = problem
-    there = with_layout(logits.to(device), layout)
+    logits = with_layout(logits.to(device), layout)
     indices = [tensor.to(device) for tensor in indices]
     with no_synchronization(device):
-        result = align(there, *indices, blank=blank, input_type=input_type)
+        result = align(logits, *indices, blank=blank, input_type=input_type)
     targets, input_lengths, target_lengths = indices
     labels = label_lists(targets, target_lengths)
     check_alignment(
         result,
-        there,
+        logits,
         labels,
         input_lengths.tolist(),
         blank,
@@ -92,7 +93,7 @@ def test_align_peak_ties_take_first_frame(device):
 
 
 def test_align_peak_uses_log_probs_not_logits(device):
-    """And not that of the largest logit, which the rest of its row may outdo."""
+    """The frame of the largest logit is not the most probable one if the rest of its row is large too."""
     logits = torch.tensor([[0.0, 5, 0], [9.0, 10, 0]], device=device)
     result = align(logits, [1], 2, 1)
     assert (result.ends.tolist(), result.peaks.tolist()) == ([2], [0])
@@ -100,11 +101,11 @@ def test_align_peak_uses_log_probs_not_logits(device):
 
 @pytest.mark.parametrize("length", [0, 1, 15, 31, 32, 63, 64, 127, 128, 255, 256, 511, 512, 700])
 def test_align_target_lengths_around_kernel_sizes(device, length):
-    """On both sides of each size for which there is a kernel of its own."""
+    """On both sides of each boundary between kernels for different lengths."""
     generator = torch.Generator().manual_seed(length)
     logits = torch.randn(length + 40, 2, 7, generator=generator).to(device)
     targets = torch.randint(1, 7, (2, length), generator=generator)
-    targets[0] = torch.arange(length) % 6 + 1  # no label twice in a row: the fewest frames are enough
+    targets[0] = torch.arange(length) % 6 + 1  # no repeated label, so the fewest frames are enough
     lengths = [length + 40, length + 7]
     result = align(logits, targets.to(device), lengths, [length, length // 2])
     check_alignment(result, logits, [targets[0].tolist(), targets[1, : length // 2].tolist()], lengths)
@@ -123,12 +124,14 @@ def test_align_many_classes(device, classes, dtype):
 
 
 def test_align_sums_in_float64(device):
-    """Sums of float32 take another path here."""
+    """With sums in float32, another path wins here."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3000, 1, 6, generator=generator) + 40
     labels = torch.randint(1, 6, (90,), generator=generator).tolist()
-    in_double, in_float = (viterbi_path(logits[:, 0], labels, 0, dtype) for dtype in (np.float64, np.float32))
-    assert in_double != in_float
+    in_float64, in_float32 = (
+        viterbi_path(logits[:, 0], labels, 0, dtype) for dtype in (np.float64, np.float32)
+    )
+    assert in_float64 != in_float32
     check_alignment(align(logits.to(device), [labels], [3000], [90]), logits.to(device), [labels], [3000])
 
 
@@ -159,7 +162,7 @@ def test_align_masked_classes(device):
     logits = torch.zeros(5, 3, 4, device=device)
     logits[..., 3] = -INF
     logits[2:, 1, 0] = -INF  # no blank from frame 2 on
-    logits[3, 2] = -INF  # a frame that nothing can be read from
+    logits[3, 2] = -INF  # no path through frame 3
     result = align(logits, [[1, 3], [1, 2], [1, 2]], [5, 5, 5], [2, 2, 2])
     assert result.scores[[0, 2]].tolist() == [-INF, -INF]
     assert (result.tokens[[0, 2]] == -1).all()
@@ -169,7 +172,7 @@ def test_align_masked_classes(device):
 @pytest.mark.parametrize("bad", [NAN, INF])
 @pytest.mark.parametrize("input_type", ["logits", "log_probs"])
 def test_align_nan_and_inf(device, bad, input_type):
-    """In logits, one in any class; in log-probabilities, in those that the target needs, at any frame."""
+    """In logits, NaN or inf counts in any class; in log-probabilities, only in classes of the target."""
     logits = torch.zeros(5, 4, 6, device=device)
     logits[4, 1, 5] = bad
     logits[0, 2, 3] = bad
@@ -185,7 +188,7 @@ def test_align_nan_and_inf(device, bad, input_type):
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("samples", [1, 5])
 def test_align_several_texts_per_sample(device, samples, normalize, concatenated):
-    """K * N rows of targets give what K calls give, bit for bit."""
+    """K * N rows of targets give the same bits as K calls."""
     generator = torch.Generator().manual_seed(samples)
     logits = torch.randn(30, samples, 12, generator=generator).to(device)
     targets = torch.randint(1, 12, (samples, 3, 8), generator=generator).to(device)
@@ -223,7 +226,7 @@ def test_align_batch_equals_single_samples(device):
 
 
 def test_align_ignores_padding(device):
-    """Neither frames and labels behind the lengths nor classes that every path leaves out change anything."""
+    """Frames and labels beyond the lengths change nothing."""
     generator = torch.Generator().manual_seed(5)
     logits = torch.randn(20, 2, 8, generator=generator).to(device)
     targets = torch.randint(1, 8, (2, 6), generator=generator).to(device)
@@ -248,7 +251,8 @@ def test_align_concatenated_targets(device):
     flat = torch.tensor(list(chain(*labels)), device=device)
     result = align(logits, flat, [12, 12, 9, 12], [4, 0, 1, 2])
     check_alignment(result, logits, labels, [12, 12, 9, 12], columns=7)
-    few = align(logits[:3], flat, [3, 3, 3, 3], [4, 0, 1, 2])  # no text that fits has more labels than frames
+    # The columns are limited by T: a target with more labels than frames has no path.
+    few = align(logits[:3], flat, [3, 3, 3, 3], [4, 0, 1, 2])
     check_alignment(few, logits[:3], labels, [3] * 4, columns=3)
 
 
@@ -269,9 +273,7 @@ def test_align_empty(device, shape, columns):
 
 
 def test_align_offsets_beyond_32_bits(device):
-    """The frames lie 2^31 elements apart; of the memory between them nothing is ever touched."""
-    logits = torch.empty(2**31 + 8, dtype=torch.float16, device=device).as_strided((2, 1, 8), (2**31, 8, 1))
-    logits.copy_(torch.randn(2, 1, 8))
+    logits = logits_beyond_32_bit_offsets(device)
     check_alignment(align(logits, [[3, 7]], [2], [2]), logits, [[3, 7]], [2])
 
 
@@ -281,13 +283,4 @@ def test_align_bitwise_equal_for_any_thread_count(device, samples):
     logits = torch.randn(90, samples, 300, generator=generator).to(device)
     targets = torch.randint(1, 300, (2 * samples, 20), generator=generator).to(device)
     lengths = torch.full((samples,), 90, device=device), torch.full((2 * samples,), 20, device=device)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        one = align_operator(logits, targets, *lengths)
-        torch.set_num_threads(4)
-        four = align_operator(logits, targets, *lengths)
-    finally:
-        torch.set_num_threads(threads)
-    for a, b in zip(one, four, strict=True):
-        assert torch.equal(a, b)
+    assert_equal_for_any_thread_count(lambda: align_operator(logits, targets, *lengths))

@@ -1,12 +1,12 @@
-"""What align takes and refuses, and what torch has to know of it."""
+"""Arguments of align: accepted forms, errors, unchecked values, opcheck and compile."""
 
 import pytest
 import torch
+from helpers.logits import DTYPES
+from helpers.results import assert_bitwise_equal, raises_exactly
 from reference.align import align_operator, check_alignment
 
 from crnn_ext.ctc import Alignment, align
-
-DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
 def test_align_unbatched(device):
@@ -126,9 +126,8 @@ TARGETS = [[1, 2], [2, 1]]
     ],
 )
 def test_align_errors(arguments, options, error, message):
-    with pytest.raises(error) as caught:
+    with raises_exactly(error, message):
         align(*arguments, **options)
-    assert str(caught.value) == message
 
 
 def test_align_errors_name_the_text():
@@ -142,7 +141,7 @@ def test_align_errors_name_the_text():
 @pytest.mark.parametrize("device", ["cuda_on_host", "cuda"], indirect=True)
 @pytest.mark.parametrize("concatenated", [False, True])
 def test_align_gpu_invalid_values_give_nan(device, concatenated):
-    """What breaks the rules makes the score NaN, of concatenated targets also those behind a wrong length."""
+    """Invalid values make the score NaN; in concatenated targets, also the scores after a wrong length."""
     logits = torch.randn(4, 6, 5, device=device)
     targets = [[1, 2], [5, 1], [1, 0], [1, 2], [2, 3], [1, 2]]
     input_lengths, target_lengths = [4, 4, 4, 5, 4, 4], [2, 2, 2, 2, 3, 2]
@@ -151,10 +150,10 @@ def test_align_gpu_invalid_values_give_nan(device, concatenated):
         indices[0] = indices[0].flatten()
         indices[2][4] = -1
     result = align(logits, *indices)
-    wrong = [False, True, True, True, True, concatenated]
-    assert result.scores.isnan().tolist() == wrong
+    invalid = [False, True, True, True, True, concatenated]
+    assert result.scores.isnan().tolist() == invalid
     for field in (result.tokens, result.starts, result.ends, result.peaks):
-        assert (field[wrong] == -1).all()
+        assert (field[invalid] == -1).all()
         assert not (field[0] == -1).all()
 
 
@@ -175,5 +174,4 @@ def test_align_compile(device, targets):
     indices = [torch.tensor(x, device=device) for x in (targets, [5, 3], [2, 2])]
     result = compiled(logits, *indices, blank=0)
     assert isinstance(result, Alignment)
-    for a, b in zip(result, align(logits, *indices), strict=True):
-        assert torch.equal(a, b)
+    assert_bitwise_equal(result, align(logits, *indices))

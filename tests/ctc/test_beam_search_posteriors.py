@@ -1,4 +1,4 @@
-"""beam_search on matrices of real networks, with the answers that their sources publish."""
+"""beam_search on outputs of real networks, against the results that their sources publish."""
 
 import json
 
@@ -24,14 +24,14 @@ LINE_CHARACTERS = " !\"#&'()*+,-./0123456789:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg
 
 @pytest.fixture
 def line():
-    """(100, 80) scores of a line of handwriting, the blank last."""
+    """(100, 80) logits of a line of handwriting; the blank is the last class."""
     path = POSTERIORS / "ctcdecoder" / "line_rnnOutput.csv"
     return torch.from_numpy(np.genfromtxt(path, delimiter=";")[:, :80])
 
 
 @pytest.fixture(params=["seq1", "seq2"])
 def sequence(request):
-    """(log-probabilities (6, 7), the dict with the answers)."""
+    """((6, 7) log-probabilities, the dict with the published results)."""
     data = json.loads((POSTERIORS / "parlance" / "probs.json").read_text())[request.param]
     return torch.tensor(data["probs"], dtype=torch.float64).log(), data
 
@@ -72,12 +72,12 @@ def test_beam_search_published_top5(device, sequence, input_type):
     found = ["".join(data["labels"][token] for token in text) for text in texts(result)]
     expected_texts, expected_scores = zip(*data["exhaustive_top5"], strict=True)
     assert found == list(expected_texts)
-    # The rows add up to 1 but for the last of eight digits.
+    # The rows add up to 1 within eight digits.
     assert result.scores[0].tolist() == pytest.approx(expected_scores, abs=1e-6)
 
 
 def test_beam_search_published_beam_20(device, sequence):
-    """The source's own answers, with a beam of 20."""
+    """The published results of the source's own decoder, with a beam of 20."""
     log_probs, data = sequence
     result = beam_search(log_probs.unsqueeze(1).to(device), blank=data["blank"], beam_size=20)
     (text,) = texts(result)

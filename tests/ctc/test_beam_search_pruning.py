@@ -1,4 +1,4 @@
-"""Pruning: which prefixes the tokens of a frame may make, and which candidates are dropped."""
+"""Pruning of beam_search: token_top_k, token_min_logp and beam_threshold."""
 
 import math
 
@@ -57,8 +57,8 @@ ROWS = [0.5, 0.3, 0.2], [0.1, 0.2, 0.7]
         ({"token_min_logp": math.log(0.6)}, [(2,), ()]),
         ({"token_min_logp": 0.0}, [()]),
         ({"token_min_logp": -INF}, [(2,), (1, 2), (1,), (), (2, 1)]),
-        # After the first frame they have 0.5 (nothing), 0.3 and 0.2; after the second, if all are kept,
-        # 0.51, 0.21, 0.19, 0.05 and 0.04; 2 has 0.35 if it has to begin again.
+        # After frame 0, the probabilities are 0.5 for (), 0.3 and 0.2; after frame 1, if all prefixes are
+        # kept, 0.51, 0.21, 0.19, 0.05 and 0.04. If (2,) is pruned in frame 0, its probability is 0.35.
         ({"beam_threshold": math.log(2.55)}, [(2,), (1, 2)]),
         ({"beam_threshold": math.log(2.3)}, [(2,), (1, 2), (1,)]),
         ({"beam_threshold": math.log(1.8)}, [(2,), (1, 2)]),
@@ -74,15 +74,15 @@ def test_beam_search_pruning_by_hand(device, options, expected):
 def test_beam_search_pruning_keeps_probability_of_kept_prefixes(device):
     result = beam_search(log_probs_of(device, *ROWS), nbest=3, token_min_logp=math.log(0.25))
     scores = {text: math.exp(score) for text, score, _ in hypotheses(result)}
-    # 1 may begin in the first frame alone: 1 blank, 1 1, and blank 1 none the less.
+    # A new (1,) is allowed in frame 0 only, but (1,) is kept: it gets 1 blank, 1 1, and blank 1.
     assert scores[1,] == pytest.approx(0.3 * 0.1 + 0.3 * 0.2 + 0.5 * 0.2)
-    # 2 may begin in the second frame alone: what was pruned is lost.
+    # A new (2,) is allowed in frame 1 only: the paths pruned in frame 0 are lost.
     assert scores[2,] == pytest.approx(0.5 * 0.7)
     assert scores[1, 2] == pytest.approx(0.3 * 0.7)
 
 
 def test_beam_search_never_prunes_blank(device):
-    """Least probable in every frame, between equal tokens it is still passed."""
+    """A blank that is least probable in every frame still separates equal tokens."""
     log_probs = log_probs_of(device, [0.04, 0.9, 0.06], [0.04, 0.05, 0.91], [0.04, 0.9, 0.06])
     for options in ({"token_top_k": 1}, {"token_min_logp": math.log(0.5)}):
         result = beam_search(log_probs, beam_size=50, nbest=9, **options)
@@ -108,7 +108,7 @@ def test_beam_search_always_prunes_probability_zero(device):
 
 
 def test_beam_search_limits_apply_to_log_probs(device):
-    """Whatever is added to the logits of a frame; of log-probabilities they are the limits of the values."""
+    """Limits apply after the softmax of logits, and to log-probabilities as they are."""
     logits = log_probs_of(device, *ROWS) + torch.tensor([[[40.0]], [[-25.0]]], device=device)
     for limit, expected in [(math.log(0.69), [(2,), ()]), (math.log(0.71), [()])]:
         assert texts(beam_search(logits, nbest=6, token_min_logp=limit)) == expected

@@ -1,13 +1,15 @@
-"""Value and gradient of ctc_loss: against torch in float64, brute force, known values, invariances."""
+"""Values and gradients of ctc_loss: against torch in float64, brute force, known values, invariances."""
 
 import functools
 import math
 
 import pytest
 import torch
+from helpers.logits import LAYOUTS, with_layout
+from helpers.results import assert_equal_for_any_thread_count
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference.ctc import LAYOUTS, batches, brute_force, loss_and_grad, torch_loss_and_grad, with_layout
+from reference.ctc import batches, brute_force, loss_and_grad, torch_loss_and_grad
 from torch.testing._internal.common_nn import ctcloss_reference
 
 from crnn_ext.ctc import CTCLoss, ctc_loss
@@ -19,7 +21,7 @@ def test_ctc_loss_equals_torch(device, batch, layout, concatenated, seed):
     logits, targets, input_lengths, target_lengths, blank = batch
     weights = torch.rand(len(input_lengths), generator=torch.Generator().manual_seed(seed))
     arguments = targets, input_lengths, target_lengths, blank
-    # torch's own gradient is NaN only for impossible samples; those are compared as zeros.
+    # zero_infinity avoids torch's NaN gradients of impossible samples.
     expected, expected_gradient = torch_loss_and_grad(logits, *arguments, zero_infinity=True, weights=weights)
     if concatenated:
         rows = [row[:length] for row, length in zip(targets, target_lengths, strict=True)]
@@ -40,10 +42,11 @@ def test_ctc_loss_equals_torch_in_other_dtypes(device, batch, dtype, layout):
     losses, gradient = loss_and_grad(logits, *arguments, zero_infinity=True)
     assert losses.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert gradient.dtype == dtype
-    assert gradient.stride() == logits.stride() or layout == "every other class"
+    is_dense = layout in ("contiguous", "batch first", "classes first")
+    assert gradient.stride() == logits.stride() or not is_dense
     rtol, atol = (1e-12, 1e-11) if dtype == torch.float64 else (2e-6, 1e-5)
     torch.testing.assert_close(losses.double(), expected, rtol=rtol, atol=atol)
-    # One rounding to the dtype; the reference itself works with logarithms in the hundreds.
+    # One rounding to the dtype; in float64, the error of the reference, whose logarithms are in the hundreds.
     atol = 1e-11 if dtype == torch.float64 else torch.finfo(dtype).eps
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=atol)
 
@@ -53,14 +56,16 @@ def test_ctc_loss_equals_torch_in_other_dtypes(device, batch, dtype, layout):
 def test_ctc_loss_log_probs_not_normalized(device, batch):
     logits, *arguments = batch
     log_probs = logits.double().log_softmax(-1)
-    expected, softmax_minus_occupancy = torch_loss_and_grad(logits, *arguments, zero_infinity=True)
+    expected, softmax_minus_posterior = torch_loss_and_grad(logits, *arguments, zero_infinity=True)
     on_device = log_probs.to(device)
     losses, gradient = loss_and_grad(on_device, *arguments, zero_infinity=True, input_type="log_probs")
     torch.testing.assert_close(losses, expected, rtol=1e-10, atol=1e-10)
-    # softmax - posterior on the live frames of possible samples, 0 elsewhere.
-    live = (softmax_minus_occupancy != 0).any(-1, keepdim=True) | (gradient != 0).any(-1, keepdim=True)
-    torch.testing.assert_close(gradient + live * log_probs.exp(), softmax_minus_occupancy, rtol=0, atol=1e-10)
-    # Not normalised: a constant added to all frames multiplies every path.
+    # softmax - posterior on the valid frames of possible samples, 0 elsewhere.
+    valid = (softmax_minus_posterior != 0).any(-1, keepdim=True) | (gradient != 0).any(-1, keepdim=True)
+    torch.testing.assert_close(
+        gradient + valid * log_probs.exp(), softmax_minus_posterior, rtol=0, atol=1e-10
+    )
+    # Not normalized: a constant added to all log-probabilities shifts the loss.
     shifted, _ = loss_and_grad(on_device + 0.25, *arguments, input_type="log_probs")
     plain, _ = loss_and_grad(on_device, *arguments, input_type="log_probs")
     frames = arguments[1].double()
@@ -79,7 +84,7 @@ def test_ctc_loss_equals_brute_force(device, target, blank, frames):
     assert float(loss) == pytest.approx(brute_force(logits, target, blank), rel=1e-6)
 
 
-# Probabilities and losses of the basic test of TensorFlow's ctc_loss; blank is the last class.
+# Probabilities and losses from the basic test of TensorFlow's ctc_loss; the blank is the last class.
 TENSORFLOW = [
     (
         [
@@ -109,8 +114,8 @@ TENSORFLOW = [
 @pytest.mark.parametrize(("probabilities", "target", "loss"), TENSORFLOW)
 def test_ctc_loss_known_values_of_tensorflow(device, probabilities, target, loss):
     logits = torch.tensor(probabilities, device=device).log()
-    ours = ctc_loss(logits, target, 5, len(target), blank=5, reduction="none")
-    assert float(ours) == pytest.approx(loss, rel=2e-6)
+    actual = ctc_loss(logits, target, 5, len(target), blank=5, reduction="none")
+    assert float(actual) == pytest.approx(loss, rel=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +127,8 @@ def test_ctc_loss_known_values_of_tensorflow(device, probabilities, target, loss
     ],
 )
 def test_ctc_loss_known_values_of_warp_ctc(device, logits, target, loss):
-    ours = ctc_loss(logits.to(device), target, len(logits), len(target), reduction="none")
-    assert float(ours) == pytest.approx(loss, rel=4e-7)
+    actual = ctc_loss(logits.to(device), target, len(logits), len(target), reduction="none")
+    assert float(actual) == pytest.approx(loss, rel=4e-7)
 
 
 def test_ctc_loss_known_value_and_gradient_of_nemo(device):
@@ -132,8 +137,8 @@ def test_ctc_loss_known_value_and_gradient_of_nemo(device):
         logits[t, 0, c] = value
     logits[5, 0, 0], logits[5, 0, 2] = 0.7, 0.2
     losses, gradient = loss_and_grad(logits.to(device), torch.tensor([[1, 2, 3]]), [6], [3])
-    # In ulps of float32, an emission is off by up to 2 of exp2, 4 of the sum of the softmax, 1 of products,
-    # and a step of the recursion by 1.5: 6 frames of 8.5 * 2^-23 move the loss by 6.1e-6.
+    # Error bound in ulps of float32: per emission 2 for exp2, 4 for the softmax sum, 1 for products, and 1.5
+    # per step of the recursion; 6 frames of 8.5 * 2^-23 give 6.1e-6.
     assert float(losses) == pytest.approx(5.0279555, abs=6.1e-6)
     first_and_last = torch.tensor(
         [
@@ -167,7 +172,7 @@ def test_ctc_loss_reductions(device, reduction):
         torch.testing.assert_close(ours(logits.to(device), *arguments).cpu(), expected.squeeze())
 
 
-# Vectors of every length and more than one of each; on a GPU every class of sizes of targets and of rows.
+# Every SIMD vector length, more than one vector each; on a GPU, every kernel size for targets and rows.
 SHAPES = [
     (26, 64, 37, 8),
     (160, 8, 97, 40),
@@ -198,7 +203,7 @@ def test_ctc_loss_accuracy_of_float32(device, shape, blank_offset):
 
 
 def test_ctc_loss_accuracy_over_2_20_classes(device):
-    """Terms that are all alike, so that roundings go one way."""
+    """With equal terms, all rounding errors have the same sign."""
     x = torch.full((2, 1, 1 << 20), math.log(0.2457))
     x[..., :1024] = 0
     expected = -2 * (x[0, 0, 1].double() - x[0, 0].double().logsumexp(0)) - math.log(3)
@@ -209,7 +214,7 @@ def test_ctc_loss_accuracy_over_2_20_classes(device):
 def test_ctc_loss_accuracy_with_logit_offset(device):
     logits = torch.randn(30, 1, 8, generator=torch.Generator().manual_seed(3))
     for offset in (0.0, 4096.0, -4096.0):
-        shifted = logits + offset  # rounded; the reference gets the rounded values
+        shifted = logits + offset  # the reference gets the rounded sums too
         expected, expected_gradient = torch_loss_and_grad(shifted, torch.tensor([[1, 2, 2]]), [30], [3])
         losses, gradient = loss_and_grad(shifted.to(device), torch.tensor([[1, 2, 2]]), [30], [3])
         torch.testing.assert_close(losses.double(), expected, rtol=1e-6, atol=0)
@@ -245,7 +250,7 @@ def test_ctc_loss_invariances(device, batch, data):
         blank,
         zero_infinity=True,
     )
-    # Not bit by bit: on a GPU the order of additions within a row depends on the alignment of its address.
+    # Not bitwise: on a GPU, the order of additions within a row depends on the alignment of its address.
     torch.testing.assert_close(permuted[0], losses[order], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(permuted[1], gradient[:, order], rtol=0, atol=1e-6)
 
@@ -258,21 +263,21 @@ def test_ctc_loss_invariances(device, batch, data):
     assert torch.equal(padded[1][:frames], gradient)
     assert (padded[1][frames:] == 0).all()
 
-    relabel = torch.tensor(data.draw(st.permutations(range(classes))))
-    relabelled = torch.empty_like(logits)
-    relabelled[..., relabel] = logits
-    again = loss_and_grad(
-        relabelled,
-        relabel[targets],
+    new_class = torch.tensor(data.draw(st.permutations(range(classes))))
+    new_logits = torch.empty_like(logits)
+    new_logits[..., new_class] = logits
+    relabeled = loss_and_grad(
+        new_logits,
+        new_class[targets],
         input_lengths,
         target_lengths,
-        int(relabel[blank]),
+        int(new_class[blank]),
         zero_infinity=True,
     )
-    torch.testing.assert_close(again[0], losses, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(again[1][..., relabel], gradient, rtol=0, atol=1e-6)
+    torch.testing.assert_close(relabeled[0], losses, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(relabeled[1][..., new_class], gradient, rtol=0, atol=1e-6)
 
-    # A constant added to a frame; exact, so that the logits keep all their digits.
+    # A constant added to each frame, without rounding.
     constants = torch.randint(-8, 9, (frames, samples, 1), device=device) * 64.0
     doubles = logits.double()
     shifted = loss_and_grad(doubles + constants, *batch[1:], zero_infinity=True)
@@ -286,14 +291,4 @@ def test_ctc_loss_bitwise_equal_for_any_thread_count(device, shape):
     frames, samples, classes, length = shape
     logits = torch.randn(frames, samples, classes, device=device)
     arguments = torch.randint(1, classes, (samples, length)), [frames] * samples, [length] * samples
-    results = []
-    threads = torch.get_num_threads()
-    try:
-        for count in (1, 2, 3, 7):
-            torch.set_num_threads(count)
-            results.append(loss_and_grad(logits, *arguments))
-    finally:
-        torch.set_num_threads(threads)
-    for losses, gradient in results[1:]:
-        assert torch.equal(losses, results[0][0])
-        assert torch.equal(gradient, results[0][1])
+    assert_equal_for_any_thread_count(lambda: loss_and_grad(logits, *arguments), counts=(1, 2, 3, 7))

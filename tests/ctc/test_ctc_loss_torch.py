@@ -1,4 +1,4 @@
-"""ctc_loss inside torch: operator contract, compile, export, autocast, second derivatives, memory."""
+"""ctc_loss inside torch: opcheck, compile, export, autocast, second derivatives, saved memory."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_ctc_loss_compile(device, targets, backend):
     torch._dynamo.reset()
     module = CTCLoss(zero_infinity=True, validate=True)
     compiled = torch.compile(module, fullgraph=True, backend=backend)
-    for frames in (6, 9):  # the second shape is compiled as a dynamic one
+    for frames in (6, 9):  # the second shape triggers compilation with dynamic shapes
         x = torch.randn(frames, 2, 4, device=device, requires_grad=True)
         expected = torch.autograd.grad(module(x * 2, *targets), x)[0]
         torch.testing.assert_close(torch.autograd.grad(compiled(x * 2, *targets), x)[0], expected)
@@ -120,14 +120,15 @@ def test_ctc_loss_logits_modified_before_backward(device, targets):
         loss.backward()
 
 
-@pytest.mark.parametrize("later", [100, -1])
-def test_ctc_loss_lengths_modified_before_backward(device, later):
+@pytest.mark.parametrize("length", [100, -1])
+def test_ctc_loss_lengths_modified_before_backward(device, length):
+    """Through `.data`, autograd does not notice the modification; the gradient of the sample is NaN."""
     x = logits(device, requires_grad=True)
     targets = torch.arange(200).remainder(3).add(1).view(2, 100).to(device)
     input_lengths, target_lengths = (torch.tensor(y, device=device) for y in ([6, 6], [2, 2]))
     loss = ctc_loss(x, targets, input_lengths, target_lengths, reduction="sum")
     expected = torch.autograd.grad(loss, x, retain_graph=True)[0]
-    target_lengths.data[1] = later
+    target_lengths.data[1] = length
     gradient = torch.autograd.grad(loss, x)[0]
     assert torch.equal(gradient[:, 0], expected[:, 0])
     assert gradient[:, 1].isnan().all()
@@ -150,8 +151,8 @@ def test_ctc_loss_saved_memory(device):
     )
     loss = ctc_loss(x, targets, *lengths)
     saved = loss.grad_fn.saved_tensors
-    own = [tensor for tensor in saved if tensor.is_floating_point() and tensor.data_ptr() != x.data_ptr()]
-    assert sum(tensor.untyped_storage().nbytes() for tensor in own) <= frames * samples * (length + 2) * 4
+    floats = [tensor for tensor in saved if tensor.is_floating_point() and tensor.data_ptr() != x.data_ptr()]
+    assert sum(tensor.untyped_storage().nbytes() for tensor in floats) <= frames * samples * (length + 2) * 4
     operator = torch.ops.crnn_ext.ctc_loss.default
     _, without_gradient = operator(x, targets, *lengths, 0, 1, False, True, True, False)
     assert without_gradient.numel() == 0
