@@ -1,4 +1,4 @@
-"""The Python of the documentation runs, on small data, as a reader would run it: block after block."""
+"""Runs the Python blocks of the documentation in order, on small data."""
 
 import ast
 import gzip
@@ -37,7 +37,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def missing_packages(code):
-    """Those that the block imports and that are not installed."""
+    """The packages that the block imports and that are not installed."""
     names = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
@@ -48,7 +48,7 @@ def missing_packages(code):
 
 
 def logits_of(classes):
-    """(T, N, C) of a network that is rather sure of TEXT."""
+    """(T, N, C) logits in which TEXT is the most probable text."""
     path = [index for character in TEXT for index in (classes.index(character), classes.index(""))]
     noise = torch.randn(len(path), 2, len(classes), generator=torch.Generator().manual_seed(0))
     return noise + 8.0 * torch.nn.functional.one_hot(torch.tensor(path), len(classes)).unsqueeze(1)
@@ -56,7 +56,7 @@ def logits_of(classes):
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """What the blocks open, in the current folder."""
+    """Creates the files that the blocks open, in the current folder."""
     monkeypatch.chdir(tmp_path)
     write_labels_dataset(Path("lines"), {f"{number}.png": text for number, text in enumerate(TEXTS)})
     Path("line.png").write_bytes(image_bytes(64, 32))
@@ -77,16 +77,16 @@ def files(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def group():
-    """Of one process."""
+def process_group():
+    """A process group of one process."""
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
 
 
-def given(page):
-    """The names that its blocks take for granted."""
+def variables(page):
+    """The variables that the blocks of the page use without defining them."""
     charset = Charset(" " + LETTERS)
     logits = logits_of(["", *charset.characters])
     frames, samples, _ = logits.shape
@@ -140,9 +140,9 @@ def given(page):
 @pytest.mark.parametrize(
     ("page", "number"), [(page, number) for page in PAGES for number in range(len(blocks(page)))]
 )
-def test_docs_code_block(page, number, files, group):
-    """Behind those before it. What a block calls `text` is what the network saw."""
-    names = given(page)
+def test_docs_code_block(page, number, files, process_group):
+    """Runs the earlier blocks of the page first. If the block sets `text`, it must be TEXT."""
+    names = variables(page)
     *before, last = blocks(page)[: number + 1]
     if missing_packages(last):
         pytest.skip(f"not installed: {', '.join(missing_packages(last))}")

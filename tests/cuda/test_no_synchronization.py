@@ -1,4 +1,4 @@
-"""The sources of the CUDA operators hold nothing that waits for a GPU but what validate=True asks for."""
+"""The sources of the CUDA operators synchronize with the GPU only where validate=True requires it."""
 
 import re
 
@@ -7,32 +7,32 @@ from helpers.paths import ROOT
 
 SOURCES = ROOT / "csrc"
 
-# Calls of the CUDA runtime that wait, copies to the host, and torch's ways to either.
-WAITS = re.compile(
+# CUDA runtime calls that synchronize, copies to the host, and torch calls that do either.
+SYNCHRONIZES = re.compile(
     r"cuda\w*Synchronize|cudaMemcpy\w*|cudaMemset\b|cudaFree\w*|cudaMalloc\w*|cudaHost\w+|DeviceToHost"
     r"|cudaStreamQuery|cudaEventQuery|torch::stable::(?:to|copy_|clone|sum)\b|\bto_cpu\b|\bitem\s*[<(]"
     r"|launchCooperative|cudaGraph\w*"
 )
-# The one place that may, and the function that it calls.
+# The one place that may synchronize, and the function that it calls.
 ALLOWED = re.compile(
     r"  if \(validate\) \{.*?\n  \}|^inline Tensor to_cpu\(.*?\n\}", re.DOTALL | re.MULTILINE
 )
 COMMENT = re.compile(r"//[^\n]*")
 
 
-def what_waits(source):
-    return WAITS.findall(COMMENT.sub("", ALLOWED.sub("", source)))
+def synchronizing_calls(source):
+    return SYNCHRONIZES.findall(COMMENT.sub("", ALLOWED.sub("", source)))
 
 
 def cuda_sources():
-    """The .cu files of all operators and the headers that they include."""
-    found, todo = set(), list(SOURCES.glob("*/*.cu"))
-    while todo:
-        path = todo.pop()
+    """The .cu files of all operators, and the headers that they include."""
+    found, pending = set(), list(SOURCES.glob("*/*.cu"))
+    while pending:
+        path = pending.pop()
         if path in found:
             continue
         found.add(path)
-        todo += [SOURCES / name for name in re.findall(r'#include "([^"]+)"', path.read_text())]
+        pending += [SOURCES / name for name in re.findall(r'#include "([^"]+)"', path.read_text())]
     return sorted(found)
 
 
@@ -44,7 +44,7 @@ def test_synchronization_scan_finds_sources():
 
 @pytest.mark.parametrize("path", cuda_sources(), ids=lambda path: str(path.relative_to(SOURCES)))
 def test_cuda_source_does_not_synchronize(path):
-    assert what_waits(path.read_text()) == []
+    assert synchronizing_calls(path.read_text()) == []
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_cuda_source_does_not_synchronize(path):
         ("x = torch::stable::to(lengths, cpu);", ["torch::stable::to"]),
         ("  if (with_grad) {\n    on_host(targets);\n  }\n", ["on_host"]),
         ("  if (validate) {\n    on_host(targets);\n  }\n", []),
-        ("// cudaDeviceSynchronize would wait\n", []),
+        ("// cudaDeviceSynchronize in a comment\n", []),
     ],
 )
 def test_synchronization_scan_patterns(source, found):
-    assert what_waits(source) == found
+    assert synchronizing_calls(source) == found

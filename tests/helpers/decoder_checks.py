@@ -1,8 +1,5 @@
 """Helpers for the tests of BeamSearchDecoder: emissions, and results of beam_search in comparable form."""
 
-import re
-
-import pytest
 import torch
 
 from crnn_ext.ctc import beam_search
@@ -54,7 +51,3 @@ def expected_tuples(emissions, lengths=None, **options):
             sample.append((tokens, text.split(), text, score, timesteps, log_prob, token_logp))
         found.append(sample)
     return found
-
-
-def raises_exactly(error, message):
-    return pytest.raises(error, match=f"^{re.escape(message)}$")

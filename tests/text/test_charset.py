@@ -1,4 +1,4 @@
-"""Character sets: texts to classes and back, composition, unknown characters, copies."""
+"""Charset: encoding, decoding, NFC, unknown characters, copies."""
 
 import copy
 import json
@@ -22,7 +22,7 @@ INTEGER_DTYPES = (
 )
 HAN = "".join(map(chr, range(0x4E00, 0x4E00 + 6624)))
 
-# Letters with marks that compose in one order or another, conjoining Hangul, and any other character.
+# Letters and marks that compose, conjoining Hangul, and any other character.
 composing = st.sampled_from("ea\u00e9\u0301\u0327\u0308\u1100\u1161\u11a8\uac00\u0915\u093f")
 unicode_texts = st.lists(st.text(st.one_of(composing, st.characters(codec="utf-8"))))
 
@@ -52,7 +52,7 @@ def test_charset_encode_decode_round_trip(texts, data):
 
 @given(text=st.text(st.characters()), known=st.text(st.characters(codec="utf-8")))
 def test_charset_skips_and_counts_unknown_characters(text, known):
-    """Any str, lone surrogates among its characters, against a loop over a dict."""
+    """Any str, including lone surrogates, against a loop over a dict."""
     charset = Charset.from_labels(known)
     classes = {character: index for index, character in enumerate(charset.characters, start=1)}
     found = [classes[character] for character in nfc(text) if character in classes]
@@ -127,7 +127,7 @@ def test_charset_composes_input_to_nfc():
     assert charset.encode("e\u0301\u1100\u1161A\u030a")[0].tolist() == [1, 2, 3]
     assert charset.decode([1, 2, 3]) == "é가Å"
     assert Charset.from_labels(["e\u0301", "é"]).characters == "é"
-    # A vowel sign composes with nothing, and a mark alone is a character.
+    # A vowel sign does not compose; a mark alone is a character.
     assert Charset.from_labels("\u0915\u093f").characters == "\u0915\u093f"
     assert charset.count_unknown("e\u0302\u0301") == {"\u1ebf": 1}
 
@@ -146,7 +146,7 @@ def test_charset_from_file(write_file, content):
 
 
 def test_charset_from_file_keeps_other_whitespace(write_file):
-    """Marks compose within a line, and separators of other kinds are characters like all others."""
+    """Marks compose within a line; white space other than line breaks counts as characters."""
     assert Charset.from_file(write_file("e\u0301\n \u2028\n\u3000\x0b\ta\n\u0308")) == Charset(
         "\u00e9 \u2028\u3000\x0b\ta\u0308"
     )
@@ -174,22 +174,22 @@ def test_charset_decodes_greedy_result():
     charset = Charset("ab", blank=1)
     paths = torch.tensor([[0, 0, 1, 0, 2], [1, 1, 1, 1, 1], [2, 1, 2, 0, 0]])
     logits = 9.0 * torch.nn.functional.one_hot(paths.T, charset.num_classes)
-    best = greedy_decode(logits, blank=charset.blank)
-    assert best.tokens.shape == (3, 5)
-    assert charset.decode(best.tokens, best.lengths) == ["aab", "", "bba"]
+    result = greedy_decode(logits, blank=charset.blank)
+    assert result.tokens.shape == (3, 5)
+    assert charset.decode(result.tokens, result.lengths) == ["aab", "", "bba"]
     single = greedy_decode(logits[:, 2], blank=charset.blank)
     assert charset.decode(single.tokens, single.lengths) == "bba"
 
 
 def test_charset_decodes_beam_search_result():
-    """All n-best lists at once, in which texts may be missing."""
+    """All n-best lists in one call; texts may be missing."""
     charset = Charset("ab", blank=1)
     logits = torch.full((3, 2, 3), -math.inf)
     logits[:, 0, [0, 1]] = 0.0
     logits[:, 1, 1] = 0.0
-    found = beam_search(logits, blank=charset.blank, nbest=3)
-    assert found.lengths.tolist() == [[1, 0, 2], [0, -1, -1]]
-    assert charset.decode(found.tokens, found.lengths) == [["a", "", "aa"], ["", "", ""]]
+    result = beam_search(logits, blank=charset.blank, nbest=3)
+    assert result.lengths.tolist() == [[1, 0, 2], [0, -1, -1]]
+    assert charset.decode(result.tokens, result.lengths) == [["a", "", "aa"], ["", "", ""]]
     single = beam_search(logits[:, 0], blank=charset.blank, nbest=3)
     assert charset.decode(single.tokens, single.lengths) == ["a", "", "aa"]
 
@@ -243,17 +243,17 @@ def test_charset_decode_strides():
     data=st.data(),
 )
 def test_charset_decode_equals_reference_or_raises(tokens, lengths, data):
-    """Any tokens with any lengths, against a loop over lists."""
+    """Arbitrary tokens and lengths, against a loop over lists."""
     charset = Charset("abc", blank=data.draw(st.integers(0, 3)))
     array = np.array(tokens, np.int64).reshape(-1, 4)
     characters = {label: charset.decode([label]) for label in range(4) if label != charset.blank}
-    fits = len(lengths) == len(tokens) and all(-1 <= length <= 4 for length in lengths)
-    live = [
+    valid_lengths = len(lengths) == len(tokens) and all(-1 <= length <= 4 for length in lengths)
+    rows = [
         [token for token in row[: max(length, 0)] if token >= 0]
         for row, length in zip(tokens, lengths, strict=False)
     ]
-    if fits and all(token in characters for row in live for token in row):
-        expected = ["".join(characters[token] for token in row) for row in live]
+    if valid_lengths and all(token in characters for row in rows for token in row):
+        expected = ["".join(characters[token] for token in row) for row in rows]
         assert charset.decode(array, lengths) == expected
         assert charset.decode(array[:, None], np.array(lengths)[:, None]) == [[text] for text in expected]
     else:

@@ -1,17 +1,12 @@
-"""Character sets: what is refused, by which error and in which words."""
-
-import re
+"""Charset: argument errors and their messages."""
 
 import numpy as np
 import pytest
 import torch
+from helpers.results import raises_exactly
 
 from crnn_ext import _text
 from crnn_ext.text import Charset
-
-
-def raises_exactly(error, message):
-    return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +64,7 @@ def test_charset_decode_dtype_errors(values, dtype):
     charset = Charset("abc")
     with raises_exactly(TypeError, f"decode: tokens must be an array of integers, and its type is {dtype}"):
         charset.decode(values)
-    if values is not None:  # as lengths, None leaves them to the padding
+    if values is not None:  # lengths=None is valid
         with raises_exactly(
             TypeError, f"decode: lengths must be an array of integers, and its type is {dtype}"
         ):
@@ -177,7 +172,7 @@ def test_charset_from_dict_errors(data, error, message):
 
 
 def test_charset_native_bounds_checks():
-    """The arguments that text.py never passes: they raise, and nothing outside the arrays is read."""
+    """Arguments that charset.py never passes: they raise, and nothing outside the arrays is read."""
     native = _text.Charset("abc", 0)
     tokens = np.array([1, 2, 3])
     assert native.decode(tokens, np.array([1, 3]), np.array([2, 0])) == (["bc", ""], None)

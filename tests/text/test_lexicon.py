@@ -1,4 +1,4 @@
-"""Lexicons: which texts they allow, what they add, how they are made, what is refused."""
+"""Lexicons: allowed texts and their scores, construction, errors."""
 
 import math
 import pickle
@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from helpers.results import raises_exactly
 from hypothesis import example, given
 from hypothesis import strategies as st
 from reference.automaton import assert_valid_edges, lexicon_score
@@ -16,10 +17,6 @@ from crnn_ext.text import Charset, Lexicon
 
 CHARSET = Charset("abc -", blank=2)
 words_of_letters = st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=8)
-
-
-def raises_exactly(error, message):
-    return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
 def encoded(text):
@@ -33,7 +30,7 @@ def assert_valid(lexicon):
     assert len(trie.word_of_state) == len(trie.first_edge) - 1
     assert trie.word_of_state[0] == -1
     assert ((trie.word_of_state >= -1) & (trie.word_of_state < len(lexicon))).all()
-    # Nothing leads to the root but its separators.
+    # Only the separators of the root lead to the root.
     source = torch.arange(len(trie.word_of_state)).repeat_interleave(trie.first_edge.diff())
     to_root = trie.edge_target == 0
     assert (source[to_root] == 0).all()
@@ -44,21 +41,21 @@ def assert_valid(lexicon):
     words=words_of_letters, text=st.text("abc -", max_size=12), separators=st.sampled_from([" ", " -", ""])
 )
 def test_lexicon_scores_of_texts(words, text, separators):
-    free = 0.25
+    unknown_score = 0.25
     strict = Lexicon.from_words(words, CHARSET, separators=separators)
-    lenient = Lexicon.from_words(words, CHARSET, separators=separators, unknown_score=free)
+    lenient = Lexicon.from_words(words, CHARSET, separators=separators, unknown_score=unknown_score)
     assert_valid(strict)
     found = (
         [word for word in re.split(f"[{separators}]", text) if word] if separators else [text] * bool(text)
     )
     known = [word in words for word in found]
 
-    score, numbers = lexicon_score(strict, encoded(text), word_score=2.0)
+    score, indices = lexicon_score(strict, encoded(text), word_score=2.0)
     assert score == (2.0 * len(found) if all(known) else -math.inf)
-    score, numbers = lexicon_score(lenient, encoded(text), word_score=2.0)
-    assert score == 2.0 * sum(known) + free * (len(found) - sum(known))
-    assert numbers == [lenient.get_index(word) for word in found]
-    assert [number < len(lenient) for number in numbers] == known
+    score, indices = lexicon_score(lenient, encoded(text), word_score=2.0)
+    assert score == 2.0 * sum(known) + unknown_score * (len(found) - sum(known))
+    assert indices == [lenient.get_index(word) for word in found]
+    assert [index < len(lenient) for index in indices] == known
 
 
 @given(words=words_of_letters)
@@ -72,7 +69,7 @@ def test_lexicon_contains_words(words):
     assert "abcabc" not in lexicon
     assert lexicon.get_index("abcabc") == len(lexicon)
     assert None not in lexicon
-    # A state for each prefix, and the root.
+    # One state for each prefix, and the root.
     assert len(lexicon.trie.word_of_state) == len(
         {word[:n] for word in words for n in range(len(word) + 1)} | {""}
     )
@@ -91,7 +88,7 @@ def test_lexicon_properties():
     assert lexicon.blank == 2
     assert Lexicon.from_words(["ab"], CHARSET).unknown_score is None
     assert repr(lexicon) == "Lexicon(1 words, num_classes=6, unknown_score=-2.0)"
-    # A charset without the separators makes every text one word.
+    # In a charset without the separators, every text is one word.
     assert Lexicon.from_words(["ab"], Charset("ab")).separators == ()
     assert lexicon_score(lexicon, []) == (0.0, [])
 
@@ -156,7 +153,7 @@ TOKENS = ["<blank>", "T", "UW", "AO", "|", "<sil>"]
 
 
 def test_lexicon_from_spellings():
-    """Phonemes: two spellings of one word, words that are spelt alike, separators at the end."""
+    """Phonemes: two spellings of one word, words with equal spellings, separators at the end."""
     lexicon = Lexicon.from_spellings(
         {"two": [["T", "UW"]], "too": [["T", "UW", "|"]], "to": [("T", "AO"), ["T"]]},
         TOKENS,
@@ -223,9 +220,9 @@ def test_lexicon_many_words():
     assert_valid(lexicon)
     assert len(lexicon) == len(set(words))
     for word in (*words[:20], "a"):
-        score, numbers = lexicon_score(lexicon, charset.encode(word)[0].tolist())
+        score, indices = lexicon_score(lexicon, charset.encode(word)[0].tolist())
         assert (score == 0.0) == (word in lexicon)
-        assert numbers == [lexicon.get_index(word)]
+        assert indices == [lexicon.get_index(word)]
 
 
 def test_lexicon_pickle():
@@ -236,11 +233,11 @@ def test_lexicon_pickle():
     assert lexicon_score(again, encoded("c ab")) == lexicon_score(lexicon, encoded("c ab"))
 
 
-@given(words=words_of_letters, spelt=st.text("abc -", max_size=5))
-@example(words=["a"], spelt=" a")
-def test_lexicon_word_of_spelling(words, spelt):
+@given(words=words_of_letters, text=st.text("abc -", max_size=5))
+@example(words=["a"], text=" a")
+def test_lexicon_word_of_spelling(words, text):
     lexicon = Lexicon.from_words(words, CHARSET)
-    assert lexicon.get_word(encoded(spelt)) == (spelt if spelt in words else None)
+    assert lexicon.get_word(encoded(text)) == (text if text in words else None)
     for word in words:
         assert lexicon.get_word(encoded(word)) == word
 

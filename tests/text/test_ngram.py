@@ -1,4 +1,4 @@
-"""n-gram models: scores against KenLM and against back-off by its definition, units, spaces, copies."""
+"""n-gram models: scores against KenLM and the backoff reference, units, spaces, copies."""
 
 import math
 import multiprocessing
@@ -19,11 +19,11 @@ from reference.ngram import LN10, BackoffModel, backoff_models, estimate_model
 from crnn_ext.text import Charset, Lexicon, NGramModel
 
 PARLANCE = SHARED_DATA / "posteriors/parlance/test.arpa"
-texts = st.lists(st.sampled_from("abcdxy"), max_size=8)  # x and y are in no model
+texts = st.lists(st.sampled_from("abcdxy"), max_size=8)  # no model contains x and y
 
 
 def from_text(text, *arguments, **options):
-    """The model in an ARPA file with this text."""
+    """The model of an ARPA file with this text."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.arpa")
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -31,14 +31,14 @@ def from_text(text, *arguments, **options):
 
 
 def kenlm_scorer(path):
-    """KenLM's scores of sequences of words, in nats."""
+    """A function that scores a sequence of words by KenLM, in nats."""
     kenlm = pytest.importorskip("kenlm", reason="the package kenlm is not installed")
     config = kenlm.Config()
     config.show_progress = False
     model = kenlm.Model(str(path), config)
 
     def score(words, bos=True, eos=True):
-        # KenLM's own sum is in float32.
+        # The sum by KenLM itself is in float32.
         return LN10 * sum(log10_prob for log10_prob, *_ in model.full_scores(" ".join(words), bos, eos))
 
     return score
@@ -150,12 +150,12 @@ def test_ngram_root_has_edge_for_every_symbol():
 
 
 def test_ngram_table_size():
-    """The tables grow with the part of the model that the tokens reach."""
+    """The tables have states only for the part of the model that the tokens can reach."""
     model = character_model().arpa()
-    everything = from_text(model, Charset.from_labels(SENTENCES)).automaton
-    little = from_text(model, Charset("the")).automaton
-    assert len(little.fail_state) < len(everything.fail_state) / 10
-    assert len(little.edge_symbol) < len(everything.edge_symbol) / 10
+    full = from_text(model, Charset.from_labels(SENTENCES)).automaton
+    small = from_text(model, Charset("the")).automaton
+    assert len(small.fail_state) < len(full.fail_state) / 10
+    assert len(small.edge_symbol) < len(full.edge_symbol) / 10
 
 
 @pytest.mark.parametrize("name", ["<space>", "\u2581", "|", "_"])
@@ -169,7 +169,7 @@ def test_ngram_space_unit(name):
     for separator in ("|", "<sil>"):
         ours = from_text(model, units(charset.characters, separator), separator=separator)
         assert ours.score(units(SENTENCES[0], separator)) == expected
-    # As the name of a class it stands for itself.
+    # As the name of a class, it is matched by name.
     assert from_text(model, units(charset.characters, name)).score(units(SENTENCES[0], name)) == expected
 
 
@@ -201,7 +201,7 @@ def test_ngram_ambiguous_space_unit():
         ask(both, Charset("abc"), space="_")
         == "from_arpa: space must be None if no token is the separator ' ', and it is '_'"
     )
-    # A unit of the separator's own name comes before the others.
+    # A unit with the name of the separator takes precedence.
     ours = from_text(both, ["a", "_"], separator="_")
     assert ours.score(["_"]) == from_text(both, ["a", " "], space="_").score([" "])
     assert ours.score(["_"]) != from_text(both, ["a", " "], space="<space>").score([" "])
@@ -214,12 +214,12 @@ def test_ngram_units_in_nfc():
     ours = from_text(model.arpa(), Charset("éü"))
     assert ours.score("é", eos=False) == close(-1 * LN10)
     assert ours.score("e\u0301", eos=False) == close(-1 * LN10)
-    assert ours.score("ü", eos=False) == close(-3 * LN10)  # the unit that is written like that
+    assert ours.score("ü", eos=False) == close(-3 * LN10)  # the identical unit takes precedence
     assert from_text(model.arpa(), ["e\u0301"]).score(["é"], eos=False) == close(-1 * LN10)
 
 
 def test_ngram_markers_as_tokens_are_unknown():
-    """Some networks have classes of these names; read as a token, <s> would begin the text anew."""
+    """Some networks have classes of these names; as a token, <s> would restart the text."""
     model = character_model()
     ours = from_text(model.arpa(), ["<pad>", "<s>", "</s>", "<unk>", "t", "h"])
     unknown = ours.score(["<unk>"], eos=False)
@@ -298,7 +298,7 @@ def word_model():
     [Charset("abc "), Charset("a"), ["a", "th", "he", " "], [*Charset.from_labels(SENTENCES).characters]],
 )
 def test_ngram_word_model_requires_lexicon(tokens):
-    """That "a" is a word does not make it one over characters."""
+    """The word "a" does not make it a model over characters."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - all of the message is compared
         from_text(word_model().arpa(), tokens)
     assert re.sub(r"/\S*/", "", str(caught.value)) == (
@@ -312,14 +312,14 @@ def test_ngram_unit_kind_heuristics():
     # Words of one character are words.
     lexicon = Lexicon.from_words(["a"], Charset("a "))
     assert from_text(word_model().arpa(), lexicon).score("a") == close(word_model().score(["a"]))
-    # Most words of this lexicon are unknown to the model.
+    # The model lacks most words of this lexicon.
     lexicon = Lexicon.from_words(["unheard", "of", "unseen"], Charset("adefhnorsu "))
     assert from_text(word_model().arpa(), lexicon).score("of") == close(word_model().score(["of"]))
-    # Most pieces of this vocabulary are characters, but the model knows fewer of them.
+    # Most tokens are single characters, but most units of the model are not.
     pieces = estimate_model(2, [["th", "e", "re"], ["th", "a"], ["re"], ["he"]])
     tokens = ["a", "e", "i", "o", "u", "th", "re", "he"]
     assert from_text(pieces.arpa(), tokens).score(["th", "e"]) == close(pieces.score(["th", "e"]))
-    # And the other way round: most pieces are longer, but the model has more characters.
+    # Most tokens are longer, but most units of the model are single characters.
     pieces = estimate_model(2, [["a", "e", "i", "o"], ["th", "re", "he"]])
     tokens = ["a", "e", "th", "re", "he"]
     assert from_text(pieces.arpa(), tokens).score(["th", "e"]) == close(pieces.score(["th", "e"]))
