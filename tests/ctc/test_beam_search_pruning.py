@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from helpers.beam_search_checks import batches, check_against_reference, hypotheses, texts
+from helpers.pruning_cases import CASES, ROWS
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -44,30 +45,9 @@ def log_probs_of(device, *rows):
     return torch.tensor(rows, dtype=torch.float64, device=device).log().unsqueeze(1)
 
 
-ROWS = [0.5, 0.3, 0.2], [0.1, 0.2, 0.7]
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, [(2,), (1, 2), (1,), (), (2, 1)]),
-        ({"token_top_k": 1}, [(2,), (1, 2), (1,), ()]),
-        ({"token_top_k": 2}, [(2,), (1, 2), (1,), (), (2, 1)]),
-        ({"token_min_logp": math.log(0.25)}, [(2,), (1, 2), (1,), ()]),
-        ({"token_min_logp": math.log(0.6)}, [(2,), ()]),
-        ({"token_min_logp": 0.0}, [()]),
-        ({"token_min_logp": -INF}, [(2,), (1, 2), (1,), (), (2, 1)]),
-        # After frame 0, the probabilities are 0.5 for (), 0.3 and 0.2; after frame 1, if all prefixes are
-        # kept, 0.51, 0.21, 0.19, 0.05 and 0.04. If (2,) is pruned in frame 0, its probability is 0.35.
-        ({"beam_threshold": math.log(2.55)}, [(2,), (1, 2)]),
-        ({"beam_threshold": math.log(2.3)}, [(2,), (1, 2), (1,)]),
-        ({"beam_threshold": math.log(1.8)}, [(2,), (1, 2)]),
-        ({"beam_threshold": 0.0}, [(2,)]),
-        ({"beam_threshold": INF}, [(2,), (1, 2), (1,), (), (2, 1)]),
-    ],
-)
+@pytest.mark.parametrize(("options", "expected"), CASES)
 def test_beam_search_pruning_by_hand(device, options, expected):
-    result = beam_search(log_probs_of(device, *ROWS), nbest=6, **options)
+    result = beam_search(log_probs_of(device, *ROWS), **{"nbest": 6, **options})
     assert texts(result) == expected
 
 

@@ -1,4 +1,4 @@
-"""The three networks: names, shapes and order of their layers, arguments, checkpoints."""
+"""The three networks: names, shapes and order of their layers, arguments, state dicts."""
 
 import inspect
 
@@ -9,8 +9,8 @@ from torch import nn
 
 from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
 
-# Layer by layer, as saved checkpoints have them with nc=1, nclass=37, nh=256: the shape of a convolution's
-# weight (and bias), or the channels of a batch normalisation.
+# The layers in saved checkpoints with nc=1, nclass=37, nh=256: the shape of the weight of a convolution (and
+# "bias" if it has one), or the channels of a batch norm.
 CRNN_LAYERS = """
 conv1 64 1 3 3 bias
 conv2 128 64 3 3 bias
@@ -154,8 +154,8 @@ def pool_rows(maps):
     return nn.functional.max_pool2d(maps, (2, 2), (2, 1), (0, 1))
 
 
-def assert_reads(model, images, frames):
-    """The image layers of the model make these frames, and its recurrence follows."""
+def assert_forward(model, images, frames):
+    """Asserts that the image layers output `frames`, and that the recurrent layers follow."""
     logits = frames
     for layer in (model.rnn[0], model.rnn[1]):
         logits = layer.embedding(layer.rnn(logits)[0])
@@ -171,7 +171,7 @@ def test_crnn_layer_order():
     x = pool_rows(relu(m.conv3_2(relu(m.bn3(m.conv3_1(x))))))
     x = pool_rows(relu(m.conv4_2(relu(m.bn4(m.conv4_1(x))))))
     x = relu(m.bn5(m.conv5(x)))
-    assert_reads(m, images, x[:, :, 0].permute(2, 0, 1))
+    assert_forward(m, images, x[:, :, 0].permute(2, 0, 1))
 
 
 def test_crnn_v2_layer_order():
@@ -184,7 +184,7 @@ def test_crnn_v2_layer_order():
     x = pool_rows(relu(m.bn4_2(m.conv4_2(relu(m.bn4_1(m.conv4_1(x)))))))
     # Feature 2 c + r of a frame is row r of channel c.
     x = torch.stack([m.bn5(x)[:, c, r] for c in range(8) for r in range(2)], dim=1)
-    assert_reads(m, images, x.permute(2, 0, 1))
+    assert_forward(m, images, x.permute(2, 0, 1))
 
 
 def test_crnn_res_layer_order():
@@ -197,7 +197,7 @@ def test_crnn_res_layer_order():
         x = relu(y + (block.downsample(x) if block.downsample else x))
     x = nn.functional.avg_pool2d(x, (2, 2), (2, 1), (0, 1))
     x = relu(m.bn5(m.conv5(x)))
-    assert_reads(m, images, x[:, :, 0].permute(2, 0, 1))
+    assert_forward(m, images, x[:, :, 0].permute(2, 0, 1))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -288,13 +288,13 @@ def prefixed(state, prefix):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_models_load_data_parallel_state_dict(network):
     saved = small_network(network)
-    wrapped = prefixed(saved.state_dict(), "module.")
+    state = prefixed(saved.state_dict(), "module.")
     torch.manual_seed(1)
     model = network(32, 1, 5, 4, width=0.01)
-    names = list(wrapped)
-    result = model.load_state_dict(wrapped)
+    names = list(state)
+    result = model.load_state_dict(state)
     assert result.missing_keys == result.unexpected_keys == []
-    assert list(wrapped) == names
+    assert list(state) == names
     for name, value in saved.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
 
@@ -322,7 +322,7 @@ def test_models_load_state_dict_strict():
         model.load_state_dict(wrapped | {"module.conv9.bias": torch.zeros(1)})
     with pytest.raises(RuntimeError, match=r"size mismatch for rnn\.1\.embedding\.bias"):
         model.load_state_dict(wrapped | {"module.rnn.1.embedding.bias": torch.zeros(9)})
-    # Only a prefix that all keys share is one.
+    # The prefix must be common to all keys.
     mixed = prefixed(model.state_dict(), "") | {"module.conv1.bias": torch.zeros(8)}
     with pytest.raises(RuntimeError, match=r"Unexpected key.*module\.conv1\.bias"):
         model.load_state_dict(mixed)

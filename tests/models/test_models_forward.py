@@ -1,4 +1,4 @@
-"""The three networks at work: frames of each width, what they refuse, gradients, copies, tracing."""
+"""The forward pass of the three networks: output lengths, errors, gradients, copies, export and compile."""
 
 import copy
 import functools
@@ -104,7 +104,7 @@ def test_models_image_dtype_error():
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_models_gradient_reaches_every_parameter(network):
-    # In training mode a bias in front of a batch normalisation cancels, and its gradient is rounding.
+    # In training mode, a bias before a batch norm cancels, and its gradient is rounding error.
     model = small_network(network)
     images = torch.randn(2, 1, 32, 40, requires_grad=True)
     model(images).square().sum().backward()
@@ -132,23 +132,23 @@ def test_models_float64_and_copies(network):
     images = torch.randn(1, 1, 32, 20, dtype=torch.float64)
     expected = model(images)
     assert expected.dtype == torch.float64
-    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        torch.testing.assert_close(again(images), expected, rtol=0, atol=0)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(copied(images), expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_models_copied_lstm_flattens_weights(again, monkeypatch):
-    """On a GPU torch would otherwise do so at every call, and warn."""
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_models_copied_lstm_flattens_weights(make_copy, monkeypatch):
+    """Otherwise torch flattens the weights at every call on a GPU, and warns."""
     flattened = []
     monkeypatch.setattr(nn.LSTM, "flatten_parameters", lambda self: flattened.append(self))
-    copied = again(small_network(CRNN))
+    copied = make_copy(small_network(CRNN))
     lstms = [module for module in copied.modules() if isinstance(module, nn.LSTM)]
     assert len(lstms) == 2
     for lstm in lstms:
         assert any(each is lstm for each in flattened)
-        # What flatten_parameters works on.
-        own = [id(weight) for weight in lstm.parameters()]
-        assert [id(weight) for weight in lstm._flat_weights] == own
+        # flatten_parameters reads _flat_weights.
+        expected = [id(weight) for weight in lstm.parameters()]
+        assert [id(weight) for weight in lstm._flat_weights] == expected
 
 
 @pytest.mark.parametrize("device", ["cuda"], indirect=True)

@@ -1,9 +1,10 @@
-"""The references of beam search against each other, against torch and against numbers worked out by hand."""
+"""The references of beam search against each other, against torch, and against values computed by hand."""
 
 import math
 
 import pytest
 import torch
+from helpers.pruning_cases import CASES, ROWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,9 +30,9 @@ from reference.scorers import (
 )
 
 INF, NAN = math.inf, math.nan
-EVERYTHING = 2000
+UNPRUNED = 2000
 
-# Class 0 is the blank, 3 stands between words. Back-offs are there, are missing, and are of unknown words.
+# Class 0 is the blank, 3 the separator. Some n-grams have no backoff weight; <unk> has one in the word model.
 NAMES = ["<blank>", "a", "b", "_"]
 TOKEN_MODEL = BackoffModel(
     3,
@@ -115,14 +116,14 @@ def test_reference_brute_force_equals_torch(log_probs, blank):
 @settings(deadline=None, max_examples=25)
 @given(matrices())
 def test_reference_unpruned_equals_brute_force(scorer, log_probs):
-    """However the search counts on the way, a finished text has its own scorer."""
+    """Prefix scores do not affect the score of a complete text."""
     expected = brute_force(log_probs, scorer=scorer)
-    found, *_ = beam_search(log_probs, beam_size=EVERYTHING, nbest=len(expected) + 1, scorer=scorer)
+    found, *_ = beam_search(log_probs, beam_size=UNPRUNED, nbest=len(expected) + 1, scorer=scorer)
     assert found.pop() == MISSING
     exact = {hypothesis.text: hypothesis for hypothesis in expected}
     assert len({hypothesis.text for hypothesis in found}) == len(found)
-    for hypothesis, in_order in zip(found, expected, strict=True):
-        assert hypothesis.score == pytest.approx(in_order.score, abs=1e-9)
+    for hypothesis, of_rank in zip(found, expected, strict=True):
+        assert hypothesis.score == pytest.approx(of_rank.score, abs=1e-9)
         assert hypothesis[1:] == pytest.approx(exact[hypothesis.text][1:], abs=1e-9)
 
 
@@ -138,7 +139,7 @@ def test_reference_scores_bounded_by_text_probability(log_probs, blank, beam_siz
 
 
 def test_reference_scores_by_hand():
-    a, b = math.log(0.6), math.log(0.4)  # of the blank, and of the only token
+    a, b = math.log(0.6), math.log(0.4)  # the blank, the only token
     found, *_ = beam_search([[a, b], [a, b]], nbest=3)
     assert [hypothesis.text for hypothesis in found] == [(1,), (), None]
     assert [math.exp(hypothesis.score) for hypothesis in found] == pytest.approx([0.64, 0.36, 0])
@@ -149,7 +150,7 @@ def test_reference_scores_by_hand():
 
 
 def test_reference_tie_order():
-    """Stay before extend, then the rank in the beam before, then the token."""
+    """The order is: stay before extend, rank in the previous beam, token."""
     even = [math.log(1 / 3)] * 3
 
     def texts(frames, beam_size):
@@ -163,38 +164,21 @@ def test_reference_tie_order():
     assert texts(2, 4) == [(1,), (2,), (), (1, 2)]
 
 
-ROWS = [[math.log(p) for p in row] for row in ([0.5, 0.3, 0.2], [0.1, 0.2, 0.7])]
+LOG_PROBS = [[math.log(p) for p in row] for row in ROWS]
 
 
-@pytest.mark.parametrize(
-    ("options", "texts"),
-    [
-        ({}, [(2,), (1, 2), (1,), (), (2, 1)]),
-        ({"token_top_k": 1}, [(2,), (1, 2), (1,), ()]),
-        ({"token_top_k": 2}, [(2,), (1, 2), (1,), (), (2, 1)]),
-        ({"token_min_logp": math.log(0.25)}, [(2,), (1, 2), (1,), ()]),
-        ({"token_min_logp": math.log(0.6)}, [(2,), ()]),
-        ({"token_min_logp": 0.0}, [()]),
-        # After the first frame they have 0.5 (nothing), 0.3 and 0.2; after the second, if all are kept,
-        # 0.51, 0.21, 0.19, 0.05 and 0.04; 2 has 0.35 if it has to begin again.
-        ({"beam_threshold": math.log(2.55)}, [(2,), (1, 2)]),
-        ({"beam_threshold": math.log(2.3)}, [(2,), (1, 2), (1,)]),
-        ({"beam_threshold": math.log(1.8)}, [(2,), (1, 2)]),
-        ({"beam_threshold": 0.0}, [(2,)]),
-        ({"beam_size": 1}, [(2,)]),
-    ],
-)
+@pytest.mark.parametrize(("options", "texts"), CASES)
 def test_reference_pruning_by_hand(options, texts):
-    found, *_ = beam_search(ROWS, nbest=6, **options)
+    found, *_ = beam_search(LOG_PROBS, **{"nbest": 6, **options})
     assert [hypothesis.text for hypothesis in found if hypothesis.text is not None] == texts
 
 
 def test_reference_pruning_keeps_probability_of_kept_prefixes():
-    (best, *_), *_ = beam_search(ROWS, nbest=1, token_min_logp=math.log(0.25))
-    # The token 2 alone: blank 2. 2 2 and 2 blank are lost with the first 2, which was pruned.
+    (best, *_), *_ = beam_search(LOG_PROBS, nbest=1, token_min_logp=math.log(0.25))
+    # (2,): only blank 2; the paths 2 2 and 2 blank are lost, since 2 was pruned in frame 0.
     assert math.exp(best.score) == pytest.approx(0.5 * 0.7)
-    found, *_ = beam_search(ROWS, nbest=3, token_min_logp=math.log(0.25))
-    # The token 1 alone: 1 blank, 1 1, and blank 1 although 1 may not begin there.
+    found, *_ = beam_search(LOG_PROBS, nbest=3, token_min_logp=math.log(0.25))
+    # (1,): 1 blank, 1 1, and blank 1, although frame 1 does not allow a new (1,).
     assert found[2].text == (1,)
     assert math.exp(found[2].score) == pytest.approx(0.3 * 0.1 + 0.3 * 0.2 + 0.5 * 0.2)
 
@@ -226,9 +210,9 @@ def test_token_lm_scorer_by_hand():
     ln10 = math.log(10)
     assert scorer.prefix_score(()) == 0
     assert scorer.prefix_score((1, 2)) == pytest.approx(ln10 * (-0.9 - 0.6))
-    # P(</s> | a b) backs off by what "a b" has to P(</s> | b).
+    # P(</s> | a b) = the backoff weight of "a b" times P(</s> | b).
     assert scorer.text_score((1, 2)) == pytest.approx(ln10 * (-0.9 - 0.6 + 0.3 - 0.1))
-    # P(_ | <s>) = back-off of <s> and P(<unk>); then P(b | _) = P(b), for <unk> has no back-off.
+    # P(_ | <s>) = the backoff weight of <s> times P(<unk>); P(b | _) = P(b), as <unk> has backoff weight 1.
     assert scorer.prefix_score((3, 2)) == pytest.approx(ln10 * (-0.3 - 1.5 - 0.7))
     assert scorer.text_score(()) == pytest.approx(ln10 * (-0.3 - 1.0))
 
