@@ -65,7 +65,7 @@ def test_output_lengths_zero_below_min_width(network):
 
 @pytest.mark.parametrize("widths", [[8.0], torch.tensor([8.0]), torch.tensor([True])])
 def test_output_lengths_type_errors(widths):
-    with pytest.raises(TypeError, match=r"CRNN: widths must be integers, but are torch\.(float32|bool)"):
+    with pytest.raises(TypeError, match=r"CRNN: widths must be integers, got torch\.(float32|bool)"):
         small_network(CRNN).output_lengths(widths)
 
 
@@ -98,7 +98,7 @@ def test_models_image_width_errors(network):
 
 
 def test_models_image_dtype_error():
-    with pytest.raises(TypeError, match=r"images must be floating point, but are torch\.uint8"):
+    with pytest.raises(TypeError, match=r"images must be floating point, got torch\.uint8"):
         small_network(CRNN)(torch.zeros(1, 1, 32, 40, dtype=torch.uint8))
 
 

@@ -111,7 +111,7 @@ def test_padding_widths_integer_dtypes():
 @pytest.mark.parametrize(
     ("widths", "error", "message"),
     [
-        ([45, 7], ValueError, r"widths must have shape \(N,\) = \(3,\), but have \(2,\)"),
+        ([45, 7], ValueError, r"widths must have shape \(N,\) = \(3,\), got \(2,\)"),
         (torch.tensor([[45, 7, 9]]), ValueError, r"widths must have shape .* but have \(1, 3\)"),
         (45, ValueError, r"widths must have shape .* but have \(\)"),
         (
@@ -120,7 +120,7 @@ def test_padding_widths_integer_dtypes():
             r"widths must be from 4 to 45, the columns of images, but widths\[1\] is 46",
         ),
         ([45, 7, 3], ValueError, r"widths must be from 4 to 45, .* but widths\[2\] is 3"),
-        ([45.0, 7.0, 9.0], TypeError, r"widths must be integers, but are torch\.float32"),
+        ([45.0, 7.0, 9.0], TypeError, r"widths must be integers, got torch\.float32"),
     ],
 )
 def test_padding_width_errors(widths, error, message):
