@@ -197,16 +197,16 @@ def test_align_several_texts_per_sample(device, samples, normalize, concatenated
     rows = targets.flatten(0, 1), target_lengths.flatten()
     if concatenated:
         labels = torch.tensor(list(chain(*label_lists(*rows))), device=device)
-        together = align_operator(logits, labels, input_lengths, rows[1], normalize=normalize)
-        assert together.starts.shape == (3 * samples, min(30, len(labels)))
-        assert (together.starts[:, 8:] == -1).all()
+        batched = align_operator(logits, labels, input_lengths, rows[1], normalize=normalize)
+        assert batched.starts.shape == (3 * samples, min(30, len(labels)))
+        assert (batched.starts[:, 8:] == -1).all()
     else:
-        together = align_operator(logits, rows[0], input_lengths, rows[1], normalize=normalize)
+        batched = align_operator(logits, rows[0], input_lengths, rows[1], normalize=normalize)
     for k in range(3):
-        alone = align_operator(
+        single = align_operator(
             logits, targets[:, k], input_lengths, target_lengths[:, k].contiguous(), normalize=normalize
         )
-        for name, a, b in zip(Alignment._fields, together, alone, strict=True):
+        for name, a, b in zip(Alignment._fields, batched, single, strict=True):
             a = a.unflatten(0, (samples, 3))[:, k]
             assert torch.equal(a[:, :8] if name in SPANS else a, b), name
 

@@ -29,11 +29,11 @@ def test_align_integer_dtypes(device, dtype):
         input_lengths,
         columns=2,
     )
-    there = [
+    strided = [
         torch.stack([torch.tensor(x, dtype=dtype)] * 2, -1).to(device)[..., 0]
         for x in (targets, input_lengths, target_lengths)
     ]
-    check_alignment(align(logits, *there), logits, [[1, 2], [3], []], input_lengths, columns=2)
+    check_alignment(align(logits, *strided), logits, [[1, 2], [3], []], input_lengths, columns=2)
 
 
 def test_align_requires_grad(device):

@@ -124,9 +124,9 @@ def test_log_probability_missing_and_impossible_texts(device):
 def test_log_probability_unbatched(device):
     logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(4)).to(device)
     targets = torch.tensor([[1, 2], [3, 3], [4, 0]], device=device)
-    alone = log_probability(logits, targets, 6, [2, 2, 1])
+    single = log_probability(logits, targets, 6, [2, 2, 1])
     batch = log_probability(logits[:, None], targets[None], [6], [[2, 2, 1]])
-    assert torch.equal(alone, batch[0])
+    assert torch.equal(single, batch[0])
 
 
 @pytest.mark.parametrize(
@@ -248,8 +248,8 @@ def test_log_probability_unvalidated_values_give_nan(device):
     frames = torch.tensor([4, 5], device=device)
     log_p = log_probability(logits, targets, frames, lengths, validate=False)
     assert log_p.isnan().tolist() == [[True, False, True, True], [True, True, False, True]]
-    alone = log_probability(logits, targets[:, 1:2], frames.clamp(max=4), lengths[:, 1:2])
-    assert torch.equal(log_p[0, 1], alone[0, 0])
+    single = log_probability(logits, targets[:, 1:2], frames.clamp(max=4), lengths[:, 1:2])
+    assert torch.equal(log_p[0, 1], single[0, 0])
 
 
 @pytest.mark.parametrize("device", ["cuda_on_host", "cuda"], indirect=True)

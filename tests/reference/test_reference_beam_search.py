@@ -199,8 +199,8 @@ def test_reference_margin():
 
 def test_reference_nan_and_fully_masked_frames():
     row = [math.log(0.5)] * 2
-    for odd in (NAN, INF):
-        assert beam_search([row, [odd, -1.0]], nbest=2).hypotheses == [INVALID] * 2
+    for value in (NAN, INF):
+        assert beam_search([row, [value, -1.0]], nbest=2).hypotheses == [INVALID] * 2
     assert beam_search([row, [-INF, -INF]], nbest=2).hypotheses == [MISSING] * 2
     assert beam_search([], nbest=2).hypotheses == [Hypothesis((), 0.0, 0.0), MISSING]
 

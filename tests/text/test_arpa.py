@@ -70,8 +70,10 @@ def replaced(old, new):
         pytest.param(replaced("ngram 1=5", "ngram  1 =  5"), id="spaces in counts"),
         pytest.param(replaced("-0.125", "-1.25e-01"), id="exponents"),
         pytest.param(replaced("<unk>", "<UNK>"), id="<UNK>"),
-        pytest.param(replaced("-0.75\tb\n", "-0.75\tb\t0\n"), id="back-off of 0"),
-        pytest.param(replaced("-0.5\ta b\n", "-0.5\ta b\t0.0\n"), id="back-off of 0 in the highest order"),
+        pytest.param(replaced("-0.75\tb\n", "-0.75\tb\t0\n"), id="backoff weight of 0"),
+        pytest.param(
+            replaced("-0.5\ta b\n", "-0.5\ta b\t0.0\n"), id="backoff weight of 0 in the highest order"
+        ),
         pytest.param(gzip.compress(SMALL.encode()), id="gzip"),
         pytest.param(gzip.compress(SMALL[:50].encode()) + gzip.compress(SMALL[50:].encode()), id="two gzip"),
     ],

@@ -272,13 +272,13 @@ def test_charset_equality_and_hash():
 
 def test_charset_copies():
     charset = Charset("a𠀀é", blank=2)
-    for again in (
+    for copied in (
         pickle.loads(pickle.dumps(charset)),
         copy.deepcopy(charset),
         Charset.from_dict(json.loads(json.dumps(charset.to_dict()))),
     ):
-        assert again == charset
-        assert again.encode("é𠀀a")[0].tolist() == [3, 1, 0]
+        assert copied == charset
+        assert copied.encode("é𠀀a")[0].tolist() == [3, 1, 0]
     assert charset.to_dict() == {"characters": "a𠀀é", "blank": 2}
 
 

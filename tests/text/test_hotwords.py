@@ -155,11 +155,11 @@ def test_hotwords_errors(words, separators, error, message):
 
 def test_hotwords_pickle():
     hotwords = HotWords.from_words(["ab", "c ab"], CHARSET)
-    again = pickle.loads(pickle.dumps(hotwords))
-    assert (again.words, again.blank) == (("ab", "c ab"), CHARSET.blank)
+    copied = pickle.loads(pickle.dumps(hotwords))
+    assert (copied.words, copied.blank) == (("ab", "c ab"), CHARSET.blank)
     text = CHARSET.encode("c ab c")[0].tolist()
-    assert prefix_weights(again.automaton, text) == prefix_weights(hotwords.automaton, text)
-    assert repr(again) == "HotWords(2 words, num_classes=6)"
+    assert prefix_weights(copied.automaton, text) == prefix_weights(hotwords.automaton, text)
+    assert repr(copied) == "HotWords(2 words, num_classes=6)"
 
 
 def test_hotwords_native_arguments():

@@ -233,10 +233,10 @@ def test_lexicon_many_words():
 
 def test_lexicon_pickle():
     lexicon = Lexicon.from_words(["ab", "c"], CHARSET, unknown_score=-3.0)
-    again = pickle.loads(pickle.dumps(lexicon))
-    assert (again.words, again.separators, again.unknown_score) == (("ab", "c"), (4,), -3.0)
-    assert again.blank == 2
-    assert lexicon_score(again, encoded("c ab")) == lexicon_score(lexicon, encoded("c ab"))
+    copied = pickle.loads(pickle.dumps(lexicon))
+    assert (copied.words, copied.separators, copied.unknown_score) == (("ab", "c"), (4,), -3.0)
+    assert copied.blank == 2
+    assert lexicon_score(copied, encoded("c ab")) == lexicon_score(lexicon, encoded("c ab"))
 
 
 @given(words=words_of_letters, text=st.text("abc -", max_size=5))

@@ -50,13 +50,13 @@ def close(value):
 
 @given(model=backoff_models(), text=texts, bos=st.booleans(), eos=st.booleans())
 def test_ngram_equals_backoff_reference(model, text, bos, eos):
-    ours = from_text(model.arpa(), list("abcdxy"))
-    assert_valid(ours.automaton, num_symbols=6)
-    assert (ours.order, ours.num_symbols, ours.num_classes, ours.lexicon) == (model.order, 6, 6, None)
-    assert ours.score(text, bos=bos, eos=eos) == close(model.score(text, bos, eos))
+    lm = from_text(model.arpa(), list("abcdxy"))
+    assert_valid(lm.automaton, num_symbols=6)
+    assert (lm.order, lm.num_symbols, lm.num_classes, lm.lexicon) == (model.order, 6, 6, None)
+    assert lm.score(text, bos=bos, eos=eos) == close(model.score(text, bos, eos))
 
     symbols = ["abcdxy".index(name) for name in text]
-    weights, final = prefix_weights(ours.automaton, symbols, start=None if bos else 0)
+    weights, final = prefix_weights(lm.automaton, symbols, start=None if bos else 0)
     assert weights == [close(model.score(text[:n], bos, eos=False)) for n in range(len(text) + 1)]
     assert weights[-1] + final == close(model.score(text, bos, eos=True))
 
@@ -71,31 +71,31 @@ def test_ngram_equals_kenlm(model, sentences, bos, eos):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.arpa")
         path.write_text(model.arpa())
-        theirs = kenlm_scorer(path)
-        ours = NGramModel.from_arpa(path, list("abcdxy"))
+        kenlm_score = kenlm_scorer(path)
+        lm = NGramModel.from_arpa(path, list("abcdxy"))
     for text in sentences:
-        assert ours.score(text, bos=bos, eos=eos) == close(theirs(text, bos, eos))
+        assert lm.score(text, bos=bos, eos=eos) == close(kenlm_score(text, bos, eos))
 
 
-@pytest.mark.skipif(not PARLANCE.is_file(), reason="../shared/data is not there")
+@pytest.mark.skipif(not PARLANCE.is_file(), reason="needs ../shared/data")
 def test_ngram_real_word_model_equals_kenlm():
-    theirs = kenlm_scorer(PARLANCE)
+    kenlm_score = kenlm_scorer(PARLANCE)
     unigrams = PARLANCE.read_text().split("\\2-grams:")[0].splitlines()
     words = [line.split("\t")[1] for line in unigrams if "\t" in line]
     lexicon = Lexicon.from_words(
         [word for word in words if word.isalpha()], Charset.from_labels(["abcdefghijklmnopqrstuvwxyz "])
     )
-    ours = NGramModel.from_arpa(PARLANCE, lexicon)
-    assert ours.order == 5
-    assert ours.lexicon is lexicon
-    assert (ours.num_symbols, ours.num_classes) == (len(lexicon) + 1, 28)
-    assert_valid(ours.automaton, ours.num_symbols)
+    lm = NGramModel.from_arpa(PARLANCE, lexicon)
+    assert lm.order == 5
+    assert lm.lexicon is lexicon
+    assert (lm.num_symbols, lm.num_classes) == (len(lexicon) + 1, 28)
+    assert_valid(lm.automaton, lm.num_symbols)
     generator = random.Random(0)
     for _ in range(200):
         sentence = generator.choices([*lexicon.words, "unheard"], k=generator.randrange(10))
-        assert ours.score(sentence) == close(theirs(sentence))
+        assert lm.score(sentence) == close(kenlm_score(sentence))
     everyday = "looking on a little more loin also would consider higher to look good"
-    assert ours.score(everyday) == close(theirs(everyday.split()))
+    assert lm.score(everyday) == close(kenlm_score(everyday.split()))
 
 
 SENTENCES = [
@@ -117,36 +117,36 @@ def character_model(space="<space>"):
 def test_ngram_character_model_equals_kenlm(tmp_path, blank):
     path = tmp_path / "characters.arpa"
     path.write_text(character_model().arpa())
-    theirs = kenlm_scorer(path)
+    kenlm_score = kenlm_scorer(path)
     charset = Charset("abcdefghijklmnopqrstuvwxyz ,.!", blank)
-    ours = NGramModel.from_arpa(path, charset)
-    assert (ours.order, ours.num_symbols, ours.num_classes, ours.lexicon) == (4, 31, 31, None)
-    assert_valid(ours.automaton, 31)
+    lm = NGramModel.from_arpa(path, charset)
+    assert (lm.order, lm.num_symbols, lm.num_classes, lm.lexicon) == (4, 31, 31, None)
+    assert_valid(lm.automaton, 31)
     for text in (*SENTENCES, "the hat of the friend", "xylophone! of the", "a", ""):
-        assert ours.score(text) == close(theirs(units(text)))
-        assert ours.score(charset.encode(text)[0].tolist()) == ours.score(text)
-        weights, final = prefix_weights(ours.automaton, charset.encode(text)[0].tolist())
-        assert weights[-1] + final == close(ours.score(text))
+        assert lm.score(text) == close(kenlm_score(units(text)))
+        assert lm.score(charset.encode(text)[0].tolist()) == lm.score(text)
+        weights, final = prefix_weights(lm.automaton, charset.encode(text)[0].tolist())
+        assert weights[-1] + final == close(lm.score(text))
 
 
 @given(context=st.text("abdefhint ,", max_size=5))
 def test_ngram_probabilities_sum_to_one(context):
     model = character_model()
     charset = Charset.from_labels(SENTENCES)
-    ours = from_text(model.arpa(), charset)
-    before = ours.score(context, eos=False)
-    following = [ours.score(context + character, eos=False) for character in charset.characters]
-    unknown = ours.score([*charset.encode(context)[0].tolist(), charset.blank], eos=False)
-    total = sum(math.exp(score - before) for score in [*following, unknown, ours.score(context)])
+    lm = from_text(model.arpa(), charset)
+    before = lm.score(context, eos=False)
+    following = [lm.score(context + character, eos=False) for character in charset.characters]
+    unknown = lm.score([*charset.encode(context)[0].tolist(), charset.blank], eos=False)
+    total = sum(math.exp(score - before) for score in [*following, unknown, lm.score(context)])
     assert total == pytest.approx(1, abs=1e-5)
 
 
 def test_ngram_root_has_edge_for_every_symbol():
-    ours = from_text(character_model().arpa(), Charset("abcé ", blank=2))
-    first, last = ours.automaton.first_edge[:2].tolist()
+    lm = from_text(character_model().arpa(), Charset("abcé ", blank=2))
+    first, last = lm.automaton.first_edge[:2].tolist()
     assert (first, last) == (0, 6)
-    assert ours.automaton.edge_symbol[first:last].tolist() == list(range(6))
-    assert ours.automaton.fail_state[0] == 0
+    assert lm.automaton.edge_symbol[first:last].tolist() == list(range(6))
+    assert lm.automaton.fail_state[0] == 0
 
 
 def test_ngram_table_size():
@@ -167,8 +167,8 @@ def test_ngram_space_unit(name):
     assert from_text(model, charset, space=name).score(SENTENCES[0]) == expected
     assert from_text(model, [*charset.characters]).score([*SENTENCES[0]]) == expected
     for separator in ("|", "<sil>"):
-        ours = from_text(model, units(charset.characters, separator), separator=separator)
-        assert ours.score(units(SENTENCES[0], separator)) == expected
+        lm = from_text(model, units(charset.characters, separator), separator=separator)
+        assert lm.score(units(SENTENCES[0], separator)) == expected
     # As the name of a class, it is matched by name.
     assert from_text(model, units(charset.characters, name)).score(units(SENTENCES[0], name)) == expected
 
@@ -199,57 +199,57 @@ def test_ngram_ambiguous_space_unit():
         ask(both, Charset("abc"), space="_") == "from_arpa: space must be None if ' ' is not a token, got '_'"
     )
     # A unit with the name of the separator takes precedence.
-    ours = from_text(both, ["a", "_"], separator="_")
-    assert ours.score(["_"]) == from_text(both, ["a", " "], space="_").score([" "])
-    assert ours.score(["_"]) != from_text(both, ["a", " "], space="<space>").score([" "])
+    lm = from_text(both, ["a", "_"], separator="_")
+    assert lm.score(["_"]) == from_text(both, ["a", " "], space="_").score([" "])
+    assert lm.score(["_"]) != from_text(both, ["a", " "], space="<space>").score([" "])
 
 
 def test_ngram_units_in_nfc():
     model = BackoffModel(
         1, {("<s>",): (-99, 0), ("e\u0301",): (-1, 0), ("u\u0308",): (-2, 0), ("ü",): (-3, 0)}
     )
-    ours = from_text(model.arpa(), Charset("éü"))
-    assert ours.score("é", eos=False) == close(-1 * LN10)
-    assert ours.score("e\u0301", eos=False) == close(-1 * LN10)
-    assert ours.score("ü", eos=False) == close(-3 * LN10)  # the identical unit takes precedence
+    lm = from_text(model.arpa(), Charset("éü"))
+    assert lm.score("é", eos=False) == close(-1 * LN10)
+    assert lm.score("e\u0301", eos=False) == close(-1 * LN10)
+    assert lm.score("ü", eos=False) == close(-3 * LN10)  # the identical unit takes precedence
     assert from_text(model.arpa(), ["e\u0301"]).score(["é"], eos=False) == close(-1 * LN10)
 
 
 def test_ngram_markers_as_tokens_are_unknown():
     """Some networks have classes of these names; as a token, <s> would restart the text."""
     model = character_model()
-    ours = from_text(model.arpa(), ["<pad>", "<s>", "</s>", "<unk>", "t", "h"])
-    unknown = ours.score(["<unk>"], eos=False)
-    assert ours.score(["<s>"], eos=False) == ours.score(["</s>"], eos=False) == unknown
-    assert ours.score(["<pad>"], eos=False) == unknown == close(model.score(["<unk>"], eos=False))
-    assert ours.score(["t", "<s>", "t"]) == close(model.score(["t", "<unk>", "t"]))
+    lm = from_text(model.arpa(), ["<pad>", "<s>", "</s>", "<unk>", "t", "h"])
+    unknown = lm.score(["<unk>"], eos=False)
+    assert lm.score(["<s>"], eos=False) == lm.score(["</s>"], eos=False) == unknown
+    assert lm.score(["<pad>"], eos=False) == unknown == close(model.score(["<unk>"], eos=False))
+    assert lm.score(["t", "<s>", "t"]) == close(model.score(["t", "<unk>", "t"]))
 
 
 def test_ngram_over_lexicon():
     lexicon = Lexicon.from_words(["fake", "friend", "of", "unheard"], Charset("abcdefghiklmnoru "))
     model = estimate_model(3, [re.findall(r"\w+", text) for text in SENTENCES])
-    ours = from_text(model.arpa(), lexicon)
-    assert ours.lexicon is lexicon
-    assert (ours.num_symbols, ours.num_classes) == (5, 18)
+    lm = from_text(model.arpa(), lexicon)
+    assert lm.lexicon is lexicon
+    assert (lm.num_symbols, lm.num_classes) == (5, 18)
     for text in ("fake friend of", "of  of\tunheard xyz friend", ""):
         expected = model.score([word if word in ("fake", "friend", "of") else "?" for word in text.split()])
-        assert ours.score(text) == ours.score(text.split()) == close(expected)
-        assert ours.score([lexicon.get_index(word) for word in text.split()]) == close(expected)
-    assert ours.score([4]) == ours.score([3]) == ours.score("xyz")
+        assert lm.score(text) == lm.score(text.split()) == close(expected)
+        assert lm.score([lexicon.get_index(word) for word in text.split()]) == close(expected)
+    assert lm.score([4]) == lm.score([3]) == lm.score("xyz")
 
 
 def test_ngram_score_errors():
-    ours = from_text(character_model().arpa(), Charset("abc "))
+    lm = from_text(character_model().arpa(), Charset("abc "))
     with pytest.raises(ValueError, match=r"^score: text\[1\] must be a token, got 'd'$"):
-        ours.score("ad")
+        lm.score("ad")
     with pytest.raises(ValueError, match=r"^score: text\[0\] must be in \[0, 5\), got 5$"):
-        ours.score([5])
+        lm.score([5])
     with pytest.raises(ValueError, match=r"^score: text\[1\] must be in \[0, 5\), got -1$"):
-        ours.score([0, -1])
+        lm.score([0, -1])
     with pytest.raises(TypeError, match=r"^score: text must be a sequence of names or symbols, got str$"):
         from_text(character_model().arpa(), ["a", "b"]).score("ab")
     with pytest.raises(TypeError, match="integer"):
-        ours.score([1.5])
+        lm.score([1.5])
 
 
 @pytest.mark.parametrize(
@@ -333,19 +333,19 @@ def score_in_another_process(model, text, results):
 
 def test_ngram_pickle():
     charset = Charset.from_labels(SENTENCES)
-    ours = from_text(character_model().arpa(), charset)
-    ours.automaton.to(torch.device("meta"))
-    again = pickle.loads(pickle.dumps(ours))
-    assert again.score(SENTENCES[0]) == ours.score(SENTENCES[0])
-    assert len(pickle.dumps(again)) == len(pickle.dumps(from_text(character_model().arpa(), charset)))
+    lm = from_text(character_model().arpa(), charset)
+    lm.automaton.to(torch.device("meta"))
+    copied = pickle.loads(pickle.dumps(lm))
+    assert copied.score(SENTENCES[0]) == lm.score(SENTENCES[0])
+    assert len(pickle.dumps(copied)) == len(pickle.dumps(from_text(character_model().arpa(), charset)))
 
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
-    process = context.Process(target=score_in_another_process, args=(ours, SENTENCES[0], results))
+    process = context.Process(target=score_in_another_process, args=(lm, SENTENCES[0], results))
     process.start()
     process.join()
     assert process.exitcode == 0
-    assert results.get() == ours.score(SENTENCES[0])
+    assert results.get() == lm.score(SENTENCES[0])
 
 
 def test_automaton_device_copy_is_cached():
@@ -360,5 +360,5 @@ def test_automaton_device_copy_is_cached():
 
 
 def test_ngram_repr():
-    ours = from_text(character_model().arpa(), Charset("th"))
-    assert re.fullmatch(r"NGramModel\(order=4, 3 tokens, \d+ states\)", repr(ours))
+    lm = from_text(character_model().arpa(), Charset("th"))
+    assert re.fullmatch(r"NGramModel\(order=4, 3 tokens, \d+ states\)", repr(lm))
