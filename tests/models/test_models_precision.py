@@ -115,7 +115,7 @@ def test_lstm_weight_layout_for_cudnn():
         calls = RecordLSTMCalls()
         frames = torch.randn(5, 2, 3).to(options.get("dtype", torch.float32))
         with calls:
-            layer.rnn.read(frames, valid if inputs == 11 else None, **options)
+            layer.rnn.run(frames, valid if inputs == 11 else None, **options)
         [weights] = calls.weights
         assert [tuple(weight.shape) for weight in weights] == 2 * [(16, inputs), (16, 4), (16,), (16,)]
         end = 0
