@@ -154,7 +154,7 @@ def test_what_the_pretend_device_cannot_do_is_excused(run):
     assert outcome.state == "ok", outcome.detail
     assert outcome.detail.endswith(f"passed; 1 not for this machine: {reason}")
     assert suite.Tests(run.work / "tests.jsonl", rehearsal=False).missing([]) == [
-        f"test_ctc_loss_torch::test_compile_into_one_graph[cuda-inductor] ({reason})"
+        f"test_ctc_loss_torch::test_ctc_loss_compile[cuda-inductor] ({reason})"
     ]
 
 
