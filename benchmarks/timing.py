@@ -1,4 +1,4 @@
-"""Timing for all benchmarks: medians, with everything that is compared taking turns in one run."""
+"""Timing for all benchmarks: medians of calls that take turns in one run."""
 
 import os
 import statistics
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-# Long enough for the clock and for what a call leaves in the caches to settle.
+# Long compared with the resolution of the clock and with cold-cache effects.
 _TURN_SECONDS = 2e-3
 
 
@@ -23,9 +23,10 @@ def medians(
     seconds: float = 1.5,
     before_turn: Callable[[str], object] = lambda name: None,
 ) -> dict[str, float]:
-    """The median duration of each call in seconds, from turns A B C A B C ... over about `seconds` a call.
+    """Returns the median duration of each call in seconds.
 
-    `before_turn` gets the name of the call whose turn comes; it is not timed.
+    The calls take turns A B C A B C ... for about `seconds` per call. `before_turn(name)` runs untimed before
+    each turn.
     """
     repetitions = {}
     for name, call in calls.items():
@@ -42,7 +43,7 @@ def medians(
 
 
 def environment() -> dict[str, object]:
-    """What a result depends on: processor, instruction set, release of torch."""
+    """The processor, the instruction set and the version of torch."""
     processor = "unknown"
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as lines:

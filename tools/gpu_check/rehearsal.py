@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _CHECKERS = {
     "memcheck": ("asan", "AddressSanitizer|runtime error"),
     "racecheck": ("race", "data race"),
-    "initcheck": ("race", "uninitialised memory|what nobody has written"),
+    "initcheck": ("race", "uninitialized memory"),
     "synccheck": ("plain", "divergent barrier|deadlock|mismatched warp call|without its own lane"),
 }
 

@@ -1,4 +1,4 @@
-// Beam search.
+// The beam_search operator.
 #include <bit>
 #include <numeric>
 
@@ -25,9 +25,9 @@ using driver::Override;
 
 // ---- Problems ----
 
-// What the logits of a row are: normally distributed, as they come or sorted by class; or 0 for a random
-// power of two of the classes and -inf for the others. Then every sum of probabilities is exact, and there
-// are ties throughout.
+// How the logits of a row are drawn: normally distributed, in random order or sorted by class; or 0 for a
+// random power of two of the classes and -inf for the others, so that all sums of probabilities are exact and
+// ties abound.
 enum class RowKind { kRandom, kAscending, kDescending, kEven };
 
 struct Problem {
@@ -44,7 +44,7 @@ struct Problem {
   RowKind rows = RowKind::kRandom;
   double scale = 2;  // standard deviation of the logits
   std::vector<Override> overrides = {};
-  bool overrides_are_uniform = false;  // they leave a frame's possible classes equally probable
+  bool overrides_are_uniform = false;  // all possible classes of a frame stay equally probable
   Layout layout = Layout::kContiguous;
   unsigned seed = 0;
 
@@ -69,7 +69,7 @@ std::vector<double> random_row(const Problem& problem, std::mt19937* generator) 
   return row;
 }
 
-// (T, N, C); frames behind a sample's last one are NaN.
+// (T, N, C); frames beyond the length of a sample are NaN.
 template <class Storage>
 std::vector<Storage> logits_of(const Problem& problem) {
   std::mt19937 generator(problem.seed);
@@ -81,8 +81,8 @@ std::vector<Storage> logits_of(const Problem& problem) {
       for (const double x : row) sum += std::exp(x);
       for (int c = 0; c < problem.classes; ++c) {
         double x = problem.normalize ? row[c] : row[c] - std::log(sum);
-        for (const Override& change : problem.overrides)
-          if (change.applies_to(t, n, c)) x = change.value;
+        for (const Override& one : problem.overrides)
+          if (one.applies_to(t, n, c)) x = one.value;
         logits.push_back(from_double<Storage>(t < problem.lengths[n] ? x : kNaN));
       }
     }
@@ -90,7 +90,7 @@ std::vector<Storage> logits_of(const Problem& problem) {
   return logits;
 }
 
-// ---- What should come out ----
+// ---- Reference ----
 
 struct Expected {
   std::vector<int64_t> tokens, lengths;
@@ -110,7 +110,7 @@ struct Expected {
   }
 };
 
-// Empty if the row cannot be used.
+// Empty if the row is unusable.
 template <class Storage>
 std::vector<reference::Probability> probabilities(const Problem& problem, const Storage* row) {
   const double least_unusable = problem.normalize ? kInfinity : double(1 << 26) / double(problem.frames);
@@ -162,11 +162,11 @@ Expected reference_search(const Problem& problem, const std::vector<Storage>& lo
 
 // ---- The kernels ----
 
-// A case and what is the same whenever it runs.
+// A problem with its logits and expected results.
 template <class Storage>
 class Run {
  public:
-  // Its logits are the first ones from the seed on that leave no decision to the last digits.
+  // Increases the seed until rounding errors cannot affect the result.
   explicit Run(const Problem& problem)
       : problem_(problem),
         tables_(problem.fused, problem.classes, problem.blank, problem.samples(), problem.seed) {
@@ -175,7 +175,7 @@ class Run {
       logits_ = logits_of<Storage>(problem_);
       expected_ = reference_search(problem_, logits_, tables_);
       if (expected_.margin > kClear) return;
-      if (problem_.seed >= kNextSeed * kMaxSeeds) throw std::runtime_error("no decisions are clear");
+      if (problem_.seed >= kNextSeed * kMaxSeeds) throw std::runtime_error("no seed has a clear result");
     }
   }
 
@@ -248,7 +248,7 @@ class Run {
   driver::DeterminismCheck determinism_;
 };
 
-// The Run of a problem, made when it is first called.
+// Runs a problem. The Run is constructed on the first call.
 template <class Storage>
 std::function<void()> make_run(const Problem& problem) {
   return [problem, run = std::optional<Run<Storage>>()]() mutable {
@@ -259,7 +259,7 @@ std::function<void()> make_run(const Problem& problem) {
 
 // ---- Cases ----
 
-// One sample with these probabilities, which need not add up to 1, by frame and class.
+// One sample with these probabilities (frames, classes), which need not sum to 1.
 Problem of_rows(const std::vector<std::vector<double>>& rows, int64_t beam) {
   const auto frames = int64_t(rows.size()), classes = int64_t(rows[0].size());
   Problem problem{.frames = frames, .classes = int(classes), .lengths = {frames}, .beam = beam};
@@ -268,23 +268,24 @@ Problem of_rows(const std::vector<std::vector<double>>& rows, int64_t beam) {
   return problem;
 }
 
-// As of_rows, where the classes of a frame that are possible at all are equally probable.
+// As of_rows, for rows whose nonzero probabilities are equal.
 Problem of_even_rows(const std::vector<std::vector<double>>& rows, int64_t beam) {
   Problem problem = of_rows(rows, beam);
   problem.overrides_are_uniform = true;
   return problem;
 }
 
-// Some classes equally probable, and the others not at all.
+// Probability 1 for `count` classes from `first` on, and 0 for the others.
 std::vector<double> even_row(int classes, int first, int count) {
   std::vector<double> row(classes);
   std::fill_n(row.begin() + first, count, 1);
   return row;
 }
 
-// So many prefixes, equally probable, end in class 1, half in the label and half in a blank: class 1 then
-// continues them with half their probability alone. They are extended by all of so many other tokens, equally
-// probable, which fills the beam; no extension that enters comes later in the search than the last of these.
+// All prefixes are equally probable and end in class 1, half of the probability in the label and half in a
+// blank, so that class 1 extends them with half of their probability only. Extending them by each of the
+// equally probable other tokens fills the beam. The last of these extensions is the last in search order that
+// can enter.
 Problem of_last_to_enter(int prefixes, int tokens) {
   const int classes = 2 + tokens + prefixes;
   return of_even_rows({even_row(classes, 2 + tokens, prefixes), even_row(classes, 1, 1),
@@ -292,20 +293,22 @@ Problem of_last_to_enter(int prefixes, int tokens) {
                       prefixes * tokens);
 }
 
-// 20 times 15 prefixes, of which none stays: each is extended by one more token.
+// 20 * 15 prefixes, none of which stays in the beam: each is extended by one more token.
 Problem of_all_extended() {
   constexpr int kClasses = 37;
   return of_even_rows({even_row(kClasses, 1, 20), even_row(kClasses, 21, 15), even_row(kClasses, 36, 1)},
                       300);
 }
 
-// In the second frame, class 2 extends the prefix to a probability of 0.2546, a little more than the 0.245
-// with which it stays; but the orders of its factors, 0.7071 and 0.36, add up to less than that of 0.245.
+// In the second frame, class 2 extends the prefix with a probability of 0.2546, slightly above the 0.245 with
+// which the prefix stays. But the approximate logarithms of its factors, 0.7071 and 0.36, sum to less than
+// that of 0.245.
 Problem of_orders_that_add_up_to_less() {
   return of_rows({{0.2, 0.7071, 0.05, 0.0429}, {0.3, 0.0465, 0.36, 0.2935}}, 1);
 }
 
-// 256 tokens a time are offered, and dropped when one more than 512 are held: here 256, 256, 2, 256.
+// The top-k selection receives 256 tokens at a time and compacts when it holds more than 512: here it
+// receives 256, 256, 2 and 256.
 Problem with_a_gap() {
   Problem problem{.frames = 1,
                   .classes = 1024,
@@ -373,7 +376,7 @@ std::vector<driver::Case> cases() {
   add("a beam of 65", make_run<float>({.frames = 5, .classes = 20, .lengths = two, .beam = 65}));
   add("a beam of 200",
       make_run<float>({.frames = 3, .classes = 300, .lengths = {3}, .beam = 200, .layout = kSlice}));
-  // One token more is listed: as many as a block has threads, and one more than that.
+  // The shortlist has one token more: as many as a block has threads, and one more than that.
   add("a beam of 255",
       make_run<Half>({.frames = 2, .classes = 300, .lengths = {2}, .beam = 255, .nbest = 3}));
   add("a beam of 256", make_run<float>({.frames = 2, .classes = 300, .lengths = {2}, .beam = 256}));
@@ -444,7 +447,7 @@ std::vector<driver::Case> cases() {
                        .overrides = {{4, 0, 6, kNaN}, {0, 1, 4, kInfinity}, {2, 2, 0, kNaN}}}));
   add("the best token alone",
       make_run<float>({.frames = 6, .classes = 30, .lengths = {6, 5}, .beam = 10, .token_top_k = 1}));
-  // Strided classes go to threads one by one, the best ones to threads of their own.
+  // Strided classes are loaded one by one, and the best ones lie in different threads.
   add("the best 3 of 300 tokens behind the blank", make_run<float>({.frames = 3,
                                                                     .classes = 300,
                                                                     .lengths = {3},

@@ -1,4 +1,4 @@
-// CTC loss and its gradient.
+// The ctc_loss operator and its gradient.
 #include <numeric>
 #include <optional>
 
@@ -27,8 +27,8 @@ constexpr crnn::gpu::Stream kStream = {nullptr, "ctc_loss"};
 struct Sample {
   int64_t frames;
   std::vector<int64_t> labels;
-  std::optional<int64_t> length = {};           // what is claimed, if not the number of the labels
-  std::optional<int64_t> backward_length = {};  // and in the backward pass, if that has become impossible
+  std::optional<int64_t> length = {};           // overrides the target length, for invalid lengths
+  std::optional<int64_t> backward_length = {};  // an invalid length that replaces it before the backward pass
 
   int64_t target_length() const { return length.value_or(int64_t(labels.size())); }
 };
@@ -41,9 +41,9 @@ struct Problem {
   bool zero_infinity = false;
   bool normalize = true;
   bool padded = true;
-  int64_t padding = 0;  // labels that targets have behind the longest one, or behind the last one
-  int64_t longest = std::numeric_limits<int64_t>::max();  // as of BatchShape
-  bool wide = true;                                       // int64 lengths and labels, not int32
+  int64_t padding = 0;  // extra labels after the longest target, or after the last one if concatenated
+  int64_t longest = std::numeric_limits<int64_t>::max();  // see BatchShape
+  bool wide = true;                                       // int64 lengths and labels, otherwise int32
   Layout layout = Layout::kContiguous, gradient_layout = Layout::kContiguous;
   std::vector<Override> overrides = {};
   unsigned seed = 0;
@@ -75,7 +75,7 @@ struct Problem {
     return all;
   }
 
-  // Whose lengths can be used: (N).
+  // Whether the lengths of each sample are valid: (N,).
   std::vector<bool> valid_lengths() const {
     std::vector<bool> all;
     int64_t available = shape().labels;
@@ -91,14 +91,14 @@ struct Problem {
   }
 };
 
-// Some of them repeated, next to each other and apart.
+// Labels with repetitions, both adjacent and apart.
 std::vector<int64_t> some_labels(int64_t count, int64_t classes, int64_t blank = 0) {
   std::vector<int64_t> labels;
   for (int64_t i = 0; i < count; ++i) labels.push_back((blank + 1 + i * i % 7 % (classes - 1)) % classes);
   return labels;
 }
 
-// (T, N, C); frames behind a sample's last one are NaN.
+// (T, N, C); frames beyond the length of a sample are NaN.
 template <class Storage>
 std::vector<Storage> logits_of(const Problem& problem) {
   std::mt19937 generator(problem.seed);
@@ -113,8 +113,8 @@ std::vector<Storage> logits_of(const Problem& problem) {
       for (const double x : row) sum += std::exp(x);
       for (int64_t c = 0; c < classes; ++c) {
         double x = problem.normalize ? row[c] : row[c] - std::log(sum);
-        for (const Override& change : problem.overrides)
-          if (change.applies_to(t, n, c)) x = change.value;
+        for (const Override& one : problem.overrides)
+          if (one.applies_to(t, n, c)) x = one.value;
         if (t >= problem.samples[n].frames) x = kNaN;
         logits.push_back(from_double<Storage>(x));
       }
@@ -123,7 +123,7 @@ std::vector<Storage> logits_of(const Problem& problem) {
   return logits;
 }
 
-// ---- What should come out ----
+// ---- Reference ----
 
 constexpr double kImpossible = -kInfinity;
 
@@ -132,12 +132,12 @@ double log_sum(double a, double b) {
   return most == kImpossible ? most : most + std::log1p(std::exp(std::min(a, b) - most));
 }
 
-// Logarithms of probabilities by frame and state, or class.
+// Log-probabilities: (frames, states) or (frames, classes).
 using Table = std::vector<std::vector<double>>;
 
 struct Solution {
   double loss;
-  Table posterior;  // (T_n, C), none if the loss is infinite
+  Table posterior;  // (T_n, C); empty if the loss is infinite
 };
 
 Solution forward_backward(const Table& log_probs, int64_t classes, const std::vector<int64_t>& labels,
@@ -147,7 +147,7 @@ Solution forward_backward(const Table& log_probs, int64_t classes, const std::ve
   std::vector<int64_t> state(states, blank);
   for (size_t i = 0; i < labels.size(); ++i) state[2 * i + 1] = labels[i];
   const auto may_skip_to = [&](int i) { return i >= 2 && state[i] != blank && state[i] != state[i - 2]; };
-  // Paths up to a state at a frame, and from it on; the frame's emission counts in the first of them.
+  // Alpha includes the emission of its own frame, beta does not.
   Table alpha(frames, std::vector<double>(states, kImpossible)), beta = alpha;
   for (int t = 0; t < frames; ++t) {
     for (int i = 0; i < states; ++i) {
@@ -258,7 +258,7 @@ Expected reference_result(const Problem& problem, const std::vector<Storage>& lo
 
 // ---- The kernels ----
 
-// Integers of either width.
+// An int32 or int64 tensor.
 class IndexTensor {
  public:
   IndexTensor(const std::vector<int64_t>& shape, const std::vector<int64_t>& values, bool wide)
@@ -274,7 +274,7 @@ class IndexTensor {
   bool is_wide_;
 };
 
-// A case and what is the same whenever it runs.
+// A problem with its logits and expected results.
 template <class Storage>
 class Run {
  public:
@@ -336,7 +336,7 @@ class Run {
   using Dimensions = std::vector<int64_t>;
   static constexpr bool kIsDouble = sizeof(Real) == sizeof(double);
   static constexpr double kTolerance = kIsDouble ? 1e-11 : 1e-5;
-  // What storing a number may change in it.
+  // The relative rounding error of storing a number.
   static constexpr double kRounding = sizeof(Storage) >= sizeof(float)    ? 0
                                       : std::is_same_v<Storage, BFloat16> ? 0x1p-8
                                                                           : 0x1p-11;
@@ -369,7 +369,7 @@ class Run {
     const DeviceTensor<Real> grad_loss({int64_t(every_other.size())}, every_other);
     const DeviceTensor<Real> scales({shape_.samples});
     const DeviceTensor<ctc::Occurrence> occurrences({shape_.labels});
-    // No element of a gradient is as large.
+    // Larger than any element of a gradient.
     constexpr double kUnwritten = 1000;
     const driver::StridedLayout placement(problem_.gradient_layout, shape_.frames, shape_.samples,
                                           shape_.classes);
@@ -397,7 +397,7 @@ class Run {
   driver::DeterminismCheck determinism_;
 };
 
-// The Run of a problem, made when it is first called.
+// Runs a problem. The Run is constructed on the first call.
 template <class Storage>
 std::function<void()> make_run(const Problem& problem) {
   return [problem, run = std::optional<Run<Storage>>()]() mutable {
@@ -408,22 +408,22 @@ std::function<void()> make_run(const Problem& problem) {
 
 // ---- Cases ----
 
-// Frames in which a path can spell the labels.
+// The number of frames that the shortest path of the labels needs.
 int64_t needed(const std::vector<int64_t>& labels) {
   int64_t frames = int64_t(labels.size());
   for (size_t i = 1; i < labels.size(); ++i) frames += labels[i] == labels[i - 1];
   return frames;
 }
 
-// One sample whose target has so many pairs, in a few frames more than it needs: an odd number of them, so
-// that alpha takes a step more than beta.
+// One sample whose target has `pairs` pairs. It has a few frames more than it needs, and an odd number of
+// frames, so that alpha takes one step more than beta.
 Problem of_pairs(int64_t pairs) {
   const std::vector<int64_t> labels = some_labels(pairs - 1, 9);
   const int64_t frames = (needed(labels) + 2) / 2 * 2 + 1;
   return {.frames = frames, .classes = 9, .samples = {{frames, labels}}};
 }
 
-// The same as the last one of two, in an even number of frames.
+// The same target as the second of two samples, with an even number of frames.
 Problem of_pairs_behind_others(int64_t pairs) {
   Problem problem = of_pairs(pairs);
   problem.samples[0].frames = ++problem.frames;
@@ -432,7 +432,7 @@ Problem of_pairs_behind_others(int64_t pairs) {
   return problem;
 }
 
-// Three samples of so many classes, in a few frames.
+// Three short samples.
 Problem of_classes(int64_t classes, int64_t blank, Layout layout, Layout gradient_layout) {
   const int64_t labels = classes > 1 ? 2 : 0;
   return {.frames = 5,
@@ -445,7 +445,7 @@ Problem of_classes(int64_t classes, int64_t blank, Layout layout, Layout gradien
           .gradient_layout = gradient_layout};
 }
 
-// Enough samples for two tiles of the scan; sample number `wrong` claims this length.
+// Enough samples for two tiles of the scan; sample number `wrong` has the target length `length`.
 Problem of_many_samples(Reduction reduction, int64_t wrong = -1, int64_t length = 0) {
   Problem problem{.frames = 1, .classes = 3, .reduction = reduction, .padded = false, .padding = 2};
   for (int64_t n = 0; n < 300; ++n) {
@@ -497,7 +497,7 @@ std::vector<driver::Case> cases() {
            .samples = {{9, {1, 2, 2}}, {40, some_labels(33, 9)}, {80, some_labels(65, 9)}, {1, {}}},
            .padding = 70}));
 
-  // The kernels hold no more labels than the longest target is said to have.
+  // The kernels hold at most `longest` labels per target.
   for (const bool padded : {false, true}) {
     add(padded ? "padded targets longer than the longest" : "targets longer than the longest",
         make_run<float>({.frames = 160,
@@ -514,7 +514,7 @@ std::vector<driver::Case> cases() {
     Problem problem{.frames = 600, .classes = 9, .padded = false, .longest = 31};
     for (int64_t n = 0; n < 20; ++n) problem.samples.push_back({70, some_labels(31 - n % 2, 9)});
     if (problem.shape().max_labels() != 31 || ctc::state_elements(problem.shape()) != 0)
-      throw std::runtime_error("the kernels are those for the sum of the lengths");
+      throw std::runtime_error("the kernels are dispatched on the sum of the lengths");
     make_run<float>(problem)();
   });
 
@@ -560,7 +560,7 @@ std::vector<driver::Case> cases() {
   add("lengths that add up to too much",
       make_run<double>(
           {.frames = 5, .classes = 6, .samples = {{4, {1, 2}}, {3, {4, 5}, 3}}, .padded = false}));
-  // The backward pass must not trust that they are what the forward pass read.
+  // Lengths may change between the passes, so the backward pass must check them again.
   const std::vector<Sample> outgrown = {{4, {1, 2}}, {3, some_labels(200, 9), 2, 200}};
   add("concatenated lengths that have outgrown the frames",
       make_run<float>({.frames = 4, .classes = 9, .samples = outgrown, .padded = false}));
@@ -573,7 +573,7 @@ std::vector<driver::Case> cases() {
   add("concatenated labels that are none",
       make_run<float>({.frames = 5, .classes = 6, .samples = wrong_labels, .blank = 2, .padded = false}));
 
-  // The longest one has more labels than the block's threads hold.
+  // The longest target has more labels than the threads of a block hold.
   const std::vector<Sample> impossible = {{3, {1, 2, 3, 4}}, {3, {1, 1, 2}}, {4, {1, 1, 2}},
                                           {0, {1}},          {4, {}},        {4, some_labels(200, 6)}};
   add("impossible targets", make_run<float>({.frames = 4, .classes = 6, .samples = impossible}));

@@ -1,4 +1,4 @@
-// Greedy decoding.
+// The greedy_decode operator.
 #include "drivers/driver.h"
 #include "greedy/kernels.cuh"
 
@@ -19,7 +19,7 @@ struct Problem {
   int blank;
   bool normalize;
   Layout layout;
-  int hold = 1;  // frames after which the best class overrides
+  int hold = 1;  // number of frames between changes of the best class
   unsigned seed = 0;
 };
 

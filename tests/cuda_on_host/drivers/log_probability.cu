@@ -1,4 +1,4 @@
-// The log-probabilities of several texts a sample, by the forward kernels of the loss.
+// The log_probability operator: several texts per sample, with the forward kernels of the loss.
 #include "ctc_loss/kernels.cuh"
 #include "drivers/text_problems.h"
 
