@@ -363,7 +363,7 @@ def test_a_report_on_a_sound_driver_is_a_failure(sanitized, monkeypatch):
 
 def test_faults_of_arithmetic_are_not_for_the_tools(modules):
     drivers = modules["drivers"]
-    numerical = "add_squares as each partner sees it"
+    numerical = "add_squares with swapped operands"
     assert numerical not in [*drivers.fault_cases(), *drivers.fault_free_cases()]
     assert "add_squares" in drivers.fault_free_cases()
     source = (drivers.FOLDER / f"{drivers.FAULTS}.cu").read_text()

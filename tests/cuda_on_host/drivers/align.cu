@@ -9,37 +9,10 @@ using driver::DeviceTensor;
 using driver::expect_close;
 using driver::kInfinity;
 using driver::kNaN;
-using driver::Table;
 using driver::TextProblem;
+using reference::Table;
 
 constexpr crnn::gpu::Stream kStream = {nullptr, "align"};
-
-// The state of the best path at each frame; empty without a path or without frames.
-std::vector<int> best_path(const Table& rows, const std::vector<int64_t>& labels, int64_t blank) {
-  const int frames = int(rows.size()), states = 2 * int(labels.size()) + 1;
-  std::vector<int64_t> token(states, blank);
-  for (size_t i = 0; i < labels.size(); ++i) token[2 * i + 1] = labels[i];
-  std::vector<double> best(states, -kInfinity);
-  best[0] = 0;
-  std::vector<std::vector<int>> moves(frames, std::vector<int>(states));
-  for (int t = 0; t < frames; ++t) {
-    const std::vector<double> before = best;
-    for (int s = 0; s < states; ++s) {
-      const bool may_skip = s >= 3 && s % 2 == 1 && token[s] != token[s - 2];
-      for (int move = 1; move <= std::min(s, may_skip ? 2 : 1); ++move)
-        if (before[s - move] > before[s - moves[t][s]]) moves[t][s] = move;
-      best[s] = before[s - moves[t][s]] + rows[t][token[s]];
-    }
-  }
-  int state = states > 1 && best[states - 2] > best[states - 1] ? states - 2 : states - 1;
-  if (best[state] == -kInfinity) return {};
-  std::vector<int> path(frames);
-  for (int t = frames - 1; t >= 0; --t) {
-    path[t] = state;
-    state -= moves[t][state];
-  }
-  return path;
-}
 
 struct Expected {
   std::vector<int64_t> tokens, starts, ends;
@@ -61,7 +34,7 @@ Expected reference_alignment(const TextProblem& problem, const std::vector<Stora
     double score = kNaN;
     if (is_well_defined(problem, rows, size_t(m))) {
       const std::vector<int64_t> labels = problem.labels_of(size_t(m));
-      const std::vector<int> path = best_path(rows, labels, problem.blank);
+      const std::vector<int> path = reference::best_path(rows, labels, problem.blank);
       score = path.empty() && !(rows.empty() && labels.empty()) ? -kInfinity : 0;
       for (size_t t = 0; t < path.size(); ++t) {
         const bool on_label = path[t] % 2 == 1;
@@ -179,7 +152,7 @@ std::vector<driver::Case> cases() {
     add(std::to_string(frames) + " frames", {.frames = frames,
                                              .classes = 5,
                                              .lengths = {frames, frames - 1},
-                                             .texts = {{driver::some_labels(3, 5)}, {{1, 2, 3, 4}}},
+                                             .texts = {{driver::labels_with_repeats(3, 5)}, {{1, 2, 3, 4}}},
                                              .integer_logits = frames % 2 == 0});
   // The fastest path, one label per frame, and a path that stays on one label.
   std::vector<int64_t> rising;

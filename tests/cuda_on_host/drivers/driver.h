@@ -218,6 +218,13 @@ inline std::vector<crnn::BatchShape> test_slices(const crnn::BatchShape& shape) 
           crnn::choose_slice_shape(shape, [](const crnn::BatchShape& slice) { return slice.texts(); }, 2)};
 }
 
+// Labels with repetitions, both adjacent and apart.
+inline std::vector<int64_t> labels_with_repeats(int64_t count, int64_t classes, int64_t blank = 0) {
+  std::vector<int64_t> labels;
+  for (int64_t i = 0; i < count; ++i) labels.push_back((blank + 1 + i * i % 7 % (classes - 1)) % classes);
+  return labels;
+}
+
 struct Case {
   std::string name;
   std::function<void()> run;  // throws on a wrong result

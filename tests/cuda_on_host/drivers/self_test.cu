@@ -165,7 +165,7 @@ void run_number_threads() {
 
 // results: (2, kThreads), the sum of the threads' numbers and the sum of their doubles
 template <int kThreads>
-__global__ void fold_twice(int* results) {
+__global__ void reduce_twice(int* results) {
   int sum = threadIdx.x;
   for (int i = 0; i < 2; ++i) {
     sum = gpu::tile_reduce<kThreads>(sum, [](int a, int b) { return a + b; });
@@ -174,10 +174,10 @@ __global__ void fold_twice(int* results) {
   }
 }
 
-void run_folds() {
+void run_reductions() {
   constexpr int kThreads = 256, kSum = kThreads * (kThreads - 1) / 2;
   const DeviceTensor<int> results({2, kThreads});
-  gpu::launch(fold_twice<kThreads>, 1, kThreads, 0, kStream, results.data());
+  gpu::launch(reduce_twice<kThreads>, 1, kThreads, 0, kStream, results.data());
   std::vector<int> expected(2 * kThreads, kSum);
   for (int i = 0; i < kThreads; ++i) expected[kThreads + i] = 2 * kSum;
   expect_close("results", results, expected);
@@ -237,7 +237,7 @@ void run_atomics() {
 
 // Neighbors exchange a number: first within each half of the warp, ordered by a __syncwarp of that half, then
 // between the halves, ordered by a __syncwarp of all lanes.
-__global__ void pass_on(int* results) {
+__global__ void exchange_in_warp(int* results) {
   GPU_SHARED(held, int[gpu::kWarpSize]);
   const int lane = threadIdx.x, half = lane / 16;
   const unsigned mask = half == 0 ? 0x0000ffffu : 0xffff0000u;
@@ -250,9 +250,9 @@ __global__ void pass_on(int* results) {
   results[lane] = held[(lane + 16) % gpu::kWarpSize];
 }
 
-void run_pass_on() {
+void run_exchange_in_warp() {
   const DeviceTensor<int> results({gpu::kWarpSize});
-  gpu::launch(pass_on, 1, gpu::kWarpSize, 0, kStream, results.data());
+  gpu::launch(exchange_in_warp, 1, gpu::kWarpSize, 0, kStream, results.data());
   std::vector<int> expected;
   for (int lane = 0; lane < gpu::kWarpSize; ++lane)
     expected.push_back((lane / 16 ^ 1) * 16 + (lane + 1) % 16);
@@ -268,7 +268,7 @@ __global__ void write_number(unsigned char* number) {
   if (threadIdx.x == 0) *number += 1;
 }
 
-void run_neighbouring_bytes() {
+void run_neighboring_bytes() {
   constexpr int kBlocks = 3, kThreads = 32;
   const DeviceTensor<unsigned char> number({1}, {1}), bytes({kBlocks * kThreads});
   for (int i = 0; i < 2; ++i) {
@@ -339,7 +339,7 @@ int main(int argc, char** argv) {
       {"votes", run_votes},
       {"votes of a block", run_block_votes},
       {"numbers of threads", run_number_threads},
-      {"folds over a block", run_folds},
+      {"reduction over a block", run_reductions},
       {"statistics in 8 threads", run_statistics<8, float>},
       {"statistics in a warp", run_statistics<32, double>},
       {"statistics in a block", run_statistics<crnn::kRowBlockSize, float>},
@@ -348,8 +348,8 @@ int main(int argc, char** argv) {
       {"atomic additions of unsigned long long", run_atomics<unsigned long long>},
       {"atomic additions of float", run_atomics<float>},
       {"atomic additions of double", run_atomics<double>},
-      {"numbers passed on within a warp", run_pass_on},
-      {"neighbouring bytes", run_neighbouring_bytes},
+      {"exchange within a warp", run_exchange_in_warp},
+      {"neighboring bytes", run_neighboring_bytes},
       {"functions of float", run_functions<float>},
       {"functions of double", run_functions<double>},
   };

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "drivers/driver.h"
+#include "drivers/reference_ctc.h"
 #include "targets/target_offsets.cuh"
 
 namespace driver {
@@ -101,7 +102,7 @@ struct TextProblem {
 };
 
 // Logits or log-probabilities of one sample: (frames, classes).
-using Table = std::vector<std::vector<double>>;
+using reference::Table;
 
 template <class Storage>
 Table rows_of(const TextProblem& problem, const std::vector<Storage>& logits, int64_t n) {
@@ -180,16 +181,9 @@ class DeviceTexts {
   DeviceTensor<int64_t> targets_, input_lengths_, target_lengths_, target_offsets_;
 };
 
-// Labels with repetitions, both adjacent and apart.
-inline std::vector<int64_t> some_labels(int64_t count, int64_t classes, int64_t blank = 0) {
-  std::vector<int64_t> labels;
-  for (int64_t i = 0; i < count; ++i) labels.push_back((blank + 1 + i * i % 7 % (classes - 1)) % classes);
-  return labels;
-}
-
 // Two samples with two texts each. One text has `pairs` pairs and a few frames more than it needs.
-inline TextProblem of_pairs(int64_t pairs) {
-  const std::vector<int64_t> labels = some_labels(pairs - 1, 9);
+inline TextProblem problem_with_pairs(int64_t pairs) {
+  const std::vector<int64_t> labels = labels_with_repeats(pairs - 1, 9);
   int64_t frames = pairs + 2;
   for (size_t i = 1; i < labels.size(); ++i) frames += labels[i] == labels[i - 1];
   return {.frames = frames,
@@ -200,15 +194,15 @@ inline TextProblem of_pairs(int64_t pairs) {
 }
 
 // Three short samples with two texts each.
-inline TextProblem of_classes(int64_t classes, int64_t blank, Layout layout) {
+inline TextProblem problem_with_classes(int64_t classes, int64_t blank, Layout layout) {
   const int64_t labels = classes > 1 ? 2 : 0;
   return {.frames = 5,
           .classes = classes,
           .lengths = {5, 4, 3},
-          .texts = {{some_labels(labels, classes, blank)},
+          .texts = {{labels_with_repeats(labels, classes, blank)},
                     {},
-                    {some_labels(labels / 2, classes, blank)},
-                    {some_labels(labels, classes, blank)},
+                    {labels_with_repeats(labels / 2, classes, blank)},
+                    {labels_with_repeats(labels, classes, blank)},
                     {},
                     {}},
           .blank = blank,
@@ -226,7 +220,8 @@ inline TextProblem random_text_problem(unsigned seed) {
   const int64_t texts_per_sample = 1 + up_to(2);
   for (const int64_t frames : problem.lengths)
     for (int64_t k = 0; k < texts_per_sample; ++k)
-      problem.texts.push_back({some_labels(up_to(frames), 2 + up_to(problem.classes - 2), problem.blank)});
+      problem.texts.push_back(
+          {labels_with_repeats(up_to(frames), 2 + up_to(problem.classes - 2), problem.blank)});
   problem.normalize = flip();
   problem.padded = flip();
   problem.padding = up_to(3);
@@ -246,49 +241,50 @@ inline std::vector<std::pair<std::string, TextProblem>> text_problems() {
   };
 
   for (const int64_t pairs : {1, 2, 31, 32, 33, 64, 65, 128, 129, 256, 257, 512, 513})
-    add(std::to_string(pairs) + " pairs", of_pairs(pairs));
+    add(std::to_string(pairs) + " pairs", problem_with_pairs(pairs));
   add("no frames", {.frames = 0, .classes = 4, .lengths = {0, 0}, .texts = {{{}}, {{1}}}});
   add("1 frame",
       {.frames = 1, .classes = 4, .lengths = {1, 0}, .texts = {{{1}}, {{}}, {{1, 2}}, {{}}, {{2}}, {{3}}}});
   add("no samples", {.frames = 3, .classes = 4});
-  add("2 classes", of_classes(2, 1, kContiguous));
-  add("1 class", of_classes(1, 0, kContiguous));
-  add("64 classes batch first", of_classes(64, 63, kBatchFirst));
-  add("65 classes in a part", of_classes(65, 7, kSlice));
-  add("1024 classes", of_classes(1024, 500, kContiguous));
-  add("1025 classes in a part", of_classes(1025, 1024, kSlice));
-  add("class stride", of_classes(20, 3, kClassStride));
+  add("2 classes", problem_with_classes(2, 1, kContiguous));
+  add("1 class", problem_with_classes(1, 0, kContiguous));
+  add("64 classes batch first", problem_with_classes(64, 63, kBatchFirst));
+  add("65 classes in a slice", problem_with_classes(65, 7, kSlice));
+  add("1024 classes", problem_with_classes(1024, 500, kContiguous));
+  add("1025 classes in a slice", problem_with_classes(1025, 1024, kSlice));
+  add("class stride", problem_with_classes(20, 3, kClassStride));
 
-  add("padded lengths that do not fit",
+  add("padded invalid lengths",
       {.frames = 5,
        .classes = 6,
        .lengths = {5, 6, -1, 4},
        .texts = {{{1, 2}, -1}, {{1, 2}}, {{1}}, {{2}}, {{3, 3}}, {{1}}, {{1}, kHuge}, {{1, 2}, 3}}});
-  add("concatenated lengths that do not fit", {.frames = 5,
-                                               .classes = 6,
-                                               .lengths = {5, 4, 5},
-                                               .texts = {{{1, 2}}, {{3}}, {{2, 4}}, {{5}, 7}, {{1}}, {{2}}},
-                                               .padded = false});
+  add("concatenated invalid lengths", {.frames = 5,
+                                       .classes = 6,
+                                       .lengths = {5, 4, 5},
+                                       .texts = {{{1, 2}}, {{3}}, {{2, 4}}, {{5}, 7}, {{1}}, {{2}}},
+                                       .padded = false});
   const std::vector<Text> wrong_labels = {{{1, -1}}, {{6, 1}},    {{3}},
                                           {{3, 1}},  {{1, 2, 3}}, {{(int64_t(1) << 32) + 1}}};
   for (const bool padded : {true, false})
-    add(padded ? "labels that are none" : "concatenated labels that are none", {.frames = 5,
-                                                                                .classes = 6,
-                                                                                .lengths = {5, 4, 5},
-                                                                                .texts = wrong_labels,
-                                                                                .blank = 2,
-                                                                                .padded = padded});
+    add(padded ? "invalid labels" : "concatenated invalid labels", {.frames = 5,
+                                                                    .classes = 6,
+                                                                    .lengths = {5, 4, 5},
+                                                                    .texts = wrong_labels,
+                                                                    .blank = 2,
+                                                                    .padded = padded});
   // The longest text has more labels than a block has threads.
   add("impossible texts",
       {.frames = 4,
        .classes = 6,
        .lengths = {3, 4},
-       .texts = {{{1, 2, 3, 4}}, {{1, 1, 2}}, {{1, 2, 3}}, {{1, 1, 2}}, {{}}, {some_labels(300, 6)}}});
+       .texts = {
+           {{1, 2, 3, 4}}, {{1, 1, 2}}, {{1, 2, 3}}, {{1, 1, 2}}, {{}}, {labels_with_repeats(300, 6)}}});
   add("repeated labels",
       {.frames = 90,
        .classes = 4,
        .lengths = {9, 90},
-       .texts = {{{1, 1}}, {{1, 2, 1}}, {std::vector<int64_t>(45, 3)}, {some_labels(60, 3)}},
+       .texts = {{{1, 1}}, {{1, 2, 1}}, {std::vector<int64_t>(45, 3)}, {labels_with_repeats(60, 3)}},
        .padded = false,
        .padding = 1});
 
