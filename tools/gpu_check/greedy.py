@@ -1,9 +1,9 @@
-"""greedy_decode beside torch.argmax over the classes, which is the least that decoding has to do."""
+"""greedy_decode compared with torch.argmax over the classes, the minimum that decoding must do."""
 
 from collections.abc import Iterator
 
 import torch
-from rows import Row, first_line
+from rows import Row, new_row, note_errors
 from timers import Bench, Contender
 from torch import Tensor
 
@@ -15,7 +15,7 @@ MAX_SCORE_ERROR = 1e-5
 
 
 def is_correct(logits: Tensor) -> bool:
-    """Against argmax, and log_softmax in float64, put together on the CPU."""
+    """Compares with argmax on the CPU, and with log_softmax in float64."""
     result = greedy_decode(logits)
     scores = torch.log_softmax(logits.double(), -1).amax(-1).sum(0)
     if not ((result.scores - scores).abs() <= MAX_SCORE_ERROR * scores.abs()).all():
@@ -32,16 +32,11 @@ def rows(bench: Bench, tiny: bool) -> Iterator[Row]:
     for shape in TINY_SHAPES if tiny else SHAPES:
         torch.manual_seed(0)
         logits = torch.randn(shape, device=bench.device) * 3
-        ours, argmax = Row("greedy_decode", shape, "crnn_ext"), Row("greedy_decode", shape, "torch.argmax")
+        ours, argmax = (new_row("greedy_decode", shape, name) for name in ("crnn_ext", "torch.argmax"))
         ours["floor ms"] = bench.memory_sweep_ms(logits)
         contenders = [Contender("torch.argmax", lambda logits: logits.argmax(-1), capturable=True)]
-        try:
+        with note_errors(ours):
             ours["correct"] = is_correct(logits)
             contenders.append(Contender("crnn_ext", greedy_decode, capturable=True))
-        except Exception as error:
-            ours["note"] = first_line(error)
-        times = bench.time(contenders, bench.copies(logits))
-        argmax |= times["torch.argmax"]
-        ours |= times.get("crnn_ext", {})
-        yield ours
-        yield argmax
+        bench.time([ours, argmax], contenders, bench.copies(logits))
+        yield from (ours, argmax)

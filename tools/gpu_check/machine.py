@@ -1,6 +1,6 @@
-"""What a result depends on, as JSON: the sources, the GPU, its driver, the compilers, torch and the peers.
+"""Print what results depend on as JSON: sources, GPU, driver, compilers, torch and peers.
 
-A process of its own, so that a driver that hangs cannot take the whole command with it.
+Runs in a process of its own, because a broken driver can make it hang.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ import torch
 from timing import environment
 
 ROOT = Path(__file__).resolve().parents[2]
-_SOURCES = ("setup.py", "csrc", "crnn_ext", "benchmarks/gpu")
+_SOURCES = ("setup.py", "csrc", "crnn_ext", "tools/gpu_check")
 _PEERS = ("torchaudio", "jax", "optax", "triton")
-# Of nvidia-smi, which may hang with its driver, and of nvcc.
+# Time limit of nvcc and of nvidia-smi, which may hang.
 _SECONDS = 10
 
 
@@ -35,7 +35,7 @@ def output_of(*command: str) -> str:
 
 
 def hash_of_sources() -> str:
-    """Of all that is built and measured; a copy of the checkout may have no commit to name."""
+    """Returns a hash of all sources that are built or measure: a copy of the repository may lack .git."""
     digest = hashlib.sha256()
     for source in _SOURCES:
         path = ROOT / source
@@ -58,7 +58,7 @@ def version_of(package: str) -> str:
 
 
 def cuda_toolkit() -> str | None:
-    """The folder of the one that setup.py builds with."""
+    """Returns the folder of the toolkit that setup.py builds with."""
     return runpy.run_path(str(ROOT / "setup.py"), run_name="setup")["find_cuda_home"]()
 
 
@@ -77,7 +77,7 @@ def gpu() -> dict[str, object]:
 
 
 def describe() -> dict[str, object]:
-    """Everything known; without "device" where torch sees no GPU."""
+    """Returns the description, without "device" if torch sees no GPU."""
     toolkit = cuda_toolkit()
     release = re.search(r"release ([\d.]+)", output_of(f"{toolkit}/bin/nvcc", "--version"))
     known = {
