@@ -18,17 +18,17 @@ from crnn_ext.text import Charset
 
 PAGES = [
     "README.md",
-    "docs/alignment.md",
-    "docs/beam_search.md",
-    "docs/checkpoints.md",
-    "docs/confidence.md",
-    "docs/data.md",
-    "docs/language_models.md",
-    "docs/metrics.md",
-    "docs/migrating.md",
-    "docs/reading.md",
-    "docs/training.md",
-    "docs/tutorial.md",
+    "docs/explanation/alignment.md",
+    "docs/explanation/beam-search.md",
+    "docs/how-to/import-and-export.md",
+    "docs/explanation/confidence.md",
+    "docs/how-to/prepare-data.md",
+    "docs/how-to/decode.md",
+    "docs/how-to/evaluate.md",
+    "docs/how-to/migrate.md",
+    "docs/how-to/read.md",
+    "docs/how-to/train.md",
+    "docs/get-started/tutorial.md",
 ]
 TEXT = "the cat sat"
 TEXTS = [TEXT, "the cat", "a cat sat", "new york"]
@@ -95,7 +95,7 @@ def given(page):
         images = torch.rand(2, 1, 32, 100, generator=torch.Generator().manual_seed(0))
         batch = (images, torch.tensor([100, 70]), torch.randint(1, 37, (2, 5)), torch.tensor([5, 3]))
         return {"loader": [batch]}
-    if page == "docs/alignment.md":
+    if page == "docs/explanation/alignment.md":
         targets, target_lengths = charset.encode([TEXT, TEXT])
         texts, text_lengths = targets.unsqueeze(1), target_lengths.unsqueeze(1)
         return {
@@ -110,7 +110,7 @@ def given(page):
             "frames": lengths,
             "lengths": text_lengths,
         }
-    if page in ("docs/confidence.md", "docs/metrics.md"):
+    if page in ("docs/explanation/confidence.md", "docs/how-to/evaluate.md"):
         checkpoint = random_checkpoint()
         image = torch.randint(256, (32, 64), generator=torch.Generator().manual_seed(0)).byte().numpy()
         return {
@@ -119,7 +119,7 @@ def given(page):
             "lines": InMemoryLines([("name", image, "abc")]),
             "counts": ErrorCounts.from_pairs([("abc", "ab")]),
         }
-    if page == "docs/migrating.md":
+    if page == "docs/how-to/migrate.md":
         labels = [" ", *LETTERS, ""]
         return {
             "emissions": logits.transpose(0, 1).contiguous(),

@@ -1,4 +1,4 @@
-"""A CUDA device implemented on the CPU, which rejects what a GPU rejects; see docs/testing.md."""
+"""A CUDA device on the CPU, which rejects what a GPU rejects; see docs/explanation/testing-kernels.md."""
 
 from pathlib import Path
 

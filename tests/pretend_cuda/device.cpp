@@ -1,4 +1,4 @@
-// A CUDA device for CPU builds of torch. It uses host memory, and its work is done when a call returns.
+// A CUDA device for CPU builds of torch. It uses host memory and is synchronous.
 //
 // Its tensors are real tensors of device cuda:0, not a subclass: autograd, autocast, torch.compile and the
 // operators of crnn_ext see what they see on a GPU. Operators of torch dispatch to kernels.py, which runs

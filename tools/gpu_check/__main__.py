@@ -48,7 +48,7 @@ MACHINE_SECONDS = 60
 # Time limits for a machine with 16 cores. The first stages show whether anything works; the duration of the
 # last one is unknown.
 LIMITS = {"build": 120, "tests": 120, "drivers": 30, "bench": 125, "sanitizer": 60}
-# Stages that run while the drivers compile. Later stages wait, so that nothing disturbs the benchmarks.
+# Stages that run while the drivers compile. The others wait, to measure without other load.
 BESIDE_COMPILERS = ("build", "tests")
 COMPILE_SECONDS = 200
 # Stages that must be available on a machine with a GPU.

@@ -36,7 +36,7 @@ _DEVIATES = np.array([NormalDist().inv_cdf((byte + 0.5) / 256) for byte in range
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Draws distortions of lines of text, as printing, scanning and cutting out leave them: `docs/data.md`.
+    """Draws distortions of lines of text, as printing, scanning and cutting out leave them: `docs/how-to/prepare-data.md`.
 
     The same state of the random generator draws the same. What comes into view around a line has the median
     colour of its border. Nothing is cut off at the ends of a line, at most some hundredths of its height at

@@ -1,4 +1,4 @@
-"""Opens data sets of every layout that is in use, recognised by what is there. `docs/data.md` shows them."""
+"""Opens data sets of every layout that is in use, recognised by what is there. `docs/how-to/prepare-data.md` shows them."""
 
 import codecs
 import json

@@ -1,6 +1,6 @@
 """How well texts were read: error rates over characters and words, and whole lines.
 
-`docs/metrics.md` has the definitions. `dataclasses.asdict` makes dicts of the results that JSON can hold.
+`docs/how-to/evaluate.md` has the definitions. `dataclasses.asdict` makes dicts of the results that JSON can hold.
 """
 
 import unicodedata

@@ -133,15 +133,15 @@ def test_the_page_reads_what_the_recognizer_reads(onnx_file, checkpoint, program
     Path("model.pt2").symlink_to(program_of[1])
     noise = np.random.default_rng(0)
     Image.fromarray(noise.integers(0, 256, (48, 150, 3), np.uint8)).save("line.png")
-    [with_onnxruntime, with_torch] = blocks("docs/export.md")
+    [with_onnxruntime, with_torch] = blocks("docs/how-to/export.md")
     names = {}
-    exec(compile(with_onnxruntime, "docs/export.md", "exec"), names)
+    exec(compile(with_onnxruntime, "docs/how-to/export.md", "exec"), names)
     recognizer = Recognizer(checkpoint.network, checkpoint.charset, checkpoint.preprocessing)
     [reading] = recognizer(["line.png"])
     assert names["text"] == reading.text
     assert len(names["text"]) > 2
 
-    exec(compile(with_torch, "docs/export.md", "exec"), names)
+    exec(compile(with_torch, "docs/how-to/export.md", "exec"), names)
     with torch.inference_mode():
         expected = program_of[0].network(recognizer.preprocess("line.png").pixels.unsqueeze(0))
     torch.testing.assert_close(names["logits"], expected, rtol=0, atol=1e-5)
