@@ -59,7 +59,7 @@ def test_by_hand(tmp_path):
 
 
 def defined(texts, order, context, unit):
-    """P(unit | context) by the formula, from lists of n-grams, in which each stands as often as it counts."""
+    """Returns P(unit | context) by the formula, from lists in which each n-gram occurs c times."""
     lines = [["<s>", *text, "</s>"] for text in texts]
     length = len(context) + 1
 

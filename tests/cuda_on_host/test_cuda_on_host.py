@@ -1,4 +1,4 @@
-"""The CUDA kernels on a CPU: drivers in four builds and planted faults; see docs/explanation/testing-kernels.md."""
+"""CUDA kernels on a CPU: drivers in four builds, planted faults; see docs/explanation/testing-kernels.md."""
 
 import os
 import re

@@ -54,7 +54,7 @@ def check(logits: Tensor, beam: int) -> Row:
 
 
 def peer_search(shape: Shape, threshold: float, nbest: int, device: torch.device) -> Callable[[Tensor], Any]:
-    """Returns the peer's search of log-probabilities (N, T, C). nbest only affects the output and may be 0."""
+    """Returns the peer's search of log-probabilities (N, T, C). nbest, also 0, only affects the output."""
     from torchaudio.models.decoder import cuda_ctc_decoder
 
     tokens = [str(index) for index in range(shape.classes)]

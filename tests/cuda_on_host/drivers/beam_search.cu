@@ -244,11 +244,11 @@ std::vector<driver::Case> cases() {
   add("probabilities beyond those of numbers",
       make_run<float>({.frames = 6, .classes = 20, .lengths = {6, 5}, .beam = 10, .scale = 300}));
 
-  // Where the best come last, what is offered is sorted again and again.
+  // If the best come last, the top-k selection compacts again and again.
   add("ascending rows",
       make_run<float>(
           {.frames = 2, .classes = 3000, .lengths = {2}, .beam = 16, .nbest = 5, .rows = kAscending}));
-  // As many tokens as a block can ever hold.
+  // The maximum number of tokens that a block holds.
   add("ascending rows and a beam of 1024",
       make_run<double>({.frames = 1, .classes = 2100, .lengths = {1}, .beam = 1024, .rows = kAscending}));
   add("ascending rows with a gap", make_run<float>(problem_with_partial_push()));
