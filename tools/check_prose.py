@@ -1,7 +1,7 @@
 """Finds phrases that plain technical English avoids: in documents, comments, docstrings and messages.
 
-    python tools/check_prose.py             # every tracked text file; exits with 1 if one has such a phrase
-    python tools/check_prose.py FILE ...
+python tools/check_prose.py             # every tracked text file; exits with 1 if one has such a phrase
+python tools/check_prose.py FILE ...
 """
 
 import re
@@ -45,7 +45,9 @@ def findings(path: Path) -> list[str]:
 def main(names: list[str]) -> int:
     tracked = names or subprocess.check_output(["git", "ls-files", "-z"], text=True).split("\0")
     paths = [Path(name) for name in tracked if Path(name).suffix in SUFFIXES and Path(name).is_file()]
-    found = [finding for path in paths if path.resolve() != Path(__file__).resolve() for finding in findings(path)]
+    found = [
+        finding for path in paths if path.resolve() != Path(__file__).resolve() for finding in findings(path)
+    ]
     print(*found, sep="\n", end="\n" if found else "")
     return 1 if found else 0
 

@@ -3,13 +3,13 @@
 forced_align takes one sample at a time. For K texts per sample, torch's loss takes K copies of the logits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from rows import Row, new_row, note_errors
-from timers import Bench, Contender
+from rows import Row
+from timers import Bench
 from torch import Tensor
 
 from crnn_ext.ctc import align, log_probability
@@ -59,33 +59,27 @@ def is_aligned(problem: Problem) -> bool:
 
 def alignment_rows(bench: Bench, shape: Shape) -> Iterator[Row]:
     problem = Problem(shape, bench.device)
-    ours, theirs = (new_row("align", shape[:4], name) for name in ("crnn_ext", "forced_align"))
-    ours["floor ms"] = bench.memory_sweep_ms(problem.logits)
-    contenders = []
-    with note_errors(ours):
-        ours["correct"] = is_aligned(problem)
-        contenders.append(
-            Contender("crnn_ext", lambda logits: align(logits, *problem.first_texts()), capturable=True)
-        )
-    with note_errors(theirs):
+
+    def crnn_ext(row: Row) -> Callable[[Tensor], object]:
+        row["floor ms"] = bench.memory_sweep_ms(problem.logits)
+        row["correct"] = is_aligned(problem)
+        return lambda logits: align(logits, *problem.first_texts())
+
+    def torchaudio(row: Row) -> Callable[[Tensor], object]:
         from torchaudio.functional import forced_align
 
         def one_by_one(logits: Tensor) -> object:
             log_probs = logits.log_softmax(-1).transpose(0, 1).contiguous()
             return [forced_align(log_probs[n : n + 1], problem.targets[n]) for n in range(shape.samples)]
 
-        contenders.append(Contender("forced_align", one_by_one))
-    inputs = bench.copies(problem.logits)
-    bench.time([ours, theirs], contenders, inputs)
-    if "note" not in ours:
-        ours |= bench.profile_kernels(contenders[0].over(inputs))
-    yield from (ours, theirs)
+        return one_by_one
+
+    contenders = {"crnn_ext": crnn_ext, "forced_align": torchaudio}
+    yield from bench.compare("align", shape[:4], bench.copies(problem.logits), contenders).values()
 
 
 def log_probability_rows(bench: Bench, shape: Shape) -> Iterator[Row]:
     problem = Problem(shape, bench.device)
-    ours, theirs = (new_row("log_probability", shape, name) for name in ("crnn_ext", "torch"))
-    ours["floor ms"] = bench.memory_sweep_ms(problem.logits)
 
     def crnn_ext_log_probability(logits: Tensor) -> Tensor:
         return log_probability(logits, problem.targets, problem.input_lengths, problem.target_lengths)
@@ -95,13 +89,14 @@ def log_probability_rows(bench: Bench, shape: Shape) -> Iterator[Row]:
         lengths = problem.input_lengths.repeat_interleave(shape.texts), problem.target_lengths.flatten()
         return -F.ctc_loss(copies, problem.targets.flatten(0, 1), *lengths, reduction="none")
 
-    contenders = [Contender("torch", torch_log_probability)]
-    with note_errors(ours):
+    def crnn_ext(row: Row) -> Callable[[Tensor], object]:
+        row["floor ms"] = bench.memory_sweep_ms(problem.logits)
         exact = torch_log_probability(problem.logits.double()).view(shape.samples, shape.texts)
-        ours["correct"] = is_close(crnn_ext_log_probability(problem.logits), exact)
-        contenders.append(Contender("crnn_ext", crnn_ext_log_probability, capturable=True))
-    bench.time([ours, theirs], contenders, bench.copies(problem.logits))
-    yield from (ours, theirs)
+        row["correct"] = is_close(crnn_ext_log_probability(problem.logits), exact)
+        return crnn_ext_log_probability
+
+    contenders = {"crnn_ext": crnn_ext, "torch": lambda row: torch_log_probability}
+    yield from bench.compare("log_probability", shape, bench.copies(problem.logits), contenders).values()
 
 
 def rows(bench: Bench, tiny: bool) -> Iterator[Row]:

@@ -7,12 +7,13 @@ probability is above 0.95, also in the scores.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from posteriors import log_p, peaked
-from rows import Row, new_row, note_errors
-from timers import Bench, Contender
+from rows import Row
+from timers import Bench
 from torch import Tensor
 
 from crnn_ext.ctc import beam_search
@@ -67,27 +68,21 @@ def search_rows(bench: Bench, shape: Shape) -> Iterator[Row]:
     logits = network_output(shape, bench.device)
     # The input of crnn_ext and that of the peer.
     inputs = [(copy, copy.log_softmax(-1).transpose(0, 1).contiguous()) for copy in bench.copies(logits)]
-    rows = {name: new_row("beam_search", shape, name) for name in ("crnn_ext", *PEERS)}
-    contenders = []
-    ours = rows["crnn_ext"]
-    ours["floor ms"] = bench.memory_sweep_ms(logits)
-    with note_errors(ours):
-        ours |= check(logits, shape.beam)
-        contenders.append(
-            Contender("crnn_ext", lambda pair: beam_search(pair[0], beam_size=shape.beam), capturable=True)
-        )
-    for name, threshold in PEERS.items():
-        with note_errors(rows[name]):
-            (_, log_probs), *_ = inputs
-            found = peer_search(shape, threshold, 1, bench.device)(log_probs)
-            texts = [[int(token) for token in best.tokens] for (best,) in found]
-            rows[name]["log P"] = log_p(logits, texts).mean().item()
-            search = peer_search(shape, threshold, 0, bench.device)
-            contenders.append(Contender(name, lambda pair, search=search: search(pair[1])))
-    bench.time(list(rows.values()), contenders, inputs)
-    if "note" not in ours:
-        ours |= bench.profile_kernels(contenders[0].over(inputs))
-    yield from rows.values()
+
+    def crnn_ext(row: Row) -> Callable[..., object]:
+        row["floor ms"] = bench.memory_sweep_ms(logits)
+        row |= check(logits, shape.beam)
+        return lambda pair: beam_search(pair[0], beam_size=shape.beam)
+
+    def torchaudio(row: Row, threshold: float) -> Callable[..., object]:
+        found = peer_search(shape, threshold, 1, bench.device)(inputs[0][1])
+        texts = [[int(token) for token in best.tokens] for (best,) in found]
+        row["log P"] = log_p(logits, texts).mean().item()
+        search = peer_search(shape, threshold, 0, bench.device)
+        return lambda pair: search(pair[1])
+
+    peers = {name: partial(torchaudio, threshold=threshold) for name, threshold in PEERS.items()}
+    yield from bench.compare("beam_search", shape, inputs, {"crnn_ext": crnn_ext, **peers}).values()
 
 
 def rows(bench: Bench, tiny: bool) -> Iterator[Row]:

@@ -1,10 +1,10 @@
 """greedy_decode compared with torch.argmax over the classes, the minimum that decoding must do."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
-from rows import Row, new_row, note_errors
-from timers import Bench, Contender
+from rows import Row
+from timers import Bench
 from torch import Tensor
 
 from crnn_ext.ctc import greedy_decode
@@ -28,15 +28,20 @@ def is_correct(logits: Tensor) -> bool:
     return True
 
 
+def shape_rows(bench: Bench, shape: tuple[int, ...]) -> Iterator[Row]:
+    torch.manual_seed(0)
+    logits = torch.randn(shape, device=bench.device) * 3
+
+    def crnn_ext(row: Row) -> Callable[[Tensor], object]:
+        row["floor ms"] = bench.memory_sweep_ms(logits)
+        row["correct"] = is_correct(logits)
+        return greedy_decode
+
+    contenders = {"crnn_ext": crnn_ext, "torch.argmax": lambda row: lambda logits: logits.argmax(-1)}
+    inputs = bench.copies(logits)
+    yield from bench.compare("greedy_decode", shape, inputs, contenders, captured=contenders).values()
+
+
 def rows(bench: Bench, tiny: bool) -> Iterator[Row]:
     for shape in TINY_SHAPES if tiny else SHAPES:
-        torch.manual_seed(0)
-        logits = torch.randn(shape, device=bench.device) * 3
-        ours, argmax = (new_row("greedy_decode", shape, name) for name in ("crnn_ext", "torch.argmax"))
-        ours["floor ms"] = bench.memory_sweep_ms(logits)
-        contenders = [Contender("torch.argmax", lambda logits: logits.argmax(-1), capturable=True)]
-        with note_errors(ours):
-            ours["correct"] = is_correct(logits)
-            contenders.append(Contender("crnn_ext", greedy_decode, capturable=True))
-        bench.time([ours, argmax], contenders, bench.copies(logits))
-        yield from (ours, argmax)
+        yield from shape_rows(bench, shape)

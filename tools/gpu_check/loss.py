@@ -1,12 +1,13 @@
 """ctc_loss, forward and backward, compared with torch's own kernels and with cuDNN."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from bench_ctc_loss import MAX_GRADIENT_ERROR, MAX_LOSS_ERROR, Shape, losses_and_gradient
-from rows import NOT_CHOSEN, Row, first_line, new_row, note_errors
-from timers import Bench, Contender
+from rows import NotChosenError, Row
+from timers import Bench
 from torch import Tensor
 
 from crnn_ext.ctc import ctc_loss
@@ -52,13 +53,10 @@ class Problem:
     def cudnn_loss(self, logits: Tensor, reduction: str = "mean") -> Tensor:
         return F.ctc_loss(F.log_softmax(logits, -1), *self.for_cudnn, reduction=reduction)
 
-    def cudnn_unavailable(self) -> str | None:
-        """Returns why torch does not select cuDNN: it would silently run its own kernels instead."""
-        try:
-            chosen = torch._use_cudnn_ctc_loss(F.log_softmax(self.logits, -1), *self.for_cudnn, 0)
-        except Exception as error:
-            return first_line(error)
-        return None if chosen else NOT_CHOSEN
+    def require_cudnn(self) -> None:
+        """Raises NotChosenError if torch does not select cuDNN: it would silently run its own kernels."""
+        if not torch._use_cudnn_ctc_loss(F.log_softmax(self.logits, -1), *self.for_cudnn, 0):
+            raise NotChosenError
 
 
 def forward_and_backward(loss: Loss) -> Callable[[Tensor], object]:
@@ -96,28 +94,24 @@ def recursion_time(kernels: dict[str, float], frames: int) -> Row:
 def loss_rows(bench: Bench, shape: Shape, dtype: torch.dtype) -> Iterator[Row]:
     problem = Problem(shape, bench.device)
     logits = problem.logits.to(dtype).requires_grad_()
-    losses = {"crnn_ext": problem.crnn_ext_loss}
+    exact = losses_and_gradient(problem.torch_loss, logits.double())
+
+    def prepare(row: Row, loss: Loss) -> Callable[[Tensor], object]:
+        if row["contender"] == "cuDNN":
+            problem.require_cudnn()
+        if row["contender"] == "crnn_ext":
+            # Two reads of the logits and one write of their gradient.
+            row["floor ms"] = 3 * bench.memory_sweep_ms(logits)
+        check(row, loss, logits, exact)
+        return forward_and_backward(loss)
+
+    losses: dict[str, Loss] = {"crnn_ext": problem.crnn_ext_loss}
     if dtype == torch.float32:
         losses |= {"torch": problem.torch_loss, "cuDNN": problem.cudnn_loss}
-    rows = {name: new_row("ctc_loss", shape, name, str(dtype).removeprefix("torch.")) for name in losses}
-    exact = losses_and_gradient(problem.torch_loss, logits.double())
-    if "cuDNN" in losses and (note := problem.cudnn_unavailable()):
-        rows["cuDNN"]["note"] = note
-        del losses["cuDNN"]
-    contenders = []
-    for name, loss in losses.items():
-        with note_errors(rows[name]):
-            check(rows[name], loss, logits, exact)
-            contenders.append(Contender(name, forward_and_backward(loss), capturable=name == "crnn_ext"))
-    del exact
-    inputs = bench.copies(logits)
-    bench.time(list(rows.values()), contenders, inputs)
-    ours = rows["crnn_ext"]
-    # Two reads of the logits and one write of their gradient.
-    ours["floor ms"] = 3 * bench.memory_sweep_ms(logits)
-    if contenders and contenders[0].name == "crnn_ext":
-        ours |= bench.profile_kernels(contenders[0].over(inputs))
-        ours |= recursion_time(ours.get("kernels us", {}), shape.frames)
+    contenders = {name: partial(prepare, loss=loss) for name, loss in losses.items()}
+    name = str(dtype).removeprefix("torch.")
+    rows = bench.compare("ctc_loss", shape, bench.copies(logits), contenders, name)
+    rows["crnn_ext"] |= recursion_time(rows["crnn_ext"].get("kernels us", {}), shape.frames)
     yield from rows.values()
 
 

@@ -10,7 +10,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import rehearsal
@@ -50,13 +50,6 @@ def _is_source(path: Path) -> bool:
     return path.is_file() and path.suffix != ".so" and "__pycache__" not in path.parts
 
 
-def version_of(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def cuda_toolkit() -> str | None:
     """Returns the folder of the toolkit that setup.py builds with."""
     return runpy.run_path(str(ROOT / "setup.py"), run_name="setup")["find_cuda_home"]()
@@ -80,13 +73,14 @@ def describe() -> dict[str, object]:
     """Returns the description, without "device" if torch sees no GPU."""
     toolkit = cuda_toolkit()
     release = re.search(r"release ([\d.]+)", output_of(f"{toolkit}/bin/nvcc", "--version"))
+    versions = {distribution.name: distribution.version for distribution in distributions()}
     known = {
         **environment(),
         "python": sys.version.split()[0],
         "torch's CUDA": torch.version.cuda,
         "CUDA toolkit": toolkit,
         "nvcc": release.group(1) if release else "not installed",
-        **{peer: version_of(peer) for peer in _PEERS},
+        **{peer: versions.get(peer, "not installed") for peer in _PEERS},
         "sources": hash_of_sources(),
     }
     return known | gpu() if torch.cuda.is_available() else known

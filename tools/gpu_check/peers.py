@@ -3,13 +3,13 @@
 The packages are imported where they are used.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from bench_ctc_loss import Shape
 from loss import SHAPES, TINY_SHAPES, Problem, errors, forward_and_backward, losses_and_gradient
 from rows import Row, new_row, note_errors
-from timers import Bench, Contender, time_fields
+from timers import Bench, rotate, time_fields
 from timing import wall_clock
 from torch import Tensor
 
@@ -41,7 +41,7 @@ def optax_row(bench: Bench, shape: Shape) -> Row:
         (_, losses), gradient = compiled(inputs[0])
         result = _tensor(jax.device_get(losses)), _tensor(jax.device_get(gradient)).transpose(0, 1)
         row |= errors(result, exact)
-        call = Contender("optax", lambda logits: jax.block_until_ready(compiled(logits))).over(inputs)
+        call = rotate(lambda logits: jax.block_until_ready(compiled(logits)), inputs)
         row |= time_fields({"optax": call}, bench.seconds, "eager", wall_clock)["optax"]
     return row
 
@@ -55,17 +55,18 @@ def one_sample_rows(bench: Bench, shape: Shape) -> Iterator[Row]:
     """Times the loss of one sample and torchaudio's best path for it."""
     shape = shape._replace(samples=1)
     problem = Problem(shape, bench.device)
-    ours, theirs = (new_row("one sample", shape, name) for name in ("crnn_ext", "forced_align"))
-    contenders = [Contender("crnn_ext", forward_and_backward(problem.crnn_ext_loss), capturable=True)]
-    with note_errors(theirs):
+
+    def torchaudio(row: Row) -> Callable[[Tensor], object]:
         from torchaudio.functional import forced_align
 
-        def best_path(logits: Tensor) -> object:
-            return forced_align(logits.detach().log_softmax(-1).transpose(0, 1), problem.targets)
+        return lambda logits: forced_align(logits.detach().log_softmax(-1).transpose(0, 1), problem.targets)
 
-        contenders.append(Contender("forced_align", best_path))
-    bench.time([ours, theirs], contenders, bench.copies(problem.logits.requires_grad_()))
-    yield from (ours, theirs)
+    contenders = {
+        "crnn_ext": lambda row: forward_and_backward(problem.crnn_ext_loss),
+        "forced_align": torchaudio,
+    }
+    inputs = bench.copies(problem.logits.requires_grad_())
+    yield from bench.compare("one sample", shape, inputs, contenders).values()
 
 
 def rows(bench: Bench, tiny: bool) -> Iterator[Row]:

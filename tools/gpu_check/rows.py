@@ -24,9 +24,15 @@ def same_row(one: Row, other: Row) -> bool:
     return all(one[key] == other[key] for key in ("op", "shape", "contender", "dtype"))
 
 
+class NotChosenError(Exception):
+    """torch does not select this implementation."""
+
+
 def first_line(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return NOT_INSTALLED
+    if isinstance(error, NotChosenError):
+        return NOT_CHOSEN
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 

@@ -8,12 +8,11 @@ the overhead of Python.
 import itertools
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
-from rows import Row, first_line, note_errors
+from rows import Row, first_line, new_row, note_errors
 from timing import Call, take_turns
 from torch import Tensor
 from torch.autograd import DeviceType
@@ -85,17 +84,14 @@ def time_fields(
     return fields
 
 
-class Contender(NamedTuple):
-    """A function to time, which takes one input."""
+# Prepares a contender: checks it, adds fields to its row, and returns the function of one input to time.
+Prepare = Callable[[Row], Callable[..., object]]
 
-    name: str
-    call: Callable[..., object]
-    capturable: bool = False
 
-    def over(self, inputs: Sequence[object]) -> Call:
-        """Returns a call that takes the next input each time."""
-        rotation = itertools.cycle(inputs)
-        return lambda: self.call(next(rotation))
+def rotate(function: Callable[..., object], inputs: Sequence[object]) -> Call:
+    """Returns a call of the function on the next input each time."""
+    rotation = itertools.cycle(inputs)
+    return lambda: function(next(rotation))
 
 
 class Bench:
@@ -119,32 +115,45 @@ class Bench:
         gradient = tensor.requires_grad
         return [tensor, *(tensor.detach().clone().requires_grad_(gradient) for _ in range(count - 1))]
 
-    def time(self, rows: Sequence[Row], contenders: Sequence[Contender], inputs: Sequence[object]) -> None:
-        """Adds times to the contenders' rows, or a "note" on failure."""
-        row_of = {row["contender"]: row for row in rows}
-        calls, graphs = {}, {}
-        for contender in contenders:
-            call = contender.over(inputs)
-            with note_errors(row_of[contender.name]):
-                cuda_clock(call, 2)
-                calls[contender.name] = call
-        for name, fields in time_fields(calls, self.seconds, "eager").items():
-            row_of[name] |= fields
-        # Captures come last: a failed capture can leave a stream unusable.
-        for name, call, capturable in contenders:
-            if capturable and name in calls:
-                with note_errors(row_of[name], "no graph: "):
-                    graphs[name] = capture([partial(call, one) for one in inputs])
-        for name, fields in time_fields(graphs, self.seconds, "graph").items():
-            row_of[name]["graph ms"] = fields["graph ms"] / len(inputs)
-            row_of[name]["graph spread ms"] = [value / len(inputs) for value in fields["graph spread ms"]]
+    def compare(
+        self,
+        op: str,
+        shape: Sequence[int],
+        inputs: Sequence[object],
+        contenders: dict[str, Prepare],
+        dtype: str = "float32",
+        captured: Collection[str] = ("crnn_ext",),
+    ) -> dict[str, Row]:
+        """Returns a row per contender, with its times or a "note" on failure.
 
-    def profile_kernels(self, call: Call) -> dict[str, object]:
-        """Returns the fields of a row with the time per kernel."""
-        try:
-            return {"kernels us": kernel_microseconds(call)}
-        except Exception as error:
-            return {"not profiled": first_line(error)}
+        `captured`: the contenders that are also timed in a CUDA graph.
+        """
+        rows = {name: new_row(op, shape, name, dtype) for name in contenders}
+        functions, calls, graphs = {}, {}, {}
+        for name, prepare in contenders.items():
+            with note_errors(rows[name]):
+                functions[name] = prepare(rows[name])
+        for name, function in functions.items():
+            with note_errors(rows[name]):
+                call = rotate(function, inputs)
+                cuda_clock(call, 2)
+                calls[name] = call
+        for name, fields in time_fields(calls, self.seconds, "eager").items():
+            rows[name] |= fields
+        # Captures come last: a failed capture can leave a stream unusable.
+        for name in calls:
+            if name in captured:
+                with note_errors(rows[name], "no graph: "):
+                    graphs[name] = capture([partial(functions[name], one) for one in inputs])
+        for name, fields in time_fields(graphs, self.seconds, "graph").items():
+            rows[name]["graph ms"] = fields["graph ms"] / len(inputs)
+            rows[name]["graph spread ms"] = [value / len(inputs) for value in fields["graph spread ms"]]
+        if "crnn_ext" in functions:
+            try:
+                rows["crnn_ext"]["kernels us"] = kernel_microseconds(rotate(functions["crnn_ext"], inputs))
+            except Exception as error:
+                rows["crnn_ext"]["not profiled"] = first_line(error)
+        return rows
 
     def memory_sweep_ms(self, tensor: Tensor) -> float:
         """Returns the time to read or write a tensor once at the copy bandwidth, the unit of the floors."""
