@@ -3,8 +3,8 @@
     python benchmarks/bench_padding.py [--threads N] [--seconds S] [--json FILE]
 
 Each network reads the same padded batch in two ways that take turns: with the widths of the images, so that
-padding does not change the results, and without, so that padding counts as image. As in the largest batches
-of the recognizer, the widest image is 1.25 times as wide as the narrowest.
+padding does not change the results, and without, so that padding counts as image. The widest image is 1.25
+times as wide as the narrowest, the largest ratio that the recognizer allows in a batch.
 """
 
 import argparse

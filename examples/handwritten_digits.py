@@ -1,8 +1,8 @@
 """Train a small CRNN on strings of handwritten digits and evaluate it on unseen strings.
 
 The digits are the 1,797 scans that scikit-learn includes. They are split before strings are composed: no scan
-of a held-out string occurs in a training string, or in a validation string, which select the best network.
-Training takes one to two minutes on two CPU cores and needs no download.
+of a held-out string occurs in a training or validation string. The validation strings select the best
+network. Training takes one to two minutes on two CPU cores and needs no download.
 
 The output folder contains:
 
