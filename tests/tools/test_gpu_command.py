@@ -123,9 +123,11 @@ def test_compiler_steps_are_recorded(tmp_path):
     assert min(seconds) > 0.005
 
 
-def test_hanging_stage_is_stopped(run):
-    hanging = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); time.sleep(60)"
-    stage = stages.Stage(run, "hangs", 0.3)
+@pytest.mark.parametrize("handler", ["SIG_DFL", "SIG_IGN"])
+def test_hanging_stage_is_stopped(run, monkeypatch, handler):
+    monkeypatch.setattr(stages, "GRACE_SECONDS", 0.2)
+    hanging = f"import signal, time; signal.signal(signal.SIGINT, signal.{handler}); time.sleep(60)"
+    stage = stages.Stage(run, "hangs", 1)
     outcome = stages.run_stage(stage, lambda stage: stage.python("-c", hanging))
     assert outcome.state == "failed"
     assert "stopped at its time limit" in outcome.detail

@@ -22,6 +22,8 @@ GRACE_SECONDS = 3
 # Multiplies the limits in a rehearsal, which may run on a slow machine. compile_times.py checks the limits.
 REHEARSAL_TIME_FACTOR = 20
 _PROGRESS_SECONDS = 2
+# The exit status of timeout(1) after SIGINT, and after SIGKILL, which may also kill timeout itself.
+_TIMEOUT_STATUS = (124, 137, -signal.SIGKILL)
 
 
 class Outcome(NamedTuple):
@@ -153,10 +155,14 @@ class Stage:
         """
         command = list(map(str, arguments))
         variables = {"PYTHONPATH": python_path(self.run.site), "PYTHONUNBUFFERED": "1", **environment}
+        seconds = max(0.1, min(limit, self.seconds_left()))
+        # Sends SIGINT to the whole process group at the limit, and SIGKILL after a grace period.
+        timeout = ["timeout", "--signal=INT", f"--kill-after={GRACE_SECONDS}", str(seconds)]
         part = self.run.work / f"{self.name}-{next(self._numbers)}.part"
+        begin = time.monotonic()
         with part.open("w") as file:
             process = subprocess.Popen(
-                command,
+                [*timeout, *command],
                 cwd=ROOT,
                 env=os.environ | variables,
                 stdin=subprocess.DEVNULL,
@@ -165,17 +171,18 @@ class Stage:
                 start_new_session=True,  # a process group, to stop all that the command starts
             )
         self._running.add(process)
-        end = time.monotonic() + min(limit, self.seconds_left())
         try:
-            late = not self._wait(process, end, progress)
-            if late:
-                os.killpg(process.pid, signal.SIGINT)
-                self._wait(process, time.monotonic() + GRACE_SECONDS)
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_PROGRESS_SECONDS if progress else None)
+                    break
+                self.report_progress(progress())
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             self._running.discard(process)
+        late = process.returncode in _TIMEOUT_STATUS and time.monotonic() - begin >= seconds
         output = part.read_text(errors="replace")
         with self._lock, self._log.open("a") as log:  # in one piece, also from parallel commands
             log.write(f"$ {' '.join(command)}\n{output}\n{'stopped' if late else process.returncode}\n\n")
@@ -185,19 +192,6 @@ class Stage:
                 f"stopped at its time limit: {Path(command[0]).name} {' '.join(command[1:3])}"
             )
         return Result(process.returncode, output)
-
-    def _wait(self, process: subprocess.Popen, end: float, progress: Callable[[], str] | None = None) -> bool:
-        """Returns whether the process ends before the time `end`."""
-        while True:
-            seconds = max(0.1, end - time.monotonic())
-            try:
-                process.wait(min(seconds, _PROGRESS_SECONDS) if progress else seconds)
-                return True
-            except subprocess.TimeoutExpired:
-                if time.monotonic() >= end:
-                    return False
-                if progress:
-                    self.report_progress(progress())
 
     def python(self, *arguments: object, **options) -> Result:
         return self.command(sys.executable, *arguments, **options)
