@@ -4,11 +4,12 @@ import argparse
 import re
 
 from crnn_ext.cli import build_parser
+from crnn_ext.commands.parser import CommandParser
 
 MARK = "<!-- commands -->"
 
 
-def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+def subparsers(parser: argparse.ArgumentParser) -> dict[str, CommandParser]:
     """The parsers of the commands by name."""
     [action] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return action.choices
@@ -24,8 +25,10 @@ def option_row(action: argparse.Action) -> str:
     return f"| {names} | {text} |".replace("\n", " ")
 
 
-def command_section(name: str, parser: argparse.ArgumentParser) -> str:
+def command_section(name: str, parser: CommandParser) -> str:
     """A command with its usage, description and options."""
+    if parser.add_options is not None:
+        parser.add_options(parser)
     usage = re.sub(r"^usage: ", "", parser.format_usage())
     rows = [
         option_row(action)
