@@ -33,10 +33,10 @@ void launch_align(const TncView<const Storage>& logits, const DeviceBatch& batch
                   const AlignmentView<Real>& aligned, gpu::Stream stream) {
   for_each_slice(batch, slice_shape, [&](const Slice& slice) {
     const BatchShape& shape = slice.batch.shape;
-    const StatisticsMode statistics = slice.statistics(normalize);
+    const StatisticsMode mode = slice.statistics_mode(normalize);
     dispatch_row_tile(shape.frames * shape.samples, shape.classes, [&](auto threads_per_row, int64_t blocks) {
       gpu::launch(logits_kernel<threads_per_row(), Storage, Real>, blocks, kRowBlockSize, 0, stream,
-                  logits.from_sample(slice.first_sample), slice.batch, statistics, memory);
+                  logits.from_sample(slice.first_sample), slice.batch, mode, memory);
     });
     dispatch_max_pairs<2 * gpu::kWarpSize, kMaxPairsFourWarps>(shape.max_labels() + 1, [&](auto max_pairs) {
       gpu::launch(path_kernel<max_pairs(), Real>, shape.texts(), threads_for(max_pairs()), 0, stream,

@@ -45,13 +45,13 @@ CRNN_INLINE Moves advance(ScorePair<Value>& pair, Value label_below, Mask may_sk
                           Value label_logit) {
   const auto moves = [](int of_blank, int of_label)
                          CRNN_INLINE_LAMBDA { return broadcast<Moves>(of_blank | of_label << kBitsPerMove); };
-  const Value skipping = may_skip ? label_below : broadcast<Value>(kImpossible);
+  const Value from_skip = may_skip ? label_below : broadcast<Value>(kImpossible);
   const auto blank_steps = label_below > pair.blank;
   const auto label_steps = pair.blank > pair.label;
   const Value without_skip = label_steps ? pair.blank : pair.label;
-  const auto label_skips = skipping > without_skip;
+  const auto label_skips = from_skip > without_skip;
   pair = {(blank_steps ? label_below : pair.blank) + blank_logit,
-          (label_skips ? skipping : without_skip) + label_logit};
+          (label_skips ? from_skip : without_skip) + label_logit};
   const Moves of_label = label_skips ? moves(0, kSkip) : label_steps ? moves(0, kStep) : moves(0, 0);
   return of_label | (blank_steps ? moves(kStep, 0) : moves(0, 0));
 }
@@ -97,11 +97,11 @@ struct AlignmentView {
   int64_t frames;    // T
   int64_t columns;   // S
 
-  CRNN_INLINE void put_token(int64_t m, int64_t frame, int64_t token) const {
+  CRNN_INLINE void write_token(int64_t m, int64_t frame, int64_t token) const {
     tokens[m * frames + frame] = token;
   }
 
-  CRNN_INLINE void put_span(int64_t m, int64_t label, const Span& span, int64_t end) const {
+  CRNN_INLINE void write_span(int64_t m, int64_t label, const Span& span, int64_t end) const {
     const int64_t at = m * columns + label;
     starts[at] = span.start;
     ends[at] = end;
@@ -122,10 +122,10 @@ struct AlignmentView {
   }
 
   // A frame behind the last live one.
-  CRNN_INLINE void put_padding_frame(int64_t m, int64_t frame) const { put_token(m, frame, -1); }
+  CRNN_INLINE void write_padding_frame(int64_t m, int64_t frame) const { write_token(m, frame, -1); }
 
   // A column behind the last label.
-  CRNN_INLINE void put_padding(int64_t m, int64_t column) const {
+  CRNN_INLINE void write_padding(int64_t m, int64_t column) const {
     const int64_t at = m * columns + column;
     starts[at] = ends[at] = peaks[at] = -1;
     token_logp[at] = 0;

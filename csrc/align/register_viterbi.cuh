@@ -29,17 +29,17 @@ class RegisterViterbi {
   __device__ void run() {
     if (kWarps == 1 && warp_ > 0) return;  // without barriers, nothing waits for this warp
     next_ = view_.logits;
-    Prefetch ahead[kPrefetchFrames] = {};
+    Prefetch prefetched[kPrefetchFrames] = {};
     for (int u = 0; u < kPrefetchFrames; ++u) {
-      if (u < view_.frames) read(ahead[u]);
+      if (u < view_.frames) prefetch(prefetched[u]);
     }
     int64_t t = 0;
-    for (; t + kFrames + kPrefetchFrames <= view_.frames; t += kFrames) walk_word<true>(t, ahead);
-    for (; t < view_.frames; t += kFrames) walk_word<false>(t, ahead);
+    for (; t + kFrames + kPrefetchFrames <= view_.frames; t += kFrames) run_word<true>(t, prefetched);
+    for (; t < view_.frames; t += kFrames) run_word<false>(t, prefetched);
   }
 
   // The sums of the last blank and of the label before it, where this thread has them.
-  __device__ void put_last(double* blank, double* label) const {
+  __device__ void write_last(double* blank, double* label) const {
     for (int k = 0; k < kPairs; ++k) {
       if (first_pair() + k == view_.length) *blank = pairs_[k].blank;
       if (first_pair() + k + 1 == view_.length) *label = pairs_[k].label;
@@ -60,24 +60,24 @@ class RegisterViterbi {
   __device__ bool has_label(int k) const { return first_pair() + k < view_.length; }
 
   // The next frame, ahead of the one that is next in the recursion.
-  __device__ void read(Prefetch& ahead) {
-    ahead.blank = next_[view_.length];
+  __device__ void prefetch(Prefetch& prefetched) {
+    prefetched.blank = next_[view_.length];
     for (int k = 0; k < kPairs; ++k)
-      ahead.label[k] = has_label(k) ? next_[first_pair() + k] : Real(kImpossible);
+      prefetched.label[k] = has_label(k) ? next_[first_pair() + k] : Real(kImpossible);
     next_ += view_.pairs();
   }
 
-  // The frames of the word that begins at frame t. kWhole: none of them, nor of those that are read ahead, is
-  // behind the last one.
-  template <bool kWhole>
-  __device__ void walk_word(int64_t t, Prefetch (&ahead)[kPrefetchFrames]) {
+  // The frames of the word that begins at frame t. kFull: none of them, nor of those that are read
+  // prefetched, is behind the last one.
+  template <bool kFull>
+  __device__ void run_word(int64_t t, Prefetch (&prefetched)[kPrefetchFrames]) {
     Word words[kPairs] = {};
 #pragma unroll
     for (int u = 0; u < kFrames; ++u) {
-      if (!kWhole && t + u >= view_.frames) break;
+      if (!kFull && t + u >= view_.frames) break;
       double below = label_below();
-      const Prefetch now = ahead[u % kPrefetchFrames];
-      if (kWhole || t + u + kPrefetchFrames < view_.frames) read(ahead[u % kPrefetchFrames]);
+      const Prefetch now = prefetched[u % kPrefetchFrames];
+      if (kFull || t + u + kPrefetchFrames < view_.frames) prefetch(prefetched[u % kPrefetchFrames]);
       for (int k = 0; k < kPairs; ++k) {
         const double label = pairs_[k].label;
         const Word moves =
@@ -98,10 +98,10 @@ class RegisterViterbi {
     if constexpr (kWarps > 1) {
       // Twice, so that one barrier a frame is enough: who writes here again has met the barrier between, and
       // with it all who read.
-      GPU_SHARED(top_of_warp, double[2][kWarps]);
-      if (lane_ == gpu::kWarpSize - 1 && warp_ < kWarps) top_of_warp[buffer_][warp_] = top;
+      GPU_SHARED(warp_tops, double[2][kWarps]);
+      if (lane_ == gpu::kWarpSize - 1 && warp_ < kWarps) warp_tops[buffer_][warp_] = top;
       __syncthreads();
-      if (lane_ == 0 && 0 < warp_ && warp_ < kWarps) below = top_of_warp[buffer_][warp_ - 1];
+      if (lane_ == 0 && 0 < warp_ && warp_ < kWarps) below = warp_tops[buffer_][warp_ - 1];
       buffer_ ^= 1;
     }
     return first_pair() == 0 ? kImpossible : below;

@@ -38,7 +38,7 @@ struct SliceBuffers {
   int32_t* path;              // (texts, T): the state at each frame
 
   CRNN_INLINE TextView<Real> text_view(const BatchShape& shape, const DeviceText& text) const {
-    const int64_t first_pair = text.target_offset + text.slot;
+    const int64_t first_pair = text.target_offset + text.slice_index;
     return {text.frames, text.length, logits + shape.frames * first_pair,
             moves + num_words(shape.frames) * first_pair};
   }

@@ -26,20 +26,20 @@ void parallel_for(int64_t items, int64_t workers, const Work& work) {
     return;
   }
   std::atomic<int64_t> next{0};
-  std::exception_ptr first;
-  std::mutex first_is_written;
+  std::exception_ptr first_exception;
+  std::mutex mutex;
   torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
     for (int64_t worker = begin; worker < end; ++worker) {
       try {
         for (int64_t item = next++; item < items; item = next++) work(item, worker);
       } catch (...) {  // torch's loop would lose what it says
         next = items;
-        const std::lock_guard<std::mutex> lock(first_is_written);
-        if (!first) first = std::current_exception();
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (!first_exception) first_exception = std::current_exception();
       }
     }
   });
-  if (first) std::rethrow_exception(first);
+  if (first_exception) std::rethrow_exception(first_exception);
 }
 
 }  // namespace crnn

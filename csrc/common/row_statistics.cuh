@@ -29,13 +29,13 @@ struct PartialSoftmax {
 
   template <int kCount>
   __device__ void add(const Real (&values)[kCount]) {
-    const Real before = row_max;
+    const Real previous_max = row_max;
     for (int j = 0; j < kCount; ++j) row_max = maximum(values[j], row_max);
-    sum *= safe_softmax_term(before, row_max);
+    sum *= safe_softmax_term(previous_max, row_max);
     // Of a long row, a thread adds up thousands of terms: fewer roundings than one by one.
-    Real of_values = 0;
-    for (int j = 0; j < kCount; ++j) of_values += safe_softmax_term(values[j], row_max);
-    sum += of_values;
+    Real values_sum = 0;
+    for (int j = 0; j < kCount; ++j) values_sum += safe_softmax_term(values[j], row_max);
+    sum += values_sum;
   }
 };
 

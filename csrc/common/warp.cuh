@@ -9,13 +9,13 @@
 namespace crnn::gpu {
 
 // exchange(word) for each 32-bit word of the value: shuffles take no classes.
-template <class Value, class Exchange>
-__device__ inline Value shuffle_words(const Value& value, const Exchange& exchange) {
+template <class Value, class Shuffle>
+__device__ inline Value shuffle_words(const Value& value, const Shuffle& shuffle) {
   static_assert(sizeof(Value) % sizeof(int) == 0 && std::is_trivially_copyable_v<Value>);
   constexpr int kWords = sizeof(Value) / sizeof(int);
   int words[kWords];
   memcpy(words, &value, sizeof(value));
-  for (int i = 0; i < kWords; ++i) words[i] = exchange(words[i]);
+  for (int i = 0; i < kWords; ++i) words[i] = shuffle(words[i]);
   Value result;
   memcpy(&result, words, sizeof(result));
   return result;
@@ -66,11 +66,11 @@ __device__ inline Value tile_reduce(Value value, const Operation& operation) {
     return warp_reduce<kThreads>(value, operation);
   } else {
     constexpr int kWarps = kThreads / kWarpSize;
-    GPU_SHARED(of_warp, Value[kWarps]);
+    GPU_SHARED(warp_results, Value[kWarps]);
     value = warp_reduce<kWarpSize>(value, operation);
-    if (threadIdx.x % kWarpSize == 0) of_warp[threadIdx.x / kWarpSize] = value;
+    if (threadIdx.x % kWarpSize == 0) warp_results[threadIdx.x / kWarpSize] = value;
     __syncthreads();
-    value = warp_reduce<kWarps>(of_warp[threadIdx.x % kWarps], operation);
+    value = warp_reduce<kWarps>(warp_results[threadIdx.x % kWarps], operation);
     __syncthreads();  // the next fold writes there again
     return value;
   }
@@ -80,11 +80,11 @@ __device__ inline Value tile_reduce(Value value, const Operation& operation) {
 // twice.
 template <class Value, class Operation>
 __device__ inline Value block_reduce(Value value, const Operation& operation) {
-  GPU_SHARED(of_warp, Value[kWarpSize]);
+  GPU_SHARED(warp_results, Value[kWarpSize]);
   value = warp_reduce<kWarpSize>(value, operation);
-  if (threadIdx.x % kWarpSize == 0) of_warp[threadIdx.x / kWarpSize] = value;
+  if (threadIdx.x % kWarpSize == 0) warp_results[threadIdx.x / kWarpSize] = value;
   __syncthreads();
-  value = warp_reduce<kWarpSize>(of_warp[threadIdx.x % kWarpSize % (blockDim.x / kWarpSize)], operation);
+  value = warp_reduce<kWarpSize>(warp_results[threadIdx.x % kWarpSize % (blockDim.x / kWarpSize)], operation);
   __syncthreads();  // the next fold writes there again
   return value;
 }

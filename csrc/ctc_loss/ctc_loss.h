@@ -1,10 +1,12 @@
 // What every backend of ctc_loss shares on torch's side: its arguments, checked once.
 #pragma once
 
-#include "ctc_loss/saved.h"
+#include "forward_backward/saved.h"
 #include "targets/batch.h"
 
 namespace crnn::ctc_loss {
+
+using namespace forward_backward;
 
 constexpr const char* kOp = "ctc_loss";
 

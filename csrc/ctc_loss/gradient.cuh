@@ -3,11 +3,12 @@
 
 #include "common/row_statistics.cuh"
 #include "common/row_tile.cuh"
-#include "ctc_loss/blank_posterior.h"
-#include "ctc_loss/saved.h"
+#include "forward_backward/saved.h"
 #include "targets/device_batch.h"
 
 namespace crnn::ctc_loss {
+
+using namespace forward_backward;
 
 // Where a label of a target occurs again. One class's posteriors are added up along this chain, in a fixed
 // order and by one thread.
@@ -16,32 +17,32 @@ struct Occurrence {
   bool is_first;
 };
 
-constexpr int kPrepareBlock = 256, kLabelsPerBlock = 64;
+constexpr int kPrepareBlockSize = 256, kLabelsPerBlock = 64;
 
 // What the rows of a sample have in common: a block for up to kLabelsPerBlock of its labels, a warp for each
 // of them in turn.
 //
 // grad_loss: (N) or () with stride 0; scales: (N); occurrences: as targets, labels of each sample
 template <class Real>
-__global__ void __launch_bounds__(kPrepareBlock)
+__global__ void __launch_bounds__(kPrepareBlockSize)
     prepare_gradient_kernel(DeviceBatch batch, int64_t blocks_per_sample, Reduction reduction,
                             const Real* __restrict__ grad_loss, int64_t grad_stride,
                             Real* __restrict__ scales, Occurrence* __restrict__ occurrences) {
-  constexpr int kWarps = kPrepareBlock / gpu::kWarpSize;
+  constexpr int kWarps = kPrepareBlockSize / gpu::kWarpSize;
   const int lane = threadIdx.x % gpu::kWarpSize, warp = threadIdx.x / gpu::kWarpSize;
-  const int64_t n = blockIdx.x / blocks_per_sample, piece = blockIdx.x % blocks_per_sample;
+  const int64_t n = blockIdx.x / blocks_per_sample, label_block = blockIdx.x % blocks_per_sample;
   const DeviceText sample = batch.text(n);
-  if (piece == 0 && threadIdx.x == 0)
+  if (label_block == 0 && threadIdx.x == 0)
     scales[n] = Real(double(grad_loss[n * grad_stride]) *
                      reduction_weight(batch.shape.samples, sample.length, reduction));
 
-  const int64_t end = minimum(sample.length, (piece + 1) * kLabelsPerBlock);
-  for (int64_t i = piece * kLabelsPerBlock + warp; i < end; i += kWarps) {
+  const int64_t end = minimum(sample.length, (label_block + 1) * kLabelsPerBlock);
+  for (int64_t i = label_block * kLabelsPerBlock + warp; i < end; i += kWarps) {
     const int64_t label = batch.label(sample, i);
     // The lanes whose label, of the 32 from `begin` on, is the same one.
-    const auto matches = [&](int64_t begin, int64_t behind) {
+    const auto matches = [&](int64_t begin, int64_t end_of_range) {
       const int64_t j = begin + lane;
-      return __ballot_sync(gpu::kFullMask, j < behind && batch.label(sample, j) == label);
+      return __ballot_sync(gpu::kFullMask, j < end_of_range && batch.label(sample, j) == label);
     };
     bool is_first = true;
     for (int64_t begin = 0; is_first && begin < i; begin += gpu::kWarpSize) is_first = matches(begin, i) == 0;
@@ -88,7 +89,7 @@ __global__ void __launch_bounds__(kRowBlockSize)
   gpu::sync_tile<kThreadsPerRow>();
 
   // 2. The classes of labels, and blank.
-  const auto put = [&](int64_t c, Real x, Real posterior) {
+  const auto write = [&](int64_t c, Real x, Real posterior) {
     const Real softmax = normalize ? safe_softmax_term(x, row_max) * inverse_sum : Real(0);
     to[c * gradient.stride_c] = gpu::from_compute<Storage>(scale * (softmax - posterior));
   };
@@ -104,13 +105,13 @@ __global__ void __launch_bounds__(kRowBlockSize)
       const int64_t c = batch.label(sample, i);
       // Targets may have changed since the forward pass.
       if (is_valid_label(c, shape.classes, batch.blank))
-        put(c, gpu::to_compute(from[c * logits.stride_c]), sum);
+        write(c, gpu::to_compute(from[c * logits.stride_c]), sum);
     }
   }
   labels_posterior = gpu::tile_reduce<kThreadsPerRow>(labels_posterior, [](Real a, Real b) { return a + b; });
   if (has_gradient && tile.thread == 0) {
     const Real x = gpu::to_compute(from[batch.blank * logits.stride_c]);
-    put(batch.blank, x, blank_posterior(labels_posterior, x - row_max));
+    write(batch.blank, x, blank_posterior(labels_posterior, x - row_max));
   }
 }
 

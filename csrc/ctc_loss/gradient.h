@@ -3,10 +3,10 @@
 
 #include <algorithm>
 
-#include "common/rows.h"
+#include "common/row_statistics.h"
 #include "common/stable.h"
-#include "ctc_loss/blank_posterior.h"
 #include "ctc_loss/ctc_loss.h"
+#include "forward_backward/saved.h"
 
 namespace crnn::ctc_loss {
 

@@ -49,7 +49,7 @@ struct DecodedView {
   int64_t frames;    // T
 
   // `read` is the sample up to its frame end - 1, a frame of the token.
-  CRNN_INLINE void put_token(int64_t n, int32_t token, const Segment& read, int64_t end) const {
+  CRNN_INLINE void write_token(int64_t n, int32_t token, const Segment& read, int64_t end) const {
     const int64_t at = n * frames + read.tokens - 1;
     tokens[at] = token;
     starts[at] = read.start;
@@ -58,13 +58,13 @@ struct DecodedView {
   }
 
   // A position behind the sample's last token.
-  CRNN_INLINE void put_padding(int64_t n, int64_t position) const {
+  CRNN_INLINE void write_padding(int64_t n, int64_t position) const {
     const int64_t at = n * frames + position;
     tokens[at] = starts[at] = ends[at] = -1;
     token_logp[at] = 0;
   }
 
-  CRNN_INLINE void put_sample(int64_t n, const Segment& read, int64_t length) const {
+  CRNN_INLINE void write_sample(int64_t n, const Segment& read, int64_t length) const {
     constexpr Real kNaN = std::numeric_limits<Real>::quiet_NaN();
     lengths[n] = read.tokens;
     scores[n] = is_valid_length(length, frames) ? Real(read.path_logp) : kNaN;

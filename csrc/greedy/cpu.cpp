@@ -8,7 +8,7 @@
 
 #include "common/isa.h"
 #include "common/parallel.h"
-#include "common/rows.h"
+#include "common/row_statistics.h"
 #include "greedy/greedy.h"
 
 namespace crnn::greedy {
@@ -16,7 +16,7 @@ namespace {
 
 template <class Real>
 struct BestClass {
-  int32_t best;
+  int32_t index;
   Real logp;
 };
 
@@ -35,7 +35,7 @@ struct FindBestClasses {
     for (int64_t r = 0; r < count; ++r) row_max[r] = max_or_zero_of_short_row<kBytes>(rows[r], classes);
     for (int64_t r = 0; r < count; ++r) {
       const int64_t at = find_in_short_row<kBytes>(rows[r], classes, row_max[r]);
-      results[r].best = at < classes ? int32_t(at) : 0;  // it is not there if all are -inf or NaN
+      results[r].index = at < classes ? int32_t(at) : 0;  // it is not there if all are -inf or NaN
     }
     if (normalize) {
       for (int64_t r = 0; r < count; ++r)
@@ -43,7 +43,7 @@ struct FindBestClasses {
     }
     for (int64_t r = 0; r < count; ++r)
       results[r].logp =
-          logp(rows[r][results[r].best], row_max[r], 1 / (sum[r] == 0 ? Real(1) : sum[r]), normalize);
+          logp(rows[r][results[r].index], row_max[r], 1 / (sum[r] == 0 ? Real(1) : sum[r]), normalize);
   }
 
  private:
@@ -66,7 +66,7 @@ struct FindBestClasses {
       }
       if (normalize) total.add(row_max, softmax_sum_of_short_row<kBytes>(part, count, row_max));
     }
-    *result = {int32_t(best), logp(row[best], total.row_max(), total.inverse(), normalize)};
+    *result = {int32_t(best), logp(row[best], total.row_max(), total.inverse_sum(), normalize)};
   }
 
   static CRNN_INLINE Real logp(Real logit, Real row_max, Real inverse_sum, bool normalize) {
@@ -85,14 +85,14 @@ auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_
     const TncView<const Storage> rows(logits.const_data_ptr(), logits);
     const DecodedView<Real> decoded = result.view<Real>();
     // Threads share the frames of all samples, so that one long sample keeps them all busy.
-    const int64_t frames_per_piece = rows_per_chunk(shape.classes);
-    const int64_t pieces = ceil_div(shape.frames, frames_per_piece);
-    const int64_t workers = num_workers(shape.samples * pieces, 1);
+    const int64_t chunk_frames = rows_per_chunk(shape.classes);
+    const int64_t chunks_per_sample = ceil_div(shape.frames, chunk_frames);
+    const int64_t workers = num_workers(shape.samples * chunks_per_sample, 1);
     std::vector<RowScratch<Real>> scratch(workers);
     const std::unique_ptr<BestClass<Real>[]> found(new BestClass<Real>[shape.samples * shape.frames]);
-    parallel_for(shape.samples * pieces, workers, [&](int64_t item, int64_t worker) {
-      const int64_t n = item / pieces, begin = item % pieces * frames_per_piece;
-      const int64_t end = std::min(begin + frames_per_piece, length_of(n));
+    parallel_for(shape.samples * chunks_per_sample, workers, [&](int64_t item, int64_t worker) {
+      const int64_t n = item / chunks_per_sample, begin = item % chunks_per_sample * chunk_frames;
+      const int64_t end = std::min(begin + chunk_frames, length_of(n));
       const int64_t max_rows = rows_in_cache(shape.classes);
       for (int64_t first = begin; first < end; first += max_rows) {
         const int64_t count = std::min(max_rows, end - first);
@@ -113,11 +113,11 @@ auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_
         const auto [best, logp] = found[n * shape.frames + t];
         read = merge(read, Segment::of_frame(t, is_token_boundary(best, previous, blank), logp));
         // At each frame of the token: what its last one puts stays.
-        if (best != blank) decoded.put_token(n, best, read, t + 1);
+        if (best != blank) decoded.write_token(n, best, read, t + 1);
         previous = best;
       }
-      for (int64_t i = read.tokens; i < shape.frames; ++i) decoded.put_padding(n, i);
-      decoded.put_sample(n, read, length_of(n));
+      for (int64_t i = read.tokens; i < shape.frames; ++i) decoded.write_padding(n, i);
+      decoded.write_sample(n, read, length_of(n));
     }
   });
   return result.tuple();

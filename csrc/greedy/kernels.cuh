@@ -11,8 +11,8 @@ namespace crnn::greedy {
 // holds it: 0 if that is -inf.
 template <class Real>
 struct BestClass {
-  Real highest;
-  int32_t label;
+  Real value;
+  int32_t index;
 
   static __device__ BestClass none() { return {kMinusInfinity<Real>, 0}; }
 
@@ -20,9 +20,9 @@ struct BestClass {
   template <int kCount>
   __device__ void add(const Real (&values)[kCount], int32_t first_class) {
     for (int j = 0; j < kCount; ++j) {
-      if (values[j] > highest) {
-        highest = values[j];
-        label = first_class + j;
+      if (values[j] > value) {
+        value = values[j];
+        index = first_class + j;
       }
     }
   }
@@ -30,8 +30,8 @@ struct BestClass {
 
 template <class Real>
 __device__ inline BestClass<Real> merge(const BestClass<Real>& a, const BestClass<Real>& b) {
-  const bool is_second = b.highest > a.highest || (b.highest == a.highest && b.label < a.label);
-  return is_second ? b : a;
+  const bool second_wins = b.value > a.value || (b.value == a.value && b.index < a.index);
+  return second_wins ? b : a;
 }
 
 // The best class of each live frame and its log-probability, in one read of the logits.
@@ -54,16 +54,16 @@ __global__ void __launch_bounds__(kRowBlockSize)
                              if (normalize) softmax.add(values);
                            });
   best = gpu::tile_reduce<kThreadsPerRow>(best, [](const auto& a, const auto& b) { return merge(a, b); });
-  const Real sum = normalize ? merge_partial_sums<kThreadsPerRow>(softmax, best.highest) : Real(0);
+  const Real sum = normalize ? merge_partial_sums<kThreadsPerRow>(softmax, best.value) : Real(0);
   if (live && tile.thread == 0) {
     const int64_t at = tile.n * frames + tile.t;
-    const Real logp = sum == 0 ? best.highest : -gpu::log(sum);
-    best_class[at] = best.label;
-    best_logp[at] = normalize ? logp : gpu::to_compute(row[best.label * logits.stride_c]);
+    const Real logp = sum == 0 ? best.value : -gpu::log(sum);
+    best_class[at] = best.index;
+    best_logp[at] = normalize ? logp : gpu::to_compute(row[best.index * logits.stride_c]);
   }
 }
 
-constexpr int kBlock = 256;
+constexpr int kCollapseBlockSize = 256;
 
 __device__ inline Segment warp_inclusive_scan(const Segment& segment) {
   return gpu::warp_inclusive_scan(segment, [](const Segment& a, const Segment& b) { return merge(a, b); });
@@ -79,11 +79,11 @@ __device__ inline Segment warp_inclusive_scan(const Segment& segment) {
 //
 // best_class, best_logp: (N, T); length_of: (N,)
 template <class Real>
-__global__ void __launch_bounds__(kBlock)
+__global__ void __launch_bounds__(kCollapseBlockSize)
     collapse_kernel(const int32_t* __restrict__ best_class, const Real* __restrict__ best_logp,
                     IndexView length_of, int32_t blank, DecodedView<Real> decoded) {
-  constexpr int kWarps = kBlock / gpu::kWarpSize;
-  GPU_SHARED(sum_of_warp, Segment[2][kWarps]);
+  constexpr int kWarps = kCollapseBlockSize / gpu::kWarpSize;
+  GPU_SHARED(warp_segments, Segment[2][kWarps]);
   const int lane = threadIdx.x % gpu::kWarpSize, warp = threadIdx.x / gpu::kWarpSize;
   const int64_t n = blockIdx.x;
   const int64_t length = length_of(n), live = length_or_zero(length, decoded.frames);
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kBlock)
 
   Segment read = Segment::empty();  // all tiles before this one
   int buffer = 0;
-  for (int64_t first = 0; first < live; first += kBlock, buffer ^= 1) {
+  for (int64_t first = 0; first < live; first += kCollapseBlockSize, buffer ^= 1) {
     // 1. The thread's frame. Frames behind the last one are as nothing.
     const int64_t t = first + threadIdx.x;
     const int32_t current = t < live ? best[t] : blank;
@@ -103,19 +103,20 @@ __global__ void __launch_bounds__(kBlock)
 
     // 2. All frames of the tile up to this one: within the warp, then with the warps before it.
     segment = warp_inclusive_scan(segment);
-    if (lane == gpu::kWarpSize - 1) sum_of_warp[buffer][warp] = segment;
+    if (lane == gpu::kWarpSize - 1) warp_segments[buffer][warp] = segment;
     __syncthreads();
     const Segment up_to_warp =
-        warp_inclusive_scan(lane < kWarps ? sum_of_warp[buffer][lane] : Segment::empty());
+        warp_inclusive_scan(lane < kWarps ? warp_segments[buffer][lane] : Segment::empty());
     const Segment before_warp = gpu::shuffle(up_to_warp, warp == 0 ? 0 : warp - 1);
     if (warp > 0) segment = merge(before_warp, segment);
 
     // 3. Its token, if it ends here.
-    if (is_token_boundary(current, next, blank)) decoded.put_token(n, current, merge(read, segment), t + 1);
+    if (is_token_boundary(current, next, blank)) decoded.write_token(n, current, merge(read, segment), t + 1);
     read = merge(read, gpu::shuffle(up_to_warp, gpu::kWarpSize - 1));
   }
-  for (int64_t i = read.tokens + threadIdx.x; i < decoded.frames; i += kBlock) decoded.put_padding(n, i);
-  if (threadIdx.x == 0) decoded.put_sample(n, read, length);
+  for (int64_t i = read.tokens + threadIdx.x; i < decoded.frames; i += kCollapseBlockSize)
+    decoded.write_padding(n, i);
+  if (threadIdx.x == 0) decoded.write_sample(n, read, length);
 }
 
 // logits: (T, N, C); input_lengths: (N,); best_class, best_logp: (N, T), scratch
@@ -128,8 +129,8 @@ void launch_greedy_decode(const TncView<const Storage>& logits, const IndexView&
     gpu::launch(argmax_kernel<threads_per_row(), Storage, Real>, blocks, kRowBlockSize, 0, stream, logits,
                 input_lengths, frames, samples, classes, normalize, best_class, best_logp);
   });
-  gpu::launch(collapse_kernel<Real>, samples, kBlock, 0, stream, best_class, best_logp, input_lengths, blank,
-              decoded);
+  gpu::launch(collapse_kernel<Real>, samples, kCollapseBlockSize, 0, stream, best_class, best_logp,
+              input_lengths, blank, decoded);
 }
 
 }  // namespace crnn::greedy

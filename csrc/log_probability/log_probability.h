@@ -1,4 +1,4 @@
-// What the backends of log_probability share on torch's side.
+// What the backends of log_probability factor on torch's side.
 #pragma once
 
 namespace crnn::log_probability {

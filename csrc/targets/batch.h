@@ -78,7 +78,7 @@ inline Batch read_batch(const BatchShape& shape, const Tensor& targets, const Te
 
   if (validate) check_input_lengths(input_lengths, shape.frames, op);
   int64_t next_label = 0;
-  bool lost = false;
+  bool offset_unknown = false;
   for (int64_t m = 0; m < shape.texts(); ++m) {
     const int64_t n = m / shape.texts_per_sample;
     const int64_t frames = input_length(n), length = target_length(m);
@@ -99,8 +99,8 @@ inline Batch read_batch(const BatchShape& shape, const Tensor& targets, const Te
       fail(op, element_name(shape, "target_lengths", m), " is ", length, ", but longest_target is ",
            shape.longest_target);
     // Where the labels behind a wrong length begin, cannot be told.
-    lost |= !shape.padded && !length_fits;
-    bool valid = frames_fit && length_fits && !is_too_long && !lost;
+    offset_unknown |= !shape.padded && !length_fits;
+    bool valid = frames_fit && length_fits && !is_too_long && !offset_unknown;
     next_label = first + (length_fits ? length : 0);
     for (int64_t i = 0; valid && i < length; ++i) {
       const int64_t label = shape.padded ? target(m, i) : target(first + i);

@@ -8,8 +8,8 @@
 namespace crnn {
 
 struct DeviceText {
-  int64_t slot;           // its index among the texts of this batch or slice (slices.h): in scratch memory
-  int64_t number;         // its row of targets and of results, counted from the slice's first text
+  int64_t slice_index;    // its index among the texts of this batch or slice (slices.h): in scratch memory
+  int64_t batch_index;    // its row of targets and of results, counted from the slice's first text
   int64_t frames;         // that are live: all of them, where that length breaks its rule
   int64_t length;         // its labels
   int64_t target_offset;  // index into the labels of all texts, laid out as in targets, by slots
@@ -35,17 +35,18 @@ struct DeviceBatch {
 
   // Text k of sample n.
   CRNN_INLINE DeviceText text(int64_t n, int64_t k = 0) const {
-    const int64_t slot = n * shape.texts_per_sample + k, number = n * all_texts_per_sample + k;
-    const int64_t frames = input_lengths(n), length = target_lengths(number);
-    const int64_t first = shape.padded ? slot * shape.padded_length : target_offsets[slot];
+    const int64_t slice_index = n * shape.texts_per_sample + k, batch_index = n * all_texts_per_sample + k;
+    const int64_t frames = input_lengths(n), length = target_lengths(batch_index);
+    const int64_t first = shape.padded ? slice_index * shape.padded_length : target_offsets[slice_index];
     const int64_t available = shape.padded ? shape.padded_length : shape.labels - first;
     const bool frames_fit = is_valid_length(frames, shape.frames);
     const bool valid = frames_fit && is_valid_length(length, minimum(available, shape.longest_target));
-    return {slot, number, frames_fit ? frames : shape.frames, valid ? length : 0, valid ? first : 0, valid};
+    return {slice_index,        batch_index,       frames_fit ? frames : shape.frames,
+            valid ? length : 0, valid ? first : 0, valid};
   }
 
   CRNN_INLINE int64_t label(const DeviceText& text, int64_t i) const {
-    return shape.padded ? targets(text.number, i) : targets(text.target_offset + i);
+    return shape.padded ? targets(text.batch_index, i) : targets(text.target_offset + i);
   }
 };
 

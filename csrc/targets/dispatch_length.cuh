@@ -16,14 +16,14 @@ namespace crnn {
 
 constexpr int kMaxPairsOneWarp = 4 * gpu::kWarpSize, kMaxPairsFourWarps = 16 * gpu::kWarpSize;
 
-// Calls launch_with(kMaxPairs as an integral_constant): the smallest kernel for all targets that the
+// Calls launch(kMaxPairs as an integral_constant): the smallest kernel for all targets that the
 // BatchShape allows. kBounds: the most pairs of the kernels but the largest, which is for targets of any
 // length; ascending.
-template <int64_t... kBounds, class LaunchWith>
-void dispatch_max_pairs(int64_t max_pairs, const LaunchWith& launch_with) {
+template <int64_t... kBounds, class Launch>
+void dispatch_max_pairs(int64_t max_pairs, const Launch& launch) {
   const bool launched =
-      ((max_pairs <= kBounds && (launch_with(std::integral_constant<int64_t, kBounds>{}), true)) || ...);
-  if (!launched) launch_with(std::integral_constant<int64_t, INT64_MAX>{});
+      ((max_pairs <= kBounds && (launch(std::integral_constant<int64_t, kBounds>{}), true)) || ...);
+  if (!launched) launch(std::integral_constant<int64_t, INT64_MAX>{});
 }
 
 // In a kernel for up to kMaxPairs: in_registers(pairs of a lane, warps), both as integral_constants, or

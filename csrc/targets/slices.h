@@ -1,8 +1,8 @@
 // A batch whose scratch memory would be too much is taken in slices, one after the other in the same memory.
 #pragma once
 
+#include "common/statistics_mode.h"
 #include "targets/device_batch.h"
-#include "targets/statistics_mode.h"
 
 namespace crnn {
 
@@ -16,17 +16,17 @@ constexpr int64_t kMaxScratchBytes = int64_t(1) << 28;
 // bytes_of(shape): scratch memory for a slice of that shape, in proportion to its texts
 template <class BytesOf>
 BatchShape choose_slice_shape(const BatchShape& shape, const BytesOf& bytes_of,
-                              int64_t most_bytes = kMaxScratchBytes) {
+                              int64_t max_bytes = kMaxScratchBytes) {
   if (!shape.padded || shape.texts() == 0) return shape;
   // In equal parts, none of them larger than `most`.
-  const auto part = [](int64_t count, int64_t most) {
-    const int64_t parts = (count + most - 1) / most;
+  const auto part = [](int64_t count, int64_t max_size) {
+    const int64_t parts = (count + max_size - 1) / max_size;
     return (count + parts - 1) / parts;
   };
   BatchShape slice = shape;
   slice.samples = slice.texts_per_sample = 1;
   slice.labels = shape.padded_length;
-  const int64_t texts = maximum<int64_t>(1, most_bytes / maximum<int64_t>(1, bytes_of(slice)));
+  const int64_t texts = maximum<int64_t>(1, max_bytes / maximum<int64_t>(1, bytes_of(slice)));
   slice.samples = part(shape.samples, texts);
   slice.texts_per_sample = part(shape.texts_per_sample, maximum<int64_t>(1, texts / slice.samples));
   slice.labels = slice.texts() * shape.padded_length;
@@ -40,7 +40,7 @@ struct Slice {
   bool is_first;       // of the slices of its samples
 
   // Those of its rows: the later slices of the same samples find them where the first one has put them.
-  StatisticsMode statistics(bool normalize) const {
+  StatisticsMode statistics_mode(bool normalize) const {
     if (!normalize) return StatisticsMode::kNone;
     return is_first ? StatisticsMode::kCompute : StatisticsMode::kReuse;
   }

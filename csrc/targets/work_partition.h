@@ -9,16 +9,16 @@
 namespace crnn {
 
 struct WorkPartition {
-  int64_t piece;        // rows that are worth a thread
-  int64_t pieces;       // of such a number of rows, in a sample
-  int64_t row_workers;  // for the pieces of all samples
+  int64_t chunk_rows;         // rows that are worth a thread
+  int64_t chunks_per_sample;  // of such a number of rows, in a sample
+  int64_t row_workers;        // for the chunks_per_sample of all samples
   bool rows_first;
   int64_t workers;  // for texts if the rows come first, otherwise for samples
 
   explicit WorkPartition(const BatchShape& shape)
-      : piece(rows_per_chunk(shape.classes)),
-        pieces(ceil_div(shape.frames, piece)),
-        row_workers(num_workers(shape.samples * pieces, 1)) {
+      : chunk_rows(rows_per_chunk(shape.classes)),
+        chunks_per_sample(ceil_div(shape.frames, chunk_rows)),
+        row_workers(num_workers(shape.samples * chunks_per_sample, 1)) {
     // A thread is worth waking for about a thousand vectors of the rows and of the lattice.
     const int64_t lattice = 8 * (shape.labels / maximum<int64_t>(1, shape.samples) + 16);
     const int64_t work = shape.frames * (shape.classes + lattice);
@@ -39,9 +39,9 @@ struct WorkPartition {
       });
       return;
     }
-    parallel_for(shape.samples * pieces, row_workers, [&](int64_t item, int64_t worker) {
-      const int64_t begin = item % pieces * piece;
-      on_rows(item / pieces, begin, minimum(begin + piece, shape.frames), worker);
+    parallel_for(shape.samples * chunks_per_sample, row_workers, [&](int64_t item, int64_t worker) {
+      const int64_t begin = item % chunks_per_sample * chunk_rows;
+      on_rows(item / chunks_per_sample, begin, minimum(begin + chunk_rows, shape.frames), worker);
     });
     parallel_for(shape.texts(), workers,
                  [&](int64_t m, int64_t worker) { on_text(m, m / texts, false, worker); });

@@ -4,17 +4,17 @@
 #include "common/emission.h"
 #include "common/row_statistics.cuh"
 #include "common/row_tile.cuh"
-#include "ctc_loss/sample_view.h"
+#include "common/statistics_mode.h"
+#include "forward_backward/recurrence.h"
 #include "targets/device_batch.h"
-#include "targets/statistics_mode.h"
 
-namespace crnn::ctc_loss {
+namespace crnn::forward_backward {
 
 // The emissions of a text: (T_n, S_m + 1), normalized, those of its labels and then blank's. In an array of
 // T * (labels + texts) the texts lie one behind the other.
 template <class Emission>
 CRNN_INLINE Emission* text_emissions(Emission* emissions, const BatchShape& shape, const DeviceText& text) {
-  return emissions + shape.frames * (text.target_offset + text.slot);
+  return emissions + shape.frames * (text.target_offset + text.slice_index);
 }
 
 // The statistics of all rows (0 behind the last live frame), for each text unless they are there, and the
@@ -26,29 +26,29 @@ CRNN_INLINE Emission* text_emissions(Emission* emissions, const BatchShape& shap
 // logits: (T, N, C); row_max, inverse_sum: (texts, T)
 template <int kThreadsPerRow, class Storage, class Real>
 __global__ void __launch_bounds__(kRowBlockSize)
-    emissions_kernel(TncView<const Storage> logits, DeviceBatch batch, StatisticsMode statistics,
+    emissions_kernel(TncView<const Storage> logits, DeviceBatch batch, StatisticsMode mode,
                      Real* __restrict__ row_maxima, Real* __restrict__ inverse_sums,
                      PackedExtended<Real>* __restrict__ emissions, Real* __restrict__ posterior) {
   const BatchShape& shape = batch.shape;
   const RowTile<kThreadsPerRow> tile(shape.frames, shape.samples);
   const Storage* row = logits.row(tile.t, tile.n);
   const bool live = tile.has_row && tile.t < batch.input_frames(tile.n);
-  RowStatistics<Real> of_row{0, 1};
-  if (statistics == StatisticsMode::kCompute) {
-    of_row = compute_row_statistics<kThreadsPerRow>(row, logits.stride_c, live ? int(shape.classes) : 0,
-                                                    tile.thread);
-  } else if (statistics == StatisticsMode::kReuse && live) {  // the same for all texts of the sample
+  RowStatistics<Real> statistics{0, 1};
+  if (mode == StatisticsMode::kCompute) {
+    statistics = compute_row_statistics<kThreadsPerRow>(row, logits.stride_c, live ? int(shape.classes) : 0,
+                                                        tile.thread);
+  } else if (mode == StatisticsMode::kReuse && live) {  // the same for all texts of the sample
     const int64_t at = tile.n * shape.texts_per_sample * shape.frames + tile.t;
-    of_row = {row_maxima[at], inverse_sums[at]};
+    statistics = {row_maxima[at], inverse_sums[at]};
   }
 
   for (int64_t k = 0; k < shape.texts_per_sample; ++k) {
     const DeviceText text = batch.text(tile.n, k);
-    Real inverse_sum = of_row.inverse_sum;
+    Real inverse_sum = statistics.inverse_sum;
     int in_bounds = true;
     if (live && text.valid) {
-      const Real bound = statistics == StatisticsMode::kNone ? Real(max_log_prob(text.frames))
-                                                             : std::numeric_limits<Real>::infinity();
+      const Real bound = mode == StatisticsMode::kNone ? Real(max_log_prob(text.frames))
+                                                       : std::numeric_limits<Real>::infinity();
       PackedExtended<Real>* to = text_emissions(emissions, shape, text) + tile.t * (text.length + 1);
       for (int64_t i = tile.thread; i <= text.length; i += kThreadsPerRow) {
         const int64_t c = i < text.length ? batch.label(text, i) : batch.blank;
@@ -56,10 +56,10 @@ __global__ void __launch_bounds__(kRowBlockSize)
         const bool is_class = c >= 0 && c < shape.classes;
         const Real x = is_class ? gpu::to_compute(row[c * logits.stride_c]) : kMinusInfinity<Real>;
         in_bounds &= x < bound;
-        to[i].state = normalized(emission(x, of_row.row_max, inverse_sum));
+        to[i].value = normalized(emission(x, statistics.row_max, inverse_sum));
       }
     }
-    if (statistics == StatisticsMode::kNone) {
+    if (mode == StatisticsMode::kNone) {
       in_bounds = gpu::tile_reduce<kThreadsPerRow>(in_bounds, [](int a, int b) { return a & b; });
       if (!in_bounds) inverse_sum = std::numeric_limits<Real>::quiet_NaN();
     }
@@ -73,12 +73,12 @@ __global__ void __launch_bounds__(kRowBlockSize)
            i += shape.frames * kThreadsPerRow)
         posterior[shape.frames * first + i] = 0;
     }
-    if (statistics != StatisticsMode::kReuse && tile.has_row && tile.thread == 0) {
-      const int64_t at = text.slot * shape.frames + tile.t;
-      row_maxima[at] = live ? of_row.row_max : Real(0);
+    if (mode != StatisticsMode::kReuse && tile.has_row && tile.thread == 0) {
+      const int64_t at = text.slice_index * shape.frames + tile.t;
+      row_maxima[at] = live ? statistics.row_max : Real(0);
       inverse_sums[at] = live ? inverse_sum : Real(0);
     }
   }
 }
 
-}  // namespace crnn::ctc_loss
+}  // namespace crnn::forward_backward

@@ -1,17 +1,17 @@
-// One side of the recursion with its states in the registers of one warp or of several.
+// One pass of the recursion with its states in the registers of one warp or of several.
 #pragma once
 
 #include "common/warp.cuh"
-#include "ctc_loss/sample_view.h"
+#include "forward_backward/recurrence.h"
 
-namespace crnn::ctc_loss {
+namespace crnn::forward_backward {
 
-// Lane l of the side's warps holds pairs [l * kPairs, (l + 1) * kPairs). What a pair needs of the one before
+// Lane l of the pass's warps holds pairs [l * kPairs, (l + 1) * kPairs). What a pair needs of the one before
 // it comes by a shuffle, and across warps through shared memory: then each frame has a barrier, and both
 // sides take part in it.
 //
 // States are normalized every kGroup frames only: until then mantissas stay below 2 * 6^kGroup and exponents
-// above (kGroup + 1) * kZeroExponent. Emissions, and the rows that the other side has stored, are read
+// above (kGroup + 1) * kZeroExponent. Emissions, and the rows that the other pass has stored, are read
 // kPrefetchFrames frames before they are used, so that their latency stays out of the chain of dependent
 // steps.
 template <class Real, int kPairs, int kWarps>
@@ -24,11 +24,11 @@ class RegisterPass {
   template <class Skips>
   __device__ RegisterPass(const SampleView<Real>& sample, int thread, const Skips& skips)
       : sample_(sample),
-        side_(thread / gpu::kWarpSize / kWarps),
+        pass_(thread / gpu::kWarpSize / kWarps),
         warp_(thread / gpu::kWarpSize % kWarps),
         lane_(thread % gpu::kWarpSize),
         first_pair_((warp_ * gpu::kWarpSize + lane_) * kPairs),
-        traversal_{side_ == 0, sample.frames, sample.length} {
+        traversal_{pass_ == 0, sample.frames, sample.length} {
     for (int k = 0; k < kPairs; ++k) {
       const int j = first_pair_ + k;
       pairs_[k] = StatePair<Real>::before_first_frame(j);
@@ -36,26 +36,26 @@ class RegisterPass {
     }
   }
 
-  __device__ bool is_alpha() const { return side_ == 0; }
+  __device__ bool is_alpha() const { return pass_ == 0; }
 
   // Takes `steps` steps from step `begin` on. max_steps: the larger number of the two sides.
   template <PassMode kMode>
   __device__ void run(int64_t begin, int64_t steps, int64_t max_steps, const Normalizer<Real>& total) {
-    if (kWarps == 1 && (side_ > 1 || steps == 0)) return;  // without barriers, nothing waits for this warp
-    go_to(begin);
-    Prefetch ahead[kPrefetchFrames] = {};
+    if (kWarps == 1 && (pass_ > 1 || steps == 0)) return;  // without barriers, nothing waits for this warp
+    seek(begin);
+    Prefetch prefetched[kPrefetchFrames] = {};
     for (int u = 0; u < kPrefetchFrames; ++u) {
-      if (u < steps) read<kMode>(ahead[u]);
+      if (u < steps) prefetch<kMode>(prefetched[u]);
     }
-    // As long as neither side comes to its end, not even with what it reads ahead, no frame has to be asked
-    // for. Both sides agree on that: the one with fewer steps has half of the frames.
+    // As long as neither pass comes to its end, not even with what it reads prefetched, no frame has to be
+    // asked for. Both sides agree on that: the one with fewer steps has half of the frames.
     int64_t done = 0;
     for (; done + 2 * kPrefetchFrames <= sample_.frames / 2; done += kPrefetchFrames) {
 #pragma unroll
       for (int u = 0; u < kPrefetchFrames; ++u) {
-        advance<kMode>(label_below(), ahead[u], total);
-        read<kMode>(ahead[u]);
-        if (u % kGroup == kGroup - 1) normalise();
+        advance<kMode>(label_below(), prefetched[u], total);
+        prefetch<kMode>(prefetched[u]);
+        if (u % kGroup == kGroup - 1) normalize();
       }
     }
     for (; done < max_steps; done += kPrefetchFrames) {
@@ -63,20 +63,20 @@ class RegisterPass {
       for (int u = 0; u < kPrefetchFrames; ++u) {
         if (done + u < max_steps) {
           const Extended<Real> below = label_below();
-          if (done + u < steps) advance<kMode>(below, ahead[u], total);
-          if (done + u + kPrefetchFrames < steps) read<kMode>(ahead[u]);
+          if (done + u < steps) advance<kMode>(below, prefetched[u], total);
+          if (done + u + kPrefetchFrames < steps) prefetch<kMode>(prefetched[u]);
         }
-        if (u % kGroup == kGroup - 1) normalise();
+        if (u % kGroup == kGroup - 1) normalize();
       }
     }
-    normalise();  // for a last group that was not full
+    normalize();  // for a last group that was not full
   }
 
   // In alpha's threads the sum over their pairs of what flows from alpha's latest frame into beta's; zero in
   // all others. The block's threads call it together.
   __device__ Extended<double> total_probability() {
     GPU_SHARED(beta, StatePair<Real>[kMaxPairs]);  // by the pairs of alpha
-    if (side_ == 1) {
+    if (pass_ == 1) {
       for (int k = 0; k < kPairs; ++k) {
         const int j = first_pair_ + k;
         if (has_label(k)) beta[traversal_.label(j)].label = pairs_[k].label;
@@ -86,14 +86,14 @@ class RegisterPass {
     const Extended<Real> alpha_below = label_below();
     __syncthreads();
     Extended<double> sum = Extended<double>::zero();
-    if (side_ != 0) return sum;
+    if (pass_ != 0) return sum;
     Extended<Real> below = alpha_below;
     for (int k = 0; k < kPairs; ++k) {
       const int j = first_pair_ + k;
       const StatePair<Real> before = inflow(pairs_[k], below, may_skip_[k]);
       below = pairs_[k].label;
-      if (has_label(k)) sum = normalized(sum + wide_product(before.label, beta[j].label));
-      if (j <= sample_.length) sum = normalized(sum + wide_product(before.blank, beta[j].blank));
+      if (has_label(k)) sum = normalized(sum + multiply_in_double(before.label, beta[j].label));
+      if (j <= sample_.length) sum = normalized(sum + multiply_in_double(before.blank, beta[j].blank));
     }
     return sum;
   }
@@ -111,29 +111,29 @@ class RegisterPass {
 
   __device__ bool has_label(int k) const { return first_pair_ + k < sample_.length; }
 
-  __device__ void go_to(int64_t step) {
+  __device__ void seek(int64_t step) {
     const int64_t t = traversal_.frame(step), row = t * (sample_.length + 1);
     const int64_t label = has_label(0) ? traversal_.label(first_pair_) : 0;
     blank_emission_ = sample_.emissions + row + sample_.length;
     label_emission_ = sample_.emissions + row + label;
-    read_at_ = put_at_ = t * sample_.length + label;
+    read_offset_ = write_offset_ = t * sample_.length + label;
   }
 
   // The next frame, ahead of the one that is put next. Both move on by additions alone: a warp's time is the
   // number of its instructions.
   template <PassMode kMode>
-  __device__ void read(Prefetch& ahead) {
-    ahead.blank = blank_emission_->state;
+  __device__ void prefetch(Prefetch& prefetched) {
+    prefetched.blank = blank_emission_->value;
     for (int k = 0; k < kPairs; ++k) {
-      ahead.label[k] = Extended<Real>::zero();
+      prefetched.label[k] = Extended<Real>::zero();
       if (!has_label(k)) continue;
-      ahead.label[k] = label_emission_[k * traversal_.direction()].state;
+      prefetched.label[k] = label_emission_[k * traversal_.direction()].value;
       if constexpr (kMode == PassMode::kCombine)
-        ahead.stored[k] = sample_.stored[read_at_ + k * traversal_.direction()].state;
+        prefetched.stored[k] = sample_.stored[read_offset_ + k * traversal_.direction()].value;
     }
     blank_emission_ += traversal_.direction() * (sample_.length + 1);
     label_emission_ += traversal_.direction() * (sample_.length + 1);
-    read_at_ += traversal_.direction() * sample_.length;
+    read_offset_ += traversal_.direction() * sample_.length;
   }
 
   // The label of the pair before this lane's first one.
@@ -143,34 +143,35 @@ class RegisterPass {
     if constexpr (kWarps > 1) {
       // Twice, so that one barrier a frame is enough: who writes here again has met the barrier between, and
       // with it all who read.
-      GPU_SHARED(top_of_warp, Extended<Real>[2][2][kWarps]);
-      if (lane_ == gpu::kWarpSize - 1) top_of_warp[buffer_][side_][warp_] = top;
+      GPU_SHARED(warp_tops, Extended<Real>[2][2][kWarps]);
+      if (lane_ == gpu::kWarpSize - 1) warp_tops[buffer_][pass_][warp_] = top;
       __syncthreads();
-      if (lane_ == 0 && warp_ > 0) below = top_of_warp[buffer_][side_][warp_ - 1];
+      if (lane_ == 0 && warp_ > 0) below = warp_tops[buffer_][pass_][warp_ - 1];
       buffer_ ^= 1;
     }
     return first_pair_ == 0 ? Extended<Real>::zero() : below;
   }
 
   template <PassMode kMode>
-  __device__ void advance(Extended<Real> below, const Prefetch& ahead, const Normalizer<Real>& total) {
+  __device__ void advance(Extended<Real> below, const Prefetch& prefetched, const Normalizer<Real>& total) {
     for (int k = 0; k < kPairs; ++k) {
       const StatePair<Real> before = inflow(pairs_[k], below, may_skip_[k]);
       below = pairs_[k].label;
-      pairs_[k] = emitted(before, ahead.blank, ahead.label[k]);
+      pairs_[k] = apply_emissions(before, prefetched.blank, prefetched.label[k]);
       if (kMode == PassMode::kDiscard || !has_label(k)) continue;
-      const Extended<Real> share = traversal_.forward ? pairs_[k].label : before.label;
-      sample_.template put<kMode>(put_at_ + k * traversal_.direction(), share, ahead.stored[k], total);
+      const Extended<Real> factor = traversal_.forward ? pairs_[k].label : before.label;
+      sample_.template write<kMode>(write_offset_ + k * traversal_.direction(), factor, prefetched.stored[k],
+                                    total);
     }
-    put_at_ += traversal_.direction() * sample_.length;
+    write_offset_ += traversal_.direction() * sample_.length;
   }
 
-  __device__ void normalise() {
+  __device__ void normalize() {
     for (StatePair<Real>& pair : pairs_) pair = {normalized(pair.blank), normalized(pair.label)};
   }
 
   const SampleView<Real>& sample_;
-  int side_, warp_, lane_, first_pair_;
+  int pass_, warp_, lane_, first_pair_;
   Traversal traversal_;
   StatePair<Real> pairs_[kPairs];
   bool may_skip_[kPairs];
@@ -178,7 +179,7 @@ class RegisterPass {
   // Of pair first_pair_ and of the next frame: what is read, and where among the labels of all frames.
   const PackedExtended<Real>* blank_emission_;
   const PackedExtended<Real>* label_emission_;
-  int64_t read_at_, put_at_;
+  int64_t read_offset_, write_offset_;
 };
 
-}  // namespace crnn::ctc_loss
+}  // namespace crnn::forward_backward

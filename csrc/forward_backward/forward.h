@@ -2,14 +2,15 @@
 #pragma once
 
 #include "common/cuda_stream.h"
-#include "ctc_loss/ctc_loss.h"
+#include "common/stable.h"
+#include "forward_backward/saved.h"
 #include "targets/device_batch.h"
 
-namespace crnn::ctc_loss {
+namespace crnn::forward_backward {
 
 // logits: (T, N, C); losses: (texts), or () with a reduction. saved: what the forward pass keeps, with
 // options.with_grad.
 void run_forward(const Tensor& logits, const DeviceBatch& batch, bool normalize, const LossOptions& options,
                  const Tensor& losses, const Tensor& saved, gpu::Stream stream);
 
-}  // namespace crnn::ctc_loss
+}  // namespace crnn::forward_backward

@@ -1,18 +1,42 @@
-// One sample as the recursion's kernel sees it, and the step that all its classes of sizes have in common.
+// The two sides of the forward-backward recursion, for host and device.
 //
-// A side works on pairs: a label and the blank before it in the side's own direction. StatePair j has label j
-// of the way; pair S has only the blank that comes last.
+// Recurrence, with p the emission of a frame and blank i standing before label i:
+//   alpha'(blank i) = (alpha(blank i) + alpha(label i-1)) * p(blank)
+//   alpha'(label i) = (alpha(label i) + alpha(blank i) + [label i != label i-1] alpha(label i-1))
+//                     * p(label i)
+// beta is the same recurrence from the last frame to the first with the labels in reverse; there the blank
+// that comes before label i on the way is blank i+1. So one routine serves both sides.
+//
+// alpha walks up and beta walks down at the same time. In the middle they meet: the sum over the transitions
+// between the two halves is P(target). Going on, each pass multiplies what it computes with what the other
+// stored there, which is the posterior of every frame after T steps in all, with the label states of half the
+// frames stored a pass. alpha counts a frame's emission and beta does not, so that the product counts it
+// once.
 #pragma once
 
-#include "ctc_loss/recurrence.h"
-#include "targets/lattice.h"
+#include "common/extended.h"
 
-namespace crnn::ctc_loss {
+namespace crnn::forward_backward {
+
+// What a pass does with the label states of a frame besides keeping them.
+enum class PassMode { kDiscard, kStore, kCombine };
+
+// P(target), as the meeting sides need it.
+template <class Real>
+struct Normalizer {
+  Real inverse_mantissa;
+  ExponentOf<Real> exponent;
+};
+
+// One sample as the recursion's kernel sees it, and the step that all its classes of sizes have in common.
+//
+// A pass works on pairs: a label and the blank before it in the pass's own direction. StatePair j has label j
+// of the way; pair S has only the blank that comes last.
 
 // An extended-range number in memory: one load, one store.
 template <class Real>
 struct alignas(2 * sizeof(Real)) PackedExtended {
-  Extended<Real> state;
+  Extended<Real> value;
 };
 
 // A number whose exponent has not been clamped lately.
@@ -26,24 +50,24 @@ template <class Real>
 struct SampleView {
   int64_t frames, length;
   const PackedExtended<Real>* emissions;  // (T, S + 1): the labels', then blank's
-  PackedExtended<Real>* stored;  // (T, S): of each frame, the label states of the side that saw it first
+  PackedExtended<Real>* stored;  // (T, S): of each frame, the label states of the pass that saw it first
   Real* posterior;               // (T, S)
 
-  // For label number `at` among those of all frames. share: what a side counts at a frame, alpha with its
-  // emission, beta without; met: what the other side has stored there.
+  // For label number `at` among those of all frames. factor: what a pass counts at a frame, alpha with its
+  // emission, beta without; met: what the other pass has stored there.
   template <PassMode kMode>
-  CRNN_INLINE void put(int64_t at, const Extended<Real>& share, const Extended<Real>& met,
-                       const Normalizer<Real>& total) const {
-    if constexpr (kMode == PassMode::kStore) stored[at].state = clamped(share);
+  CRNN_INLINE void write(int64_t at, const Extended<Real>& factor, const Extended<Real>& other,
+                         const Normalizer<Real>& total) const {
+    if constexpr (kMode == PassMode::kStore) stored[at].value = clamped(factor);
     if constexpr (kMode == PassMode::kCombine) {
-      const Extended<Real> joint = clamped(share) * met;
+      const Extended<Real> joint = clamped(factor) * other;
       posterior[at] =
           to_real(Extended<Real>{joint.mantissa * total.inverse_mantissa, joint.exponent - total.exponent});
     }
   }
 };
 
-// The way of one side through a sample.
+// The way of one pass through a sample.
 struct Traversal {
   bool forward;
   int64_t frames, length;
@@ -80,15 +104,16 @@ CRNN_INLINE StatePair<Real> inflow(const StatePair<Real>& pair, const Extended<R
 
 // The same pair after the frame.
 template <class Real>
-CRNN_INLINE StatePair<Real> emitted(const StatePair<Real>& before, const Extended<Real>& blank_emission,
-                                    const Extended<Real>& label_emission) {
+CRNN_INLINE StatePair<Real> apply_emissions(const StatePair<Real>& before,
+                                            const Extended<Real>& blank_emission,
+                                            const Extended<Real>& label_emission) {
   return {before.blank * blank_emission, before.label * label_emission};
 }
 
 // The product of two states, in double.
 template <class Real>
-CRNN_INLINE Extended<double> wide_product(const Extended<Real>& a, const Extended<Real>& b) {
+CRNN_INLINE Extended<double> multiply_in_double(const Extended<Real>& a, const Extended<Real>& b) {
   return Extended<double>{a.mantissa, a.exponent} * Extended<double>{b.mantissa, b.exponent};
 }
 
-}  // namespace crnn::ctc_loss
+}  // namespace crnn::forward_backward

@@ -1,15 +1,15 @@
-// One side of the recursion with its states in memory: for targets of any length.
+// One pass of the recursion with its states in memory: for targets of any length.
 #pragma once
 
 #include "common/gpu.h"
-#include "ctc_loss/sample_view.h"
+#include "forward_backward/recurrence.h"
 
-namespace crnn::ctc_loss {
+namespace crnn::forward_backward {
 
 // Of both sides and two frames, the blank and the label of each pair.
 constexpr int64_t kStatesPerPair = 2 * 2 * 2;
 
-// kThreads threads share a side's pairs, and walk over them at every frame. States are read from one array
+// kThreads threads factor a pass's pairs, and walk over them at every frame. States are read from one array
 // and written to another, so that a frame has a single barrier.
 template <class Real, int kThreads, class Skips>
 class MemoryPass {
@@ -20,18 +20,18 @@ class MemoryPass {
                         PackedExtended<Real>* states)
       : sample_(sample),
         skips_(skips),
-        side_(thread / kThreads),
+        pass_(thread / kThreads),
         thread_(thread % kThreads),
         pairs_(sample.length + 1),
-        traversal_{side_ == 0, sample.frames, sample.length},
+        traversal_{pass_ == 0, sample.frames, sample.length},
         states_(states) {
     for (int64_t j = thread_; j < pairs_; j += kThreads)
-      put(steps_done_, j, StatePair<Real>::before_first_frame(j));
+      store(steps_done_, j, StatePair<Real>::before_first_frame(j));
     __syncthreads();
   }
 
   // As of RegisterPass.
-  __device__ bool is_alpha() const { return side_ == 0; }
+  __device__ bool is_alpha() const { return pass_ == 0; }
 
   // As of RegisterPass.
   template <PassMode kMode>
@@ -48,40 +48,40 @@ class MemoryPass {
   // As of RegisterPass.
   __device__ Extended<double> total_probability() const {
     Extended<double> sum = Extended<double>::zero();
-    if (side_ != 0) return sum;
+    if (pass_ != 0) return sum;
     const int64_t beta_steps = sample_.frames - steps_done_;
     for (int64_t j = thread_; j < pairs_; j += kThreads) {
       const StatePair<Real> before = inflow_at(j);
-      const auto beta = [&](int64_t of_pair) { return get(1, beta_steps, of_pair); };
+      const auto beta = [&](int64_t of_pair) { return load(1, beta_steps, of_pair); };
       if (j < sample_.length)
-        sum = normalized(sum + wide_product(before.label, beta(sample_.length - 1 - j).label));
-      sum = normalized(sum + wide_product(before.blank, beta(sample_.length - j).blank));
+        sum = normalized(sum + multiply_in_double(before.label, beta(sample_.length - 1 - j).label));
+      sum = normalized(sum + multiply_in_double(before.blank, beta(sample_.length - j).blank));
     }
     return sum;
   }
 
  private:
-  __device__ PackedExtended<Real>* blanks(int side, int64_t steps) const {
-    return states_ + (side * 2 + steps % 2) * 2 * pairs_;
+  __device__ PackedExtended<Real>* blanks(int pass, int64_t steps) const {
+    return states_ + (pass * 2 + steps % 2) * 2 * pairs_;
   }
-  __device__ StatePair<Real> get(int side, int64_t steps, int64_t j) const {
-    const PackedExtended<Real>* at = blanks(side, steps) + j;
-    return {at[0].state, at[pairs_].state};
+  __device__ StatePair<Real> load(int pass, int64_t steps, int64_t j) const {
+    const PackedExtended<Real>* at = blanks(pass, steps) + j;
+    return {at[0].value, at[pairs_].value};
   }
-  __device__ void put(int64_t steps, int64_t j, const StatePair<Real>& pair) const {
-    PackedExtended<Real>* at = blanks(side_, steps) + j;
-    at[0].state = pair.blank;
-    at[pairs_].state = pair.label;
+  __device__ void store(int64_t steps, int64_t j, const StatePair<Real>& pair) const {
+    PackedExtended<Real>* at = blanks(pass_, steps) + j;
+    at[0].value = pair.blank;
+    at[pairs_].value = pair.label;
   }
 
-  // Into this side's pair j at its next frame.
+  // Into this pass's pair j at its next frame.
   __device__ StatePair<Real> inflow_at(int64_t j) const {
     const bool has_label_below = 0 < j;
     const Extended<Real> below =
-        has_label_below ? get(side_, steps_done_, j - 1).label : Extended<Real>::zero();
+        has_label_below ? load(pass_, steps_done_, j - 1).label : Extended<Real>::zero();
     const bool may_skip =
         has_label_below && j < sample_.length && skips_(traversal_.label(j - 1), traversal_.label(j));
-    return inflow(get(side_, steps_done_, j), below, may_skip);
+    return inflow(load(pass_, steps_done_, j), below, may_skip);
   }
 
   template <PassMode kMode>
@@ -89,24 +89,25 @@ class MemoryPass {
     const int64_t t = traversal_.frame(step), label = traversal_.label(j);
     const int64_t row = t * (sample_.length + 1), at = t * sample_.length + label;
     const bool has_label = j < sample_.length;
-    const Extended<Real> emission = has_label ? sample_.emissions[row + label].state : Extended<Real>::zero();
+    const Extended<Real> emission = has_label ? sample_.emissions[row + label].value : Extended<Real>::zero();
     const StatePair<Real> before = inflow_at(j);
-    const StatePair<Real> after = emitted(before, sample_.emissions[row + sample_.length].state, emission);
-    put(steps_done_ + 1, j, {normalized(after.blank), normalized(after.label)});
+    const StatePair<Real> after =
+        apply_emissions(before, sample_.emissions[row + sample_.length].value, emission);
+    store(steps_done_ + 1, j, {normalized(after.blank), normalized(after.label)});
     if (kMode == PassMode::kDiscard || !has_label) return;
-    const Extended<Real> share = traversal_.forward ? after.label : before.label;
-    const Extended<Real> met =
-        kMode == PassMode::kCombine ? sample_.stored[at].state : Extended<Real>::zero();
-    sample_.template put<kMode>(at, share, met, total);
+    const Extended<Real> factor = traversal_.forward ? after.label : before.label;
+    const Extended<Real> other =
+        kMode == PassMode::kCombine ? sample_.stored[at].value : Extended<Real>::zero();
+    sample_.template write<kMode>(at, factor, other, total);
   }
 
   const SampleView<Real>& sample_;
   const Skips& skips_;
-  int side_, thread_;
+  int pass_, thread_;
   int64_t pairs_;
   Traversal traversal_;
   PackedExtended<Real>* states_;
   int64_t steps_done_ = 0;
 };
 
-}  // namespace crnn::ctc_loss
+}  // namespace crnn::forward_backward

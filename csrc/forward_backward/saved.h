@@ -4,9 +4,10 @@
 
 #include <limits>
 
+#include "common/exp2.h"
 #include "targets/batch_shape.h"
 
-namespace crnn::ctc_loss {
+namespace crnn::forward_backward {
 
 enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };
 
@@ -48,10 +49,21 @@ CRNN_INLINE Real checked_row_max(Real row_max, bool valid, int64_t frames, int64
   return has_gradient && !(valid && length <= frames) ? std::numeric_limits<Real>::quiet_NaN() : row_max;
 }
 
+// What the labels leave of a frame. log_odds: the blank's logit above the row's row_max. A masked blank has
+// no factor; of one as unlikely as float16's lowest number leaves it, what rounding leaves is none either.
+template <class Real>
+CRNN_INLINE Real blank_posterior(Real labels_posterior, Real log_odds) {
+  constexpr Real kMasked = kZeroExponent * kLn2, kUnlikely = -30000;
+  constexpr Real kRounding = 1000 * std::numeric_limits<Real>::epsilon();
+  const Real rest = 1 - labels_posterior;
+  if (log_odds < kMasked) return 0;
+  return rest < (log_odds < kUnlikely ? kRounding : Real(0)) ? Real(0) : rest;
+}
+
 // The weight in the result of the loss of one of so many samples.
 CRNN_INLINE double reduction_weight(int64_t samples, int64_t target_length, Reduction reduction) {
   if (reduction != Reduction::kMean) return 1;
   return 1 / (double(maximum<int64_t>(target_length, 1)) * double(samples));
 }
 
-}  // namespace crnn::ctc_loss
+}  // namespace crnn::forward_backward
