@@ -9,19 +9,19 @@
 
 namespace crnn {
 
-// softmax(row)[c] = 2^((row[c] - row_max) * log2(e)) * inverse_sum, with inverse_sum NaN if the row holds NaN
-// or +inf. The two statistics are kept apart, because their logarithm (the usual log-sum-exp) rounds away
-// digits of rows with a large offset.
+// softmax(row)[c] = 2^((row[c] - row_max) * log2(e)) * inverse_sum; inverse_sum is NaN if the row contains
+// NaN or +inf. The two statistics stay separate: combined into the usual log-sum-exp, they would lose digits
+// for rows with a large offset.
 template <class Value>
 CRNN_INLINE Value softmax_term(Value x, Value row_max) {
   return exp2_nonpositive((x - row_max) * ElementOf<Value>(kLog2E));
 }
 
-// Rows up to this length stay in the first-level cache from one loop over them to the next, and a sum in Real
-// of one lane's share of them loses nothing.
+// Rows up to this length stay in the L1 cache between two loops over them. A sum in Real over the elements of
+// one lane stays accurate.
 constexpr int64_t kShortRow = 4096;
 
-// The largest number of a short row; NaN is passed over. -inf if there is none.
+// The maximum of a short row, ignoring NaN; -inf for an empty row.
 template <int kBytes, class Real>
 CRNN_INLINE Real max_of_short_row(const Real* x, int64_t count) {
   using Reals = Vector<Real, kBytes>;
@@ -29,22 +29,22 @@ CRNN_INLINE Real max_of_short_row(const Real* x, int64_t count) {
     if (count < kLanesOf<Reals>) return max_of_short_row<narrower_bytes<Real>(kBytes)>(x, count);
   }
   Reals peaks = broadcast<Reals>(-std::numeric_limits<Real>::infinity());
-  // In this order of the arguments NaN is passed over.
+  // This argument order ignores NaN.
   const auto raise = [&](int64_t i, int64_t = 0)
                          CRNN_INLINE_LAMBDA { peaks = maximum(load<Reals>(x + i), peaks); };
   for_each_vector<kLanesOf<Reals>>(count, raise, raise);
   return reduce_lanes<Maximum>(peaks);
 }
 
-// The same as a row_max for softmax terms: 0 if all are -inf. Then any finite row_max makes every term 0, and
-// NaN still shows.
+// The maximum as an offset for softmax terms: 0 if all elements are -inf. Any finite offset then makes every
+// term 0, and NaN still propagates.
 template <int kBytes, class Real>
 CRNN_INLINE Real max_or_zero_of_short_row(const Real* x, int64_t count) {
   const Real row_max = max_of_short_row<kBytes>(x, count);
   return row_max == -std::numeric_limits<Real>::infinity() ? Real(0) : row_max;
 }
 
-// The sum of a short row's softmax terms.
+// The sum of the softmax terms of a short row.
 template <int kBytes, class Real>
 CRNN_INLINE Real softmax_sum_of_short_row(const Real* x, int64_t count, Real row_max) {
   using Reals = Vector<Real, kBytes>;
@@ -62,7 +62,7 @@ CRNN_INLINE Real softmax_sum_of_short_row(const Real* x, int64_t count, Real row
   return reduce_lanes<Plus>(sums);
 }
 
-// The first index at which a short row holds the value; `count` if it does not.
+// The first index of a value in a short row; `count` if it is absent.
 template <int kBytes, class Real>
 CRNN_INLINE int64_t find_in_short_row(const Real* x, int64_t count, Real value) {
   using Reals = Vector<Real, kBytes>;
@@ -79,7 +79,7 @@ CRNN_INLINE int64_t find_in_short_row(const Real* x, int64_t count, Real value) 
   return reduce_lanes<Minimum>(first);
 }
 
-// The sum of a row's softmax terms, put together from those of its parts.
+// Online softmax: combines the statistics of the parts of a row.
 template <class Real>
 class OnlineSoftmax {
  public:
@@ -96,7 +96,7 @@ class OnlineSoftmax {
   Real row_max_ = -std::numeric_limits<Real>::infinity(), sum_ = 0;
 };
 
-// A row of any length, read once from memory.
+// The statistics of a row of any length, read from memory once.
 template <int kBytes, class Real>
 CRNN_INLINE void long_row_statistics(const Real* row, int64_t classes, Real* row_max, Real* inverse_sum) {
   OnlineSoftmax<Real> total;
@@ -109,16 +109,15 @@ CRNN_INLINE void long_row_statistics(const Real* row, int64_t classes, Real* row
   *inverse_sum = total.inverse_sum();
 }
 
-// Rows whose statistics are computed together, few enough to stay in the first-level cache: each loop over
-// them has steps that do not wait for each other.
+// The number of rows processed together: few enough for the L1 cache, and enough independent steps per loop.
 constexpr int kMaxRows = 32;
 
 constexpr int64_t rows_in_cache(int64_t classes) {
   return classes >= kShortRow ? 1 : minimum<int64_t>(kMaxRows, kShortRow / classes);
 }
 
-// rows: (count), each of `classes` numbers; count is at most rows_in_cache(classes). row_max, inverse_sum:
-// (count)
+// rows: (count) pointers to `classes` elements; count is at most rows_in_cache(classes). row_max,
+// inverse_sum: (count)
 template <int kBytes, class Real>
 CRNN_INLINE void compute_row_statistics(const Real* const* rows, int64_t count, int64_t classes,
                                         Real* row_max, Real* inverse_sum) {
@@ -130,7 +129,7 @@ CRNN_INLINE void compute_row_statistics(const Real* const* rows, int64_t count, 
   }
 }
 
-// Of rows [begin, end) of sample n. row_max, inverse_sum: (end - begin)
+// The statistics of rows [begin, end) of sample n. row_max, inverse_sum: (end - begin)
 template <class Storage>
 struct ComputeRowStatistics {
   using Real = typename ComputeType<Storage>::Real;
@@ -151,7 +150,7 @@ struct ComputeRowStatistics {
   }
 };
 
-// out[c] = scale * 2^((row[c] - row_max) * log2(e)); out may be row.
+// out[c] = scale * 2^((row[c] - row_max) * log2(e)); out may alias row.
 template <int kBytes, class Real>
 CRNN_INLINE void scaled_softmax(const Real* row, int64_t classes, Real row_max, Real scale, Real* out) {
   using Reals = Vector<Real, kBytes>;
@@ -160,7 +159,7 @@ CRNN_INLINE void scaled_softmax(const Real* row, int64_t classes, Real row_max, 
     if (classes < kLanes)
       return scaled_softmax<narrower_bytes<Real>(kBytes)>(row, classes, row_max, scale, out);
   }
-  // Read before its first lanes are overwritten.
+  // Loaded now, because in-place writes overwrite its first lanes.
   const Reals last = load<Reals>(row + classes - kLanes);
   const auto write = [&](int64_t i, Reals x) CRNN_INLINE_LAMBDA {
     store(out + i, softmax_term(x, broadcast<Reals>(row_max)) * broadcast<Reals>(scale));

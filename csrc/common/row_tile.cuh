@@ -1,7 +1,7 @@
-// Rows of C classes read and written by groups of threads, in 16-byte pieces wherever their layout allows.
+// Reads and writes rows of C classes with tiles of threads, as 16-byte vectors where the layout allows it.
 //
-// kThreadsPerRow threads share a row: a part of a warp (several rows a warp) when C is small, a warp, or the
-// whole block when C is large. Within a group neighbouring threads have neighbouring pieces.
+// kThreadsPerRow threads share a row: part of a warp (several rows per warp) for small C, a warp, or the
+// whole block for large C. Neighboring threads of a tile access neighboring vectors.
 #pragma once
 
 #include "common/views.h"
@@ -18,12 +18,12 @@ struct alignas(16) AlignedVector {
   Storage values[kSize];
 };
 
-// Which row of a (T, N, C) tensor this thread's group has, and which of the group's threads this is.
+// The row of a (T, N, C) tensor assigned to this thread's tile, and the thread's index in the tile.
 template <int kThreadsPerRow>
 struct RowTile {
   static constexpr int kRowsPerBlock = kRowBlockSize / kThreadsPerRow;
   int thread;
-  bool has_row;  // false behind the last row; t and n are then 0
+  bool has_row;  // false after the last row; t and n are then 0
   int64_t t, n;
 
   __device__ RowTile(int64_t frames, int64_t samples) : thread(threadIdx.x % kThreadsPerRow) {
@@ -31,7 +31,7 @@ struct RowTile {
     int64_t row = int64_t(blockIdx.x) * kRowsPerBlock + threadIdx.x / kThreadsPerRow;
     has_row = row < rows;
     if (!has_row) row = 0;
-    if (rows <= UINT32_MAX) {  // the division of wider integers is slow
+    if (rows <= UINT32_MAX) {  // 64-bit division is slow
       t = has_row ? uint32_t(row) / uint32_t(samples) : 0;
     } else {
       t = row / samples;
@@ -40,8 +40,8 @@ struct RowTile {
   }
 };
 
-// Calls launch(kThreadsPerRow as an integral_constant, blocks): as few threads a row as keep it at a few
-// chunks each, because the shuffles that join them cost, too.
+// Calls launch(kThreadsPerRow as an integral_constant, blocks). Uses as few threads per row as keep it at a
+// few vectors per thread, because reductions across threads cost shuffles.
 template <class Launch>
 void dispatch_row_tile(int64_t rows, int64_t classes, const Launch& launch) {
   const auto call = [&](auto threads_per_row) {
@@ -57,9 +57,9 @@ void dispatch_row_tile(int64_t rows, int64_t classes, const Launch& launch) {
   }
 }
 
-// Walks one row: vector_body(c) for 16 bytes of it, of the classes from c on, and scalar_body(c) for one
-// class, where the row is strided, and before and behind its 16-byte boundaries. Each thread gets its pieces
-// in ascending order.
+// Calls vector_body(c) for each 16 bytes of a row, starting at class c. Calls scalar_body(c) for single
+// classes: in strided rows, and before and after the 16-byte boundaries. Each thread visits its classes in
+// ascending order.
 template <int kThreadsPerRow, class Storage, class VectorBody, class ScalarBody>
 __device__ inline void for_each_in_row(const Storage* row, int64_t stride, int classes, int thread,
                                        const VectorBody& vector_body, const ScalarBody& scalar_body) {
@@ -86,7 +86,7 @@ __device__ inline const AlignedVector<Storage>& load_vector(const Storage* from)
   return *reinterpret_cast<const AlignedVector<Storage>*>(from);
 }
 
-// Calls body(values, first_class) for the pieces of a row; `values` is an array of the computing type.
+// Calls body(values, first_class) for each part of a row; `values` is an array of the compute type.
 //
 // row: (classes) with stride
 template <int kThreadsPerRow, class Storage, class Body>
@@ -108,9 +108,9 @@ __device__ inline void read_row(const Storage* __restrict__ row, int64_t stride,
       });
 }
 
-// to[c] = operation(from[c]) for the classes of a row.
+// to[c] = operation(from[c]) for all classes of a row.
 //
-// from, to: (classes) with a stride each
+// from, to: (classes), each with its own stride
 template <int kThreadsPerRow, class Storage, class Operation>
 __device__ inline void transform_row(const Storage* __restrict__ from, int64_t from_stride,
                                      Storage* __restrict__ to, int64_t to_stride, int classes, int thread,
@@ -129,7 +129,7 @@ __device__ inline void transform_row(const Storage* __restrict__ from, int64_t f
       [&](int c) { to[c * to_stride] = transform(from[c * from_stride]); });
 }
 
-// to[c] = value for the classes of a row.
+// to[c] = value for all classes of a row.
 //
 // to: (classes) with stride
 template <int kThreadsPerRow, class Storage, class Real>

@@ -1,4 +1,4 @@
-// Loops over one row of C classes, on the host, in vectors of kBytes.
+// Loops over one row of C classes on the host, in vectors of kBytes.
 #pragma once
 
 #include <limits>
@@ -9,7 +9,7 @@
 
 namespace crnn {
 
-// Vectors of float and of double divide this number of elements.
+// A multiple of the number of lanes of any float or double vector.
 constexpr int kMaxLanes = 16;
 
 constexpr int64_t ceil_div(int64_t n, int64_t divisor) {
@@ -20,16 +20,16 @@ constexpr int64_t round_up_to_lanes(int64_t n) {
   return ceil_div(n, kMaxLanes) * kMaxLanes;
 }
 
-// Elements of logits that are worth a thread, and rows of so many.
+// Grain size: the number of logits that are worth one thread, and the number of rows with that many.
 constexpr int64_t kGrainSize = 16384;
 
 inline int64_t rows_per_chunk(int64_t classes) {
   return maximum<int64_t>(1, kGrainSize / (classes + 64));
 }
 
-// Walks `count` numbers in vectors, each as body(index). If they are no whole number of vectors, the last
-// vector is last_body(index, seen): it ends with the last number, and its first `seen` lanes have been met
-// before. That reads and writes nothing outside; `count` is at least one vector.
+// Visits `count` >= one vector of elements: body(index) for each full vector. If elements remain, calls
+// last_body(index, seen) for a last vector that ends at the last element; its first `seen` lanes were visited
+// before. Nothing outside the array is read or written.
 template <int kLanes, class Body, class LastBody>
 CRNN_INLINE void for_each_vector(int64_t count, const Body& body, const LastBody& last_body) {
   int64_t i = 0;
@@ -37,7 +37,7 @@ CRNN_INLINE void for_each_vector(int64_t count, const Body& body, const LastBody
   if (i < count) last_body(count - kLanes, i - (count - kLanes));
 }
 
-// The lanes from `seen` on; zero in those before.
+// Sets the first `seen` lanes to zero.
 template <class Reals>
 CRNN_INLINE Reals zero_first_lanes(Reals x, int64_t seen) {
   using Ints = ExponentOf<Reals>;
@@ -69,7 +69,7 @@ CRNN_INLINE void copy_row(const Element* from, int64_t count, Element* to) {
   for_each_vector<kLanesOf<Elements>>(count, copy, copy);
 }
 
-// Scratch memory of one thread that works on rows; it grows to what the thread asks for.
+// Scratch memory of one thread for rows. It grows to the largest size requested so far.
 template <class Real>
 class RowScratch {
  public:
@@ -80,8 +80,7 @@ class RowScratch {
   Buffer<Real> classes_, labels_;
 };
 
-// A contiguous row in the type of computation: the row itself where it is one, elsewhere a copy in what
-// scratch() returns.
+// A contiguous row in the compute type: the row itself if it already is one, otherwise a copy in scratch().
 template <class Storage, class Scratch>
 CRNN_INLINE const auto* read_row(const Storage* row, int64_t stride, int64_t classes,
                                  const Scratch& scratch) {
@@ -98,7 +97,7 @@ CRNN_INLINE const auto* read_row(const Storage* row, int64_t stride, int64_t cla
   return static_cast<const Real*>(values);
 }
 
-// Where a row can be computed: in place, or in what scratch() returns, from which write_row stores it.
+// The memory in which to compute an output row: the row itself, or scratch(), from which write_row stores it.
 template <class Storage, class Scratch>
 CRNN_INLINE auto* output_row(Storage* row, int64_t stride, const Scratch& scratch) {
   using Real = typename ComputeType<Storage>::Real;

@@ -1,9 +1,10 @@
-// Where the softmax statistics of rows come from; for host and device.
+// Whether a kernel computes the softmax statistics of rows, for host and device.
 #pragma once
 
 namespace crnn {
 
-// Of log-probabilities there are none, of logits they are still to be computed, or they are there already.
+// kNone: rows hold log-probabilities. kCompute: compute the statistics. kReuse: an earlier launch has stored
+// them.
 enum class StatisticsMode { kNone, kCompute, kReuse };
 
 }  // namespace crnn
