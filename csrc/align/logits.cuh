@@ -20,19 +20,19 @@ __global__ void __launch_bounds__(kRowBlockSize)
   const BatchShape& shape = batch.shape;
   const RowTile<kThreadsPerRow> tile(shape.frames, shape.samples);
   const Storage* row = logits.row(tile.t, tile.n);
-  const bool live = tile.has_row && tile.t < batch.input_frames(tile.n);
+  const bool has_input = tile.has_row && tile.t < batch.input_frames(tile.n);
 
   const int64_t at = tile.n * shape.frames + tile.t;
   Real log_inverse_sum = 0;
   if (mode == StatisticsMode::kReuse) {
-    if (live) log_inverse_sum = memory.log_inverse_sum[at];
+    if (has_input) log_inverse_sum = memory.log_inverse_sum[at];
   } else {
     RowStatistics<Real> statistics{0, 1};
     if (mode == StatisticsMode::kCompute)
-      statistics = compute_row_statistics<kThreadsPerRow>(row, logits.stride_c, live ? int(shape.classes) : 0,
-                                                          tile.thread);
+      statistics = compute_row_statistics<kThreadsPerRow>(row, logits.stride_c,
+                                                          has_input ? int(shape.classes) : 0, tile.thread);
     log_inverse_sum = gpu::log(statistics.inverse_sum);
-    if (live && tile.thread == 0) {
+    if (has_input && tile.thread == 0) {
       memory.row_max[at] = statistics.row_max;
       memory.log_inverse_sum[at] = log_inverse_sum;
     }
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kRowBlockSize)
 
   for (int64_t k = 0; k < shape.texts_per_sample; ++k) {
     const DeviceText text = batch.text(tile.n, k);
-    const bool needed = live && text.valid;
+    const bool needed = has_input && text.valid;
     Real* to =
         memory.logits + shape.frames * (text.target_offset + text.slice_index) + tile.t * (text.length + 1);
     int valid = log_inverse_sum == log_inverse_sum;

@@ -1,11 +1,11 @@
 // ctc_loss on the CPU: two reads and one write of the (T, N, C) tensor.
 //
-//   forward    each sample: 1. its rows' statistics and emissions  2. the recursion, which turns those into
-//              the loss and the labels' posteriors
-//   backward   3. each row: softmax - posterior, times the incoming gradient
+//   forward    each sample: 1. row statistics and emissions  2. the recursion, which computes the loss and the
+//              posteriors of the labels
+//   backward   3. each row: (softmax - posterior) * incoming gradient
 //
-// Samples and rows are shared among threads; none of them adds to what another one wrote, so that the result
-// is the same for any number of threads.
+// Threads share samples and rows. No thread adds to a result of another one, so the result does not depend on
+// the number of threads.
 #include "ctc_loss/gradient.h"
 #include "forward_backward/emissions.h"
 #include "forward_backward/recursion.h"
@@ -14,15 +14,15 @@
 namespace crnn::ctc_loss {
 namespace {
 
-// Fills what no live frame fills, so that equal inputs give equal tensors, bit for bit, and marks samples
-// that have no gradient or a NaN one.
+// Fills the parts of `saved` outside of the sample's frames, so that equal inputs give bitwise equal tensors,
+// and marks samples whose gradient is zero or NaN.
 template <class Real>
 void save(const BatchShape& shape, const Batch& batch, int64_t n, double loss, bool no_gradient,
           const Sample<Real>& sample, const Saved<Real>& saved) {
   const int64_t frames = batch.frames[n], first = n * shape.frames;
   Real* row_max = saved.row_max + first;
   Real* posterior = saved.posterior + shape.frames * batch.target_offsets[n];
-  // What concatenated targets hold behind the last sample belongs to it, as padding does.
+  // Concatenated labels after the last sample belong to that sample, like padding.
   const bool last = n + 1 == shape.samples;
   const int64_t labels = shape.padded ? shape.padded_length
                          : last       ? shape.labels - batch.target_offsets[n]
@@ -41,7 +41,7 @@ void save(const BatchShape& shape, const Batch& batch, int64_t n, double loss, b
   std::fill(posterior + written, posterior + shape.frames * labels, Real(0));
 }
 
-// Losses (N). `saved_data`: null if no gradient is needed.
+// Returns the losses (N). saved_data: null if no gradient is needed.
 template <class Storage>
 std::vector<double> forward(const BatchShape& shape, const Batch& batch, const Tensor& logits, int64_t blank,
                             bool zero_infinity, bool normalize, void* saved_data) {

@@ -1,4 +1,4 @@
-// The gradient's rows on a GPU: softmax - posterior, times the incoming gradient.
+// The rows of the gradient on a GPU: (softmax - posterior) * incoming gradient.
 #pragma once
 
 #include "common/row_statistics.cuh"
@@ -10,19 +10,19 @@ namespace crnn::ctc_loss {
 
 using namespace forward_backward;
 
-// Where a label of a target occurs again. One class's posteriors are added up along this chain, in a fixed
-// order and by one thread.
+// A chain of the occurrences of a class in a target. One thread sums the posteriors along the chain in a
+// fixed order.
 struct Occurrence {
-  int32_t next;  // index of its next occurrence in the target; -1 behind the last one
+  int32_t next;  // index of the next occurrence in the target; -1 for the last one
   bool is_first;
 };
 
 constexpr int kPrepareBlockSize = 256, kLabelsPerBlock = 64;
 
-// What the rows of a sample have in common: a block for up to kLabelsPerBlock of its labels, a warp for each
-// of them in turn.
+// Prepares what all rows of a sample share. One block handles up to kLabelsPerBlock labels of a sample; each
+// of its warps takes one label at a time.
 //
-// grad_loss: (N) or () with stride 0; scales: (N); occurrences: as targets, labels of each sample
+// grad_loss: (N), or () with stride 0; scales: (N); occurrences: in the layout of targets, per label
 template <class Real>
 __global__ void __launch_bounds__(kPrepareBlockSize)
     prepare_gradient_kernel(DeviceBatch batch, int64_t blocks_per_sample, Reduction reduction,
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kPrepareBlockSize)
   const int64_t end = minimum(sample.length, (label_block + 1) * kLabelsPerBlock);
   for (int64_t i = label_block * kLabelsPerBlock + warp; i < end; i += kWarps) {
     const int64_t label = batch.label(sample, i);
-    // The lanes whose label, of the 32 from `begin` on, is the same one.
+    // The lanes that hold the same label, among the 32 labels from `begin` on.
     const auto matches = [&](int64_t begin, int64_t end_of_range) {
       const int64_t j = begin + lane;
       return __ballot_sync(gpu::kFullMask, j < end_of_range && batch.label(sample, j) == label);
@@ -55,9 +55,9 @@ __global__ void __launch_bounds__(kPrepareBlockSize)
   }
 }
 
-// Each row is filled as if no label had an posterior; then those that have one are written again.
+// Fills each row as if all posteriors were zero, then rewrites the classes that have a posterior.
 //
-// logits, gradient: (T, N, C); scales: (N); occurrences: as targets
+// logits, gradient: (T, N, C); scales: (N); occurrences: in the layout of targets
 template <int kThreadsPerRow, class Storage, class Real>
 __global__ void __launch_bounds__(kRowBlockSize)
     gradient_kernel(TncView<const Storage> logits, TncView<Storage> gradient, DeviceBatch batch,
@@ -69,9 +69,10 @@ __global__ void __launch_bounds__(kRowBlockSize)
   const Storage* from = logits.row(tile.t, tile.n);
   Storage* to = gradient.row(tile.t, tile.n);
   const int64_t at = tile.n * shape.frames + tile.t;
-  const bool live = tile.has_row && tile.t < sample.frames;
-  const Real row_max = live ? checked_row_max(saved.row_max[at], sample.valid, sample.frames, sample.length)
-                            : std::numeric_limits<Real>::infinity();
+  const bool has_input = tile.has_row && tile.t < sample.frames;
+  const Real row_max = has_input
+                           ? checked_row_max(saved.row_max[at], sample.valid, sample.frames, sample.length)
+                           : std::numeric_limits<Real>::infinity();
   const bool has_gradient = row_max < std::numeric_limits<Real>::infinity();
 
   // 1. The whole row.
@@ -88,7 +89,7 @@ __global__ void __launch_bounds__(kRowBlockSize)
   }
   gpu::sync_tile<kThreadsPerRow>();
 
-  // 2. The classes of labels, and blank.
+  // 2. The classes of the labels, and blank.
   const auto write = [&](int64_t c, Real x, Real posterior) {
     const Real softmax = normalize ? safe_softmax_term(x, row_max) * inverse_sum : Real(0);
     to[c * gradient.stride_c] = gpu::from_compute<Storage>(scale * (softmax - posterior));

@@ -1,4 +1,4 @@
-// The gradient's rows: softmax - posterior, times the incoming gradient.
+// The rows of the gradient on the CPU: (softmax - posterior) * incoming gradient.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 
 namespace crnn::ctc_loss {
 
-// Rows [begin, end) of the T*N rows.
+// Rows [begin, end) of the T * N rows.
 template <class Storage>
 struct GradientRows {
   using Real = typename ComputeType<Storage>::Real;

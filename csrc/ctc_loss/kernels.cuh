@@ -1,9 +1,9 @@
-// The kernels of ctc_loss in their order.
+// The kernels of the backward pass in order of launch. [...] is optional. For the forward pass see
+// forward_backward/kernels.cuh.
 //
-//   forward    [target_offsets]  emissions  recursion, for each slice  [reduction]
-//   backward   [target_offsets]  prepare_gradient  gradient
+//   [target_offsets]  prepare_gradient  gradient
 //
-// What is launched depends on the BatchShape alone, so that nothing waits for the host.
+// The launches depend on the BatchShape alone, so nothing waits for the host.
 #pragma once
 
 #include "ctc_loss/gradient.cuh"

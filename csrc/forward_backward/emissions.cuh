@@ -1,4 +1,4 @@
-// From the rows of logits to the emissions that the recursion needs, in one read.
+// Computes the emissions that the recursion needs from the rows of logits, in one read.
 #pragma once
 
 #include "common/emission.h"
@@ -10,18 +10,19 @@
 
 namespace crnn::forward_backward {
 
-// The emissions of a text: (T_n, S_m + 1), normalized, those of its labels and then blank's. In an array of
-// T * (labels + texts) the texts lie one behind the other.
+// The emissions of a text: (T_n, S_m + 1), normalized; those of its labels, then that of blank. The texts are
+// stored one after the other in an array of T * (labels + texts).
 template <class Emission>
 CRNN_INLINE Emission* text_emissions(Emission* emissions, const BatchShape& shape, const DeviceText& text) {
   return emissions + shape.frames * (text.target_offset + text.slice_index);
 }
 
-// The statistics of all rows (0 behind the last live frame), for each text unless they are there, and the
-// emissions of the live ones.
+// Computes the statistics of all rows (0 after the end of a sample) for each text, unless they are reused,
+// and the emissions of all rows within input_lengths.
 //
-// Also fills the posterior behind a sample's live frames, so that equal inputs give equal tensors, bit for
-// bit; not where a wrong length leaves nobody to tell whose it is, nor without a gradient (posterior null).
+// Also zeros the posteriors after the end of each sample, so that equal inputs give bitwise equal tensors.
+// Skipped without a gradient (posterior is null) and where an invalid length leaves it unknown which text the
+// memory belongs to.
 //
 // logits: (T, N, C); row_max, inverse_sum: (texts, T)
 template <int kThreadsPerRow, class Storage, class Real>
@@ -32,12 +33,12 @@ __global__ void __launch_bounds__(kRowBlockSize)
   const BatchShape& shape = batch.shape;
   const RowTile<kThreadsPerRow> tile(shape.frames, shape.samples);
   const Storage* row = logits.row(tile.t, tile.n);
-  const bool live = tile.has_row && tile.t < batch.input_frames(tile.n);
+  const bool has_input = tile.has_row && tile.t < batch.input_frames(tile.n);
   RowStatistics<Real> statistics{0, 1};
   if (mode == StatisticsMode::kCompute) {
-    statistics = compute_row_statistics<kThreadsPerRow>(row, logits.stride_c, live ? int(shape.classes) : 0,
-                                                        tile.thread);
-  } else if (mode == StatisticsMode::kReuse && live) {  // the same for all texts of the sample
+    statistics = compute_row_statistics<kThreadsPerRow>(row, logits.stride_c,
+                                                        has_input ? int(shape.classes) : 0, tile.thread);
+  } else if (mode == StatisticsMode::kReuse && has_input) {  // the same for all texts of the sample
     const int64_t at = tile.n * shape.texts_per_sample * shape.frames + tile.t;
     statistics = {row_maxima[at], inverse_sums[at]};
   }
@@ -46,13 +47,13 @@ __global__ void __launch_bounds__(kRowBlockSize)
     const DeviceText text = batch.text(tile.n, k);
     Real inverse_sum = statistics.inverse_sum;
     int in_bounds = true;
-    if (live && text.valid) {
+    if (has_input && text.valid) {
       const Real bound = mode == StatisticsMode::kNone ? Real(max_log_prob(text.frames))
                                                        : std::numeric_limits<Real>::infinity();
       PackedExtended<Real>* to = text_emissions(emissions, shape, text) + tile.t * (text.length + 1);
       for (int64_t i = tile.thread; i <= text.length; i += kThreadsPerRow) {
         const int64_t c = i < text.length ? batch.label(text, i) : batch.blank;
-        // What is no label makes the loss NaN later.
+        // An invalid label makes the loss NaN later.
         const bool is_class = c >= 0 && c < shape.classes;
         const Real x = is_class ? gpu::to_compute(row[c * logits.stride_c]) : kMinusInfinity<Real>;
         in_bounds &= x < bound;
@@ -65,7 +66,7 @@ __global__ void __launch_bounds__(kRowBlockSize)
     }
     if (tile.has_row && posterior != nullptr && (text.valid || shape.padded)) {
       const int64_t first = shape.padded ? tile.n * shape.padded_length : text.target_offset;
-      // What concatenated targets hold behind the last sample belongs to it, as padding does.
+      // Concatenated labels after the last sample belong to that sample, like padding.
       const bool last = tile.n + 1 == shape.samples;
       const int64_t labels = shape.padded ? shape.padded_length : last ? shape.labels - first : text.length;
       const int64_t written = text.frames * text.length;  // by the recursion
@@ -75,8 +76,8 @@ __global__ void __launch_bounds__(kRowBlockSize)
     }
     if (mode != StatisticsMode::kReuse && tile.has_row && tile.thread == 0) {
       const int64_t at = text.slice_index * shape.frames + tile.t;
-      row_maxima[at] = live ? statistics.row_max : Real(0);
-      inverse_sums[at] = live ? inverse_sum : Real(0);
+      row_maxima[at] = has_input ? statistics.row_max : Real(0);
+      inverse_sums[at] = has_input ? inverse_sum : Real(0);
     }
   }
 }

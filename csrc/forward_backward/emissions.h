@@ -1,4 +1,4 @@
-// From the rows of logits to the emissions that the recursion needs: those of blank and of the target's
+// Computes the emissions that the recursion needs from the rows of logits: those of blank and of the target's
 // labels.
 #pragma once
 
@@ -12,7 +12,7 @@
 
 namespace crnn::forward_backward {
 
-// Frames [begin, end) of sample n.
+// The emissions of frames [begin, end) of sample n.
 template <class Storage>
 struct GatherEmissions {
   using Real = typename ComputeType<Storage>::Real;
@@ -27,12 +27,12 @@ struct GatherEmissions {
                      max_log_prob(sample.frames), *scratch, sample);
   }
 
-  // One step after the other for all of a few rows, so that no row waits for another.
+  // One step at a time for a few rows: steps of different rows do not depend on each other.
   template <int kBytes>
   static CRNN_INLINE void gather(const TncView<const Storage>& logits, int64_t classes, int64_t blank,
                                  StatisticsMode mode, int64_t n, int64_t first, int64_t count, double bound,
                                  RowScratch<Real>& scratch, const Sample<Real>& sample) {
-    // As many lanes as vectors of double have.
+    // As many lanes as a vector of double has.
     using Reals = Vector<Real, kBytes / sizeof(double) * sizeof(Real)>;
     constexpr int kLanes = kLanesOf<Reals>;
     const int64_t length = sample.target_length, stride = logits.stride_c;

@@ -1,11 +1,12 @@
-// The forward pass on a GPU: torch's side of the launches.
+// The forward pass on a GPU: launches from torch's side.
 #include "forward_backward/forward.h"
 
 #include "forward_backward/kernels.cuh"
 
 namespace crnn::forward_backward {
 
-// Most of the build's time, so each is a file of its own: recursion_float.cu and recursion_double.cu.
+// The recursion dominates the build time, so each type is compiled in its own file, recursion_float.cu and
+// recursion_double.cu.
 extern template void launch_recursion(const DeviceBatch&, const RecursionBuffers<float>&, const LossOptions&,
                                       float*, double*, gpu::Stream);
 extern template void launch_recursion(const DeviceBatch&, const RecursionBuffers<double>&, const LossOptions&,
@@ -21,7 +22,8 @@ void run_forward(const Tensor& logits, const DeviceBatch& batch, bool normalize,
     using Real = typename ComputeType<Storage>::Real;
     using State = PackedExtended<Real>;
     const bool with_grad = options.with_grad;
-    // With a gradient, scratch is only some times what is saved, and slices would leave processors idle.
+    // With a gradient, the scratch memory is a small multiple of what is saved, and slices would leave
+    // processors idle.
     const BatchShape slice = with_grad ? shape : choose_slice_shape(shape, scratch_bytes<Real>);
     const Tensor emissions = scratch<State>(logits, emission_elements(slice));
     const Tensor stored = scratch<State>(logits, stored_elements(slice, with_grad));

@@ -1,4 +1,4 @@
-// The forward pass on a GPU, compiled once for all operators that need it: in ctc_loss/cuda.cu.
+// The forward pass on a GPU. Compiled once, in forward.cu, for all operators that use it.
 #pragma once
 
 #include "common/cuda_stream.h"
@@ -8,7 +8,7 @@
 
 namespace crnn::forward_backward {
 
-// logits: (T, N, C); losses: (texts), or () with a reduction. saved: what the forward pass keeps, with
+// logits: (T, N, C); losses: (texts), or () with a reduction; saved: filled for the backward pass if
 // options.with_grad.
 void run_forward(const Tensor& logits, const DeviceBatch& batch, bool normalize, const LossOptions& options,
                  const Tensor& losses, const Tensor& saved, gpu::Stream stream);

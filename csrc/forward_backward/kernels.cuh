@@ -1,4 +1,8 @@
-// The kernels of the forward pass, in order of launch:
+// The kernels of the forward pass in order of launch. [...] is optional.
+//
+//   [target_offsets]  emissions and recursion of each slice  [reduction]
+//
+// The launches depend on the BatchShape alone, so nothing waits for the host.
 #pragma once
 
 #include "forward_backward/emissions.cuh"
@@ -8,7 +12,7 @@
 
 namespace crnn::forward_backward {
 
-// Elements of the scratch memory of a forward pass, each of 2 * sizeof(Real) bytes.
+// Numbers of elements of the scratch memory, each of 2 * sizeof(Real) bytes.
 inline int64_t emission_elements(const BatchShape& shape) {
   return shape.frames * (shape.labels + shape.texts());
 }
@@ -20,7 +24,7 @@ inline int64_t state_elements(const BatchShape& shape) {
   return needed ? kStatesPerPair * (shape.labels + shape.texts()) : 0;
 }
 
-// Without a gradient.
+// Scratch memory without a gradient.
 template <class Real>
 int64_t scratch_bytes(const BatchShape& shape) {
   const int64_t states = emission_elements(shape) + state_elements(shape);
@@ -28,8 +32,8 @@ int64_t scratch_bytes(const BatchShape& shape) {
          2 * shape.frames * shape.texts() * int64_t(sizeof(Real));
 }
 
-// logits: (T, N, C); memory: for slices of that shape, with a gradient that of the whole batch; losses:
-// (texts), or () with a reduction; terms: (texts) with a reduction, scratch
+// logits: (T, N, C); memory: for one slice, or, with a gradient, for the whole batch; losses: (texts), or ()
+// with a reduction; terms: (texts) with a reduction, scratch
 template <class Storage, class Real>
 void launch_forward(const TncView<const Storage>& logits, const DeviceBatch& batch, bool normalize,
                     const BatchShape& slice_shape, const RecursionBuffers<Real>& memory,

@@ -1,4 +1,4 @@
-// One pass of the recursion with its states in memory: for targets of any length.
+// One pass of the recursion with its states in memory, for targets of any length.
 #pragma once
 
 #include "common/gpu.h"
@@ -6,15 +6,15 @@
 
 namespace crnn::forward_backward {
 
-// Of both sides and two frames, the blank and the label of each pair.
+// Two passes, two buffers, and blank and label of each pair.
 constexpr int64_t kStatesPerPair = 2 * 2 * 2;
 
-// kThreads threads factor a pass's pairs, and walk over them at every frame. States are read from one array
-// and written to another, so that a frame has a single barrier.
+// kThreads threads share the pairs of a pass and loop over them at each frame. States are double-buffered, so
+// one barrier per frame suffices.
 template <class Real, int kThreads, class Skips>
 class MemoryPass {
  public:
-  // thread: its number in the block; the first kThreads are alpha, the others beta. skips: as for
+  // thread: index in the block; the first kThreads threads compute alpha, the others beta. skips: see
   // RegisterPass. states: (kStatesPerPair, S + 1), scratch
   __device__ MemoryPass(const SampleView<Real>& sample, int thread, const Skips& skips,
                         PackedExtended<Real>* states)
@@ -30,10 +30,10 @@ class MemoryPass {
     __syncthreads();
   }
 
-  // As of RegisterPass.
+  // See RegisterPass.
   __device__ bool is_alpha() const { return pass_ == 0; }
 
-  // As of RegisterPass.
+  // See RegisterPass.
   template <PassMode kMode>
   __device__ void run(int64_t begin, int64_t steps, int64_t max_steps, const Normalizer<Real>& total) {
     for (int64_t done = 0; done < max_steps; ++done) {
@@ -45,7 +45,7 @@ class MemoryPass {
     }
   }
 
-  // As of RegisterPass.
+  // See RegisterPass.
   __device__ Extended<double> total_probability() const {
     Extended<double> sum = Extended<double>::zero();
     if (pass_ != 0) return sum;
@@ -74,7 +74,7 @@ class MemoryPass {
     at[pairs_].value = pair.label;
   }
 
-  // Into this pass's pair j at its next frame.
+  // The inflow of this pass's pair j at its next frame.
   __device__ StatePair<Real> inflow_at(int64_t j) const {
     const bool has_label_below = 0 < j;
     const Extended<Real> below =

@@ -1,60 +1,61 @@
-// The two sides of the forward-backward recursion, for host and device.
+// The forward-backward recurrence, for host and device.
 //
-// Recurrence, with p the emission of a frame and blank i standing before label i:
+// p is the emission of a frame, and blank i precedes label i:
 //   alpha'(blank i) = (alpha(blank i) + alpha(label i-1)) * p(blank)
 //   alpha'(label i) = (alpha(label i) + alpha(blank i) + [label i != label i-1] alpha(label i-1))
 //                     * p(label i)
-// beta is the same recurrence from the last frame to the first with the labels in reverse; there the blank
-// that comes before label i on the way is blank i+1. So one routine serves both sides.
+// The backward pass, beta, uses the same recurrence from the last frame to the first with the labels in
+// reverse order; there blank i+1 precedes label i. One routine therefore serves both passes.
 //
-// alpha walks up and beta walks down at the same time. In the middle they meet: the sum over the transitions
-// between the two halves is P(target). Going on, each pass multiplies what it computes with what the other
-// stored there, which is the posterior of every frame after T steps in all, with the label states of half the
-// frames stored a pass. alpha counts a frame's emission and beta does not, so that the product counts it
-// once.
+// The two passes run at the same time, alpha forward and beta backward. In the middle, the sum over the
+// transitions between the two halves is the total probability P(target). Each pass then continues to the
+// other end and multiplies its states with those that the other pass stored, which gives the posteriors of
+// all frames. That takes T steps in all, and each pass stores the label states of half of the frames. alpha
+// includes the emission of a frame and beta does not, so their product counts it once.
 #pragma once
 
 #include "common/extended.h"
 
 namespace crnn::forward_backward {
 
-// What a pass does with the label states of a frame besides keeping them.
+// What a pass does with the label states of a frame: nothing, store them for the other pass, or combine them
+// with those of the other pass into posteriors.
 enum class PassMode { kDiscard, kStore, kCombine };
 
-// P(target), as the meeting sides need it.
+// P(target), in the form that the posteriors need.
 template <class Real>
 struct Normalizer {
   Real inverse_mantissa;
   ExponentOf<Real> exponent;
 };
 
-// One sample as the recursion's kernel sees it, and the step that all its classes of sizes have in common.
+// The types and steps below are shared by the device passes.
 //
-// A pass works on pairs: a label and the blank before it in the pass's own direction. StatePair j has label j
-// of the way; pair S has only the blank that comes last.
+// A pass works on pairs: a label and the blank that precedes it in the direction of the pass. Pair j has the
+// j-th label in that direction; pair S has only the last blank.
 
-// An extended-range number in memory: one load, one store.
+// An extended-range number that is loaded and stored in one access.
 template <class Real>
 struct alignas(2 * sizeof(Real)) PackedExtended {
   Extended<Real> value;
 };
 
-// A number whose exponent has not been clamped lately.
+// Clamps an exponent that may have fallen below zero's since the last normalization.
 template <class Real>
 CRNN_INLINE Extended<Real> clamped(Extended<Real> a) {
   return {a.mantissa, maximum<ExponentOf<Real>>(a.exponent, kZeroExponent)};
 }
 
-// What one sample's recursion reads and writes.
+// What the recursion of one sample reads and writes.
 template <class Real>
 struct SampleView {
   int64_t frames, length;
-  const PackedExtended<Real>* emissions;  // (T, S + 1): the labels', then blank's
-  PackedExtended<Real>* stored;  // (T, S): of each frame, the label states of the pass that saw it first
-  Real* posterior;               // (T, S)
+  const PackedExtended<Real>* emissions;  // (T, S + 1): labels, then blank
+  PackedExtended<Real>* stored;           // (T, S): label states of the pass that visits the frame first
+  Real* posterior;                        // (T, S)
 
-  // For label number `at` among those of all frames. factor: what a pass counts at a frame, alpha with its
-  // emission, beta without; met: what the other pass has stored there.
+  // at: index into (T, S). factor: the pass's own label state; alpha includes the emission of the frame, beta
+  // does not. other: the state stored by the other pass.
   template <PassMode kMode>
   CRNN_INLINE void write(int64_t at, const Extended<Real>& factor, const Extended<Real>& other,
                          const Normalizer<Real>& total) const {
@@ -67,14 +68,14 @@ struct SampleView {
   }
 };
 
-// The way of one pass through a sample.
+// The order in which a pass visits the frames and labels of a sample.
 struct Traversal {
   bool forward;
   int64_t frames, length;
 
   CRNN_INLINE int direction() const { return forward ? 1 : -1; }
   CRNN_INLINE int64_t frame(int64_t step) const { return forward ? step : frames - 1 - step; }
-  // The target's index of the label of pair j.
+  // Index in the target of the label of pair j.
   CRNN_INLINE int64_t label(int64_t j) const { return forward ? j : length - 1 - j; }
 };
 
@@ -82,14 +83,14 @@ template <class Real>
 struct StatePair {
   Extended<Real> blank, label;
 
-  // Before the first frame a path stands on the blank from which both first states can be reached.
+  // Before the first frame, a path is in the blank from which both first states can be reached.
   static CRNN_INLINE StatePair before_first_frame(int64_t j) {
     return {j == 0 ? Extended<Real>::one() : Extended<Real>::zero(), Extended<Real>::zero()};
   }
 };
 
-// What flows into a pair at a frame, its emissions not counted. Mantissas are at least 1 and grow to three
-// times the largest.
+// The inflow into a pair at a frame, without the emissions. Mantissas are at least 1 and grow to at most
+// three times the largest.
 template <class Real>
 CRNN_INLINE StatePair<Real> inflow(const StatePair<Real>& pair, const Extended<Real>& label_below,
                                    bool may_skip) {
@@ -102,7 +103,7 @@ CRNN_INLINE StatePair<Real> inflow(const StatePair<Real>& pair, const Extended<R
   return {blank + label_below, {mantissa, exponent}};
 }
 
-// The same pair after the frame.
+// The states of the pair after the frame.
 template <class Real>
 CRNN_INLINE StatePair<Real> apply_emissions(const StatePair<Real>& before,
                                             const Extended<Real>& blank_emission,

@@ -1,4 +1,4 @@
-// The recursion on a GPU: a block a text, half of it alpha, half of it beta.
+// The recursion on a GPU: one block per text, half of its threads for alpha and half for beta.
 #pragma once
 
 #include "forward_backward/emissions.cuh"
@@ -11,22 +11,23 @@
 
 namespace crnn::forward_backward {
 
-// Threads of a block, by the most pairs that a kernel is made for.
+// Threads per block of a kernel for up to max_pairs pairs.
 constexpr int threads_for(int64_t max_pairs) {
   return max_pairs <= kMaxPairsOneWarp ? 2 * gpu::kWarpSize : 8 * gpu::kWarpSize;
 }
 
-// What the recursion reads and writes of all texts.
+// Memory that the recursion uses, for all texts.
 template <class Real>
 struct RecursionBuffers {
   PackedExtended<Real>* emissions;  // T * (labels + texts), see text_emissions
-  PackedExtended<Real>* stored;     // T * labels; null if no gradient is needed
-  PackedExtended<Real>* states;     // kStatesPerPair * (labels + texts), where a target may be that long
-  Saved<Real> saved;                // without a gradient its statistics alone
+  PackedExtended<Real>* stored;     // T * labels; null without a gradient
+  PackedExtended<Real>*
+      states;         // kStatesPerPair * (labels + texts) if a target may be too long for registers
+  Saved<Real> saved;  // only its statistics without a gradient
 };
 
-// Negative log-likelihood of the target, +inf if it is impossible. With `with_grad`, sample.posterior is
-// written unless it is. The block's threads call it together, and all get the loss.
+// Returns the negative log-likelihood of the target, +inf if it is impossible. With `with_grad`, also writes
+// sample.posterior unless the loss is +inf. All threads of the block must call this, and all get the loss.
 template <int kThreads, class Real, class Pass>
 __device__ __forceinline__ double run_passes(Pass pass, const SampleView<Real>& sample, bool with_grad) {
   const int64_t middle = (sample.frames + 1) / 2;
@@ -43,11 +44,11 @@ __device__ __forceinline__ double run_passes(Pass pass, const SampleView<Real>& 
     const Normalizer<Real> total{Real(1 / z.mantissa), ExponentOf<Real>(z.exponent)};
     pass.template run<PassMode::kCombine>(steps, sample.frames - steps, middle, total);
   }
-  return 0 - kLn2 * (double(z.exponent) + gpu::log2(z.mantissa));  // 0, and not -0, for a certain target
+  return 0 - kLn2 * (double(z.exponent) + gpu::log2(z.mantissa));  // 0 instead of -0 for a certain target
 }
 
-// The same by the class of sizes that the target has, of those up to kMaxPairs. states: of all texts;
-// first_pair: how many pairs the texts before this one have.
+// Runs the passes in the layout for the target's length. states: of all texts; first_pair: number of pairs of
+// all texts before this one.
 template <int64_t kMaxPairs, class Real, class Skips>
 __device__ __forceinline__ double compute_loss(const SampleView<Real>& sample, const Skips& skips,
                                                PackedExtended<Real>* states, int64_t first_pair,
@@ -67,7 +68,8 @@ __device__ __forceinline__ double compute_loss(const SampleView<Real>& sample, c
       });
 }
 
-// Whether the rows' statistics and the labels allow a loss that is a number. All threads of the block get it.
+// Whether the rows and labels are valid, so that the loss is not NaN. All threads of the block get the
+// result.
 template <class Real>
 __device__ inline bool inputs_are_valid(const DeviceBatch& batch, const DeviceText& text,
                                         const Real* inverse_sums) {
@@ -81,8 +83,8 @@ __device__ inline bool inputs_are_valid(const DeviceBatch& batch, const DeviceTe
   return !__syncthreads_or(!valid);
 }
 
-// Marks the live frames of a sample that has no gradient or a NaN one, and fills what the recursion has not
-// written of its posteriors.
+// Marks the frames of a sample whose gradient is zero or NaN, and zeros the posteriors that the recursion has
+// not written.
 template <class Real>
 __device__ inline void mark_without_gradient(const BatchShape& shape, const DeviceText& sample,
                                              bool no_gradient, const Saved<Real>& saved) {
@@ -96,15 +98,15 @@ __device__ inline void mark_without_gradient(const BatchShape& shape, const Devi
   for (int64_t i = threadIdx.x; i < sample.frames * sample.length; i += blockDim.x) posterior[i] = 0;
 }
 
-// The loss of each text. losses: (texts), for Reduction::kNone; terms: (texts), for the others each one's
-// factor.
+// The loss of each text. losses: (texts), written for Reduction::kNone; terms: (texts), the summands of any
+// other reduction.
 template <int64_t kMaxPairs, class Real>
 __global__ void __launch_bounds__(threads_for(kMaxPairs))
     recursion_kernel(DeviceBatch batch, RecursionBuffers<Real> memory, LossOptions options, Real* losses,
                      double* terms) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const BatchShape& shape = batch.shape;
-  // Called again behind the recursion, where no register is free to keep the text in.
+  // Evaluated again after the recursion, because no register is free to keep the text.
   const auto text_of_block = [&batch] {
     const uint32_t n = blockIdx.x / uint32_t(batch.shape.texts_per_sample);
     return batch.text(n, blockIdx.x - n * uint32_t(batch.shape.texts_per_sample));
@@ -122,7 +124,7 @@ __global__ void __launch_bounds__(threads_for(kMaxPairs))
     const SampleView<Real> sample{text.frames, text.length, text_emissions(memory.emissions, shape, text),
                                   with_grad ? memory.stored + labels_before : nullptr,
                                   with_grad ? memory.saved.posterior + labels_before : nullptr};
-    // No path is shorter than its target, and no class of sizes holds a longer one.
+    // A path has at least as many frames as labels. Longer targets do not fit the layouts.
     loss = text.length > text.frames ? kInfinity
                                      : compute_loss<kMaxPairs>(sample, skips, memory.states,
                                                                text.target_offset + slice_index, with_grad);
@@ -134,14 +136,14 @@ __global__ void __launch_bounds__(threads_for(kMaxPairs))
   if (no_gradient) loss = 0;
   if (options.reduction == Reduction::kNone) {
     losses[same_text.batch_index] =
-        Real(options.negated ? 0 - loss : loss);  // 0, and not -0, for a certain text
+        Real(options.negated ? 0 - loss : loss);  // 0 instead of -0 for a certain text
   } else {
     terms[same_text.batch_index] =
         loss * reduction_weight(batch.all_samples, same_text.length, options.reduction);
   }
 }
 
-// Compiled for each Real in a file of its own, see cuda.cu.
+// Instantiated for each Real in its own file, see forward.cu.
 template <class Real>
 void launch_recursion(const DeviceBatch& batch, const RecursionBuffers<Real>& memory,
                       const LossOptions& options, Real* losses, double* terms, gpu::Stream stream) {
@@ -154,7 +156,7 @@ void launch_recursion(const DeviceBatch& batch, const RecursionBuffers<Real>& me
 
 constexpr int kReductionBlockSize = 256;
 
-// One block, in an order that depends on N alone.
+// One block, summing in an order that depends on N alone.
 //
 // terms: (N); loss: ()
 template <class Real>

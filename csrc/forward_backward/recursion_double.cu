@@ -1,4 +1,4 @@
-// The recursion in double.
+// Instantiates the recursion for double.
 #include "forward_backward/recursion.cuh"
 
 namespace crnn::forward_backward {

@@ -1,4 +1,4 @@
-// The recursion in float.
+// Instantiates the recursion for float.
 #include "forward_backward/recursion.cuh"
 
 namespace crnn::forward_backward {

@@ -1,4 +1,4 @@
-// One pass of the recursion with its states in the registers of one warp or of several.
+// One pass of the recursion with its states in the registers of one or several warps.
 #pragma once
 
 #include "common/warp.cuh"
@@ -6,21 +6,20 @@
 
 namespace crnn::forward_backward {
 
-// Lane l of the pass's warps holds pairs [l * kPairs, (l + 1) * kPairs). What a pair needs of the one before
-// it comes by a shuffle, and across warps through shared memory: then each frame has a barrier, and both
-// sides take part in it.
+// Lane l of the pass's warps holds pairs [l * kPairs, (l + 1) * kPairs). A pair needs the label of the
+// previous pair: it arrives by a shuffle within a warp, and through shared memory across warps. With several
+// warps, each frame has one barrier, in which both passes take part.
 //
-// States are normalized every kGroup frames only: until then mantissas stay below 2 * 6^kGroup and exponents
-// above (kGroup + 1) * kZeroExponent. Emissions, and the rows that the other pass has stored, are read
-// kPrefetchFrames frames before they are used, so that their latency stays out of the chain of dependent
-// steps.
+// States are normalized only every kGroup frames. Until then mantissas stay below 2 * 6^kGroup and exponents
+// above (kGroup + 1) * kZeroExponent. Emissions and the stored rows of the other pass are prefetched
+// kPrefetchFrames frames ahead, which keeps their latency out of the chain of dependent steps.
 template <class Real, int kPairs, int kWarps>
 class RegisterPass {
  public:
   static constexpr int kMaxPairs = kPairs * kWarps * gpu::kWarpSize;
 
-  // thread: its number in the block, whose first kWarps warps are alpha, the next ones beta; any others hold
-  // no pair. skips(a, b): may a path go straight from label a of the target to label b?
+  // thread: index in the block. The first kWarps warps compute alpha, the next kWarps warps beta; other warps
+  // hold no pairs. skips(a, b): whether a path may go directly from label a of the target to label b.
   template <class Skips>
   __device__ RegisterPass(const SampleView<Real>& sample, int thread, const Skips& skips)
       : sample_(sample),
@@ -38,17 +37,17 @@ class RegisterPass {
 
   __device__ bool is_alpha() const { return pass_ == 0; }
 
-  // Takes `steps` steps from step `begin` on. max_steps: the larger number of the two sides.
+  // Runs `steps` steps starting at step `begin`. max_steps: the larger step count of the two passes.
   template <PassMode kMode>
   __device__ void run(int64_t begin, int64_t steps, int64_t max_steps, const Normalizer<Real>& total) {
-    if (kWarps == 1 && (pass_ > 1 || steps == 0)) return;  // without barriers, nothing waits for this warp
+    if (kWarps == 1 && (pass_ > 1 || steps == 0)) return;  // without barriers, no thread waits for this warp
     seek(begin);
     Prefetch prefetched[kPrefetchFrames] = {};
     for (int u = 0; u < kPrefetchFrames; ++u) {
       if (u < steps) prefetch<kMode>(prefetched[u]);
     }
-    // As long as neither pass comes to its end, not even with what it reads prefetched, no frame has to be
-    // asked for. Both sides agree on that: the one with fewer steps has half of the frames.
+    // While neither pass nears its end, including its prefetches, no bounds checks are needed. Both passes
+    // agree on this bound: the pass with fewer steps has half of the frames.
     int64_t done = 0;
     for (; done + 2 * kPrefetchFrames <= sample_.frames / 2; done += kPrefetchFrames) {
 #pragma unroll
@@ -69,13 +68,13 @@ class RegisterPass {
         if (u % kGroup == kGroup - 1) normalize();
       }
     }
-    normalize();  // for a last group that was not full
+    normalize();  // for a last, partial group
   }
 
-  // In alpha's threads the sum over their pairs of what flows from alpha's latest frame into beta's; zero in
-  // all others. The block's threads call it together.
+  // For alpha's threads: the sum over their pairs of the flow from the latest frame of alpha to that of beta.
+  // Zero for all other threads. All threads of the block must call this.
   __device__ Extended<double> total_probability() {
-    GPU_SHARED(beta, StatePair<Real>[kMaxPairs]);  // by the pairs of alpha
+    GPU_SHARED(beta, StatePair<Real>[kMaxPairs]);  // in the pair order of alpha
     if (pass_ == 1) {
       for (int k = 0; k < kPairs; ++k) {
         const int j = first_pair_ + k;
@@ -102,7 +101,7 @@ class RegisterPass {
   static constexpr int kGroup = 4;
   static constexpr int kPrefetchFrames = kPairs == 1 ? 2 * kGroup : kGroup;
 
-  // What a frame needs besides the states.
+  // What a frame needs in addition to the states.
   struct Prefetch {
     Extended<Real> blank;
     Extended<Real> label[kPairs];
@@ -119,8 +118,8 @@ class RegisterPass {
     read_offset_ = write_offset_ = t * sample_.length + label;
   }
 
-  // The next frame, ahead of the one that is put next. Both move on by additions alone: a warp's time is the
-  // number of its instructions.
+  // Loads the next frame to prefetch. All pointers advance by additions only, because the run time of a warp
+  // is its number of instructions.
   template <PassMode kMode>
   __device__ void prefetch(Prefetch& prefetched) {
     prefetched.blank = blank_emission_->value;
@@ -136,13 +135,13 @@ class RegisterPass {
     read_offset_ += traversal_.direction() * sample_.length;
   }
 
-  // The label of the pair before this lane's first one.
+  // The label of the pair before this lane's first pair.
   __device__ Extended<Real> label_below() {
     const Extended<Real> top = pairs_[kPairs - 1].label;
     Extended<Real> below = gpu::shuffle_up(top);
     if constexpr (kWarps > 1) {
-      // Twice, so that one barrier a frame is enough: who writes here again has met the barrier between, and
-      // with it all who read.
+      // Double-buffered: a slot is reused only after the next frame's barrier, so one barrier per frame
+      // suffices.
       GPU_SHARED(warp_tops, Extended<Real>[2][2][kWarps]);
       if (lane_ == gpu::kWarpSize - 1) warp_tops[buffer_][pass_][warp_] = top;
       __syncthreads();
@@ -176,7 +175,8 @@ class RegisterPass {
   StatePair<Real> pairs_[kPairs];
   bool may_skip_[kPairs];
   int buffer_ = 0;
-  // Of pair first_pair_ and of the next frame: what is read, and where among the labels of all frames.
+  // Positions for pair first_pair_: the next emissions to prefetch, and the next stored and written elements
+  // of (T, S).
   const PackedExtended<Real>* blank_emission_;
   const PackedExtended<Real>* label_emission_;
   int64_t read_offset_, write_offset_;

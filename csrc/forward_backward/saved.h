@@ -1,5 +1,5 @@
-// What the loss is to be, the layout of what the forward pass keeps, and the weights of a reduction; for host
-// and device.
+// Options of the loss, the tensor saved for the backward pass, and what both backends derive from it. For
+// host and device.
 #pragma once
 
 #include <limits>
@@ -15,15 +15,15 @@ struct LossOptions {
   Reduction reduction;
   bool zero_infinity;
   bool with_grad;
-  bool negated = false;  // log-probabilities, for Reduction::kNone
+  bool negated = false;  // return log-probabilities; only for Reduction::kNone
 };
 
-// What the forward pass keeps for the backward pass, one tensor of the computing type:
-//   row_max (N, T), inverse_sum (N, T): the statistics of each row, see common/rows.h (on a GPU, where a
-//   sample has several texts, which have no gradient, those of each text); posterior: sample n's label
-//   posteriors (T_n, S_n) begin at frames * (its first label's index in targets).
-// A sample without a gradient has row_max +inf, one whose gradient is NaN has row_max NaN, in each of its
-// live frames.
+// The forward pass saves one tensor of the compute type for the backward pass:
+//   row_max (N, T), inverse_sum (N, T): the statistics of each row (row_statistics.h). On a GPU, if samples
+//   have several texts, which have no gradient, those of each text. posterior: the label posteriors (T_n, S_n)
+//   of sample n start at frames * (offset of its labels in targets).
+// For a sample without a gradient, row_max is +inf in each frame within input_lengths; for one with a NaN
+// gradient, it is NaN.
 inline int64_t saved_elements(const BatchShape& shape) {
   return shape.frames * (2 * shape.samples + shape.labels);
 }
@@ -40,17 +40,18 @@ struct Saved {
         posterior(inverse_sum + shape.frames * shape.texts()) {}
 };
 
-// The row_max of a sample's live rows as the backward pass takes it. Lengths may have changed since the
-// forward pass: those that it cannot have given a gradient to, because no path is shorter than its target,
-// make it NaN, and nothing that was saved or prepared for them is read.
+// The row_max that the backward pass uses for a sample's rows. Lengths may have changed since the forward
+// pass. If the forward pass cannot have computed a gradient for them, because a path has at least as many
+// frames as labels, returns NaN; then nothing that was saved or prepared for the sample is read.
 template <class Real>
 CRNN_INLINE Real checked_row_max(Real row_max, bool valid, int64_t frames, int64_t length) {
   const bool has_gradient = row_max < std::numeric_limits<Real>::infinity();
   return has_gradient && !(valid && length <= frames) ? std::numeric_limits<Real>::quiet_NaN() : row_max;
 }
 
-// What the labels leave of a frame. log_odds: the blank's logit above the row's row_max. A masked blank has
-// no factor; of one as unlikely as float16's lowest number leaves it, what rounding leaves is none either.
+// The posterior of blank: 1 minus those of the labels. log_odds: the logit of blank minus row_max. A masked
+// blank has posterior 0. If blank is about as unlikely as float16's lowest number makes it, a rest within
+// rounding error also counts as 0.
 template <class Real>
 CRNN_INLINE Real blank_posterior(Real labels_posterior, Real log_odds) {
   constexpr Real kMasked = kZeroExponent * kLn2, kUnlikely = -30000;
@@ -60,7 +61,7 @@ CRNN_INLINE Real blank_posterior(Real labels_posterior, Real log_odds) {
   return rest < (log_odds < kUnlikely ? kRounding : Real(0)) ? Real(0) : rest;
 }
 
-// The weight in the result of the loss of one of so many samples.
+// The weight of one sample's loss in the reduced loss.
 CRNN_INLINE double reduction_weight(int64_t samples, int64_t target_length, Reduction reduction) {
   if (reduction != Reduction::kMean) return 1;
   return 1 / (double(maximum<int64_t>(target_length, 1)) * double(samples));

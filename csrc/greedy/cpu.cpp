@@ -1,7 +1,7 @@
-// Greedy decoding on the CPU: the most probable class of each frame, repeats merged, blanks left out.
+// Greedy decoding on the CPU: takes the most probable class of each frame, merges repeats and drops blanks.
 //
-// One read of the logits: a row's argmax is the lowest class that holds its row_max, and its log-probability
-// follows from the row_max and the sum of the row's softmax terms.
+// The logits are read once. The argmax of a row is the lowest class with the row's maximum; its
+// log-probability follows from the maximum and the sum of the softmax terms.
 #include <cmath>
 #include <memory>
 #include <vector>
@@ -20,22 +20,22 @@ struct BestClass {
   Real logp;
 };
 
-// The best class of rows and its log-probability: the lowest class that holds the largest number. NaN is
-// passed over, and class 0 is the best of a row of nothing but -inf and NaN; with `normalize` the
-// log-probability is NaN if the row holds NaN or +inf.
+// The best class of each row and its log-probability. Ties go to the lowest class, and NaN is ignored. The
+// best class of a row of -inf and NaN is 0. With `normalize`, the log-probability is NaN if the row contains
+// NaN or +inf.
 template <class Real>
 struct FindBestClasses {
-  // rows: (count), each of `classes` numbers; count is at most rows_in_cache(classes); results: (count)
+  // rows: (count) pointers to `classes` elements; count is at most rows_in_cache(classes); results: (count)
   template <int kBytes>
   static CRNN_INLINE void run(const Real* const* rows, int64_t count, int64_t classes, bool normalize,
                               BestClass<Real>* results) {
     if (classes > kShortRow) return of_long_row<kBytes>(*rows, classes, normalize, results);
-    // One step after the other for all rows, so that no row waits for another.
+    // One step at a time for all rows: steps of different rows do not depend on each other.
     Real row_max[kMaxRows] = {}, sum[kMaxRows] = {};
     for (int64_t r = 0; r < count; ++r) row_max[r] = max_or_zero_of_short_row<kBytes>(rows[r], classes);
     for (int64_t r = 0; r < count; ++r) {
       const int64_t at = find_in_short_row<kBytes>(rows[r], classes, row_max[r]);
-      results[r].index = at < classes ? int32_t(at) : 0;  // it is not there if all are -inf or NaN
+      results[r].index = at < classes ? int32_t(at) : 0;  // not found if all elements are -inf or NaN
     }
     if (normalize) {
       for (int64_t r = 0; r < count; ++r)
@@ -59,7 +59,7 @@ struct FindBestClasses {
       const Real row_max = max_or_zero_of_short_row<kBytes>(part, count);
       if (row_max > highest) {
         const int64_t at = find_in_short_row<kBytes>(part, count, row_max);
-        if (at < count) {  // it is not there if all are -inf or NaN
+        if (at < count) {  // not found if all elements are -inf or NaN
           highest = row_max;
           best = begin + at;
         }
@@ -84,7 +84,7 @@ auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_
     using Real = typename ComputeType<Storage>::Real;
     const TncView<const Storage> rows(logits.const_data_ptr(), logits);
     const DecodedView<Real> decoded = result.view<Real>();
-    // Threads share the frames of all samples, so that one long sample keeps them all busy.
+    // Threads share the frames of all samples, so that one long sample keeps all of them busy.
     const int64_t chunk_frames = rows_per_chunk(shape.classes);
     const int64_t chunks_per_sample = ceil_div(shape.frames, chunk_frames);
     const int64_t workers = num_workers(shape.samples * chunks_per_sample, 1);
@@ -112,7 +112,7 @@ auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_
       for (int64_t t = 0; t < length_of(n); ++t) {
         const auto [best, logp] = found[n * shape.frames + t];
         read = merge(read, Segment::of_frame(t, is_token_boundary(best, previous, blank), logp));
-        // At each frame of the token: what its last one puts stays.
+        // Written at every frame of the token; the last write counts.
         if (best != blank) decoded.write_token(n, best, read, t + 1);
         previous = best;
       }

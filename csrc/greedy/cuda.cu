@@ -1,4 +1,4 @@
-// Greedy decoding on a GPU: torch's side of the launch.
+// Greedy decoding on a GPU: the launch from torch's side.
 #include "common/cuda_stream.h"
 #include "greedy/greedy.h"
 #include "greedy/kernels.cuh"

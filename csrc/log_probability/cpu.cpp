@@ -1,5 +1,5 @@
-// log_probability on the CPU: the forward pass of ctc_loss for several texts a sample, whose rows' statistics
-// are computed once.
+// log_probability on the CPU: the forward pass of ctc_loss for several texts per sample. The statistics of
+// the rows are computed once.
 #include "forward_backward/emissions.h"
 #include "forward_backward/recursion.h"
 #include "log_probability/log_probability.h"
@@ -19,7 +19,7 @@ void compute(const BatchShape& shape, const Batch& batch, const Tensor& logits, 
   const WorkPartition partition(shape);
   std::vector<RowScratch<Real>> scratch(maximum(partition.workers, partition.row_workers));
   std::vector<RecursionWorkspace<Real>> workspaces(partition.workers);
-  // (N, T) each; of log-probabilities (workers, T), because what makes them NaN differs from text to text.
+  // (N, T) each; (workers, T) for log-probabilities, because which rows are invalid depends on the text.
   const int64_t count = shape.frames * (normalize ? shape.samples : partition.workers);
   std::vector<Real> row_maxima(count), inverse_sums(count);
 
@@ -44,9 +44,9 @@ void compute(const BatchShape& shape, const Batch& batch, const Tensor& logits, 
                                                batch.frames[n], &scratch[worker], text);
       loss = compute_loss(text, workspaces[worker], false);
     } else if (with_rows) {
-      on_rows(n, 0, shape.frames, worker);  // for the sample's other texts
+      on_rows(n, 0, shape.frames, worker);  // for the other texts of the sample
     }
-    log_p[m] = Real(0 - loss);  // 0, and not -0, for a certain text
+    log_p[m] = Real(0 - loss);  // 0 instead of -0 for a certain text
   };
   partition.run(shape, on_rows, on_text);
 }

@@ -1,4 +1,4 @@
-// log_probability on a GPU: the forward kernels of ctc_loss, which serve several texts a sample.
+// log_probability on a GPU: the forward kernels of ctc_loss for several texts per sample.
 #include "forward_backward/forward.h"
 #include "log_probability/log_probability.h"
 #include "targets/batch_with_offsets.h"

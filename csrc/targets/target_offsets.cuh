@@ -1,4 +1,4 @@
-// Where each text's labels begin in concatenated targets.
+// Computes where the labels of each text begin in concatenated targets.
 #pragma once
 
 #include "common/warp.cuh"
@@ -8,8 +8,8 @@ namespace crnn {
 
 constexpr int kScanBlockSize = 256;
 
-// One block walks the texts in tiles. Behind a length that breaks the rules nothing can be told: the sums
-// stick at one above the number of labels.
+// One block scans the texts in tiles. After an invalid length all offsets are unknown: the sums saturate at
+// labels + 1.
 //
 // target_lengths, target_offsets: (texts)
 static __global__ void __launch_bounds__(kScanBlockSize)
@@ -40,7 +40,7 @@ static __global__ void __launch_bounds__(kScanBlockSize)
   }
 }
 
-// Fills batch.target_offsets, if targets are concatenated. target_offsets: (texts)
+// Fills batch.target_offsets for concatenated targets. target_offsets: (texts)
 inline void launch_target_offsets(const DeviceBatch& batch, int64_t* target_offsets, gpu::Stream stream) {
   if (batch.shape.padded) return;
   gpu::launch(target_offsets_kernel, 1, kScanBlockSize, 0, stream, batch.target_lengths, batch.shape.texts(),
