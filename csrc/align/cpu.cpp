@@ -1,8 +1,8 @@
-// align on the CPU. Each text:
+// align on the CPU. For each text:
 //
-//   1. its rows' normalisers, once for all texts of the sample, and the logits of its labels and blank
-//   2. the recursion and the way back (viterbi.h), which need no normaliser
-//   3. what is told of the path
+//   1. the statistics of its rows, once for all texts of the sample, and the logits of its labels and blank
+//   2. the Viterbi recursion and the backtrace (viterbi.h), on unnormalized logits
+//   3. tokens, spans and scores of the path
 #include <cmath>
 
 #include "align/align.h"
@@ -16,7 +16,7 @@ namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-// The work on one batch.
+// Aligns the texts of one batch.
 template <class Storage>
 class BatchAligner {
  public:
@@ -55,14 +55,14 @@ class BatchAligner {
     for (int64_t i = 0; i < end - begin; ++i) log_inverse_sum[i] = std::log(log_inverse_sum[i]);
   }
 
-  // Text m, which is one of sample n; with the sample's rows if nobody has normalized them yet.
+  // Aligns text m of sample n. with_rows: the statistics of the sample's rows are not computed yet.
   void align(int64_t m, int64_t n, bool with_rows, int64_t worker) {
     ViterbiWorkspace<Real>& work = workspaces_[worker];
     const int64_t frames = batch_.frames[n];
     const Text<Real> text =
         work.prepare(batch_.labels.data() + batch_.target_offsets[m], frames, batch_.length[m]);
     bool valid = true;
-    // A few rows at a time, which the first-level cache keeps for the second look.
+    // A few rows at a time, so that they are still in the L1 cache when their labels are gathered.
     const int64_t max_rows = rows_in_cache(shape_.classes);
     for (int64_t first = 0; first < frames; first += max_rows) {
       const int64_t end = minimum(first + max_rows, frames);
@@ -82,7 +82,7 @@ class BatchAligner {
     for (int64_t i = found ? text.length : 0; i < aligned_.columns; ++i) aligned_.write_padding(m, i);
   }
 
-  // The logits of frame t that the text needs; false if the frame makes its score NaN.
+  // Gathers the logits of frame t that the text needs. Returns false if the frame makes the score NaN.
   bool gather(const Text<Real>& text, int64_t n, int64_t t) const {
     const Storage* row = rows_.row(t, n);
     Real* to = text.label_logits + t * text.pitch;
@@ -90,7 +90,7 @@ class BatchAligner {
     text.blank_logits[t] = blank;
     if constexpr (std::is_same_v<Storage, Real>) {
       gather_row(row, text.labels, text.length, to);
-    } else {  // a few at a time, so that the conversions are vectorised
+    } else {  // in batches, so that the conversions vectorize
       constexpr int64_t kBatch = 64;
       Storage picked[kBatch];
       for (int64_t begin = 0; begin < text.length; begin += kBatch) {
@@ -142,8 +142,8 @@ class BatchAligner {
   const int64_t blank_;
   const bool normalize_;
   const AlignmentView<Real>& aligned_;
-  // log_softmax(row)[c] = (row[c] - row_max) + log_inverse_sum: (N, T) each, 0 where rows are taken as they
-  // are. A log_inverse_sum is NaN if its row holds NaN or +inf.
+  // log_softmax(row)[c] = (row[c] - row_max) + log_inverse_sum: (N, T) each, 0 without normalization.
+  // log_inverse_sum is NaN if the row contains NaN or +inf.
   std::vector<Real> row_max_, log_inverse_sum_;
   std::vector<RowScratch<Real>> scratch_;
   std::vector<ViterbiWorkspace<Real>> workspaces_;

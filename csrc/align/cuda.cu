@@ -1,4 +1,4 @@
-// align on a GPU: torch's side of the launches.
+// align on a GPU: the operator, which launches the kernels.
 #include "align/align.h"
 #include "align/kernels.cuh"
 #include "targets/batch_with_offsets.h"

@@ -1,4 +1,4 @@
-// From the rows of logits to what the best paths need of them, in one read.
+// Computes what the best paths need from the rows of logits, in one read.
 #pragma once
 
 #include "align/text_view.h"
@@ -8,8 +8,8 @@
 
 namespace crnn::align {
 
-// The normalisers of all live rows unless they are there, and the logits of all texts. Where a row leaves a
-// text without a score, its blank's logit is NaN.
+// Computes the statistics of all rows within input_lengths, unless they are reused, and gathers the logits of
+// all texts. Where a row makes the score of a text NaN, the logit of its blank is NaN.
 //
 // logits: (T, N, C)
 template <int kThreadsPerRow, class Storage, class Real>
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kRowBlockSize)
     int valid = log_inverse_sum == log_inverse_sum;
     for (int64_t i = tile.thread; needed && i < text.length; i += kThreadsPerRow) {
       const int64_t c = batch.label(text, i);
-      // What is no label makes the score NaN later.
+      // An invalid label makes the score NaN later.
       const bool is_class = c >= 0 && c < shape.classes;
       const Real x = is_class ? gpu::to_compute(row[c * logits.stride_c]) : Real(kImpossible);
       valid &= x < kInfinity;

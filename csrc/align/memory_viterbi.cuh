@@ -1,4 +1,4 @@
-// The recursion of a text with its sums in memory: for texts of any length.
+// The Viterbi recursion of a text with its sums in memory, for texts of any length.
 #pragma once
 
 #include "align/text_view.h"
@@ -6,19 +6,19 @@
 
 namespace crnn::align {
 
-// The block's threads share the pairs, and walk over them at every frame. Sums are read from one array and
-// written to another, so that a frame has a single barrier.
+// The threads of the block share the pairs and loop over them at each frame. Sums are double-buffered, so one
+// barrier per frame suffices.
 template <class Real, class Skips>
 class MemoryViterbi {
  public:
-  // skips: as for RegisterViterbi. states: (2, S + 1), scratch
+  // skips: see RegisterViterbi. states: (2, S + 1), scratch
   __device__ MemoryViterbi(const TextView<Real>& view, const Skips& skips, ScorePair<double>* states)
       : view_(view), skips_(skips), states_(states) {
     for_each_pair([&](int64_t i) { at(0)[i] = ScorePair<double>::before_first_frame(i); });
     __syncthreads();
   }
 
-  // As of RegisterViterbi.
+  // See RegisterViterbi.
   __device__ void run() const {
     for (int64_t t = 0; t < view_.frames; ++t) {
       for_each_pair([&](int64_t i) {
@@ -37,7 +37,7 @@ class MemoryViterbi {
     }
   }
 
-  // As of RegisterViterbi.
+  // See RegisterViterbi.
   __device__ void write_last(double* blank, double* label) const {
     if (threadIdx.x != 0) return;
     *blank = at(view_.frames)[view_.length].blank;

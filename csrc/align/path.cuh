@@ -1,4 +1,4 @@
-// The best path of each text on a GPU, and what is told of it: a block a text.
+// The best path of each text on a GPU, with tokens, spans and scores; one block per text.
 #pragma once
 
 #include "align/memory_viterbi.cuh"
@@ -8,18 +8,18 @@
 
 namespace crnn::align {
 
-// Threads of a block, by the most pairs that a kernel is made for.
+// Threads per block of a kernel for up to max_pairs pairs.
 constexpr int threads_for(int64_t max_pairs) {
   return max_pairs <= kMaxPairsFourWarps ? 4 * gpu::kWarpSize : 8 * gpu::kWarpSize;
 }
 
-// The state in which the best path ends, or -1 if there is none. The block's threads call it together, and
-// see all moves afterwards.
+// Runs the recursion. Returns the last state of the best path, or -1 if there is no path. All threads of the
+// block must call this; afterwards they see all moves.
 template <class Lattice>
 __device__ __forceinline__ int32_t find_last_state(Lattice lattice, int64_t length) {
   GPU_SHARED(last_blank, double);
   GPU_SHARED(last_label, double);
-  if (threadIdx.x == 0) last_label = kImpossible;  // stays, of a text without labels
+  if (threadIdx.x == 0) last_label = kImpossible;  // remains if the text has no labels
   __syncthreads();
   lattice.run();
   lattice.write_last(&last_blank, &last_label);
@@ -28,8 +28,8 @@ __device__ __forceinline__ int32_t find_last_state(Lattice lattice, int64_t leng
   return possible ? last_state(length, last_blank, last_label) : -1;
 }
 
-// The way back from the state at the last frame, by one warp. Within 32 frames a path comes through no more
-// than 32 pairs: each lane reads what the moves say of one of them, and the lanes ask each other.
+// Traces the path back from the state at the last frame, with one warp. Within 32 frames a path visits at
+// most 32 pairs: each lane loads the moves of one pair, and the lanes exchange them by shuffles.
 //
 // path: (T_n)
 template <class Real>
@@ -57,7 +57,7 @@ __device__ inline void backtrace(const TextView<Real>& view, int32_t state, int3
   }
 }
 
-// What is told of a text of sample n that has a path.
+// Writes the results of a text of sample n that has a path.
 //
 // path: (T_n)
 template <int kThreads, class Real>
@@ -77,7 +77,7 @@ __device__ inline void write_path(const DeviceBatch& batch, int64_t n, const Dev
     const bool on_label = state % 2 != 0;
     score += logp_at(t, state);
     aligned.write_token(m, t, on_label ? batch.label(text, label) : batch.blank);
-    // A span is told by the thread that has its first frame.
+    // The thread that handles the first frame of a span writes it.
     if (!on_label || (t > 0 && path[t - 1] == state)) continue;
     Span span{t};
     int64_t end = t;
@@ -88,7 +88,8 @@ __device__ inline void write_path(const DeviceBatch& batch, int64_t n, const Dev
   if (threadIdx.x == 0) aligned.scores[m] = Real(score);
 }
 
-// Whether the rows and labels of a text allow a score that is a number. All threads of the block get it.
+// Whether the rows and labels are valid, so that the score is not NaN. All threads of the block get the
+// result.
 template <class Real>
 __device__ inline bool inputs_are_valid(const DeviceBatch& batch, const DeviceText& text,
                                         const TextView<Real>& view) {
@@ -117,7 +118,7 @@ __global__ void __launch_bounds__(threads_for(kMaxPairs))
 
   const bool valid = inputs_are_valid(batch, text, view);
   int32_t last = -1;
-  // No path is shorter than its text, and no class of sizes holds a longer one.
+  // A path has at least as many frames as labels. Longer texts do not fit the layouts.
   if (valid && text.length <= text.frames) {
     last = dispatch_pairs<kMaxPairs>(
         view.pairs(),

@@ -1,4 +1,4 @@
-// The recursion of a text with its sums in the registers of one warp or of several.
+// The Viterbi recursion of a text with its sums in the registers of one or several warps.
 #pragma once
 
 #include "align/text_view.h"
@@ -6,15 +6,15 @@
 
 namespace crnn::align {
 
-// Lane l of the warps holds pairs [l * kPairs, (l + 1) * kPairs). What a pair needs of the one before it
-// comes by a shuffle, and across warps through shared memory: then each frame has a barrier. Logits are read
-// kPrefetchFrames frames before they are used, so that their latency stays out of the chain of dependent
-// steps.
+// Lane l of the warps holds pairs [l * kPairs, (l + 1) * kPairs). A pair needs the label of the previous
+// pair: it arrives by a shuffle within a warp, and through shared memory across warps; then each frame has
+// one barrier. Logits are prefetched kPrefetchFrames frames ahead, which keeps their latency out of the chain
+// of dependent steps.
 template <class Real, int kPairs, int kWarps>
 class RegisterViterbi {
  public:
-  // skips(a, b): may a path go straight from label a of the text to label b? Warps behind the first kWarps
-  // hold no pair.
+  // skips(a, b): whether a path may go directly from label a of the text to label b. Warps after the first
+  // kWarps hold no pairs.
   template <class Skips>
   __device__ RegisterViterbi(const TextView<Real>& view, const Skips& skips)
       : view_(view), warp_(threadIdx.x / gpu::kWarpSize), lane_(threadIdx.x % gpu::kWarpSize) {
@@ -25,9 +25,9 @@ class RegisterViterbi {
     }
   }
 
-  // Through all frames. The block's threads call it together.
+  // Runs through all frames. All threads of the block must call this.
   __device__ void run() {
-    if (kWarps == 1 && warp_ > 0) return;  // without barriers, nothing waits for this warp
+    if (kWarps == 1 && warp_ > 0) return;  // without barriers, no thread waits for this warp
     next_ = view_.logits;
     Prefetch prefetched[kPrefetchFrames] = {};
     for (int u = 0; u < kPrefetchFrames; ++u) {
@@ -38,7 +38,7 @@ class RegisterViterbi {
     for (; t < view_.frames; t += kFrames) run_word<false>(t, prefetched);
   }
 
-  // The sums of the last blank and of the label before it, where this thread has them.
+  // Writes the sums of the last blank and of the label before it, if this thread holds them.
   __device__ void write_last(double* blank, double* label) const {
     for (int k = 0; k < kPairs; ++k) {
       if (first_pair() + k == view_.length) *blank = pairs_[k].blank;
@@ -50,7 +50,7 @@ class RegisterViterbi {
   static constexpr int kFrames = kFramesPerWord<Word>;
   static constexpr int kPrefetchFrames = kPairs == 1 ? kFrames : kFrames / 2;
 
-  // What a frame needs besides the sums.
+  // What a frame needs in addition to the sums.
   struct Prefetch {
     Real blank;
     Real label[kPairs];
@@ -59,7 +59,7 @@ class RegisterViterbi {
   __device__ int first_pair() const { return int(threadIdx.x) * kPairs; }
   __device__ bool has_label(int k) const { return first_pair() + k < view_.length; }
 
-  // The next frame, ahead of the one that is next in the recursion.
+  // Loads the next frame to prefetch.
   __device__ void prefetch(Prefetch& prefetched) {
     prefetched.blank = next_[view_.length];
     for (int k = 0; k < kPairs; ++k)
@@ -67,8 +67,8 @@ class RegisterViterbi {
     next_ += view_.pairs();
   }
 
-  // The frames of the word that begins at frame t. kFull: none of them, nor of those that are read
-  // prefetched, is behind the last one.
+  // Processes the frames of the move word that starts at frame t. kFull: all of them and all prefetched
+  // frames exist.
   template <bool kFull>
   __device__ void run_word(int64_t t, Prefetch (&prefetched)[kPrefetchFrames]) {
     Word words[kPairs] = {};
@@ -91,13 +91,13 @@ class RegisterViterbi {
     }
   }
 
-  // The label of the pair before this lane's first one.
+  // The label of the pair before this lane's first pair.
   __device__ double label_below() {
     const double top = pairs_[kPairs - 1].label;
     double below = gpu::shuffle_up(top);
     if constexpr (kWarps > 1) {
-      // Twice, so that one barrier a frame is enough: who writes here again has met the barrier between, and
-      // with it all who read.
+      // Double-buffered: a slot is reused only after the next frame's barrier, so one barrier per frame
+      // suffices.
       GPU_SHARED(warp_tops, double[2][kWarps]);
       if (lane_ == gpu::kWarpSize - 1 && warp_ < kWarps) warp_tops[buffer_][warp_] = top;
       __syncthreads();

@@ -1,6 +1,7 @@
 // ctc_loss on the CPU: two reads and one write of the (T, N, C) tensor.
 //
-//   forward    each sample: 1. row statistics and emissions  2. the recursion, which computes the loss and the
+//   forward    each sample: 1. row statistics and emissions  2. the recursion, which computes the loss and
+//   the
 //              posteriors of the labels
 //   backward   3. each row: (softmax - posterior) * incoming gradient
 //

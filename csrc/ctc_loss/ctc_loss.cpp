@@ -1,7 +1,8 @@
 // Schemas of ctc_loss.
 //
-//   ctc_loss           the loss, () or (N,), and the tensor saved for the backward pass (empty without
-//   with_grad) ctc_loss_backward  the gradient with respect to logits, in their dtype and strides
+//   ctc_loss           returns the loss, () or (N,), and the tensor saved for the backward pass, which is
+//                      empty without with_grad
+//   ctc_loss_backward  returns the gradient with respect to logits, in their dtype and strides
 //
 // longest_target: number of labels of the longest target, or -1 if unknown. It selects the kernels on a GPU;
 // on all devices, a longer target is invalid.

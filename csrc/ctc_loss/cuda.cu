@@ -1,4 +1,4 @@
-// ctc_loss on a GPU: the launches from torch's side.
+// ctc_loss on a GPU: the operator, which launches the kernels.
 #include "ctc_loss/ctc_loss.h"
 #include "ctc_loss/kernels.cuh"
 #include "forward_backward/forward.h"

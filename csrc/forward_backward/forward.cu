@@ -1,4 +1,4 @@
-// The forward pass on a GPU: launches from torch's side.
+// The forward pass on a GPU: allocates its memory and launches its kernels.
 #include "forward_backward/forward.h"
 
 #include "forward_backward/kernels.cuh"

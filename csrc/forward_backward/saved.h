@@ -19,11 +19,14 @@ struct LossOptions {
 };
 
 // The forward pass saves one tensor of the compute type for the backward pass:
-//   row_max (N, T), inverse_sum (N, T): the statistics of each row (row_statistics.h). On a GPU, if samples
-//   have several texts, which have no gradient, those of each text. posterior: the label posteriors (T_n, S_n)
-//   of sample n start at frames * (offset of its labels in targets).
+//
+//   row_max (N, T), inverse_sum (N, T)  the statistics of each row (row_statistics.h)
+//   posterior                           the label posteriors (T_n, S_n) of sample n start at
+//                                       frames * (offset of its labels in targets)
+//
 // For a sample without a gradient, row_max is +inf in each frame within input_lengths; for one with a NaN
-// gradient, it is NaN.
+// gradient, it is NaN. On a GPU, samples may have several texts, without a gradient; the statistics are then
+// those of each text.
 inline int64_t saved_elements(const BatchShape& shape) {
   return shape.frames * (2 * shape.samples + shape.labels);
 }

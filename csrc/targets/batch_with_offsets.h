@@ -1,4 +1,4 @@
-// The targets and lengths of a batch on a GPU, on torch's side: owns the memory that the kernels need.
+// The targets and lengths of a batch on a GPU: owns the memory that kernels need besides the tensors.
 #pragma once
 
 #include "common/cuda_stream.h"
