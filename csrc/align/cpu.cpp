@@ -92,11 +92,11 @@ class BatchAligner {
       gather_row(row, text.labels, text.length, to);
     } else {  // in batches, so that the conversions vectorize
       constexpr int64_t kBatch = 64;
-      Storage picked[kBatch];
+      Storage gathered[kBatch];
       for (int64_t begin = 0; begin < text.length; begin += kBatch) {
         const int64_t count = std::min(kBatch, text.length - begin);
-        gather_row(row, text.labels + begin, count, picked);
-        for (int64_t i = 0; i < count; ++i) to[begin + i] = to_compute(picked[i]);
+        gather_row(row, text.labels + begin, count, gathered);
+        for (int64_t i = 0; i < count; ++i) to[begin + i] = to_compute(gathered[i]);
       }
     }
     std::fill(to + text.length, to + text.pitch, Real(kImpossible));

@@ -21,9 +21,9 @@ auto align_cuda(const Tensor& logits, const Tensor& targets, const Tensor& input
     const Tensor moves = scratch<Word>(logits, num_words(frames) * pairs);
     const Tensor states = scratch<ScorePair<double>>(logits, state_elements(slice));
     const Tensor path = scratch<int32_t>(logits, frames * slice.texts());
-    const Tensor picked = scratch<Real>(logits, frames * pairs);
+    const Tensor gathered = scratch<Real>(logits, frames * pairs);
     const Tensor peak = scratch<Real>(logits, rows), log_inverse_sum = scratch<Real>(logits, rows);
-    const SliceBuffers<Real> memory{data<Real>(picked),
+    const SliceBuffers<Real> memory{data<Real>(gathered),
                                     data<Real>(peak),
                                     data<Real>(log_inverse_sum),
                                     data<Word>(moves),

@@ -57,9 +57,9 @@ class RecursionWorkspace {
   Sample<Real> prepare(const int32_t* labels, int64_t frames, int64_t target_length, bool with_grad) {
     const int64_t row = state_count(target_length);
     // Rows are written as whole vectors; the next row overwrites the excess.
-    const int64_t stored = with_grad ? (frames + 1) / 2 * target_length + kMaxLanes : 0;
-    const int64_t emitted = frames * target_length + kMaxLanes;
-    const int64_t count = 2 * (2 * row + stored) + row + emitted + frames;
+    const int64_t stored_count = with_grad ? (frames + 1) / 2 * target_length + kMaxLanes : 0;
+    const int64_t emission_count = frames * target_length + kMaxLanes;
+    const int64_t count = 2 * (2 * row + stored_count) + row + emission_count + frames;
     if (count > capacity_) {
       capacity_ = count;
       mantissas_.reset(new Real[capacity_]);
@@ -74,7 +74,7 @@ class RecursionWorkspace {
     for (Pass<Real>* pass : {&alpha, &beta}) {
       take(pass->label_mantissa, pass->label_exponent, row);
       take(pass->blank_mantissa, pass->blank_exponent, row);
-      take(pass->stored_mantissa, pass->stored_exponent, stored);
+      take(pass->stored_mantissa, pass->stored_exponent, stored_count);
     }
     Sample<Real> sample{};
     sample.frames = frames;
@@ -83,7 +83,7 @@ class RecursionWorkspace {
     Real* unused;
     take(unused, skip_mask, row);
     take(sample.blank_mantissa, sample.blank_exponent, frames);
-    take(sample.label_mantissa, sample.label_exponent, emitted);
+    take(sample.label_mantissa, sample.label_exponent, emission_count);
     return sample;
   }
 

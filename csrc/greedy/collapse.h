@@ -49,14 +49,14 @@ struct DecodedView {
   Real* token_logp;  // (N, T)
   int64_t frames;    // T
 
-  // `read`: the segment from the first frame of the sample to frame end - 1, the last frame of the token so
+  // `prefix`: the segment from the first frame of the sample to frame end - 1, the last frame of the token so
   // far.
-  CRNN_INLINE void write_token(int64_t n, int32_t token, const Segment& read, int64_t end) const {
-    const int64_t at = n * frames + read.tokens - 1;
+  CRNN_INLINE void write_token(int64_t n, int32_t token, const Segment& prefix, int64_t end) const {
+    const int64_t at = n * frames + prefix.tokens - 1;
     tokens[at] = token;
-    starts[at] = read.start;
+    starts[at] = prefix.start;
     ends[at] = end;
-    token_logp[at] = Real(read.token_logp / double(end - read.start));
+    token_logp[at] = Real(prefix.token_logp / double(end - prefix.start));
   }
 
   // Fills a position after the last token.
@@ -66,10 +66,10 @@ struct DecodedView {
     token_logp[at] = 0;
   }
 
-  CRNN_INLINE void write_sample(int64_t n, const Segment& read, int64_t length) const {
+  CRNN_INLINE void write_sample(int64_t n, const Segment& prefix, int64_t length) const {
     constexpr Real kNaN = std::numeric_limits<Real>::quiet_NaN();
-    lengths[n] = read.tokens;
-    scores[n] = is_valid_length(length, frames) ? Real(read.path_logp) : kNaN;
+    lengths[n] = prefix.tokens;
+    scores[n] = is_valid_length(length, frames) ? Real(prefix.path_logp) : kNaN;
   }
 };
 

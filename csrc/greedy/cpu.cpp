@@ -29,7 +29,7 @@ struct FindBestClasses {
   template <int kBytes>
   static CRNN_INLINE void run(const Real* const* rows, int64_t count, int64_t classes, bool normalize,
                               BestClass<Real>* results) {
-    if (classes > kShortRow) return of_long_row<kBytes>(*rows, classes, normalize, results);
+    if (classes > kShortRow) return run_long_row<kBytes>(*rows, classes, normalize, results);
     // One step at a time for all rows: steps of different rows do not depend on each other.
     Real row_max[kMaxRows] = {}, sum[kMaxRows] = {};
     for (int64_t r = 0; r < count; ++r) row_max[r] = max_or_zero_of_short_row<kBytes>(rows[r], classes);
@@ -48,8 +48,8 @@ struct FindBestClasses {
 
  private:
   template <int kBytes>
-  static CRNN_INLINE void of_long_row(const Real* row, int64_t classes, bool normalize,
-                                      BestClass<Real>* result) {
+  static CRNN_INLINE void run_long_row(const Real* row, int64_t classes, bool normalize,
+                                       BestClass<Real>* result) {
     int64_t best = 0;
     Real highest = -std::numeric_limits<Real>::infinity();
     OnlineSoftmax<Real> total;
@@ -96,28 +96,28 @@ auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_
       const int64_t max_rows = rows_in_cache(shape.classes);
       for (int64_t first = begin; first < end; first += max_rows) {
         const int64_t count = std::min(max_rows, end - first);
-        const Real* read[kMaxRows];
+        const Real* contiguous[kMaxRows];
         for (int64_t r = 0; r < count; ++r)
-          read[r] = read_row(rows.row(first + r, n), rows.stride_c, shape.classes, [&] {
+          contiguous[r] = read_row(rows.row(first + r, n), rows.stride_c, shape.classes, [&] {
             return scratch[worker].classes(count * shape.classes) + r * shape.classes;
           });
-        run_vectorized<FindBestClasses<Real>>(read, count, int64_t(shape.classes), normalize,
+        run_vectorized<FindBestClasses<Real>>(contiguous, count, int64_t(shape.classes), normalize,
                                               &found[n * shape.frames + first]);
       }
     });
 
     for (int64_t n = 0; n < shape.samples; ++n) {
-      Segment read = Segment::empty();
+      Segment prefix = Segment::empty();
       int32_t previous = int32_t(blank);
       for (int64_t t = 0; t < length_of(n); ++t) {
         const auto [best, logp] = found[n * shape.frames + t];
-        read = merge(read, Segment::of_frame(t, is_token_boundary(best, previous, blank), logp));
+        prefix = merge(prefix, Segment::of_frame(t, is_token_boundary(best, previous, blank), logp));
         // Written at every frame of the token; the last write counts.
-        if (best != blank) decoded.write_token(n, best, read, t + 1);
+        if (best != blank) decoded.write_token(n, best, prefix, t + 1);
         previous = best;
       }
-      for (int64_t i = read.tokens; i < shape.frames; ++i) decoded.write_padding(n, i);
-      decoded.write_sample(n, read, length_of(n));
+      for (int64_t i = prefix.tokens; i < shape.frames; ++i) decoded.write_padding(n, i);
+      decoded.write_sample(n, prefix, length_of(n));
     }
   });
   return result.tuple();

@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kCollapseBlockSize)
   const int32_t* best = best_class + n * decoded.frames;
   const Real* logp = best_logp + n * decoded.frames;
 
-  Segment read = Segment::empty();  // all previous tiles
+  Segment prefix = Segment::empty();  // all previous tiles
   int buffer = 0;
   for (int64_t first = 0; first < input_frames; first += kCollapseBlockSize, buffer ^= 1) {
     // 1. The thread's frame. Frames after the end of the sample are empty segments.
@@ -113,12 +113,13 @@ __global__ void __launch_bounds__(kCollapseBlockSize)
     if (warp > 0) segment = merge(before_warp, segment);
 
     // 3. Write the token that ends at this frame, if any.
-    if (is_token_boundary(current, next, blank)) decoded.write_token(n, current, merge(read, segment), t + 1);
-    read = merge(read, gpu::shuffle(up_to_warp, gpu::kWarpSize - 1));
+    if (is_token_boundary(current, next, blank))
+      decoded.write_token(n, current, merge(prefix, segment), t + 1);
+    prefix = merge(prefix, gpu::shuffle(up_to_warp, gpu::kWarpSize - 1));
   }
-  for (int64_t i = read.tokens + threadIdx.x; i < decoded.frames; i += kCollapseBlockSize)
+  for (int64_t i = prefix.tokens + threadIdx.x; i < decoded.frames; i += kCollapseBlockSize)
     decoded.write_padding(n, i);
-  if (threadIdx.x == 0) decoded.write_sample(n, read, length);
+  if (threadIdx.x == 0) decoded.write_sample(n, prefix, length);
 }
 
 // logits: (T, N, C); input_lengths: (N,); best_class, best_logp: (N, T), scratch
