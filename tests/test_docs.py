@@ -1,8 +1,10 @@
 """The Python of the documentation runs, on small data, as a reader would run it: block after block."""
 
 import ast
+import doctest
 import gzip
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -10,26 +12,20 @@ import torch
 from helpers.dataset_files import image_bytes, write_labels_dataset
 from helpers.docs import blocks
 from helpers.in_memory_lines import InMemoryLines
+from helpers.paths import ROOT
 from helpers.random_checkpoint import random_checkpoint
 from reference.ngram import estimate_model
 
 from crnn_ext.ocr import ErrorCounts, Recognizer, save_checkpoint
 from crnn_ext.text import Charset
 
-PAGES = [
-    "README.md",
-    "docs/alignment.md",
-    "docs/beam_search.md",
-    "docs/checkpoints.md",
-    "docs/confidence.md",
-    "docs/data.md",
-    "docs/language_models.md",
-    "docs/metrics.md",
-    "docs/migrating.md",
-    "docs/reading.md",
-    "docs/training.md",
-    "docs/tutorial.md",
-]
+# Pages whose blocks are not programs that run one after the other; other tests run them.
+NOT_SEQUENTIAL = {"docs/contributing/add-an-operator.md", "docs/how-to/export.md"}
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    if blocks(str(path.relative_to(ROOT))) and str(path.relative_to(ROOT)) not in NOT_SEQUENTIAL
+)
 TEXT = "the cat sat"
 TEXTS = [TEXT, "the cat", "a cat sat", "new york"]
 WORDS = ["a", "the", "cat", "sat", "new", "york"]
@@ -45,6 +41,13 @@ def missing_packages(code):
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module.split(".")[0])
     return sorted(name for name in names if importlib.util.find_spec(name) is None)
+
+
+def printed_comments(code):
+    """The output that the block promises: a comment behind every `print`; None if one has no comment."""
+    prints = re.findall(r"^print\(.*$", code, re.MULTILINE)
+    comments = [line.partition(")  # ")[2] for line in prints]
+    return "".join(f"{comment}\n" for comment in comments) if prints and all(comments) else None
 
 
 def logits_of(classes):
@@ -63,8 +66,11 @@ def files(tmp_path, monkeypatch):
     save_checkpoint("model.safetensors", random_checkpoint())
     Path("run").mkdir()
     save_checkpoint("run/best.safetensors", random_checkpoint())
-    Path("digits/held_out").mkdir(parents=True)
-    Path("digits/held_out/0000.png").write_bytes(image_bytes(64, 32))
+    for folder in (Path("digits"), Path("demo")):
+        (folder / "held_out").mkdir(parents=True)
+        (folder / "held_out" / "0000.png").write_bytes(image_bytes(64, 32))
+    Path("demo/run").mkdir()
+    save_checkpoint("demo/run/best.safetensors", random_checkpoint())
     Path("tokens.txt").write_text("".join(f"{token}\n" for token in ["-", "|", *LETTERS]))
     Path("lexicon.txt").write_text("".join(f"{word} {' '.join(word)} |\n" for word in WORDS))
     Path("words.arpa").write_text(estimate_model(2, [text.split() for text in TEXTS]).arpa())
@@ -91,11 +97,7 @@ def given(page):
     logits = logits_of(["", *charset.characters])
     frames, samples, _ = logits.shape
     lengths = torch.tensor([frames] * samples)
-    if page == "README.md":
-        images = torch.rand(2, 1, 32, 100, generator=torch.Generator().manual_seed(0))
-        batch = (images, torch.tensor([100, 70]), torch.randint(1, 37, (2, 5)), torch.tensor([5, 3]))
-        return {"loader": [batch]}
-    if page == "docs/alignment.md":
+    if page == "docs/explanation/alignment.md":
         targets, target_lengths = charset.encode([TEXT, TEXT])
         texts, text_lengths = targets.unsqueeze(1), target_lengths.unsqueeze(1)
         return {
@@ -110,7 +112,7 @@ def given(page):
             "frames": lengths,
             "lengths": text_lengths,
         }
-    if page in ("docs/confidence.md", "docs/metrics.md"):
+    if page in ("docs/explanation/confidence.md", "docs/how-to/evaluate.md"):
         checkpoint = random_checkpoint()
         image = torch.randint(256, (32, 64), generator=torch.Generator().manual_seed(0)).byte().numpy()
         return {
@@ -119,7 +121,7 @@ def given(page):
             "lines": InMemoryLines([("name", image, "abc")]),
             "counts": ErrorCounts.from_pairs([("abc", "ab")]),
         }
-    if page == "docs/migrating.md":
+    if page == "docs/how-to/migrate.md":
         labels = [" ", *LETTERS, ""]
         return {
             "emissions": logits.transpose(0, 1).contiguous(),
@@ -128,10 +130,13 @@ def given(page):
             "words": WORDS,
             "logits": logits_of(labels)[:, 0].numpy(),
         }
+    targets, target_lengths = charset.encode([TEXT, TEXT])
     return {
         "charset": charset,
         "logits": logits,
         "input_lengths": lengths,
+        "targets": targets,
+        "target_lengths": target_lengths,
         "texts": TEXTS,
         "words": WORDS,
     }
@@ -140,8 +145,8 @@ def given(page):
 @pytest.mark.parametrize(
     ("page", "number"), [(page, number) for page in PAGES for number in range(len(blocks(page)))]
 )
-def test_a_block(page, number, files, group):
-    """Behind those before it. What a block calls `text` is what the network saw."""
+def test_block_runs_and_prints_its_comments(page, number, files, group, capsys):
+    """Each block runs after those before it. A variable `text` holds what the network saw."""
     names = given(page)
     *before, last = blocks(page)[: number + 1]
     if missing_packages(last):
@@ -150,9 +155,24 @@ def test_a_block(page, number, files, group):
         if not missing_packages(code):
             exec(compile(code, page, "exec"), names)
     names.pop("text", None)
+    capsys.readouterr()
     exec(compile(last, page, "exec"), names)
     assert names.get("text", TEXT) == TEXT
+    expected = printed_comments(last)
+    if expected is not None:
+        printed = capsys.readouterr().out
+        assert doctest.OutputChecker().check_output(expected, printed, doctest.ELLIPSIS), printed
 
 
 def test_pages_have_blocks():
     assert all(blocks(page) for page in PAGES)
+
+
+def test_translated_readme_has_the_same_code():
+    """Python blocks, commands and pictures."""
+
+    def code(name):
+        text = (ROOT / name).read_text()
+        return blocks(name), re.findall(r"^    \S.*$|\]\(\S+?\.(?:svg|png)\)", text, re.MULTILINE)
+
+    assert code("README.zh-CN.md") == code("README.md")

@@ -1,10 +1,10 @@
-"""Reading text in images: preprocessing, checkpoints and the recognizer that puts them together.
+"""Text recognition in images: preprocessing, checkpoints, recognizer and evaluation.
 
-Needs the optional dependencies of `crnn_ext[ocr]`.
+Requires the optional dependencies of `crnn_ext[ocr]`.
 """
 
 try:
-    import PIL  # noqa: F401 (only to say at once, and in one place, what is missing)
+    import PIL  # noqa: F401 (report missing dependencies here, in one place)
     import regex  # noqa: F401
     import safetensors  # noqa: F401
     import tqdm  # noqa: F401

@@ -70,15 +70,15 @@ def test_files_of_other_versions(path, capsys):
     output, errors = capsys.readouterr()
     assert output.startswith("written by      crnn_ext of unknown version, format 1\n")
     assert errors == (
-        f"crnn-ext: {path}: crnn_ext {__version__} does not know, and leaves out, 'architecture.dropout'\n"
+        f"crnn-ext: {path}: crnn_ext {__version__} ignores unknown settings: 'architecture.dropout'\n"
     )
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "it is no whole safetensors file"),
-        (save({"step": torch.ones(1)}, {"crnn_ext_training": "{}"}), "it is the state of a training run"),
+        (b"", "not a valid safetensors file"),
+        (save({"step": torch.ones(1)}, {"crnn_ext_training": "{}"}), "this is the state of a training run"),
         (None, "No such file or directory"),
     ],
 )

@@ -182,7 +182,7 @@ def test_unusable_checkpoints(images, tmp_path, capsys):
     (tmp_path / "foreign").write_text("text")
     for path, message in [
         (tmp_path / "missing", "No such file or directory"),
-        (tmp_path / "foreign", "it is no whole safetensors file"),
+        (tmp_path / "foreign", "not a valid safetensors file"),
     ]:
         assert main(["read", str(path), *images]) == 2
         output, errors = capsys.readouterr()
@@ -196,7 +196,7 @@ def test_weights_that_overflow(images, tmp_path, capsys):
     checkpoint.network.rnn[1].embedding.bias.data.fill_(3e38)
     save_checkpoint(tmp_path / "model", checkpoint)
     assert main(["read", str(tmp_path / "model"), *images]) == 2
-    assert "model: the network gave logits that are not finite" in capsys.readouterr().err
+    assert "model: the network returned logits that are not finite" in capsys.readouterr().err
 
 
 def test_warnings_of_a_checkpoint_take_one_line(images, tmp_path, monkeypatch, capsys):
@@ -207,7 +207,7 @@ def test_warnings_of_a_checkpoint_take_one_line(images, tmp_path, monkeypatch, c
         assert main(["read", str(tmp_path / "model"), *images]) == 0
         error, _ = capsys.readouterr().err.splitlines()  # and the throughput
         assert error.startswith(f"crnn-ext: {tmp_path}/model: ")
-        assert error.endswith(r"does not know, and leaves out, 'architecture.drop\nout'")
+        assert error.endswith(r"ignores unknown settings: 'architecture.drop\nout'")
 
 
 def test_a_text_takes_one_line(images, tmp_path, capsys):
@@ -240,4 +240,4 @@ def test_odd_names_take_one_line(checkpoint, images, readings, tmp_path, capsys)
     Path(os.fsdecode(odd)).write_bytes(b"text")
     assert main(["read", checkpoint, os.fsdecode(odd)]) == 2
     errors = capsys.readouterr().err
-    assert errors.startswith(f"crnn-ext: {tmp_path}/{ODD_NAME_PRINTED}: it is no image")
+    assert errors.startswith(f"crnn-ext: {tmp_path}/{ODD_NAME_PRINTED}: not an image")

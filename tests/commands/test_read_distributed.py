@@ -61,7 +61,7 @@ def test_two_processes_do_what_one_does(checkpoint, tmp_path, capsys):
     # The second process has the images of odd numbers.
     assert "03.png" not in reads[0][2]
     assert "images/s, 6 images in" in reads[0][2]
-    assert reads[1][2].startswith(f"crnn-ext: {images}/03.png: it is no image")
+    assert reads[1][2].startswith(f"crnn-ext: {images}/03.png: not an image")
     assert len(reads[1][2].splitlines()) == 1
 
     message = "crnn-ext: several processes need -o FILE, in which their lines are joined\n"

@@ -1,6 +1,6 @@
 """BeamSearchDecoder beside flashlight's decoders, which are what torchaudio's ctc_decoder runs.
 
-Told to add up alignments, they agree wherever their rules are the same. What differs is in docs/migrating.md.
+Told to add up alignments, they agree wherever their rules are the same. What differs is in docs/how-to/migrate.md.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""BeamSearchDecoder beside pyctcdecode: the same scores, with the options that docs/migrating.md names.
+"""BeamSearchDecoder beside pyctcdecode: the same scores, with the options that docs/how-to/migrate.md names.
 
 pyctcdecode tells texts apart by their words, so that what it finds is the sum of texts that differ in the
 number of their spaces. All emissions here are so short that nothing needs to be pruned.

@@ -56,8 +56,8 @@ def test_nothing_waits(path):
             ["cudaMemcpyAsync", "cudaMemcpyDeviceToHost"],
         ),
         ("x = torch::stable::to(lengths, cpu);", ["torch::stable::to"]),
-        ("  if (with_grad) {\n    on_host(targets);\n  }\n", ["on_host"]),
-        ("  if (validate) {\n    on_host(targets);\n  }\n", []),
+        ("  if (with_grad) {\n    to_cpu(targets);\n  }\n", ["to_cpu"]),
+        ("  if (validate) {\n    to_cpu(targets);\n  }\n", []),
         ("// cudaDeviceSynchronize would wait\n", []),
     ],
 )

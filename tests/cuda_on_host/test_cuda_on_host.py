@@ -1,4 +1,4 @@
-"""The CUDA kernels on a CPU: drivers in four builds, and what the builds have to find (docs/testing.md)."""
+"""The CUDA kernels on a CPU: drivers in four builds, and what the builds have to find (docs/explanation/testing-kernels.md)."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""A CUDA device that is the CPU, for tests of what only a GPU would refuse: docs/testing.md."""
+"""A CUDA device that is the CPU, for tests of what only a GPU would refuse: docs/explanation/testing-kernels.md."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Checkpoints: architecture, weights and charset of a network in one file; their import and export."""
+"""Checkpoint files (weights, architecture, charset, preprocessing), and their import and export."""
 
 from .architecture import Architecture, Network
 from .checkpoint import Checkpoint, CheckpointError, CheckpointWarning, load_checkpoint, save_checkpoint

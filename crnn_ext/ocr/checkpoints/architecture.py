@@ -1,4 +1,4 @@
-"""Which network a checkpoint holds: its name among those known and its arguments."""
+"""Network architectures: the name of a network class and its arguments."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -14,9 +14,10 @@ Network = CRNN | CRNN_v2 | CRNN_res
 
 _NETWORKS: dict[str, type[Network]] = {network.__name__: network for network in (CRNN, CRNN_v2, CRNN_res)}
 
-# Channels are rounded to multiples of 8, so that a range of widths gives as many in the last normalisation.
-# These steps, in channels of it, meet every combination of channels of the other layers within that range.
-_ROUNDINGS = (0, -4 / 3, 4 / 3, -10 / 3, 10 / 3)
+# Channels are rounded to multiples of 8, so a range of widths gives the same number of channels in the last
+# normalization. These offsets, in channels of that layer, cover all combinations of channels that the other
+# layers can have within the range.
+_CHANNEL_OFFSETS = (0, -4 / 3, 4 / 3, -10 / 3, 10 / 3)
 
 
 @dataclass(frozen=True)
@@ -28,39 +29,37 @@ class Architecture:
         nclass, nh, imgH, nc, leakyRelu, width: its arguments. CRNN_res has no leakyRelu.
 
     Raises:
-        TypeError, ValueError: an argument breaks its rule; the message names it and the value.
+        TypeError, ValueError: an argument is invalid; the message names it and its value.
     """
 
     name: str
     nclass: int
     nh: int = 256
-    imgH: int = 32  # noqa: N815 (the networks' names)
+    imgH: int = 32  # noqa: N815 (argument names of the networks)
     nc: int = 1
     leakyRelu: bool = False  # noqa: N815
     width: float = 1.0
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        if self.name not in list(_NETWORKS):  # a list, as the name may be unhashable
-            raise ValueError(
-                f"{owner}: name must be one of {', '.join(_NETWORKS)}, and it is {self.name!r:.60}"
-            )
+        if self.name not in list(_NETWORKS):  # a list: an untrusted name may be unhashable
+            raise ValueError(f"{owner}: name must be one of {', '.join(_NETWORKS)}, got {self.name!r:.60}")
         check_int(owner, "nclass", self.nclass, 2, 1 << 20)
         check_int(owner, "nh", self.nh, 1, 1 << 14)
         check_int(owner, "imgH", self.imgH, 32, 32)
         check_int(owner, "nc", self.nc, 1, 3)
         check_number(owner, "width", self.width, 1e-3, 16)
         if not isinstance(self.leakyRelu, bool):
-            raise TypeError(f"{owner}: leakyRelu must be a bool, and it is {self.leakyRelu!r:.60}")
+            raise TypeError(f"{owner}: leakyRelu must be a bool, got {self.leakyRelu!r:.60}")
         if self.leakyRelu and self.name == "CRNN_res":
-            raise ValueError(f"{owner}: leakyRelu must be False for CRNN_res, and it is True")
+            raise ValueError(f"{owner}: leakyRelu must be False for CRNN_res, got True")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Architecture":
-        """The architecture that `to_dict` wrote. The data need not be trusted.
+        """The architecture that `to_dict` returned as a dict. The data may be untrusted.
 
         Raises:
-            TypeError, ValueError: the data is not of that form, and as the constructor.
+            TypeError, ValueError: the keys are wrong, or a value is invalid.
         """
         return cls(**check_keys(cls.__name__, data, {field.name for field in fields(cls)}))
 
@@ -71,17 +70,19 @@ class Architecture:
         name: str | None = None,
         leakyRelu: bool = False,  # noqa: N803
     ) -> "Architecture":
-        """The architecture of the network with this state dict, found by the names and shapes of its tensors.
+        """Infers the architecture from the names and shapes of the tensors in a state dict.
 
-        If none fits, it is one that comes near, whose tensors tell what is wrong with the state.
+        If no architecture fits, the result is a similar one: comparing its tensors with the state shows what
+        is wrong with the state.
 
         Args:
             state: tensors by name.
-            name: of the network; None: the one that has these names, counts of batches aside.
-            leakyRelu: shows in no tensor.
+            name: the network; None selects the one whose tensor names match best (batch counts may be
+                missing).
+            leakyRelu: cannot be inferred from the tensors.
 
         Raises:
-            ValueError: the tensors that tell the arguments are not there; and as the constructor.
+            ValueError: a tensor that determines an argument is missing, or an argument is invalid.
         """
         if name is None:
             name = min(_NETWORKS, key=lambda name: len(cls(name, 2).tensor_shapes().keys() ^ state.keys()))
@@ -93,20 +94,20 @@ class Architecture:
             nc = state[first].shape[1]
             channels = state[last].shape[0]
         except (KeyError, IndexError):
-            raise ValueError(f"its tensors are those of none of {', '.join(_NETWORKS)}") from None
+            raise ValueError(f"the tensors belong to none of {', '.join(_NETWORKS)}") from None
         candidates = [
-            cls(name, nclass, nh, nc=nc, leakyRelu=leakyRelu, width=(channels + step) / full[last][0])
-            for step in _ROUNDINGS
+            cls(name, nclass, nh, nc=nc, leakyRelu=leakyRelu, width=(channels + offset) / full[last][0])
+            for offset in _CHANNEL_OFFSETS
         ]
         shapes = {name: tensor.shape for name, tensor in state.items()}.items()
         return next((found for found in candidates if shapes <= found.tensor_shapes().items()), candidates[0])
 
     def to_dict(self) -> dict[str, Any]:
-        """The name and the arguments, as a checkpoint holds them."""
+        """The name and the arguments, in the form in which a checkpoint stores them."""
         return asdict(self)
 
     def build(self) -> Network:
-        """The network with fresh random weights, in training mode."""
+        """Returns the network with new random weights, in training mode."""
         arguments = asdict(self)
         network = _NETWORKS[arguments.pop("name")]
         if network is CRNN_res:
@@ -114,10 +115,10 @@ class Architecture:
         return network(**arguments)
 
     def build_on_meta(self) -> Network:
-        """The network with weights that have shapes and dtypes, but take no memory."""
+        """Returns the network on the meta device: its weights have shapes and dtypes, but no memory."""
         with torch.device("meta"):
             return self.build()
 
     def tensor_shapes(self) -> dict[str, torch.Size]:
-        """The shapes of the network's tensors, by their names in its state dict."""
+        """The shapes of the tensors in the network's state dict, by name."""
         return {name: tensor.shape for name, tensor in self.build_on_meta().state_dict().items()}

@@ -1,4 +1,4 @@
-"""What a network has learnt of one set of characters, in a network for another."""
+"""Transfer of a trained network to another charset."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,7 +15,7 @@ _LAST_LAYER = "rnn.1.embedding"
 
 
 class Transfer(NamedTuple):
-    """A network for new characters: those that the old one had too, those it had not, those that went."""
+    """A network for a new charset, and the characters that the transfer kept, added and dropped."""
 
     network: Network
     architecture: Architecture
@@ -25,32 +25,32 @@ class Transfer(NamedTuple):
 
 
 def transfer(checkpoint: Checkpoint, charset: Charset) -> Transfer:
-    """The network of a checkpoint for the characters of another charset, in training mode.
+    """Returns the network of a checkpoint for another charset, in training mode.
 
-    Everything but the last layer stays. Of the last layer, the blank and the characters that both charsets
-    have keep their rows; the rows of added characters are drawn as for a new network, and their biases are
-    the mean of those of the known characters, so that none of them stands out.
+    All layers except the last keep their weights. In the last layer, the blank and the characters of both
+    charsets keep their rows. Added characters get randomly initialized rows; their biases are the mean bias
+    of the kept characters, which gives no added character an advantage.
 
     Args:
         checkpoint: the network and its charset.
-        charset: the new one.
+        charset: the new charset.
     """
     old, new = checkpoint.charset, charset
     architecture = replace(checkpoint.architecture, nclass=new.num_classes)
     network = architecture.build()
     state = checkpoint.network.state_dict()
-    fresh = network.state_dict()
+    new_state = network.state_dict()
     kept = [character for character in new.characters if character in old.characters]
-    to, of = (
+    new_rows, old_rows = (
         torch.cat([torch.tensor([charset.blank]), charset.encode(kept, padded=False)[0]])
         for charset in (new, old)
     )
     for parameter, _ in last_layer(network).named_parameters():
         name = f"{_LAST_LAYER}.{parameter}"
-        rows = fresh[name]
+        rows = new_state[name]
         if name.endswith("bias"):
-            rows.fill_(state[name][of[1:]].mean() if kept else 0)
-        rows[to] = state[name][of]
+            rows.fill_(state[name][old_rows[1:]].mean() if kept else 0)
+        rows[new_rows] = state[name][old_rows]
         state[name] = rows
     network.load_state_dict(state)
     return Transfer(
@@ -63,7 +63,7 @@ def transfer(checkpoint: Checkpoint, charset: Charset) -> Transfer:
 
 
 def last_layer(network: Network) -> nn.Linear:
-    """The layer of a network whose rows are those of the classes."""
+    """The output layer of a network, which has one row for each class."""
     layer = network.get_submodule(_LAST_LAYER)
     assert isinstance(layer, nn.Linear)
     return layer

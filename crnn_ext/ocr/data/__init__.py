@@ -1,11 +1,12 @@
-"""Data sets of text lines: reading them from every layout in use, checking them, batches of them.
+"""Data sets of text lines: readers for common layouts, checks, packing, augmentation and batches.
 
-Needs the optional dependencies of `crnn_ext[ocr]`; LMDB, and with it `pack`, those of `crnn_ext[train]`.
+Requires the optional dependencies of `crnn_ext[ocr]`; LMDB, and thus `pack`, requires `crnn_ext[train]`.
 """
 
-from .dataset import Batch, BucketBatchSampler, LineDataset, Sample, collate
+from .dataset import Batch, LineDataset, Sample, collate
 from .measure import ImageSize, measure_lines
 from .readers import open_lines
+from .sampler import BucketBatchSampler
 from .source import DataError, DataIssue, LineSource
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What stands in the way of training on a data set, found without running a network."""
+"""Checks of data sets before training, without running a network."""
 
 import unicodedata
 from collections import Counter
@@ -21,7 +21,7 @@ from .source import DataIssue, LineSource
 
 
 class Quantiles(NamedTuple):
-    """The smallest of some numbers, the median, the 95th percentile and the largest."""
+    """The minimum, median, 95th percentile and maximum of some numbers."""
 
     minimum: float
     median: float
@@ -30,7 +30,7 @@ class Quantiles(NamedTuple):
 
 
 class UnknownCharacter(NamedTuple):
-    """A character outside the charset, how often it occurs, and the name of the first line that has it."""
+    """A character outside the charset, its number of occurrences, and the name of the first line with it."""
 
     character: str
     occurrences: int
@@ -39,17 +39,18 @@ class UnknownCharacter(NamedTuple):
 
 @dataclass(frozen=True)
 class DataReport:
-    """What `check_lines` finds.
+    """The result of `check_lines`.
 
     Attributes:
-        lines: how many there are, those with issues among them.
-        issues: of each kind, the items that have it. A line may have several.
+        lines: the number of lines, including those with issues.
+        issues: the issues by kind. A line may have several.
         unknown: characters outside the charset, the most frequent first; empty without a charset.
-        normalized_to_nfc: the names of lines whose labels are not in NFC. Readers bring them there, so it is no
-            issue.
-        characters: how often each code point occurs.
-        clusters: how often each grapheme cluster occurs: what people see as one character.
-        quantiles: of widths, heights, columns and frames, of images that can be read; of label lengths.
+        normalized_to_nfc: the names of lines whose labels are not in NFC. This is not an issue: readers
+            normalize them.
+        characters: the count of each code point.
+        clusters: the count of each grapheme cluster (user-perceived character).
+        quantiles: quantiles of the widths, heights, columns and frames of readable images, and of the label
+            lengths, by name.
     """
 
     lines: int
@@ -62,12 +63,12 @@ class DataReport:
 
 
 def frames_needed(label: str) -> int:
-    """The fewest frames from which a label can be read: one a character, and a blank in each doubled one."""
+    """The minimum number of frames for a label: one for each character and for the blank between repeats."""
     return len(label) + count_repeats(label)
 
 
 def count_repeats(label: str) -> int:
-    """How many characters of a label equal the one before."""
+    """The number of characters of a label that equal the preceding character."""
     return sum(map(str.__eq__, label, label[1:]))
 
 
@@ -80,32 +81,36 @@ def check_lines(
     decode: bool = False,
     workers: int | None = None,
 ) -> DataReport:
-    """Finds lines that cannot be trained on, and tells what the data is like.
+    """Finds lines that cannot be used for training, and computes statistics of the data set.
 
     Args:
         source: the lines.
-        preprocessing: what is done to their images.
-        output_lengths: of the network: from columns to frames.
-        charset: of the network, if it is known.
-        decode: decodes each image, which finds damaged ones and those that are there twice. Otherwise only
-            headers are read.
-        workers: processes that read images; 1 for this one alone. By default as many as cores.
+        preprocessing: the preprocessing of the images.
+        output_lengths: the method of the network that maps columns to frames.
+        charset: the charset of the network, if known.
+        decode: decodes each image, which finds damaged and duplicate images. Otherwise only headers are read.
+        workers: number of processes that read images; 1 uses this process alone. The default is the number of
+            cores.
 
     Raises:
-        DataError: a process was killed.
+        DataError: a worker process was killed.
     """
     measured = measure_lines(source, decode=decode, workers=workers)
     sizes = {index: size for index, size in enumerate(measured) if isinstance(size, ImageSize)}
     widths, heights = (np.array([size[axis] for size in sizes.values()], np.int64) for axis in (0, 1))
-    fits = list(map(partial(columns_or_issue, preprocessing=preprocessing), source.names, measured))
-    columns = {index: number for index, number in enumerate(fits) if not isinstance(number, DataIssue)}
+    columns_or_issues = list(
+        map(partial(columns_or_issue, preprocessing=preprocessing), source.names, measured)
+    )
+    columns = {
+        index: number for index, number in enumerate(columns_or_issues) if not isinstance(number, DataIssue)
+    }
     frames = output_lengths(list(columns.values())).numpy()
     needed = np.array([frames_needed(source.labels[index]) for index in columns], np.int64)
     issues: dict[str, list[DataIssue]] = {}
     for issue in chain(
         source.skipped,
-        (issue for issue in fits if isinstance(issue, DataIssue)),
-        _found(map(frames_issue, *_lines(source, columns), frames.tolist())),
+        (issue for issue in columns_or_issues if isinstance(issue, DataIssue)),
+        _not_none(map(frames_issue, *_lines(source, columns), frames.tolist())),
         _duplicate_images(source, sizes),
         _charset_issues(source, charset),
     ):
@@ -134,18 +139,18 @@ def check_lines(
 
 
 def quantiles(values: npt.NDArray[np.int64]) -> Quantiles:
-    """Of one or more numbers."""
+    """Computes the quantiles of one or more numbers."""
     return Quantiles(*np.percentile(values, [0, 50, 95, 100], method="nearest").tolist())
 
 
 def describe_character(character: str) -> str:
-    """A character with its code point and its Unicode name, if it has one."""
+    """The character with its code point and, if it has one, its Unicode name."""
     name = unicodedata.name(character, "")
     return f"{character!r} U+{ord(character):04X} {name}".rstrip()
 
 
 def columns_or_issue(name: str, size: ImageSize | DataIssue, preprocessing: Preprocessing) -> int | DataIssue:
-    """How many columns a line has after preprocessing, or why it has none: no readable image, or too wide."""
+    """The columns of a line after preprocessing, or the issue if the image is unreadable or too wide."""
     if isinstance(size, DataIssue):
         return size
     try:
@@ -155,19 +160,19 @@ def columns_or_issue(name: str, size: ImageSize | DataIssue, preprocessing: Prep
 
 
 def frames_issue(name: str, label: str, frames: int) -> DataIssue | None:
-    """What is wrong with a line of which the network makes too few frames for its label, if it does."""
+    """The issue of a line whose image has too few frames for its label; None if it has enough."""
     if frames >= frames_needed(label):
         return None
     return DataIssue(
         name,
         "too few frames",
-        f"{frames}, and the label needs {frames_needed(label)}: {len(label)} characters and "
-        f"{count_repeats(label)} blanks between equal ones",
+        f"{frames}, the label needs {frames_needed(label)}: {len(label)} characters and "
+        f"{count_repeats(label)} blanks between repeated characters",
     )
 
 
 def charset_issue(name: str, label: str, charset: Charset) -> DataIssue | None:
-    """What is wrong with a line whose label has characters that the charset does not have, if it has."""
+    """The issue of a line whose label has characters outside the charset; None if it has none."""
     unknown = sorted(set(label).difference(charset.characters))
     if not unknown:
         return None
@@ -179,7 +184,7 @@ def _duplicate_images(source: LineSource, sizes: Mapping[int, ImageSize]) -> Ite
     for index, (_, _, digest) in sizes.items():
         if digest is not None and first.setdefault(digest, index) != index:
             earlier = first[digest]
-            label = "the same" if source.labels[earlier] == source.labels[index] else "another"
+            label = "the same" if source.labels[earlier] == source.labels[index] else "a different"
             yield DataIssue(
                 source.names[index],
                 "duplicate image",
@@ -188,7 +193,7 @@ def _duplicate_images(source: LineSource, sizes: Mapping[int, ImageSize]) -> Ite
 
 
 def _lines(source: LineSource, indices: Iterable[int]) -> tuple[list[str], list[str]]:
-    """Names and labels of these lines."""
+    """The names and labels of the lines with these indices."""
     chosen = list(indices)
     return [source.names[index] for index in chosen], [source.labels[index] for index in chosen]
 
@@ -196,10 +201,10 @@ def _lines(source: LineSource, indices: Iterable[int]) -> tuple[list[str], list[
 def _charset_issues(source: LineSource, charset: Charset | None) -> Iterator[DataIssue]:
     if charset is None:
         return iter(())
-    return _found(map(partial(charset_issue, charset=charset), source.names, source.labels))
+    return _not_none(map(partial(charset_issue, charset=charset), source.names, source.labels))
 
 
-def _found(issues: Iterable[DataIssue | None]) -> Iterator[DataIssue]:
+def _not_none(issues: Iterable[DataIssue | None]) -> Iterator[DataIssue]:
     return (issue for issue in issues if issue is not None)
 
 

@@ -1,7 +1,7 @@
-"""LMDB databases of lines, read and written.
+"""Reading and writing LMDB databases of lines.
 
-The keys are those of other toolkits: `num-samples`, and counted from 1 `image-000000001`, the bytes of an
-image file, and `label-000000001`, UTF-8. `name-000000001`, which they pass over, is where the line is from.
+The keys are those of other toolkits: `num-samples` and, counted from 1, `image-000000001` (the bytes of an
+image file) and `label-000000001` (UTF-8). `name-000000001`, which they ignore, is the name of the line.
 """
 
 import io
@@ -27,19 +27,19 @@ LmdbError = lmdb.Error
 
 _COUNT = b"num-samples"
 
-# A database of this many bytes may be written at first. It doubles whenever it is full.
-_FIRST_MAP_SIZE = 1 << 20
+# The map size of a new database in bytes; it doubles whenever the map is full.
+_INITIAL_MAP_SIZE = 1 << 20
 
 
 class LmdbLineSource(LineSource):
-    """The lines of one or several databases, one after the other.
+    """The concatenated lines of one or more databases.
 
     Args:
-        path: the folder that all of them are under.
-        folders: of the databases.
+        path: the common parent folder.
+        folders: the folders of the databases.
 
     Raises:
-        DataError: a database cannot be opened, has another layout or is damaged.
+        DataError: a database cannot be opened, has a different layout or is damaged.
     """
 
     def __init__(self, path: Path, folders: list[Path]) -> None:
@@ -56,18 +56,18 @@ class LmdbLineSource(LineSource):
         """The bytes of the image of a line.
 
         Raises:
-            ImageError: they are no longer there.
+            ImageError: they can no longer be read.
         """
         folder, key = self._images[index]
         try:
             if folder not in self._databases:
-                self._databases[folder] = _opened(folder)
+                self._databases[folder] = _open_environment(folder)
             with self._databases[folder].begin() as transaction:
                 value = transaction.get(key)
         except (DataError, LmdbError) as error:
-            raise ImageError(f"it cannot be read from the database: {error}") from error
+            raise ImageError(f"cannot be read from the database: {error}") from error
         if value is None:
-            raise ImageError("it is no longer in the database")
+            raise ImageError("no longer in the database")
         return io.BytesIO(value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class LmdbLineSource(LineSource):
 
 
 def _add_lines(items: LineRecords, folder: Path, prefix: str) -> None:
-    environment = _opened(folder)
+    environment = _open_environment(folder)
     with environment.begin(buffers=True) as transaction:
         for number in range(1, _count(folder, transaction) + 1):
             name, label, image = (transaction.get(_key(part, number)) for part in ("name", "label", "image"))
@@ -94,14 +94,14 @@ def _count(folder: Path, transaction: lmdb.Transaction) -> int:
     value = transaction.get(_COUNT)
     entries = transaction.stat()["entries"]
     if value is None:
-        raise DataError(f"{folder}: it is no database of lines: it has no key {_COUNT.decode()}")
+        raise DataError(f"{folder}: not a database of lines: no key {_COUNT.decode()}")
     try:
         count = int(bytes(value))
     except ValueError:
         count = -1
     if not 0 < count <= entries:
         raise DataError(
-            f"{folder}: {_COUNT.decode()} must be a number of lines, and it is {bytes(value)!r:.60} in a "
+            f"{folder}: {_COUNT.decode()} must be a number of lines, got {bytes(value)!r:.60} in a "
             f"database of {entries} keys"
         )
     return count
@@ -111,16 +111,16 @@ def _key(part: str, number: int) -> bytes:
     return f"{part}-{number:09d}".encode()
 
 
-# LMDB allows a process to have a file open only once, so all sources share it: by device and inode.
+# LMDB allows a process to open a file only once: sources share environments, keyed by device and inode.
 _environments: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
 
 
-def _opened(folder: Path) -> lmdb.Environment:
-    """The database, open for reading without locks, which a process that is forked later can read too.
+def _open_environment(folder: Path) -> lmdb.Environment:
+    """Opens a database read-only and without locks; forked processes can read it too.
 
     Raises:
-        DataError: it is cut short, which LMDB itself would find out by a crash.
-        LmdbError: it cannot be opened.
+        DataError: the file is truncated, which would crash LMDB.
+        LmdbError: the database cannot be opened.
     """
     try:
         file = os.stat(folder / "data.mdb")
@@ -131,25 +131,25 @@ def _opened(folder: Path) -> lmdb.Environment:
         environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
         needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
         if file.st_size < needed:
-            raise DataError(f"{folder}: data.mdb is cut short: it has {file.st_size} of {needed} bytes")
+            raise DataError(f"{folder}: data.mdb is truncated: it has {file.st_size} of {needed} bytes")
         _environments[file.st_dev, file.st_ino] = environment
     return environment
 
 
 class LmdbWriter:
-    """Writes a new database into an existing folder, in a map of memory that grows with it.
+    """Writes a new database into an existing folder; the memory map grows as needed.
 
-    A context manager; `close` makes it a database that `LmdbLineSource` and other toolkits can read. Its
-    methods raise LmdbError if the disk is full or refuses otherwise.
+    It is a context manager. After `close`, the database is complete: `LmdbLineSource` and other toolkits can
+    read it. The methods raise LmdbError if writing fails, for example because the disk is full.
     """
 
     def __init__(self, folder: Path) -> None:
         self.count = 0
-        # No other process knows the folder yet, and what a crash leaves behind is never used.
-        self._environment = lmdb.open(str(folder), map_size=_FIRST_MAP_SIZE, lock=False, sync=False)
+        # No locks: no other process uses the folder yet. No sync: the database is never used after a crash.
+        self._environment = lmdb.open(str(folder), map_size=_INITIAL_MAP_SIZE, lock=False, sync=False)
 
     def append(self, lines: Iterable[tuple[str, str, bytes]]) -> None:
-        """Adds lines: the name, the label and the bytes of the image of each."""
+        """Adds lines: the name, the label and the image bytes of each."""
         values = {}
         for name, label, image in lines:
             self.count += 1
@@ -159,7 +159,7 @@ class LmdbWriter:
         self._write(values)
 
     def close(self) -> None:
-        """Completes the database on the disk."""
+        """Writes the number of lines and flushes the database to the disk."""
         self._write({_COUNT: str(self.count).encode()})
         self._environment.sync(True)
 
@@ -170,11 +170,11 @@ class LmdbWriter:
         self._environment.close()
 
     def _write(self, values: dict[bytes, bytes]) -> None:
-        while not self._written(values):
+        while not self._try_write(values):
             self._environment.set_mapsize(2 * self._environment.info()["map_size"])
 
-    def _written(self, values: dict[bytes, bytes]) -> bool:
-        """Writes all of the values; if they do not fit into the map, none, and False is returned."""
+    def _try_write(self, values: dict[bytes, bytes]) -> bool:
+        """Writes all values, or none of them if the map is full; returns whether they were written."""
         try:
             with self._environment.begin(write=True) as transaction:
                 for key, value in values.items():

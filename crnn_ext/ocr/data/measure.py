@@ -1,4 +1,4 @@
-"""The sizes of the images of lines."""
+"""Measurement of image sizes."""
 
 import hashlib
 import io
@@ -12,7 +12,7 @@ from .source import DataIssue, LineSource
 
 
 class ImageSize(NamedTuple):
-    """Width and height of an image in pixels; if it was decoded, a digest of its file."""
+    """Width and height of an image in pixels, and a digest of its file if the image was decoded."""
 
     width: int
     height: int
@@ -22,12 +22,12 @@ class ImageSize(NamedTuple):
 def measure_lines(
     source: LineSource, *, decode: bool = False, workers: int | None = None
 ) -> list[ImageSize | DataIssue]:
-    """The size of the image of each line, or why it cannot be read.
+    """The size of the image of each line, or the issue if the image cannot be read.
 
     Args:
         source: the lines.
-        decode: decodes each image, which finds damage behind its header too.
-        workers: processes; 1 for this one alone. By default as many as cores.
+        decode: decodes each image, which also finds damage after the header.
+        workers: number of processes; 1 uses this process alone. The default is the number of cores.
 
     Raises:
         DataError: as `map_lines`.

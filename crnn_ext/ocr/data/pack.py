@@ -1,8 +1,7 @@
-"""Puts data sets of any layout into one LMDB database."""
+"""Packing of data sets of any layout into one LMDB database."""
 
 import io
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from crnn_ext.ocr.images import ImageError, read_image
+from crnn_ext.ocr.system.atomic_write import temporary_path
 
 from .lmdb_io import LmdbError, LmdbWriter
 from .parallel import map_lines
@@ -18,14 +18,14 @@ from .source import DataError, DataIssue, LineSource
 
 ImageEncoding = Literal["png", "jpeg"]
 
-# Lines that are written at a time, and again if the map has to grow.
-_LINES_AT_A_TIME = 64
+# Number of lines in one transaction, which is repeated if the map has to grow.
+_LINES_PER_TRANSACTION = 64
 
 _JPEG_QUALITY = 90
 
 
 class PackResult(NamedTuple):
-    """How many lines were written, and what was skipped: the source and the issue of each item."""
+    """The number of lines written, and the source and the issue of each skipped item."""
 
     lines: int
     skipped: list[tuple[LineSource, DataIssue]]
@@ -37,50 +37,51 @@ def pack_lines(
     encoding: ImageEncoding | None = None,
     workers: int | None = None,
 ) -> PackResult:
-    """Writes the lines of the sources, one after the other, to a new LMDB database.
+    """Writes the lines of all sources, in order, to a new LMDB database.
 
-    They keep their names, unless lines of two sources have the same: then all get the number of their source
-    in front, from 1, and a colon. Every image is decoded first; those that cannot be are skipped. The folder
-    appears when it is complete, not before, and not at all if no line can be used.
+    The lines keep their names. If lines of two sources have the same name, all names are prefixed with the
+    number of their source, from 1, and a colon. Every image is decoded; lines with unreadable images are
+    skipped. The folder appears only when it is complete, and not at all if no line is usable.
 
     Args:
-        sources: what `open_lines` gives.
-        folder: to make; its parent exists.
-        encoding: None for image files as they are. Otherwise they are encoded anew, upright, on white and in
-            8-bit grey or RGB: "png" keeps these pixels, "jpeg" is smaller (quality 90).
-        workers: processes that decode, 1 for this one alone. By default as many as cores.
+        sources: the data sets, from `open_lines`.
+        folder: the folder to create; its parent must exist.
+        encoding: None copies the image files unchanged. Otherwise the images are re-encoded upright, on a
+            white background and in 8-bit gray or RGB: "png" is lossless, "jpeg" (quality 90) is smaller.
+        workers: number of processes that decode images; 1 uses this process alone. The default is the number
+            of cores.
 
     Raises:
-        DataError: the folder exists or cannot be made, the disk is full, or a process was killed.
+        DataError: the folder exists or cannot be created, the disk is full, or a worker process was killed.
     """
     folder = Path(folder)
     if os.path.lexists(folder):
-        raise DataError(f"{folder}: it exists, and nothing is overwritten")
-    unfinished = folder.with_name(f".crnn_ext-{secrets.token_hex(4)}.tmp")
+        raise DataError(f"{folder}: already exists; choose a new folder")
+    temporary = temporary_path(folder)
     skipped: list[tuple[LineSource, DataIssue]] = []
     try:
-        unfinished.mkdir()
+        temporary.mkdir()
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}") from error
     try:
-        with LmdbWriter(unfinished) as writer:
+        with LmdbWriter(temporary) as writer:
             names = [set(source.names) for source in sources]
-            distinct = len(set().union(*names)) == sum(map(len, names))
+            unique = len(set().union(*names)) == sum(map(len, names))
             for number, source in enumerate(sources, 1):
                 skipped += [(source, issue) for issue in source.skipped]
-                prefix = "" if distinct else f"{number}:"
+                prefix = "" if unique else f"{number}:"
                 lines = _readable(source, prefix, encoding, workers, skipped)
-                while some := list(islice(lines, _LINES_AT_A_TIME)):
-                    writer.append(some)
+                while chunk := list(islice(lines, _LINES_PER_TRANSACTION)):
+                    writer.append(chunk)
             writer.close()
         if writer.count:
-            unfinished.rename(folder)
+            temporary.rename(folder)
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}") from error
     except LmdbError as error:
-        raise DataError(f"{folder}: it cannot be written; the disk may be full: {error}") from error
+        raise DataError(f"{folder}: cannot be written; the disk may be full: {error}") from error
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return PackResult(writer.count, skipped)
 
 
@@ -91,8 +92,8 @@ def _readable(
     workers: int | None,
     skipped: list[tuple[LineSource, DataIssue]],
 ) -> Iterator[tuple[str, str, bytes]]:
-    """Name, label and image of the lines that can be read; the others are added to those skipped."""
-    images = map_lines(partial(_image, encoding), source, f"packing {source.path}", workers)
+    """The names, labels and images of the readable lines; the issues of the others are added to `skipped`."""
+    images = map_lines(partial(_encode, encoding), source, f"packing {source.path}", workers)
     for name, label, image in zip(source.names, source.labels, images, strict=True):
         if isinstance(image, DataIssue):
             skipped.append((source, image))
@@ -100,7 +101,7 @@ def _readable(
             yield f"{prefix}{name}", label, image
 
 
-def _image(encoding: ImageEncoding | None, source: LineSource, index: int) -> bytes | DataIssue:
+def _encode(encoding: ImageEncoding | None, source: LineSource, index: int) -> bytes | DataIssue:
     try:
         encoded = source.image_bytes(index)
         image = read_image(io.BytesIO(encoded), None)
@@ -111,7 +112,9 @@ def _image(encoding: ImageEncoding | None, source: LineSource, index: int) -> by
     file = io.BytesIO()
     try:
         image.save(file, encoding, quality=_JPEG_QUALITY)
-    except OSError:  # Pillow does not say why
+    except OSError:  # the message of Pillow does not give the reason
         size = f"{image.width} x {image.height}"
-        return DataIssue(source.names[index], "image not encoded", f"{encoding} cannot hold {size} pixels")
+        return DataIssue(
+            source.names[index], "image not encoded", f"{encoding} does not support {size} pixels"
+        )
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Does something for each line of a data set, in several processes, with a progress bar."""
+"""Parallel map over the lines of a source, with a progress bar."""
 
 import os
 import signal
@@ -17,11 +17,11 @@ from .source import DataError, LineSource
 
 Result = TypeVar("Result")
 
-# Lines that a process is given at a time.
+# Number of lines in one task of a worker process.
 _CHUNK = 16
 
-# Fewer lines than these are not worth a process.
-_LINES_A_PROCESS = 500
+# A worker process pays off only with at least this many lines.
+_MIN_LINES_PER_PROCESS = 500
 
 
 def map_lines(
@@ -30,24 +30,25 @@ def map_lines(
     description: str,
     workers: int | None = None,
 ) -> Iterator[Result]:
-    """What a function gives for each line of a source, in their order.
+    """Calls a function for each line of a source and yields the results in order.
 
-    Only a few results are waiting at any time, however slowly they are taken.
+    Only a bounded number of results is buffered, even if the caller consumes them slowly.
 
     Args:
-        function: takes the source and the index of a line; it pickles, and so does what it returns.
+        function: takes the source and the index of a line. The function and its results must be picklable.
         source: the lines.
-        description: stands beside the progress bar, on standard error if that is a terminal.
-        workers: processes; 1 for this one alone. By default as many as cores, and one for few lines.
+        description: the label of the progress bar, which is shown on standard error if that is a terminal.
+        workers: number of processes; 1 uses this process alone. The default is the number of cores, or fewer
+            processes for few lines.
 
     Raises:
-        TypeError, ValueError: `workers` is not in [1, 1024].
-        DataError: a process was killed, as happens where memory is short.
+        TypeError, ValueError: `workers` is not an int in [1, 1024].
+        DataError: a worker process was killed, for example because memory ran out.
     """
     if workers is not None:
         check_int("map_lines", "workers", workers, 1, 1024)
     else:
-        workers = max(1, min(len(os.sched_getaffinity(0)), len(source) // _LINES_A_PROCESS))
+        workers = max(1, min(len(os.sched_getaffinity(0)), len(source) // _MIN_LINES_PER_PROCESS))
     results = (
         (function(source, index) for index in range(len(source)))
         if workers == 1
@@ -59,35 +60,35 @@ def map_lines(
 def _in_processes(
     function: Callable[[range], list[Result]], source: LineSource, workers: int
 ) -> Iterator[Result]:
-    waiting: deque[Future[list[Result]]] = deque()
+    pending: deque[Future[list[Result]]] = deque()
     done = 0
-    executor = ProcessPoolExecutor(workers, initializer=_remember, initargs=(source,))
+    executor = ProcessPoolExecutor(workers, initializer=_init_worker, initargs=(source,))
     try:
         for first in range(0, len(source), _CHUNK):
-            waiting.append(executor.submit(function, range(first, min(first + _CHUNK, len(source)))))
-            if len(waiting) == 2 * workers:
-                yield from waiting.popleft().result()
+            pending.append(executor.submit(function, range(first, min(first + _CHUNK, len(source)))))
+            if len(pending) == 2 * workers:
+                yield from pending.popleft().result()
                 done += _CHUNK
-        while waiting:
-            yield from waiting.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
             done += _CHUNK
     except BrokenProcessPool as error:
         raise DataError(
-            f"{source.path}: a process was killed while it read the lines from {source.names[done]} on; "
-            "memory may be short"
+            f"{source.path}: a worker process was killed while reading lines from {source.names[done]} on; "
+            "memory may have run out"
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-# The source that the lines of a process are of.
+# The source of a worker process.
 _source: LineSource
 
 
-def _remember(source: LineSource) -> None:
+def _init_worker(source: LineSource) -> None:
     global _source
     _source = source
-    # Ctrl-C reaches all processes of a terminal; the one that started these ends them.
+    # Ctrl-C reaches all processes of a terminal; the parent process stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -1,4 +1,4 @@
-"""Opens data sets of every layout that is in use, recognised by what is there. `docs/data.md` shows them."""
+"""Readers of data sets; they detect the layout. `docs/how-to/prepare-data.md` describes the layouts."""
 
 import codecs
 import json
@@ -18,52 +18,53 @@ from .source import DataError, DataIssue, LineRecords, LineSource
 _LABELS_FILE = re.compile(r"(labels?|gt)([_.-].+)?\.(txt|tsv)")
 _PAIR_SUFFIX = ".gt.txt"
 _DOCTR_LABELS = "labels.json"
-_PAIRS = f"*{_PAIR_SUFFIX}"
-_DATABASE = "data.mdb"
-# Before the suffix of images that ocropus has made of scans.
-_OCROPUS_STEPS = (".bin", ".nrm")
+_PAIR_PATTERN = f"*{_PAIR_SUFFIX}"
+_LMDB_FILE = "data.mdb"
+# Suffixes that ocropus inserts before the file suffix of preprocessed images.
+_OCROPUS_SUFFIXES = (".bin", ".nrm")
 
 
 def open_lines(path: str | os.PathLike[str]) -> LineSource:
-    """Opens a data set: LMDB, a file of labels in a folder, pairs of files, or docTR's JSON.
+    """Opens a data set: LMDB, a label file with images, pairs of image and text files, or docTR's JSON.
 
-    Labels are read now, images when they are asked for.
+    Labels are read immediately, images on demand.
 
     Args:
-        path: a folder that holds one of these, or the file of labels itself; `folder/*.gt.txt` for the pairs
-            in a folder that has something else too.
+        path: a folder with one data set, or the label file itself; `folder/*.gt.txt` selects the pairs in a
+            folder that contains another data set too.
 
     Raises:
-        DataError: there is nothing of the kind, more than one, or it is damaged; the message names the path.
-        ImportError: it is LMDB, and the package lmdb is not installed.
+        DataError: the folder has no data set or several, or the data set is damaged; the message names the
+            path.
+        ImportError: the data set is in LMDB, and the package lmdb is not installed.
     """
     root = Path(path)
     try:
         if root.is_file():
             return _open_file(root)
         chosen = None
-        if root.name == _PAIRS:
-            root, chosen = root.parent, _PAIRS
+        if root.name == _PAIR_PATTERN:
+            root, chosen = root.parent, _PAIR_PATTERN
         if not root.is_dir():
             raise DataError(f"{root}: no such file or folder")
-        found, closed = _layouts(root)
+        found, unreadable = _layouts(root)
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}") from error
     if chosen is not None:
-        found = {name: open_it for name, open_it in found.items() if name == chosen}
+        found = {name: open_source for name, open_source in found.items() if name == chosen}
     if not found:
         raise DataError(
-            f"{root}: no data set is there: neither {_DATABASE} nor a file of labels (labels.txt, gt.txt, "
-            f"{_DOCTR_LABELS}) nor files {_PAIRS}" + (f"; {closed[0]}" if closed else "")
+            f"{root}: no data set found: no {_LMDB_FILE}, no label file (labels.txt, gt.txt, "
+            f"{_DOCTR_LABELS}), no {_PAIR_PATTERN}" + (f"; {unreadable[0]}" if unreadable else "")
         )
     if len(found) > 1:
-        raise DataError(f"{root}: more than one data set is there, name one of them: {', '.join(found)}")
-    [open_it] = found.values()
-    return open_it()
+        raise DataError(f"{root}: several data sets found, choose one: {', '.join(found)}")
+    [open_source] = found.values()
+    return open_source()
 
 
 class FileLineSource(LineSource):
-    """Lines whose images are files."""
+    """A source whose images are files."""
 
     def image_file(self, index: int) -> Path:
         """The image file of a line."""
@@ -71,51 +72,51 @@ class FileLineSource(LineSource):
 
 
 def _open_file(path: Path) -> LineSource:
-    if path.name == _DATABASE:
+    if path.name == _LMDB_FILE:
         return _open_databases(path.parent, [path.parent])
     if path.suffix == ".json":
         return _open_doctr(path)
     if path.suffix in (".txt", ".tsv"):
         return _open_labels(path)
-    raise DataError(f"{path}: a file of labels must end in .txt, .tsv or .json")
+    raise DataError(f"{path}: the suffix of a label file must be .txt, .tsv or .json")
 
 
 def _layouts(root: Path) -> tuple[dict[str, Callable[[], LineSource]], list[DataIssue]]:
-    """What opens each data set in a folder, by what names it there, and the folders that cannot be listed."""
+    """Functions that open the data sets in a folder, by name, and the issues of unreadable subfolders."""
     found: dict[str, Callable[[], LineSource]] = {}
     databases = []
     pairs: list[tuple[Path, list[str]]] = []
-    closed: list[DataIssue] = []
+    unreadable: list[DataIssue] = []
 
-    def refuse(error: OSError) -> None:
+    def on_error(error: OSError) -> None:
         if Path(error.filename) == root:
             raise error
         name = os.path.relpath(error.filename, root)
-        closed.append(DataIssue(name, "unreadable folder", str(error.strerror)))
+        unreadable.append(DataIssue(name, "unreadable folder", str(error.strerror)))
 
-    for folder, names in walk(root, refuse):
+    for folder, names in walk(root, on_error):
         if folder == root:
             for name in names:
                 if _LABELS_FILE.fullmatch(name) and not name.endswith(_PAIR_SUFFIX):
                     found[name] = partial(_open_labels, root / name)
             if _DOCTR_LABELS in names:
                 found[_DOCTR_LABELS] = partial(_open_doctr, root / _DOCTR_LABELS)
-        if _DATABASE in names:
+        if _LMDB_FILE in names:
             databases.append(folder)
         if any(name.endswith(_PAIR_SUFFIX) for name in names):
             pairs.append((folder, names))
     if databases:
-        name = ", ".join(os.path.relpath(folder / _DATABASE, root) for folder in databases)
-        found[name] = partial(_with, closed, partial(_open_databases, root, databases))
+        name = ", ".join(os.path.relpath(folder / _LMDB_FILE, root) for folder in databases)
+        found[name] = partial(_with_skipped, unreadable, partial(_open_databases, root, databases))
     if pairs:
-        found[_PAIRS] = partial(_with, closed, partial(_open_pairs, root, pairs))
-    return found, closed
+        found[_PAIR_PATTERN] = partial(_with_skipped, unreadable, partial(_open_pairs, root, pairs))
+    return found, unreadable
 
 
-def _with(closed: list[DataIssue], open_it: Callable[[], LineSource]) -> LineSource:
-    """What is opened, without what may be in folders that cannot be listed."""
-    source = open_it()
-    source.skipped = [*closed, *source.skipped]
+def _with_skipped(issues: list[DataIssue], open_source: Callable[[], LineSource]) -> LineSource:
+    """Opens a source and prepends the issues to its skipped items."""
+    source = open_source()
+    source.skipped = [*issues, *source.skipped]
     return source
 
 
@@ -126,7 +127,7 @@ def _open_databases(root: Path, folders: list[Path]) -> LineSource:
 
 
 def _open_labels(path: Path) -> LineSource:
-    """A file of lines "path<TAB>text", the paths from its folder."""
+    """Opens a file of lines "path<TAB>text"; paths are relative to its folder."""
     entries: list[tuple[str, str | bytes]] = []
     items = LineRecords()
     for number, line in enumerate(_read(path).removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
@@ -135,18 +136,18 @@ def _open_labels(path: Path) -> LineSource:
             entries.append((name.decode(errors="surrogateescape"), label))
         elif name.strip():
             items.skip(f"{path.name}, line {number}", "no tab between path and label")
-    return _listed(path, path.parent, entries, items)
+    return _label_file_source(path, path.parent, entries, items)
 
 
 def _open_doctr(path: Path) -> LineSource:
-    """A JSON object {"name": "text"}, the images in the folder `images` beside it."""
+    """Opens a JSON object {"name": "text"}; the images are in the folder `images` next to the file."""
     try:
-        # As pairs, since an object may have a key twice.
-        pairs = json.loads(_read(path), object_pairs_hook=_Pairs)
+        # Read as pairs: an object may have a key twice.
+        pairs = json.loads(_read(path), object_pairs_hook=_JsonObject)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: it is no JSON in UTF-8: {error}") from None
-    if not isinstance(pairs, _Pairs):
-        raise DataError(f"{path}: it must be a JSON object, from names of images to labels")
+        raise DataError(f"{path}: not valid JSON in UTF-8: {error}") from None
+    if not isinstance(pairs, _JsonObject):
+        raise DataError(f"{path}: must be a JSON object that maps image names to labels")
     items = LineRecords()
     entries = []
     for name, label in pairs:
@@ -154,46 +155,46 @@ def _open_doctr(path: Path) -> LineSource:
             entries.append((name, label))
         else:
             items.skip(
-                name, "label is no text", f"{'an object' if isinstance(label, _Pairs) else label!r:.60}"
+                name, "label is not text", f"{'an object' if isinstance(label, _JsonObject) else label!r:.60}"
             )
-    return _listed(path, path.parent / "images", entries, items)
+    return _label_file_source(path, path.parent / "images", entries, items)
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """The members of a JSON object in their order."""
+class _JsonObject(list[tuple[str, Any]]):
+    """The members of a JSON object, in order."""
 
 
-def _listed(
+def _label_file_source(
     path: Path, folder: Path, entries: Iterable[tuple[str, str | bytes]], items: LineRecords
 ) -> LineSource:
-    """The lines of a file of labels; those without an image and those listed twice are skipped."""
-    # Asked once a folder, as one question a file would be slow over a network.
-    files_of = cache(_files_of)
+    """The source of a label file; it skips lines without an image and repeated paths."""
+    # List each folder once: a check for each file would be slow on network drives.
+    files_in = cache(_files_in)
     labels: dict[str, str | bytes] = {}
     for listed, label in entries:
         name = os.path.normpath(listed)
         image = os.path.join(folder, name)
         if name in labels:
-            other = "the same" if labels[name] == label else "another"
+            other = "the same" if labels[name] == label else "a different"
             items.skip(name, "duplicate path", f"listed before with {other} label")
-        elif os.path.basename(image) in files_of(os.path.dirname(image)):
+        elif os.path.basename(image) in files_in(os.path.dirname(image)):
             items.add(name, label, image)
         else:
             items.skip(name, "missing image", f"no file {image}")
         labels.setdefault(name, label)
-    return _lines(path, items)
+    return _file_source(path, items)
 
 
-def _files_of(folder: str) -> frozenset[str]:
+def _files_in(folder: str) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if is_file(entry))
-    except (OSError, ValueError):  # a path with a zero byte is a ValueError
+    except (OSError, ValueError):  # ValueError: the path has a null byte
         return frozenset()
 
 
 def _open_pairs(root: Path, folders: list[tuple[Path, list[str]]]) -> LineSource:
-    """Files x.gt.txt with the label of x.png, or of another image of that name."""
+    """Opens pairs: x.gt.txt has the label of x.png, or of an image x with another suffix."""
     items = LineRecords()
     for folder, names in folders:
         labels = [name for name in names if name.endswith(_PAIR_SUFFIX)]
@@ -204,25 +205,25 @@ def _open_pairs(root: Path, folders: list[tuple[Path, list[str]]]) -> LineSource
         for name in labels:
             stem = name.removesuffix(_PAIR_SUFFIX)
             _add_pair(items, root, folder / name, [folder / image for image in images.pop(stem, [])])
-        for stem, alone in images.items():
-            for name in alone:
+        for stem, unlabeled in images.items():
+            for name in unlabeled:
                 relative = os.path.relpath(folder / name, root)
-                items.skip(relative, "missing label", f"no file {stem}{_PAIR_SUFFIX} beside it")
-    return _lines(root, items)
+                items.skip(relative, "missing label", f"no file {stem}{_PAIR_SUFFIX} in its folder")
+    return _file_source(root, items)
 
 
 def _stem(image: str) -> str:
-    """The name of an image without its suffix and the step of ocropus before it."""
+    """The name of an image without its file suffix and the suffix of ocropus."""
     stem = os.path.splitext(image)[0]
-    for step in _OCROPUS_STEPS:
-        stem = stem.removesuffix(step)
+    for suffix in _OCROPUS_SUFFIXES:
+        stem = stem.removesuffix(suffix)
     return stem
 
 
 def _add_pair(items: LineRecords, root: Path, label: Path, images: list[Path]) -> None:
     name = os.path.relpath(label, root)
     if not images:
-        items.skip(name, "missing image", "no image of that name beside it")
+        items.skip(name, "missing image", "no image of that name in its folder")
     elif len(images) > 1:
         items.skip(name, "more than one image", ", ".join(image.name for image in images))
     else:
@@ -235,9 +236,9 @@ def _add_pair(items: LineRecords, root: Path, label: Path, images: list[Path]) -
         items.add(os.path.relpath(images[0], root), text, str(images[0]))
 
 
-def _lines(path: Path, items: LineRecords) -> LineSource:
+def _file_source(path: Path, items: LineRecords) -> LineSource:
     if not items.names and not items.skipped:
-        raise DataError(f"{path}: it is empty")
+        raise DataError(f"{path}: the data set is empty")
     return FileLineSource(path, items)
 
 

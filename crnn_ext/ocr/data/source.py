@@ -1,4 +1,4 @@
-"""Lines of text: images with labels, and what is wrong with those that are none."""
+"""Sources of text lines, images with labels, and the issues of items that are skipped."""
 
 import io
 import re
@@ -12,8 +12,8 @@ from PIL import Image
 
 from crnn_ext.ocr.images.image_files import ImageError, Mode, image_size, read_image
 
-# A label is one line of characters, and tabs part labels from names.
-_NO_CHARACTERS = {
+# A label is a single line; tabs separate labels from names.
+_FORBIDDEN = {
     "tab in label": re.compile(r"\t"),
     "line break in label": re.compile(r"[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]"),
     "control character in label": re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"),
@@ -21,11 +21,11 @@ _NO_CHARACTERS = {
 
 
 class DataError(ValueError):
-    """Data that cannot be used at all; the message names its path and what is wrong with it."""
+    """The data set is unusable; the message names its path and the reason."""
 
 
 class DataIssue(NamedTuple):
-    """What is wrong with one item of a data set: its name, a kind by which problems are counted, details."""
+    """An issue with one item of a data set: the name of the item, the kind of issue, and details."""
 
     name: str
     kind: str
@@ -36,17 +36,17 @@ class DataIssue(NamedTuple):
 
     @property
     def name_and_detail(self) -> str:
-        """Name and details, where the kind is told already."""
+        """The name and the details, for lists grouped by kind."""
         return ": ".join(filter(None, (self.name, self.detail)))
 
 
 class LineRecords:
-    """What a reader finds in a data set, item by item: lines, and those that are none.
+    """The items of a data set as a reader collects them: lines, and skipped items.
 
     Attributes:
-        names, labels, images: of each line; what stands for its image is up to the reader.
-        normalized_to_nfc: indices of the lines whose labels were not in NFC, which they are now.
-        skipped: what is no line.
+        names, labels, images: of each line; the reader chooses how it represents images.
+        normalized_to_nfc: indices of the lines whose labels were not in NFC and have been normalized.
+        skipped: the issues of the items that are not lines.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class LineRecords:
         self.skipped: list[DataIssue] = []
 
     def add(self, name: str, label: str | bytes, image: Any) -> None:
-        """Adds a line, or what is wrong with its label; bytes are to be UTF-8."""
+        """Adds a line, or the issue with its label; bytes are decoded as UTF-8."""
         if isinstance(label, bytes):
             try:
                 label = label.decode()
@@ -67,7 +67,7 @@ class LineRecords:
         if not label.strip():
             self.skip(name, "empty label")
             return
-        for kind, pattern in _NO_CHARACTERS.items():
+        for kind, pattern in _FORBIDDEN.items():
             if found := pattern.search(label):
                 self.skip(name, kind, f"U+{ord(found[0]):04X} at position {found.start()}")
                 return
@@ -79,21 +79,21 @@ class LineRecords:
         self.images.append(image)
 
     def skip(self, name: str, kind: str, detail: str = "") -> None:
-        """Adds what is no line."""
+        """Adds an item that is not a line."""
         self.skipped.append(DataIssue(name, kind, detail))
 
 
 class LineSource(ABC):
-    """A data set: the names and labels of its lines in memory, the images where they are.
+    """A data set: the names and labels of its lines are in memory, images are read on demand.
 
-    It pickles, and processes that get it open what they read themselves.
+    A source can be pickled; each process opens the files that it reads.
 
     Attributes:
-        path: of the data set.
-        names: of the lines, as the data set calls them.
-        labels: of the lines, in NFC, never empty, without tabs, line breaks and other control characters.
-        normalized_to_nfc: indices of the lines whose labels were not in NFC before.
-        skipped: the items of the data set that are no lines, with the reason for each.
+        path: the path of the data set.
+        names: the names of the lines in the data set.
+        labels: the labels, in NFC; they are not empty and have no tabs, line breaks or control characters.
+        normalized_to_nfc: indices of the lines whose labels were not in NFC.
+        skipped: the issues of the items of the data set that are not lines.
     """
 
     def __init__(self, path: Path, items: LineRecords) -> None:
@@ -112,14 +112,14 @@ class LineSource(ABC):
         """The image file of a line, or its bytes.
 
         Raises:
-            ImageError: it cannot be read. As in what follows, the message leaves out the name of the line.
+            ImageError: the file cannot be read. As in the methods below, the message omits the line's name.
         """
 
     def image_bytes(self, index: int) -> bytes:
         """The bytes of the image file of a line.
 
         Raises:
-            ImageError: they cannot be read.
+            ImageError: the file cannot be read.
         """
         file = self.image_file(index)
         try:
@@ -128,10 +128,10 @@ class LineSource(ABC):
             raise ImageError(error.strerror) from error
 
     def image(self, index: int, mode: Mode) -> Image.Image:
-        """The image of a line as `crnn_ext.ocr.images.image_files.read_image` gives it.
+        """Reads the image of a line, as `crnn_ext.ocr.images.read_image` does.
 
         Raises:
-            ImageError: it is no usable image.
+            ImageError: the image cannot be read.
         """
         return read_image(self.image_file(index), mode)
 
@@ -139,6 +139,6 @@ class LineSource(ABC):
         """Width and height of the image of a line, from its header; no pixel is decoded.
 
         Raises:
-            ImageError: it has no usable header.
+            ImageError: the header cannot be read.
         """
         return image_size(self.image_file(index))

@@ -1,4 +1,4 @@
-"""How well a recogniser reads lines whose text is known."""
+"""Evaluation of a recognizer on labeled lines."""
 
 import time
 from collections import Counter
@@ -17,26 +17,26 @@ from .metrics import ErrorCounts, Metrics, Unit
 
 
 class LabeledLines(Protocol):
-    """Images of lines with their texts, such as `crnn_ext.ocr.data.open_lines` gives."""
+    """Line images and their texts, for example from `crnn_ext.ocr.data.open_lines`."""
 
     @property
     def names(self) -> Sequence[str]:
-        """What messages call the lines, such as the paths of their images."""
+        """The names of the lines in messages, for example the paths of their images."""
 
     @property
     def labels(self) -> Sequence[str]:
-        """Their texts."""
+        """The texts of the lines."""
 
     def image(self, index: int, mode: Mode) -> ImageSource:
-        """The image of a line, as `read_image` gives or takes it.
+        """The image of a line: the result or an argument of `read_image`.
 
         Raises:
-            ImageError: there is none that can be read.
+            ImageError: the image cannot be read.
         """
 
 
 class EvaluatedLine(NamedTuple):
-    """A line: its text, what was read with which confidence, and the errors in its characters."""
+    """A line: its text, the text read, the confidence, and the number of character errors."""
 
     name: str
     truth: str
@@ -46,7 +46,7 @@ class EvaluatedLine(NamedTuple):
 
 
 class UnreadableLine(NamedTuple):
-    """A line whose image cannot be read, and why. It is in no metric."""
+    """A line whose image cannot be read, and the reason. Metrics exclude it."""
 
     name: str
     reason: str
@@ -54,17 +54,17 @@ class UnreadableLine(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a recogniser made of lines.
+    """The result of an evaluation.
 
     Attributes:
-        lines: those that were read, in order.
-        unreadable: the others.
-        unknown: how often the truth of lines read has each character that the charset does not have. They
-            cannot be read.
-        unit: what counts as a character in `metrics`.
-        metrics: of the lines read.
-        calibration: of their confidences; a line is right if it has no error.
-        seconds: what opening, preprocessing and reading the images took.
+        lines: the lines that were read, in order.
+        unreadable: the lines whose images cannot be read.
+        unknown: counts of the characters outside the charset in the truth of the lines read. The recognizer
+            cannot read them.
+        unit: the unit that counts as a character in `metrics`.
+        metrics: the metrics of the lines read.
+        calibration: the calibration of their confidences; a line is correct if it has no error.
+        seconds: the time for opening, preprocessing and reading the images.
     """
 
     lines: list[EvaluatedLine]
@@ -76,7 +76,7 @@ class Evaluation:
     seconds: float
 
     def worst(self, count: int) -> list[EvaluatedLine]:
-        """The lines with the most errors, at most `count` of those that have any; of equals the first."""
+        """At most `count` lines with errors, the most errors first; ties keep the order of the lines."""
         wrong = [line for line in self.lines if line.errors]
         return sorted(wrong, key=lambda line: -line.errors)[:count]
 
@@ -89,31 +89,29 @@ def evaluate(
     progress: bool = False,
     group: ProcessGroup | None = None,
 ) -> Evaluation:
-    """Reads lines and compares what was read with their texts.
+    """Reads lines and compares the results with their texts.
 
     Args:
-        recognizer: reads as its `decoding` says.
+        recognizer: the recognizer; its `decoding` applies.
         lines: images and texts.
-        unit: what counts as a character, as for `ErrorCounts.from_pairs`.
-        progress: whether to show a progress bar on standard error, if that is a terminal.
-        group: the processes that read a share of the lines each, which all of them have opened. Each gets the
-            evaluation of all lines. By default this one alone.
+        unit: the unit that counts as a character, as in `ErrorCounts.from_pairs`.
+        progress: shows a progress bar on standard error if that is a terminal.
+        group: the processes that share the work. All of them must have opened the lines; each reads a shard
+            and returns the evaluation of all lines. The default is this process alone.
 
     Raises:
-        TypeError, ValueError: an image is of a type that `read_image` does not take, and as
-            `Recognizer.read` and `ErrorCounts.from_pairs`.
+        TypeError, ValueError: `read_image` does not support the type of an image; and as `Recognizer.read`
+            and `ErrorCounts.from_pairs`.
         ImportError: as `ErrorCounts.from_pairs`.
     """
-    ErrorCounts.from_pairs(
-        [], unit
-    )  # Before any image is read: is the unit one that it knows, is its package here?
+    ErrorCounts.from_pairs([], unit)  # fail early on an unknown unit or a missing package
     group = group or ProcessGroup()
     started = time.perf_counter()
     mode = recognizer.preprocessing.mode
-    share = group.shard(range(len(lines.names)))
+    shard = group.shard(range(len(lines.names)))
     bar = tqdm(
-        recognizer.stream(share, lambda index: lines.image(index, mode)),
-        total=len(share),
+        recognizer.stream(shard, lambda index: lines.image(index, mode)),
+        total=len(shard),
         unit="line",
         disable=None if progress and group.rank == 0 else True,
     )

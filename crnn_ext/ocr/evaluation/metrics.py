@@ -1,6 +1,6 @@
-"""How well texts were read: error rates over characters and words, and whole lines.
+"""Metrics: character and word error rates, and the accuracy of whole lines.
 
-`docs/metrics.md` has the definitions. `dataclasses.asdict` makes dicts of the results that JSON can hold.
+`docs/how-to/evaluate.md` defines them. `dataclasses.asdict` converts the results to JSON-serializable dicts.
 """
 
 import unicodedata
@@ -20,21 +20,21 @@ Unit = Literal["graphemes", "code points"]
 
 _EditOperations = Callable[[Sequence[str], Sequence[str]], Any]
 
-# The shortest truth of each class of lengths, in characters. Fixed, so that sets of lines can be compared.
+# The lower edges of the length bins, in characters. Fixed edges make results on different data comparable.
 LENGTH_BIN_EDGES = (0, 1, 5, 10, 20, 40, 60, 80)
 
-# Confusions that `ErrorCounts.metrics` names.
+# Maximum number of confusions in `ErrorCounts.metrics`.
 MAX_CONFUSIONS = 20
 
-# Columns of the counts of lines.
+# Columns of `ErrorCounts.characters` and `ErrorCounts.words`.
 _UNITS, _ERRORS = 0, slice(1, 4)
 
 
 @dataclass(frozen=True)
 class ErrorRate:
-    """Errors over the units of the truth: the rate, which may be above 1, and what it is made of.
+    """The errors per unit of the truth, and their counts. The rate may exceed 1.
 
-    `rate` is None where the truth has no units.
+    `rate` is None if the truth has no units.
     """
 
     rate: Rate | None
@@ -46,7 +46,7 @@ class ErrorRate:
 
 @dataclass(frozen=True)
 class Scores:
-    """Error rates over characters and words, and the share of lines without an error; None without lines."""
+    """Character and word error rates, and the share of lines without errors, which is None without lines."""
 
     lines: int
     cer: ErrorRate
@@ -56,7 +56,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A character, what was read for it, and how often; "" where it was inserted or deleted."""
+    """A character of the truth, the character read instead, and the count; "" if inserted or deleted."""
 
     truth: str
     read: str
@@ -65,10 +65,10 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Scores of all lines and of those alike, and the most frequent confusions.
+    """Scores of all lines and of groups of lines, and the most frequent confusions.
 
-    `by_length` has the classes of lengths of the truth that occur, such as "10-19" and "80-"; `by_doubled`
-    tells "doubled" from "not doubled": whether the truth has a code point twice in a row.
+    `by_length` maps the length bins of the truth that occur, such as "10-19" and "80-", to scores.
+    `by_doubled` has the keys "doubled" and "not doubled": whether the truth has a code point twice in a row.
     """
 
     overall: Scores
@@ -79,15 +79,15 @@ class Metrics:
 
 @dataclass(frozen=True, eq=False)
 class ErrorCounts:
-    """The errors in each of L lines, from which all metrics follow.
+    """The error counts of L lines, from which all metrics are computed.
 
-    Processes that have read a share of the lines each exchange these, and `merge` them.
+    Processes that each read a shard of the lines exchange their counts and `merge` them.
 
     Attributes:
         characters: int64 `(L, 4)`: characters of the truth; substitutions, insertions and deletions.
-        words: the same of words.
+        words: the same for words.
         doubled: bool `(L,)`: whether the truth has a code point twice in a row.
-        confusions: how often each (truth, read) was among the errors of characters.
+        confusions: the count of each (truth, read) pair among the character errors.
     """
 
     characters: npt.NDArray[np.int64]
@@ -100,16 +100,17 @@ class ErrorCounts:
         """Counts the errors in texts.
 
         Args:
-            pairs: (truth, read) of each line, in any Unicode form; they are compared in NFC.
-            unit: what is a character: a grapheme cluster, which is what people see as one, or a code point.
+            pairs: (truth, read) of each line, in any Unicode normalization form; they are compared in NFC.
+            unit: the unit that counts as a character: a grapheme cluster (a user-perceived character) or a
+                code point.
 
         Raises:
-            ValueError: the unit is none of these.
+            ValueError: the unit is unknown.
             ImportError: the package rapidfuzz is not installed.
         """
         if unit not in ("graphemes", "code points"):
             raise ValueError(
-                f"ErrorCounts.from_pairs: unit must be 'graphemes' or 'code points', and it is {unit!r}"
+                f"ErrorCounts.from_pairs: unit must be 'graphemes' or 'code points', got {unit!r}"
             )
         edit_operations = _edit_operations()
         characters, words, doubled = [], [], []
@@ -131,9 +132,9 @@ class ErrorCounts:
 
     @classmethod
     def merge(cls, parts: Sequence["ErrorCounts"]) -> "ErrorCounts":
-        """The counts of the lines of all parts, of which there must be one.
+        """Concatenates the counts of one or more parts.
 
-        Their metrics do not depend on the order of the parts.
+        The metrics do not depend on the order of the parts.
         """
         return cls(
             np.concatenate([part.characters for part in parts]),
@@ -144,14 +145,14 @@ class ErrorCounts:
 
     @property
     def errors(self) -> npt.NDArray[np.int64]:
-        """Errors in the characters of each line, `(L,)`; a line is right if it has none."""
+        """The character errors of each line, `(L,)`; a line without errors is correct."""
         errors: npt.NDArray[np.int64] = self.characters[:, _ERRORS].sum(axis=1)
         return errors
 
     def metrics(self) -> Metrics:
-        """All metrics of the lines."""
-        classes = np.searchsorted(LENGTH_BIN_EDGES, self.characters[:, _UNITS], side="right") - 1
-        by_length = {_length_class(index): self._scores(classes == index) for index in np.unique(classes)}
+        """Computes all metrics."""
+        bins = np.searchsorted(LENGTH_BIN_EDGES, self.characters[:, _UNITS], side="right") - 1
+        by_length = {_length_bin(index): self._scores(bins == index) for index in np.unique(bins)}
         by_doubled = {"doubled": self.doubled, "not doubled": ~self.doubled}
         frequent = sorted(self.confusions.items(), key=lambda item: (-item[1], item[0]))
         return Metrics(
@@ -162,11 +163,11 @@ class ErrorCounts:
         )
 
     def _scores(self, lines: npt.NDArray[np.bool_]) -> Scores:
-        """Of the lines that are marked in `(L,)`."""
+        """The scores of the lines that the mask `(L,)` selects."""
         count = int(lines.sum())
-        right = int((self.errors[lines] == 0).sum())
+        correct = int((self.errors[lines] == 0).sum())
         cer, wer = (_rate(counts[lines]) for counts in (self.characters, self.words))
-        return Scores(count, cer, wer, wilson_rate(right, count))
+        return Scores(count, cer, wer, wilson_rate(correct, count))
 
 
 def _characters(text: str, unit: Unit) -> Sequence[str]:
@@ -174,7 +175,7 @@ def _characters(text: str, unit: Unit) -> Sequence[str]:
 
 
 def _edit_operations() -> _EditOperations:
-    """rapidfuzz's, imported where errors are counted: all else does without it."""
+    """The edit-distance function of rapidfuzz, imported lazily: only error counts need rapidfuzz."""
     try:
         from rapidfuzz.distance import Levenshtein
     except ImportError as error:
@@ -188,7 +189,7 @@ def _edit_operations() -> _EditOperations:
 def _edits(
     truth: Sequence[str], read: Sequence[str], edit_operations: _EditOperations
 ) -> list[tuple[str, str]]:
-    """The fewest edits that make the truth what was read: (unit of the truth or "", unit read or "")."""
+    """A minimal list of edits from the truth to the text read: (unit of the truth or "", unit read or "")."""
     return [
         (
             "" if edit.tag == "insert" else truth[edit.src_pos],
@@ -199,19 +200,19 @@ def _edits(
 
 
 def _counts(truth: Sequence[str], edits: Sequence[tuple[str, str]]) -> list[int]:
-    """A line of `ErrorCounts.characters` or `ErrorCounts.words`."""
+    """A row of `ErrorCounts.characters` or `ErrorCounts.words`."""
     insertions = sum(not unit for unit, _ in edits)
     deletions = sum(not unit for _, unit in edits)
     return [len(truth), len(edits) - insertions - deletions, insertions, deletions]
 
 
 def _rate(counts: npt.NDArray[np.int64]) -> ErrorRate:
-    """Of the counts of lines `(L, 4)`."""
+    """The error rate for the counts of lines `(L, 4)`."""
     rate = bootstrap_error_rate(counts[:, _ERRORS].sum(axis=1), counts[:, _UNITS])
     return ErrorRate(rate, *counts.sum(axis=0).tolist())
 
 
-def _length_class(index: int) -> str:
+def _length_bin(index: int) -> str:
     shortest = LENGTH_BIN_EDGES[index]
     if index == len(LENGTH_BIN_EDGES) - 1:
         return f"{shortest}-"

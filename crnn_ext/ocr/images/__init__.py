@@ -1,4 +1,4 @@
-"""Images of text lines: opening them, and scaling them to what networks read."""
+"""Images of text lines: opening and preprocessing."""
 
 from .image_files import ImageError, ImageSource, Mode, read_image
 from .preprocessing import Preprocessing, parse_resize

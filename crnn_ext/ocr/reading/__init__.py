@@ -1,4 +1,4 @@
-"""Reading text in images with a trained network: batches, decoding, alignment plots."""
+"""Recognition of text in images: recognizer, decoding, plots of the alignment."""
 
 from .decoding import BeamSearch, DecodedText, Decoding, greedy
 from .recognizer import Alternative, Character, Reading, Recognizer

@@ -1,4 +1,4 @@
-"""Pictures of what a network makes of an image: the posteriors of its classes, and the text's alignment."""
+"""Plots of images with the alignment of the text and the posteriors of the classes."""
 
 import io
 import unicodedata
@@ -29,22 +29,23 @@ except ImportError as error:
         name=error.name,
     ) from error
 
-# By the suffix of the file.
+# By file suffix.
 PLOT_FORMATS = {".png": "png", ".pdf": "pdf", ".svg": "svg"}
-# More would be higher than matplotlib draws.
+# A figure with more images would exceed the maximum height of matplotlib.
 MAX_IMAGES = 100
-# Classes that stay below are left out, so that a large charset stays legible.
-_LEAST_POSTERIOR = 0.02
-# A longer legend is higher than its panel.
+# Classes whose posterior stays below are not drawn, which keeps plots of large charsets legible.
+_MIN_POSTERIOR = 0.02
+# A column with more rows would be higher than its panel.
 _LEGEND_ROWS = 12
-_LETTERS_AN_INCH = 12
+_CHARS_PER_INCH = 12
 
 
 @dataclass(frozen=True)
-class _Aligned:
-    """A text and where an image has it.
+class _AlignedText:
+    """A text and its alignment with an image.
 
-    `labels` `(S,)` are those of its characters; `posteriors` are `(T, C)`; `confidence` is P(text | image).
+    `labels` `(S,)` are the labels of the characters, `posteriors` are `(T, C)`, and `confidence` is
+    P(text | image).
     """
 
     characters: list[Character]
@@ -61,30 +62,30 @@ def plot_readings(
     titles: Sequence[str] | None = None,
     text: str | None = None,
 ) -> list[bool]:
-    """Draws images with what was read in them, as a PNG, PDF or SVG file, as the suffix of the path says.
+    """Plots images and their texts to a PNG, PDF or SVG file, chosen by the suffix of the path.
 
-    For each: the image; under it the characters of the text at the frames of its most probable path, as high
-    as `token_logp` of `align` has it; under these the posteriors. A character that the font lacks is drawn as
-    a box.
+    Each image has three panels: the preprocessed image; the characters of the text at the frames of its most
+    probable path, with bars as high as their probability, `token_logp` of `align`; and the posteriors. A
+    character that is missing in the font is drawn as a box.
 
     Args:
         recognizer: reads the images.
-        images: 1 to 100.
-        path: the file to write. One of the same name is replaced when the new one is complete.
-        titles: what stands above each image.
-        text: is aligned with each image in place of what was read.
+        images: 1 to 100 images.
+        path: the file, written atomically.
+        titles: the title of each image.
+        text: the text to align with every image; None aligns the text that the recognizer reads.
 
     Returns:
-        Whether there is a text for each image. Otherwise a search has found none that the lexicon allows.
+        For each image, whether it has a text; False if a search found no text that the lexicon allows.
 
     Raises:
-        ImageError, TypeError, ValueError: as `Recognizer`; or the path has another suffix, there are too many
-            images or none, or the text has characters outside the charset or too many for an image.
-        OSError: the file cannot be written.
+        ImageError, TypeError, ValueError: as `Recognizer`; or the path has another suffix, the number of
+            images is out of range, or the text has characters outside the charset or needs too many frames.
+        OSError: the file cannot be written; an existing file is left unchanged.
     """
     file_format = plot_format(path)
     if not 1 <= len(images) <= MAX_IMAGES:
-        raise ValueError(f"images must be 1 to {MAX_IMAGES} for one picture, and they are {len(images)}")
+        raise ValueError(f"the number of images must be in [1, {MAX_IMAGES}], got {len(images)}")
     prepared = [recognizer.preprocess(image) for image in images]
     if text is None:
         readings = recognizer.read(prepared)
@@ -97,7 +98,7 @@ def plot_readings(
         composed = unicodedata.normalize("NFC", text)
         has_text = [True] * len(images)
         aligned = [_aligned(recognizer, image, composed, [composed]) for image in prepared]
-    # All images are drawn at one scale, hardly stretched unless the widest is very narrow or very wide.
+    # All images have the same scale, with little distortion unless the widest is very narrow or very wide.
     widest = max(pixels.shape[-1] for pixels, _ in prepared)
     inches = min(max(1.1 * widest / recognizer.preprocessing.height, 4), 20)
     figure = Figure(figsize=(inches + 2.4, 3.8 * len(images)), layout="constrained")
@@ -107,9 +108,9 @@ def plot_readings(
         _draw_image(above, image)
         title = [] if titles is None else [_shortened(printable(titles[index]), inches)]
         read = _shortened(printable("".join(character.character for character in found.characters)), inches)
-        told = f"{read or 'no text'}   P = {found.confidence:.3g}" if has_text[index] else "no text found"
+        caption = f"{read or 'no text'}   P = {found.confidence:.3g}" if has_text[index] else "no text found"
         above.set_title(
-            "\n".join([*title, told]),
+            "\n".join([*title, caption]),
             loc="left",
             fontsize="medium",
             parse_math=False,
@@ -119,7 +120,7 @@ def plot_readings(
         below.set_xlim(0, image.width * widest / image.pixels.shape[-1])
     content = io.BytesIO()
     with warnings.catch_warnings():
-        # One for each character and size of it that the font lacks.
+        # One warning for each missing character and font size.
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(content, format=file_format, dpi=110)
     atomic_write_bytes(path, content.getvalue())
@@ -127,35 +128,38 @@ def plot_readings(
 
 
 def plot_format(path: str | Path) -> str:
-    """The format that the suffix of a picture's path names.
+    """The file format for the suffix of a path.
 
     Raises:
-        ValueError: it names none.
+        ValueError: the suffix is not supported.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in PLOT_FORMATS:
-        raise ValueError(
-            f"{path}: the suffix of a picture must be {', '.join(PLOT_FORMATS)}, and it is {suffix!r}"
-        )
+        raise ValueError(f"{path}: the suffix of a plot must be {', '.join(PLOT_FORMATS)}, got {suffix!r}")
     return PLOT_FORMATS[suffix]
 
 
-def _aligned(recognizer: Recognizer, image: PreprocessedImage, text: str, encoded: Sequence[str]) -> _Aligned:
-    """The text in an image; `encoded` is it or its parts, as what was read need not be in NFC as a whole."""
+def _aligned(
+    recognizer: Recognizer, image: PreprocessedImage, text: str, encoded: Sequence[str]
+) -> _AlignedText:
+    """Aligns a text with an image.
+
+    `encoded` is the text, or its characters: a text that was read need not be in NFC as a whole.
+    """
     charset = recognizer.charset
     logits = recognizer.logits(image.pixels.unsqueeze(0))[:, 0]
     frames = len(logits)
     targets, _ = charset.encode(encoded, padded=False)
     if frames_needed(text) > frames:
         raise ValueError(
-            f"text must need no more frames than the image has, which are {frames}, and {text!r:.60} "
-            f"needs {frames_needed(text)}"
+            f"text must fit into the {frames} frames of the image, got {text!r:.60}, which needs "
+            f"{frames_needed(text)}"
         )
     found = align(logits, targets, frames, len(targets), blank=charset.blank)
     log_prob = log_probability(
         *(logits.unsqueeze(1), targets.view(1, 1, -1), [frames], [[len(targets)]]), blank=charset.blank
     )
-    return _Aligned(
+    return _AlignedText(
         character_spans(
             text,
             found.starts.tolist(),
@@ -171,18 +175,18 @@ def _aligned(recognizer: Recognizer, image: PreprocessedImage, text: str, encode
 
 
 def _draw_image(axes: Axes, image: PreprocessedImage) -> None:
-    """The preprocessed image `(channels, height, W)`, stretched to its width in pixels before."""
+    """Draws the preprocessed image `(channels, height, W)`, stretched to the width of the original."""
     dark, light = image.pixels.min(), image.pixels.max()
     shown = ((image.pixels - dark) / (light - dark).clamp(min=1e-6)).permute(1, 2, 0)
     extent = (0, image.width, shown.shape[0], 0)
     axes.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1, aspect="auto", extent=extent)
-    axes.set_facecolor("0.9")  # where the image ends
+    axes.set_facecolor("0.9")  # background beyond the end of the image
     axes.set_yticks([])
     axes.tick_params(bottom=False)
 
 
-def _draw_alignment(axes: Axes, aligned: _Aligned) -> None:
-    """A bar at the frames of each character, as high as its probability there, and the character under it."""
+def _draw_alignment(axes: Axes, aligned: _AlignedText) -> None:
+    """Draws a bar over the frames of each character, as high as its probability, and the character below."""
     for (character, start, end, confidence), label in zip(aligned.characters, aligned.labels, strict=True):
         axes.bar(start, confidence, end - start, align="edge", color=_color(label))
         axes.text(
@@ -201,12 +205,12 @@ def _draw_alignment(axes: Axes, aligned: _Aligned) -> None:
 
 
 def _draw_posteriors(axes: Axes, posteriors: npt.NDArray[np.float32], width: int, charset: Charset) -> None:
-    """One line a class of `(T, C)`; the frames divide the width evenly among them."""
+    """Draws one line for each class of `(T, C)`; all frames cover the same number of columns."""
     frames, classes = posteriors.shape
     columns = (np.arange(frames) + 0.5) * width / frames
     axes.plot(columns, posteriors[:, charset.blank], color="0.6", linestyle="--", label="blank")
     for label in range(classes):
-        if label != charset.blank and posteriors[:, label].max() >= _LEAST_POSTERIOR:
+        if label != charset.blank and posteriors[:, label].max() >= _MIN_POSTERIOR:
             name = _name(charset.decode([label]))
             axes.plot(columns, posteriors[:, label], color=_color(label), marker=".", label=name)
     axes.set_ylim(0, 1.02)
@@ -214,7 +218,7 @@ def _draw_posteriors(axes: Axes, posteriors: npt.NDArray[np.float32], width: int
     axes.set_xlabel("column")
     legend = axes.legend(
         axes.lines,
-        # Put in below, as some versions of matplotlib leave out a name that begins with "_".
+        # Set below: some versions of matplotlib omit labels that begin with "_".
         ["" for _ in axes.lines],
         loc="center left",
         bbox_to_anchor=(1.01, 0.5),
@@ -227,7 +231,7 @@ def _draw_posteriors(axes: Axes, posteriors: npt.NDArray[np.float32], width: int
 
 
 def _color(label: int) -> str:
-    """The same in every panel."""
+    """The color of a class, equal in all panels."""
     return f"C{label % 10}"
 
 
@@ -236,6 +240,6 @@ def _name(character: str) -> str:
 
 
 def _shortened(text: str, inches: float) -> str:
-    """The end of a text that is too long to stand above an image, for paths differ there."""
-    letters = int(inches * _LETTERS_AN_INCH)
-    return text if len(text) <= letters else f"\N{HORIZONTAL ELLIPSIS}{text[1 - letters :]}"
+    """A text that fits above an image; a longer one keeps its end, in which paths differ."""
+    length = int(inches * _CHARS_PER_INCH)
+    return text if len(text) <= length else f"\N{HORIZONTAL ELLIPSIS}{text[1 - length :]}"

@@ -1,4 +1,4 @@
-"""Images in, texts out."""
+"""The recognizer: reads the text in images."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
@@ -22,19 +22,19 @@ from .decoding import DecodedText, Decoding, greedy
 Source = TypeVar("Source", bound=ImageSource)
 Item = TypeVar("Item")
 
-# PreprocessedImage images that are held in memory at a time: enough to find some of similar width.
+# Number of preprocessed images held in memory at a time: enough to form batches of similar width.
 LOOKAHEAD = 256
-# Fewer where the images are wide: a batch has at most MAX_COLUMNS in all.
+# Batches of wide images are smaller: a batch has at most MAX_COLUMNS columns in total.
 MAX_BATCH_SIZE = 16
-# How much wider than its narrowest image the widest of a batch may be: padding takes time and tells nothing.
+# Ratio of the widest to the narrowest image of a batch; it limits the time spent on padding.
 MAX_WIDTH_RATIO = 1.25
 
 
 class Character(NamedTuple):
-    """A character, and the pixel columns `[start, end)` of the image, in its own size, at which it was read.
+    """A character and its position: the pixel columns `[start, end)` of the original image.
 
-    These are the frames in which the network named it, which are often fewer than the character is wide.
-    `confidence` is the geometric mean of the character's probability over them, in [0, 1].
+    They correspond to the frames in which the network emitted the character, which often cover only part of
+    its width. `confidence` is the geometric mean of the character's probability over them, in [0, 1].
     """
 
     character: str
@@ -44,7 +44,7 @@ class Character(NamedTuple):
 
 
 class Alternative(NamedTuple):
-    """Another text that an image may have, with its confidence."""
+    """An alternative text of an image, with its confidence."""
 
     text: str
     confidence: float
@@ -53,10 +53,10 @@ class Alternative(NamedTuple):
 class Reading(NamedTuple):
     """The text in an image.
 
-    `confidence` is P(text | image), in [0, 1]: the probability of the text under the network, all its
-    alignments added up. `alternatives` are further texts, if the decoding gives any, best first. `found` is
-    False if a search found no text that the lexicon allows; the text is then empty, with confidence 0. An
-    empty text that was found says that the image shows none.
+    `confidence` is P(text | image), in [0, 1]: the probability of the text under the network, summed over all
+    alignments. `alternatives` are further texts, best first, if the decoding returns any. `found` is False if
+    a search found no text that the lexicon allows; the text is then empty, with confidence 0. If `found` is
+    True, an empty text means that the image contains no text.
     """
 
     text: str
@@ -67,7 +67,7 @@ class Reading(NamedTuple):
 
 
 class PreprocessedImage(NamedTuple):
-    """An image as the network reads it, float32 `(channels, height, W)`, and how wide it was before."""
+    """The network input for an image, float32 `(channels, height, W)`, and the original width."""
 
     pixels: Tensor
     width: int
@@ -76,15 +76,15 @@ class PreprocessedImage(NamedTuple):
 class Recognizer:
     """Reads the text in images of any size.
 
-    Images of similar width after preprocessing are read in one batch, in which the narrower ones are padded.
-    The text of an image does not depend on the images that it is read with, up to the rounding of float32 (on
-    a GPU of TF32, which torch.backends.cudnn can forbid).
+    Images of similar width after preprocessing form a batch; the narrower ones are padded. The text of an
+    image does not depend on the other images of its batch, up to rounding: of float32 on the CPU, and of TF32
+    on a GPU unless torch.backends.cudnn forbids it.
 
     Args:
-        network: maps `(N, channels, height, W)` to logits `(T, N, C)`; it is put into evaluation mode.
+        network: maps `(N, channels, height, W)` to logits `(T, N, C)`; it is set to evaluation mode.
         charset: the characters of its classes.
-        preprocessing: with which the network was trained.
-        decoding: from logits to texts: `greedy`, or a `BeamSearch`. It may be changed at any time.
+        preprocessing: the preprocessing with which the network was trained.
+        decoding: maps logits to texts: `greedy` or a `BeamSearch`. It may be changed at any time.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Recognizer:
 
     @classmethod
     def load(cls, checkpoint: str | Path, *, device: str | torch.device = "cpu") -> "Recognizer":
-        """The recognizer of a checkpoint file, with its network on the device.
+        """Loads the recognizer from a checkpoint file, with its network on the device.
 
         Raises:
             CheckpointError: as `load_checkpoint`.
@@ -107,7 +107,7 @@ class Recognizer:
         return cls(loaded.network, loaded.charset, loaded.preprocessing).to(device)
 
     def to(self, device: str | torch.device) -> "Recognizer":
-        """Moves the network to the device, and returns this recognizer.
+        """Moves the network to the device and returns this recognizer.
 
         Raises:
             RuntimeError: torch cannot use the device.
@@ -116,7 +116,7 @@ class Recognizer:
         return self
 
     def __call__(self, images: Iterable[ImageSource]) -> list[Reading]:
-        """Reads PIL images, uint8 arrays or image files, in any mixture, and returns their texts in order.
+        """Reads PIL images, uint8 arrays or image files, also mixed, and returns their texts in order.
 
         Raises:
             ImageError: an image cannot be read; the message names it.
@@ -135,51 +135,51 @@ class Recognizer:
 
     @overload
     def stream(
-        self, images: Iterable[Item], opened: Callable[[Item], ImageSource]
+        self, images: Iterable[Item], open_item: Callable[[Item], ImageSource]
     ) -> Iterator[tuple[Item, Reading | ImageError]]: ...
 
     def stream(
-        self, images: Iterable[Any], opened: Callable[[Any], ImageSource] | None = None
+        self, images: Iterable[Any], open_item: Callable[[Any], ImageSource] | None = None
     ) -> Iterator[tuple[Any, Reading | ImageError]]:
-        """Reads any number of images in bounded memory, those of similar width among each 256 together.
+        """Reads any number of images in bounded memory, and batches by width within each 256 images.
 
         Args:
-            images: what `preprocess` takes, or anything from which `opened` makes that. They are taken when
-                their turn comes, up to 256 ahead of what is yielded.
-            opened: called once an item, when its turn comes.
+            images: the images, in any form that `preprocess` takes. If the items are not images, pass
+                `open_item`. Items are consumed lazily, at most 256 ahead of the results.
+            open_item: a function that opens an item; it is called once for each item, lazily.
 
         Yields:
-            Each item in order, with its reading, or the error for which there is none.
+            Each item in order, with its reading, or with the error if the image cannot be read.
 
         Raises:
-            TypeError, ValueError: `images` is a single one, and as `read_image` and `read`.
+            TypeError, ValueError: `images` is a single image; and as `read_image` and `read`.
         """
         if _is_single(images):
-            raise TypeError(f"images must be an iterable of images, and it is one {type(images).__name__}")
-        return self._stream(iter(images), opened or (lambda image: image))
+            raise TypeError(f"images must be an iterable of images, got a single {type(images).__name__}")
+        return self._stream(iter(images), open_item or (lambda image: image))
 
     def _stream(
-        self, images: Iterator[Any], opened: Callable[[Any], ImageSource]
+        self, images: Iterator[Any], open_item: Callable[[Any], ImageSource]
     ) -> Iterator[tuple[Any, Reading | ImageError]]:
         while items := list(islice(images, LOOKAHEAD)):
-            yield from zip(items, self._read_or_errors(items, opened), strict=True)
+            yield from zip(items, self._read_or_errors(items, open_item), strict=True)
 
     def _read_or_errors(
-        self, items: Sequence[Any], opened: Callable[[Any], ImageSource]
+        self, items: Sequence[Any], open_item: Callable[[Any], ImageSource]
     ) -> list[Reading | ImageError]:
-        prepared: list[PreprocessedImage] = []
+        preprocessed: list[PreprocessedImage] = []
         errors: dict[int, ImageError] = {}
         for index, item in enumerate(items):
             try:
-                prepared.append(self.preprocess(opened(item)))
+                preprocessed.append(self.preprocess(open_item(item)))
             except ImageError as error:
-                # Whoever keeps the error keeps the frames of its traceback, and this one holds the images.
+                # Drop the traceback: its frames would keep the images alive as long as the error.
                 errors[index] = error.with_traceback(None)
-        readings = iter(self.read(prepared))
+        readings = iter(self.read(preprocessed))
         return [errors[index] if index in errors else next(readings) for index in range(len(items))]
 
     def preprocess(self, image: ImageSource) -> PreprocessedImage:
-        """Preprocesses one image, for `read`.
+        """Preprocesses an image for `read`.
 
         Raises:
             ImageError, TypeError, ValueError: as `Preprocessing`.
@@ -188,10 +188,10 @@ class Recognizer:
         return PreprocessedImage(self.preprocessing(opened), opened.width)
 
     def read(self, images: Sequence[PreprocessedImage]) -> list[Reading]:
-        """The texts of preprocessed images, in order.
+        """Reads preprocessed images and returns their texts in order.
 
         Raises:
-            ValueError: the network gave logits that are not finite.
+            ValueError: the network returned logits that are not finite.
         """
         readings: dict[int, Reading] = {}
         for batch in _batches([image.pixels.shape[-1] for image in images]):
@@ -200,19 +200,23 @@ class Recognizer:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return next(self.network.parameters()).device
 
     @torch.inference_mode()
     def logits(self, pixels: Tensor, widths: Sequence[int] | None = None) -> Tensor:
-        """The network's logits `(T, N, C)` for images `(N, channels, height, W)` of these widths, or all W.
+        """Returns the logits `(T, N, C)` for images `(N, channels, height, W)`.
+
+        Args:
+            pixels: the images.
+            widths: the columns of each image without padding; None if all have W columns.
 
         Raises:
-            ValueError: they are not finite.
+            ValueError: the logits are not finite.
         """
         logits: Tensor = self.network(pixels.to(self.device), widths)
         if not logits.isfinite().all():
-            raise ValueError("the network gave logits that are not finite: its weights are unusable")
+            raise ValueError("the network returned logits that are not finite: its weights are unusable")
         return logits
 
     @torch.inference_mode()
@@ -230,14 +234,14 @@ class Recognizer:
 
 
 def _is_single(images: object) -> bool:
-    """Whether it is an image itself, or nothing that holds images."""
+    """Whether the argument is a single image, or not an iterable."""
     if isinstance(images, np.ndarray):
         return images.ndim < 3 or (images.ndim == 3 and images.shape[-1] in (3, 4))
     return isinstance(images, str | bytes | BytesIO | Image.Image) or not isinstance(images, Iterable)
 
 
 def _batches(widths: Sequence[int]) -> Iterator[list[int]]:
-    """Which images are read together: their indices, from the narrowest to the widest."""
+    """Batches of images of similar width, as lists of indices, from the narrowest to the widest."""
     batch: list[int] = []
     for index in sorted(range(len(widths)), key=widths.__getitem__):
         width = widths[index]
@@ -258,9 +262,9 @@ def character_spans(
     frames: int,
     width: int,
 ) -> list[Character]:
-    """The characters of a text at the columns of their frames `[start, end)`, behind which may be padding."""
+    """Maps the frames `[start, end)` of each character to pixel columns; the sequences may be padded."""
     return [
-        # Frames divide the width evenly among them; to the outside, so that no span is empty.
+        # All frames cover the same number of columns. Rounding outwards keeps every span non-empty.
         Character(character, start * width // frames, -(-end * width // frames), confidence)
         for character, start, end, confidence in zip(text, starts, ends, confidences, strict=False)
     ]

@@ -1,1 +1,1 @@
-"""What the other folders need of the system: processes, files, folders, checked settings, TF32."""
+"""System helpers: process group, atomic file writes, folder listing, argument checks, TF32."""

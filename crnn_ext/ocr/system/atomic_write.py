@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic file writes: after a crash, a file has either its old or its complete new content."""
 
 import os
 import secrets
@@ -7,14 +7,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-_UNFINISHED = ".crnn_ext-{}.tmp"
+_TEMPORARY_NAME = ".crnn_ext-{}.tmp"
+
+
+def temporary_path(path: Path) -> Path:
+    """An unused path in the same folder, from which a rename to `path` is atomic."""
+    return path.with_name(_TEMPORARY_NAME.format(secrets.token_hex(4)))
 
 
 def atomic_write_bytes(path: str | Path, content: bytes) -> None:
-    """Writes a file. One of the same name is replaced when the new one is on the disk, not before.
+    """Writes a file atomically: an existing file is replaced only when the new one is on the disk.
 
     Raises:
-        OSError: it cannot be written; what was there before is as it was.
+        OSError: the file cannot be written; an existing file is left unchanged.
     """
     with atomic_write(path) as file:
         file.write(content)
@@ -22,33 +27,32 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> None:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of one of that name when the block ends without an error.
+    """A file open for writing, which replaces `path` when the block ends without an error.
 
     Raises:
-        OSError: it cannot be written; what was there before is as it was.
+        OSError: the file cannot be written; an existing file is left unchanged.
     """
-    # A name that nobody else has, beside the file, as only there it can be renamed at once.
-    unfinished = Path(path).with_name(_UNFINISHED.format(secrets.token_hex(4)))
+    temporary = temporary_path(Path(path))
     try:
-        with open(unfinished, "xb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
-        _keep_name(unfinished.parent)
+        temporary.replace(path)
+        _fsync_folder(temporary.parent)
     except OSError as error:
-        if error.filename in (None, str(unfinished)):
-            # The reader of the message knows the file by its own name.
+        if error.filename in (None, str(temporary)):
+            # The message names the file that the caller knows.
             error.filename, error.filename2 = str(path), None
         raise
     finally:
         with suppress(OSError):
-            unfinished.unlink()
+            temporary.unlink()
 
 
 @contextmanager
 def add_filename_to_errors(path: str | Path) -> Iterator[None]:
-    """Puts the file into errors of the system, which does not say which one it could not read or write."""
+    """Adds the file name to an OSError: read and write calls on an open file leave it out."""
     try:
         yield
     except OSError as error:
@@ -57,13 +61,13 @@ def add_filename_to_errors(path: str | Path) -> Iterator[None]:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Removes what killed processes have left in a folder to which no other process writes."""
-    for path in folder.glob(_UNFINISHED.format("*")):
+    """Removes the files that killed processes left. No other process may be writing to the folder."""
+    for path in folder.glob(_TEMPORARY_NAME.format("*")):
         path.unlink()
 
 
-def _keep_name(folder: Path) -> None:
-    """Puts the names of the files of a folder on the disk."""
+def _fsync_folder(folder: Path) -> None:
+    """Flushes the directory entries to the disk, which makes a rename durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The processes that work on one thing together: those that torchrun has started, or this one alone."""
+"""The process group: the processes that torchrun started, or this process alone."""
 
 import gc
 import importlib
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What torchrun sets, and others that start processes for torch have to set.
-_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# torchrun sets these variables; other launchers of torch processes have to set them too.
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def gpu_for_local_rank(local_rank: int) -> torch.device:
-    """The GPU of a process of this rank on its machine; more processes than GPUs share them in turns.
+    """The GPU for a local rank; if a machine has more processes than GPUs, processes share GPUs round-robin.
 
     Raises:
         ValueError: torch finds no GPU.
     """
     if not torch.cuda.is_available():
-        raise ValueError("the device must be cpu, got cuda, and torch finds no CUDA GPU")
+        raise ValueError("the device must be cpu, got cuda: torch finds no CUDA GPU")
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among all: its rank, how many there are, and its rank among those of this machine.
+    """The rank of this process, the number of processes, and the rank of this process on its machine.
 
-    `owns_group` is whether the group of processes is this object's own, for `destroy` to end; `num_gpus` is how many
-    different GPUs such a group has, 0 unless every process has one.
+    `owns_group` is True if `initialize` created the torch process group; `destroy` then destroys it.
+    `num_gpus` counts the distinct GPUs of such a group. It is 0 unless every process has a GPU.
     """
 
     rank: int = 0
@@ -47,28 +47,26 @@ class ProcessGroup:
 
     @classmethod
     def initialize(cls) -> "ProcessGroup":
-        """Meets the processes that torchrun has started; without it this one is alone.
+        """Initializes the process group that torchrun describes; without torchrun, returns a group of one.
 
-        A program that has set up a process group by itself goes on with that one; it has to have gloo for
-        tensors of the CPU. Otherwise these travel through gloo, and those of GPUs through NCCL; through gloo
-        too where processes share a GPU, which NCCL refuses.
+        If the program has already initialized a process group, this method uses it; that group must support
+        gloo for CPU tensors. Otherwise gloo carries CPU tensors, and NCCL carries GPU tensors. If processes
+        share a GPU, which NCCL refuses, gloo carries GPU tensors too.
 
         Raises:
-            ValueError: there are several processes, but what starts them has not set all that torchrun sets.
+            ValueError: there are several processes, but a variable that torchrun sets is missing.
         """
         owns_group = not torch.distributed.is_initialized()
         num_gpus = 0
         if owns_group:
-            missing = [name for name in _NAMES if name not in os.environ]
+            missing = [name for name in _VARIABLES if name not in os.environ]
             if missing and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-                raise ValueError(
-                    f"{missing[0]} must be set as WORLD_SIZE is, which is {os.environ['WORLD_SIZE']}"
-                )
+                raise ValueError(f"{missing[0]} must be set if WORLD_SIZE is {os.environ['WORLD_SIZE']}")
             if missing:
                 return cls()
-            # Its functions have the group of that moment as a default argument. DistributedDataParallel
-            # imports it, and the group would then outlive `destroy`, with threads of gloo that abort the
-            # process if they still hold a tensor when Python ends.
+            # The functions of this module bind the current group as a default argument. If
+            # DistributedDataParallel imported the module later, it would keep the group alive after
+            # `destroy`: gloo threads that still hold a tensor when Python exits abort the process.
             importlib.import_module("torch.distributed.nn")
             store, rank, world_size = next(torch.distributed.rendezvous("env://"))  # type: ignore[attr-defined]
             num_gpus = _count_distinct_gpus(store, rank, world_size)
@@ -78,18 +76,21 @@ class ProcessGroup:
         return cls(rank, world_size, int(os.environ.get("LOCAL_RANK", rank)), owns_group, num_gpus)
 
     def destroy(self) -> None:
-        """Parts from the others, if `initialize` has met them; all do it, or those left wait for the time limit."""
+        """Destroys the torch process group if `initialize` created it.
+
+        Every process has to call it; otherwise the others wait until they time out.
+        """
         if self.owns_group:
-            # What still holds on to the group, such as a network spread over the processes, has to go before.
+            # Free what still references the group first, for example a DistributedDataParallel module.
             gc.collect()
             torch.distributed.destroy_process_group()
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """Those of the items that are this process's; their numbers differ by at most one."""
+        """The items of this process; the shards of two processes differ in length by at most one."""
         return items[self.rank :: self.world_size]
 
     def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
-        """The sum of each value over all processes. Waits for all, but for no GPU."""
+        """The sum of each value over all processes. Waits for all processes, but for no GPU."""
         total = torch.tensor(values, dtype=torch.float64)
         if self.world_size > 1:
             torch.distributed.all_reduce(total)
@@ -97,14 +98,14 @@ class ProcessGroup:
         return sums
 
     def all_reduce_mean_(self, tensors: Iterable[Tensor]) -> None:
-        """Makes each of the tensors, in place, the mean of those of all processes."""
+        """Replaces each tensor, in place, with its mean over all processes."""
         if self.world_size > 1:
             for tensor in tensors:
                 torch.distributed.all_reduce(tensor)
                 tensor /= self.world_size
 
     def broadcast_from_rank0(self, make: Callable[[], T]) -> T:
-        """What the first process makes, or the error that it raises, on each of them; it is pickled."""
+        """Calls `make` on rank 0; every rank returns its pickled result or raises its error."""
         if self.world_size == 1:
             return make()
         made: list[T | Exception | None] = [None]
@@ -119,7 +120,7 @@ class ProcessGroup:
         return made[0]  # type: ignore[return-value]
 
     def all_gather(self, part: T) -> list[T]:
-        """The part of every process, by rank, on each of them; a part is pickled."""
+        """The parts of all processes, ordered by rank, on every rank; parts are pickled."""
         parts = [part] * self.world_size
         if self.world_size > 1:
             torch.distributed.all_gather_object(parts, part)
@@ -127,13 +128,14 @@ class ProcessGroup:
 
 
 def _count_distinct_gpus(store: "Store", rank: int, world_size: int) -> int:
-    """How many GPUs the processes have between them, the same for all; 0 unless each has one.
+    """The number of distinct GPUs of all processes, equal on every rank; 0 unless every process has a GPU.
 
-    By their UUIDs: a launcher may show each process its own GPU alone, and all of them by the same index.
+    It compares UUIDs, because a launcher may show each process only its own GPU, always with index 0.
     """
     own = ""
     if torch.cuda.is_available():
-        own = str(torch.cuda.get_device_properties(gpu_for_local_rank(int(os.environ["LOCAL_RANK"]))).uuid)
+        local_rank = int(os.environ["LOCAL_RANK"])
+        own = str(torch.cuda.get_device_properties(gpu_for_local_rank(local_rank)).uuid)
     store.set(f"gpu of {rank}", own)
     uuids = set(store.multi_get([f"gpu of {other}" for other in range(world_size)]))
     return 0 if b"" in uuids else len(uuids)

@@ -1,21 +1,23 @@
-"""Folders with all that is below them."""
+"""Recursive listing of folders."""
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
-def walk(root: str | Path, refuse: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder under the root with the names of its files, sorted; links in circles end.
+def walk(root: str | Path, on_error: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder under the root with the sorted names of its files.
+
+    Symbolic links are followed. Each folder is visited once, so cycles of links end.
 
     Args:
         root: the folder.
-        refuse: is told of each folder that cannot be listed. It may raise.
+        on_error: receives the error of each folder that cannot be listed. It may raise.
     """
     seen = set()
-    left = [os.fspath(root)]
-    while left:
-        folder = left.pop()
+    pending = [os.fspath(root)]
+    while pending:
+        folder = pending.pop()
         real = os.path.realpath(folder)
         if real in seen:
             continue
@@ -24,16 +26,16 @@ def walk(root: str | Path, refuse: Callable[[OSError], None]) -> Iterator[tuple[
             with os.scandir(folder) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            refuse(error)
+            on_error(error)
             continue
-        left += [entry.path for entry in reversed(found) if _is_folder(entry)]
+        pending += [entry.path for entry in reversed(found) if _is_folder(entry)]
         yield Path(folder), [entry.name for entry in found if is_file(entry)]
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a file to read, or a link of which reading will say what is wrong with it.
+    """Whether the entry is a regular file, or a broken link: reading that one reports the error.
 
-    What else there is, such as a pipe, may never end.
+    Other entries are excluded: reading a pipe, for example, may never end.
     """
     try:
         return entry.is_file() or not os.path.exists(entry.path)

@@ -1,4 +1,4 @@
-"""Whether a GPU rounds float32."""
+"""Control of TF32 on GPUs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,15 +9,15 @@ import torch
 
 @contextmanager
 def tf32_allowed(allowed: bool) -> Iterator[None]:
-    """Has GPUs compute convolutions and LSTMs in TF32 or in full float32, and all else in the latter.
+    """Allows or forbids TF32 for convolutions and LSTMs on GPUs; other products use full float32.
 
-    TF32 keeps 10 of float32's 23 bits of a fraction, and is torch's own choice for these two. Its settings
-    are of the whole process; those from before come back at the end.
+    TF32 keeps 10 of the 23 mantissa bits of float32. It is torch's default for convolutions and LSTMs. The
+    settings apply to the whole process; the previous ones are restored at the end.
     """
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
     with ExitStack() as stack:
-        # What assigning to cudnn.allow_tf32 does, unless torch's own helpers for tests have forbidden that.
+        # Equivalent to assigning cudnn.allow_tf32, which torch's test helpers may have frozen.
         convolutions = (lambda: cudnn.allow_tf32, torch._C._set_cudnn_allow_tf32, allowed)
         stack.enter_context(_settings(*convolutions, [cudnn.conv, cudnn.rnn], "tf32" if allowed else "ieee"))
         products = (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest")
@@ -29,15 +29,15 @@ def tf32_allowed(allowed: bool) -> Iterator[None]:
 def _settings(
     get: Callable[[], Any], set_: Callable[[Any], None], flag: Any, backends: list[Any], precision: str
 ) -> Iterator[None]:
-    """The precision of some backends, by torch's older flag for all of them and by their newer settings.
+    """Sets the precision of some backends through torch's old flag and the new setting of each backend.
 
-    Both are set, and only where they have to change: torch refuses to read a flag that the settings
-    contradict, and a setting that has once been written no longer follows those above it.
+    It sets both, and only where they differ: torch raises an error when a flag that contradicts the
+    settings is read, and a setting that was written once no longer inherits from its parent.
     """
     before = [backend.fp32_precision for backend in backends]
     try:
         old_flag = get()
-    except RuntimeError:  # contradicted
+    except RuntimeError:  # the settings contradict the flag
         old_flag = None
     changed = old_flag is not None and old_flag != flag
     try:
@@ -51,7 +51,7 @@ def _settings(
         if changed:
             set_(old_flag)
         for backend, old in zip(backends, before, strict=True):
-            for setting in ("none", old):  # "none" is enough where the old one came from above
+            for setting in ("none", old):  # "none" suffices if the old value was inherited
                 if backend.fp32_precision != old:
                     backend.fp32_precision = setting
 

@@ -48,7 +48,7 @@ class TrainingConfig:
         "charsets have keep what was learnt of them",
         "CHECKPOINT",
     )
-    network: NetworkName = _setting("CRNN", "which network: docs/training.md tells them apart")
+    network: NetworkName = _setting("CRNN", "which network: docs/how-to/train.md tells them apart")
     width: float = _setting(1.0, "factor on the channels of all convolutions", "FACTOR")
     hidden: int = _setting(256, "hidden units of each direction of each LSTM", "UNITS")
     leaky_relu: bool = _setting(False, "LeakyReLU(0.2) in place of ReLU")

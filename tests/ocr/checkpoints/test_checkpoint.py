@@ -119,9 +119,9 @@ def test_unknown_settings_are_named_and_left_out(path, state):
     with pytest.warns(CheckpointWarning) as caught:
         loaded = load_checkpoint(path)
     assert [str(warning.message) for warning in caught] == [
-        f"{path}: crnn_ext {crnn_ext.__version__} does not know, and leaves out, 'augmentation', 'owner', "
-        "'architecture.dropout', 'charset.direction', 'preprocessing.invert'; crnn_ext 9.1.0 wrote the "
-        f"file, and this is {crnn_ext.__version__}: update crnn_ext"
+        f"{path}: crnn_ext {crnn_ext.__version__} ignores unknown settings: 'augmentation', 'owner', "
+        "'architecture.dropout', 'charset.direction', 'preprocessing.invert'; the file was written by "
+        f"crnn_ext 9.1.0, this is {crnn_ext.__version__}: update crnn_ext"
     ]
     assert caught[0].filename == __file__
     assert loaded[1:-1] == make()[1:-1]
@@ -138,10 +138,13 @@ def test_many_unknown_settings_make_a_message_of_limited_length(path, state):
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
-        ({"format": 2, "version": "9.1.0"}, "; crnn_ext 9.1.0 wrote the file, and this is .*: update"),
-        ({"format": 2}, f"; crnn_ext {crnn_ext.__version__} wrote the file, and this is .*: update"),
-        ({"format": 2, "version": 5}, "; a newer crnn_ext wrote the file, and this is .*: update"),
-        ({"name": "CRNN_v9", "version": "9.1.0"}, "; crnn_ext 9.1.0 wrote the file, and this is .*: update"),
+        ({"format": 2, "version": "9.1.0"}, "; the file was written by crnn_ext 9.1.0, this is .*: update"),
+        ({"format": 2}, f"; the file was written by crnn_ext {crnn_ext.__version__}, this is .*: update"),
+        ({"format": 2, "version": 5}, "; the file was written by a newer crnn_ext, this is .*: update"),
+        (
+            {"name": "CRNN_v9", "version": "9.1.0"},
+            "; the file was written by crnn_ext 9.1.0, this is .*: update",
+        ),
         ({"name": "CRNN_v9", "version": "0.0.9"}, "'CRNN_v9'$"),
         ({"name": "CRNN_v9"}, "'CRNN_v9'$"),
     ],
@@ -175,18 +178,24 @@ def test_parts_that_do_not_belong_together_are_not_saved(path):
     with torch.no_grad():
         broken.network.conv1.bias[2] = float("nan")
     for bad, message in [
-        (good._replace(charset=Charset("ab")), "nclass of the architecture is 4, but characters and .* is 3"),
-        (good._replace(preprocessing=Preprocessing(channels=3)), "nc of the architecture is 1, but .* is 3"),
+        (
+            good._replace(charset=Charset("ab")),
+            r"characters .* must be 4 \(nclass of the architecture\), got 3",
+        ),
+        (
+            good._replace(preprocessing=Preprocessing(channels=3)),
+            r"must be 1 \(nc of the architecture\), got 3",
+        ),
         (
             good._replace(preprocessing=Preprocessing(height=48)),
-            "imgH of the architecture is 32, but .* is 48",
+            r"must be 32 \(imgH of the architecture\), got 48",
         ),
-        (good._replace(network=make(nh=4).network), r"must be torch.float32 \(12, 64\), and .* \(16, 64\)"),
-        (good._replace(network=make("CRNN_v2").network), "tensors are missing, the first is 'bn3.bias'"),
-        (good._replace(network=make().network.double()), "must be torch.float32 .* and it is torch.float64"),
-        (broken, "conv1.bias must be finite, and it holds NaN or infinity"),
-        (good._replace(metadata={"CER": 2.4}), "metadata must map str to str, and it has 'CER': 2.4"),
-        (good._replace(metadata={"log": "x" * 65534}), "at most 65536 characters, and it has 65537"),
+        (good._replace(network=make(nh=4).network), r"must be torch.float32 \(12, 64\), got .* \(16, 64\)"),
+        (good._replace(network=make("CRNN_v2").network), "tensors are missing; the first is 'bn3.bias'"),
+        (good._replace(network=make().network.double()), "must be torch.float32 .* got torch.float64"),
+        (broken, "conv1.bias must be finite, got NaN or infinity"),
+        (good._replace(metadata={"CER": 2.4}), "metadata must map str to str, got 'CER': 2.4"),
+        (good._replace(metadata={"log": "x" * 65534}), "at most 65536 characters, got 65537"),
     ]:
         with pytest.raises((TypeError, ValueError), match=message):
             save_checkpoint(path, bad)
@@ -204,24 +213,24 @@ def with_architecture(**change):
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("{", "metadata 'crnn_ext' is no JSON"),
-        ("[" * 100_000, "metadata 'crnn_ext' is no JSON"),
-        ('{"format": ' + "9" * 5000 + "}", "metadata 'crnn_ext' is no JSON"),
-        ("null", "checkpoint: it must be a mapping, and it is None"),
-        ([SETTINGS], "checkpoint: it must be a mapping"),
+        ("{", "metadata entry 'crnn_ext' is not valid JSON"),
+        ("[" * 100_000, "metadata entry 'crnn_ext' is not valid JSON"),
+        ('{"format": ' + "9" * 5000 + "}", "metadata entry 'crnn_ext' is not valid JSON"),
+        ("null", "checkpoint: must be a mapping, got None"),
+        ([SETTINGS], "checkpoint: must be a mapping"),
         ({}, "checkpoint: format must be an int, and it is None"),
         ({**SETTINGS, "format": 2, "more": 1}, r"checkpoint: format must be in \[1, 1\], and it is 2"),
-        ({**SETTINGS, "version": 1}, "checkpoint: version must be a str, and it is 1"),
-        ({**SETTINGS, "metadata": None}, "checkpoint: metadata must be a mapping, and it is None"),
-        ({**SETTINGS, "metadata": {"CER": 2.4}}, "metadata must map str to str, and it has 'CER': 2.4"),
-        ({**SETTINGS, "metadata": {"log": "x" * 65534}}, "at most 65536 characters, and it has 65537"),
+        ({**SETTINGS, "version": 1}, "checkpoint: version must be a str, got 1"),
+        ({**SETTINGS, "metadata": None}, "checkpoint: metadata must be a mapping, got None"),
+        ({**SETTINGS, "metadata": {"CER": 2.4}}, "metadata must map str to str, got 'CER': 2.4"),
+        ({**SETTINGS, "metadata": {"log": "x" * 65534}}, "at most 65536 characters, got 65537"),
         (without(SETTINGS, "charset"), "checkpoint: its keys must be"),
         ({**SETTINGS, "architecture": []}, r"Architecture: it must be a mapping, and it is \[\]"),
         (with_architecture(name="__import__"), "Architecture: name must be one of CRNN,"),
         (with_architecture(nh=10**9), "Architecture: nh must be in"),
         (with_architecture(width=10**400), "Architecture: width must be in"),
-        (with_architecture(nclass=5), "nclass of the architecture is 5, but characters and .* is 4"),
-        (with_architecture(nh=2), "must be .*, and it is"),
+        (with_architecture(nclass=5), r"characters .* must be 5 \(nclass of the architecture\), got 4"),
+        (with_architecture(nh=2), "must be .*, got"),
         (with_architecture(name="CRNN_res"), "tensors are missing"),
         ({**SETTINGS, "charset": {"characters": "aa0", "blank": 0}}, "characters must be distinct"),
         ({**SETTINGS, "charset": {"characters": 5, "blank": 0}}, "characters must be a str"),
@@ -239,15 +248,15 @@ def test_bad_settings_in_a_file(path, state, written, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: without(state, "conv5.bias"), "1 tensors are missing, the first is 'conv5.bias'"),
-        (lambda state: {**state, "more": torch.zeros(1)}, "1 tensors are unknown, the first is 'more'"),
+        (lambda state: without(state, "conv5.bias"), "1 tensors are missing; the first is 'conv5.bias'"),
+        (lambda state: {**state, "more": torch.zeros(1)}, "1 tensors are unknown; the first is 'more'"),
         (
             lambda state: {**state, "conv5.bias": torch.zeros(65)},
-            r"conv5.bias must be .*\(64,\), and .*\(65,\)",
+            r"conv5.bias must be .*\(64,\), got .*\(65,\)",
         ),
         (
             lambda state: {**state, "conv5.bias": torch.zeros(64, dtype=torch.int32)},
-            "conv5.bias must be torch.float32 .*, and it is torch.int32",
+            "conv5.bias must be torch.float32 .*, got torch.int32",
         ),
         (
             lambda state: {**state, "bn5.running_var": torch.full((64,), float("inf"))},
@@ -276,18 +285,19 @@ def test_files_that_are_no_checkpoints(path, state):
         struct.pack("<Q", 10**5) + b"[" * 10**5,
     ):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match="it is no whole safetensors file") as caught:
+        with pytest.raises(CheckpointError, match="not a valid safetensors file") as caught:
             load_checkpoint(path)
         assert str(caught.value).startswith(f"{path}: ")
     path.write_bytes(save(state, {"crnn_ext_training": "{}"}))
-    with pytest.raises(CheckpointError, match="it is the state of a training run; the checkpoint is beside"):
+    with pytest.raises(CheckpointError, match="this is the state of a training run; the checkpoint is in"):
         load_checkpoint(path)
     path.write_bytes(save(state, {"format": "pt"}))
-    with pytest.raises(CheckpointError, match="no checkpoint of crnn_ext: its metadata has no entry"):
+    with pytest.raises(CheckpointError, match=r"not a crnn_ext checkpoint: the metadata .* has no entry"):
         load_checkpoint(path)
     with pytest.raises(CheckpointError, match="missing: No such file or directory"):
         load_checkpoint(path.parent / "missing")
-    with pytest.raises(CheckpointError, match="it is a folder; the checkpoint in that of a run is best"):
+    message = "is a folder; the checkpoint in the folder of a training run is best"
+    with pytest.raises(CheckpointError, match=message):
         load_checkpoint(path.parent)
 
 
@@ -309,7 +319,7 @@ def test_files_that_are_no_checkpoints(path, state):
 def test_pickles_are_named_and_not_loaded(tmp_path, dump, load):
     path, trace = tmp_path / "model.pt", tmp_path / "trace"
     dump({"weights": MaliciousPickle(trace)}, path)
-    with pytest.raises(CheckpointError, match="a pickle could run code and is not loaded"):
+    with pytest.raises(CheckpointError, match="pickles could run code and are not loaded"):
         load_checkpoint(path)
     assert not trace.exists()
     load(path)

@@ -133,15 +133,15 @@ def test_the_page_reads_what_the_recognizer_reads(onnx_file, checkpoint, program
     Path("model.pt2").symlink_to(program_of[1])
     noise = np.random.default_rng(0)
     Image.fromarray(noise.integers(0, 256, (48, 150, 3), np.uint8)).save("line.png")
-    [with_onnxruntime, with_torch] = blocks("docs/export.md")
+    [with_onnxruntime, with_torch] = blocks("docs/how-to/export.md")
     names = {}
-    exec(compile(with_onnxruntime, "docs/export.md", "exec"), names)
+    exec(compile(with_onnxruntime, "docs/how-to/export.md", "exec"), names)
     recognizer = Recognizer(checkpoint.network, checkpoint.charset, checkpoint.preprocessing)
     [reading] = recognizer(["line.png"])
     assert names["text"] == reading.text
     assert len(names["text"]) > 2
 
-    exec(compile(with_torch, "docs/export.md", "exec"), names)
+    exec(compile(with_torch, "docs/how-to/export.md", "exec"), names)
     with torch.inference_mode():
         expected = program_of[0].network(recognizer.preprocess("line.png").pixels.unsqueeze(0))
     torch.testing.assert_close(names["logits"], expected, rtol=0, atol=1e-5)
@@ -185,9 +185,9 @@ def test_a_file_that_computes_something_else_is_not_written(
     else:
         assert status == 2
         assert errors.startswith(
-            f"crnn-ext: {tmp_path}/model: its logits must be within 0.001 of torch's, and"
+            f"crnn-ext: {tmp_path}/model: the exported logits must be within 0.001 of torch's, got"
         )
-        assert f"they differ by {difference:.1g}" in errors
+        assert f"a difference of {difference:.1g}" in errors
 
 
 def test_padding_is_not_compared(checkpoint):
@@ -201,7 +201,7 @@ def test_padding_is_not_compared(checkpoint):
         return logits.masked_fill(behind.unsqueeze(2), np.nan), lengths
 
     with torch.no_grad():
-        assert export._difference(run, export._Reader(network), 3) == 0
+        assert export._difference(run, export._NetworkWithLengths(network), 3) == 0
 
 
 @pytest.mark.usefixtures("no_exporter")
@@ -231,12 +231,12 @@ def test_messages_of_the_command(tmp_path, monkeypatch, capsys, checkpoint):
     assert complaint(model, "model.txt") == (
         "crnn-ext: model.txt: a file must end in .onnx or .pt2, or --onnx or --pt2 be given\n"
     )
-    assert "damaged: it is no whole safetensors file" in complaint(tmp_path / "damaged", onnx)
+    assert "damaged: not a valid safetensors file" in complaint(tmp_path / "damaged", onnx)
     assert "missing: No such file" in complaint(tmp_path / "missing", onnx)
     with monkeypatch.context() as context:
         context.setattr(export, "_program", lambda *_: None)
         context.setitem(sys.modules, "onnxscript", None)
-        assert "ONNX needs onnxscript, which is not installed" in complaint(model, onnx)
+        assert "ONNX export needs onnxscript, which is not installed" in complaint(model, onnx)
         context.setattr(export, "_onnx", lambda *_: b"")
         context.setitem(sys.modules, "onnxruntime", None)
         target = tmp_path / "no" / "model"

@@ -204,10 +204,10 @@ def test_strengths_that_break_their_rule(strength, error, message):
 @pytest.mark.parametrize(
     ("image", "error", "message"),
     [
-        (np.zeros((4, 4)), TypeError, "image must be uint8, and it is float64"),
-        (np.zeros((0, 4), np.uint8), ValueError, r"image must be .*, and its shape is \(0, 4\)"),
-        (np.zeros((4, 4, 4), np.uint8), ValueError, r"image must be .*, and its shape is \(4, 4, 4\)"),
-        (np.zeros(4, np.uint8), ValueError, r"image must be .*, and its shape is \(4,\)"),
+        (np.zeros((4, 4)), TypeError, "image must be uint8, got float64"),
+        (np.zeros((0, 4), np.uint8), ValueError, r"image must be .*, got shape \(0, 4\)"),
+        (np.zeros((4, 4, 4), np.uint8), ValueError, r"image must be .*, got shape \(4, 4, 4\)"),
+        (np.zeros(4, np.uint8), ValueError, r"image must be .*, got shape \(4,\)"),
     ],
 )
 def test_images_of_another_kind(image, error, message):
@@ -289,13 +289,13 @@ def test_large_scans_are_augmented_small(source, monkeypatch):
 @settings(deadline=None, max_examples=60)
 @given(st.integers(65, 500), st.integers(1, 4000))
 def test_shrinking_makes_no_line_narrower(height, width):
-    from crnn_ext.ocr.data.dataset import _at_most
+    from crnn_ext.ocr.data.dataset import _limit_rows
 
     image = Image.new("L", (width, height))
-    shrunk = _at_most(image, 64)
+    shrunk = _limit_rows(image, 64)
     assert shrunk.height == 64
     assert 0 <= shrunk.width - width * 64 / height < 1
-    assert _at_most(shrunk, 64) is shrunk
+    assert _limit_rows(shrunk, 64) is shrunk
 
 
 def test_without_augmentation_lines_are_as_they_are(source):

@@ -84,10 +84,10 @@ def test_what_is_skipped_is_named(folder, output, capsys):
     assert printed == f"{output}: 3 lines, 5 items skipped\n"
     expected = [
         "labels.txt, line 8: no tab between path and label",
-        "0.png: duplicate path: listed before with another label",
+        "0.png: duplicate path: listed before with a different label",
         f"missing.png: missing image: no file {folder}/missing.png",
-        "1.png: unreadable image: it cannot be decoded: ",
-        "3.png: unreadable image: it is no image in a known format",
+        "1.png: unreadable image: cannot be decoded: ",
+        "3.png: unreadable image: not an image in a known format",
     ]
     for line, start in zip(errors.splitlines(), expected, strict=True):
         assert line.startswith(f"crnn-ext: {folder}/labels.txt: {start}")
@@ -113,7 +113,7 @@ def test_nothing_is_overwritten(folder, output, capsys, kind):
     make = {"file": output.touch, "folder": output.mkdir, "link": lambda: output.symlink_to("nowhere")}
     make[kind]()
     assert main(["pack", str(folder), "-o", str(output)]) == 2
-    assert capsys.readouterr().err == f"crnn-ext: {output}: it exists, and nothing is overwritten\n"
+    assert capsys.readouterr().err == f"crnn-ext: {output}: already exists; choose a new folder\n"
     assert os.listdir(output.parent) == ["packed"]
 
 
@@ -192,7 +192,7 @@ def test_a_line_that_is_too_wide_for_jpeg(tmp_path, output):
     packed = pack_lines([open_lines(tmp_path / "data")], output, "jpeg")
     assert packed.lines == 1
     [(_, problem)] = packed.skipped
-    assert problem == ("a.png", "image not encoded", "jpeg cannot hold 70000 x 10 pixels")
+    assert problem == ("a.png", "image not encoded", "jpeg does not support 70000 x 10 pixels")
     assert pack_lines([open_lines(tmp_path / "data")], output.with_name("as it is")).lines == 2
 
 
@@ -205,7 +205,7 @@ def test_a_full_disk(tmp_path, output):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
     try:
-        with pytest.raises(DataError, match=rf"^{output}: it cannot be written; the disk may be full: "):
+        with pytest.raises(DataError, match=rf"^{output}: cannot be written; the disk may be full: "):
             pack_lines([source], output)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

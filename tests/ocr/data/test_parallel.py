@@ -68,7 +68,8 @@ class Touch:
 
 
 def test_a_process_that_is_killed():
-    with pytest.raises(DataError, match=r"numbers: a process was killed .* from line (0|16|32) on; memory"):
+    message = r"numbers: a worker process was killed .* from line (0|16|32) on; memory"
+    with pytest.raises(DataError, match=message):
         list(map_lines(killed, Numbers(200), "", 2))
 
 

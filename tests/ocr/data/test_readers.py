@@ -85,7 +85,7 @@ def test_any_label_file_by_its_path(tmp_path):
 def test_one_data_set_has_to_be_named_where_there_are_more(tmp_path):
     write_labels_dataset(tmp_path, {"a.png": "a"}, "labels_train.txt")
     write_labels_dataset(tmp_path, {"a.png": "a"}, "labels_val.txt")
-    with pytest.raises(DataError, match=r"name one of them: labels_train.txt, labels_val.txt$"):
+    with pytest.raises(DataError, match=r"choose one: labels_train.txt, labels_val.txt$"):
         open_lines(tmp_path)
     write_kraken_dataset(tmp_path, {"b": "b"})
     write_lmdb_dataset(tmp_path / "packed", ["c"])
@@ -99,20 +99,23 @@ def test_one_data_set_has_to_be_named_where_there_are_more(tmp_path):
     ("make", "message"),
     [
         (lambda folder: None, "no such file or folder"),
-        (lambda folder: folder.mkdir(), "no data set is there: neither data.mdb nor a file of labels"),
-        (lambda folder: write(folder / "labels.txt", ""), "labels.txt: it is empty"),
-        (lambda folder: write(folder / "labels.json", "{}"), "labels.json: it is empty"),
-        (lambda folder: write(folder / "labels.json", "{"), "labels.json: it is no JSON in UTF-8"),
+        (lambda folder: folder.mkdir(), "no data set found: no data.mdb, no label file"),
+        (lambda folder: write(folder / "labels.txt", ""), "labels.txt: the data set is empty"),
+        (lambda folder: write(folder / "labels.json", "{}"), "labels.json: the data set is empty"),
+        (lambda folder: write(folder / "labels.json", "{"), "labels.json: not valid JSON in UTF-8"),
         (
             lambda folder: write(folder / "labels.json", b'{"a": "\xff"}'),
-            "labels.json: it is no JSON in UTF-8",
+            "labels.json: not valid JSON in UTF-8",
         ),
-        (lambda folder: write(folder / "labels.json", "[" * 100_000), "labels.json: it is no JSON in UTF-8"),
+        (lambda folder: write(folder / "labels.json", "[" * 100_000), "labels.json: not valid JSON in UTF-8"),
         (
             lambda folder: write(folder / "labels.json", "[]"),
-            "it must be a JSON object, from names of images",
+            "must be a JSON object that maps image names",
         ),
-        (lambda folder: write(folder, image_bytes()), "a file of labels must end in .txt, .tsv or .json"),
+        (
+            lambda folder: write(folder, image_bytes()),
+            "the suffix of a label file must be .txt, .tsv or .json",
+        ),
     ],
 )
 def test_data_that_cannot_be_used(tmp_path, make, message):
@@ -151,7 +154,7 @@ def test_lines_that_are_skipped(tmp_path):
         (".", "missing image", f"no file {tmp_path}/."),
         ("zero\0.png", "missing image", f"no file {tmp_path}/zero\0.png"),
         ("a.png", "duplicate path", "listed before with the same label"),
-        ("a.png", "duplicate path", "listed before with another label"),
+        ("a.png", "duplicate path", "listed before with a different label"),
     ]
     assert str(source.skipped[2]) == f"missing.png: missing image: no file {tmp_path}/missing.png"
 
@@ -198,9 +201,9 @@ def test_labels_of_doctr_that_are_no_line_of_text(tmp_path):
     source = open_lines(tmp_path)
     assert list(source.names) == ["e.png"]
     assert [problem[:2] for problem in problems(source)] == [
-        ("b.png", "label is no text"),
-        ("c.png", "label is no text"),
-        ("f.png", "label is no text"),
+        ("b.png", "label is not text"),
+        ("c.png", "label is not text"),
+        ("f.png", "label is not text"),
         ("a.png", "line break in label"),
         ("d.png", "control character in label"),
         ("e.png", "duplicate path"),
@@ -218,10 +221,10 @@ def test_pairs_that_are_none(tmp_path):
     source = open_lines(tmp_path)
     assert list(source.names) == ["d.x.png"]
     assert problems(source) == [
-        ("a.gt.txt", "missing image", "no image of that name beside it"),
+        ("a.gt.txt", "missing image", "no image of that name in its folder"),
         ("b.gt.txt", "more than one image", "b.jpg, b.png"),
         ("c.png", "line break in label", "U+000A at position 1"),
-        ("alone.TIF", "missing label", "no file alone.gt.txt beside it"),
+        ("alone.TIF", "missing label", "no file alone.gt.txt in its folder"),
     ]
 
 
@@ -272,7 +275,7 @@ def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
     assert list(source.labels) == ["c"]
     assert problems(source) == [("two", "unreadable folder", "Permission denied")]
     closed = [f"{tmp_path}/packed/one", f"{tmp_path}/packed/two"]
-    with pytest.raises(DataError, match=r"no data set is there.*; one: unreadable folder: Permission"):
+    with pytest.raises(DataError, match=r"no data set found.*; one: unreadable folder: Permission"):
         open_lines(tmp_path / "packed")
     closed = [str(tmp_path)]
     with pytest.raises(DataError, match=f"^{tmp_path}: Permission denied$"):
@@ -310,10 +313,12 @@ def test_images_that_cannot_be_read(tmp_path):
     (tmp_path / "b.png").write_text("no image")
     (tmp_path / "c.png").unlink()
     assert source.image_size(0) == (40, 20), "the damage is behind the header"
-    for index, reason in enumerate(["truncated", "no image in a known format", "No such file or directory"]):
+    for index, reason in enumerate(
+        ["truncated", "not an image in a known format", "No such file or directory"]
+    ):
         with pytest.raises(ImageError, match=reason):
             source.image(index, "L")
-    for read in (source.size, source.encoded):
+    for read in (source.image_size, source.image_bytes):
         with pytest.raises(ImageError, match=r"^No such file or directory$"):
             read(2)
     assert source.image(3, "L").size == (43, 20)

@@ -188,7 +188,7 @@ def test_what_cannot_be_read_is_named(run, lines, tmp_path, capsys):
     assert [line["name"] for line in report["unreadable"]] == ["damaged.png"]
     skipped, unreadable = errors.splitlines()
     assert skipped.startswith(f"crnn-ext: {tmp_path}: gone.png: missing image")
-    assert unreadable.startswith(f"crnn-ext: {tmp_path}: damaged.png: it is no image in a known format")
+    assert unreadable.startswith(f"crnn-ext: {tmp_path}: damaged.png: not an image in a known format")
 
     assert run(unusable[1:]) == 2
     output, errors = capsys.readouterr()
@@ -218,4 +218,4 @@ def test_weights_that_overflow(run, lines, tmp_path, capsys):
     checkpoint.network.rnn[1].embedding.bias.data.fill_(3e38)
     save_checkpoint(tmp_path / "model", checkpoint)
     assert run(lines, checkpoint=str(tmp_path / "model")) == 2
-    assert "model: the network gave logits that are not finite" in capsys.readouterr().err
+    assert "model: the network returned logits that are not finite" in capsys.readouterr().err

@@ -82,7 +82,7 @@ def test_what_a_character_is(truth, read, of_graphemes, of_code_points):
 
 
 def test_units_have_a_name():
-    with pytest.raises(ValueError, match="unit must be 'graphemes' or 'code points', and it is 'words'"):
+    with pytest.raises(ValueError, match="unit must be 'graphemes' or 'code points', got 'words'"):
         ErrorCounts.from_pairs([], "words")
 
 
@@ -192,7 +192,7 @@ def test_the_bootstrap_draws_lines():
     chosen = np.random.default_rng(1).integers(300, size=(20_000, 300))
     rates = errors[chosen].sum(1) / units[chosen].sum(1)
     interval = bootstrap_error_rate(errors, units)
-    # Of BOOTSTRAP_RESAMPLES sorted rates, a quantile at 2.5 % is off by 5 in its rank, which is one standard deviation.
+    # The rank of the 2.5% quantile among BOOTSTRAP_RESAMPLES sorted rates has a standard deviation of 5.
     for bound, quantile in [(interval.low, 0.025), (interval.high, 0.975)]:
         rank = (rates < bound).mean() * BOOTSTRAP_RESAMPLES
         assert abs(rank - quantile * BOOTSTRAP_RESAMPLES) < 15

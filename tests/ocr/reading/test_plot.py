@@ -58,7 +58,7 @@ def test_the_suffix_is_the_format(recognizer, images, tmp_path):
         plot_readings(recognizer, images[:1], tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(start)
     for name in ("one.jpg", "one"):
-        with pytest.raises(ValueError, match=rf"{name}: the suffix of a picture must be .png, .pdf, .svg"):
+        with pytest.raises(ValueError, match=rf"{name}: the suffix of a plot must be .png, .pdf, .svg"):
             plot_readings(recognizer, images, tmp_path / name)
 
 
@@ -109,7 +109,7 @@ def test_a_text_that_was_not_read(recognizer, images, tmp_path, figures):
     assert list(figures[1].axes[1].texts) == []
     with pytest.raises(ValueError, match=r"texts\[0\], 'cax', has 'x' \(U\+0078\) at position 2"):
         plot_readings(recognizer, images[:1], tmp_path / "x.png", text="cax")
-    message = "text must need no more frames than the image has, which are 17, and 'aaaaaaaaaa' needs 19"
+    message = "text must fit into the 17 frames of the image, got 'aaaaaaaaaa', which needs 19"
     with pytest.raises(ValueError, match=message):
         plot_readings(recognizer, images[:1], tmp_path / "x.png", text="a" * 10)
     assert not (tmp_path / "x.png").exists()
@@ -147,7 +147,7 @@ def random_network(characters):
 
 def test_how_many_images(recognizer, images, tmp_path):
     for some in ([], images * 51):
-        message = f"images must be 1 to 100 for one picture, and they are {len(some)}"
+        message = rf"the number of images must be in \[1, 100\], got {len(some)}"
         with pytest.raises(ValueError, match=message):
             plot_readings(recognizer, some, tmp_path / "many.png")
 
@@ -179,10 +179,10 @@ def test_the_command(files, tmp_path, figures, capsys):
     (tmp_path / "text.png").write_text("text")
     arguments = ["plot", f"{files}/model", f"{files}/0.png"]
     assert main([*arguments, str(tmp_path / "text.png"), "-o", str(out)]) == 1
-    assert capsys.readouterr().err.startswith(f"crnn-ext: {tmp_path}/text.png: it is no image")
+    assert capsys.readouterr().err.startswith(f"crnn-ext: {tmp_path}/text.png: not an image")
     Image.new("L", (60_000, 3)).save(tmp_path / "wide.png")
     assert main([*arguments, str(tmp_path / "wide.png"), "-o", str(out)]) == 1
-    assert capsys.readouterr().err.startswith(f"crnn-ext: {tmp_path}/wide.png: 60000 x 3 pixels would be")
+    assert capsys.readouterr().err.startswith(f"crnn-ext: {tmp_path}/wide.png: 60000 x 3 pixels, scaled to")
     assert main([*arguments, "--text", "abc", "--device", "cpu", "-o", str(out)]) == 0
     assert [text.get_text() for text in figures[-1].axes[1].texts] == ["a", "b", "c"]
     assert (
@@ -204,13 +204,13 @@ def test_what_the_command_refuses(files, tmp_path, capsys):
     for arguments, message in [
         (
             ["0.png", "-o", "out.jpg"],
-            "out.jpg: the suffix of a picture must be .png, .pdf, .svg, and it is '.jpg'",
+            "out.jpg: the suffix of a plot must be .png, .pdf, .svg, got '.jpg'",
         ),
         (["0.png", "-o", "missing/out.png"], "missing/out.png: there is no such folder"),
         (["0.png", "-o", "0.png"], "0.png: -o would replace what is read"),
         (["0.png", "1.png", "--text", "a", "-o", "out.png"], "--text needs one image, and these are 2"),
         (["0.png"] * 101 + ["-o", "out.png"], "a picture has room for 100 images, and these are 101"),
-        (["0.png", "--text", "a" * 10, "-o", "out.png"], "text must need no more frames"),
+        (["0.png", "--text", "a" * 10, "-o", "out.png"], "text must fit into the 17 frames"),
         (["gone.png", "-o", "out.png"], "gone.png: No such file or directory"),
         (["0.png", "--device", "gpu", "-o", "out.png"], "--device must be cpu"),
     ]:

@@ -208,13 +208,11 @@ def test_unusable_weights():
 
 def test_errors_name_the_image(tmp_path):
     (tmp_path / "text.png").write_text("text")
-    with pytest.raises(ImageError, match=r"text.png: it is no image in a known format"):
+    with pytest.raises(ImageError, match=r"text.png: not an image in a known format"):
         recognizer()([stripes("-a"), tmp_path / "text.png"])
-    with pytest.raises(ImageError, match=r"^images\[1\]: it has no pixels"):
+    with pytest.raises(ImageError, match=r"^images\[1\]: the image has no pixels"):
         recognizer()([stripes("-a"), Image.new("L", (0, 4))])
-    with pytest.raises(
-        TypeError, match="must be a PIL image, an array, a path or a BytesIO, and it is NoneType"
-    ):
+    with pytest.raises(TypeError, match="must be a PIL image, an array, a path or a BytesIO, got NoneType"):
         recognizer()([None])
 
 
@@ -278,7 +276,7 @@ def test_a_stream_holds_few_images_at_a_time(monkeypatch):
 )
 def test_a_single_image_is_no_list_of_them(single):
     for read in (recognizer(), recognizer().stream):
-        with pytest.raises(TypeError, match=r"^images must be an iterable of images, and it is one \w+$"):
+        with pytest.raises(TypeError, match=r"^images must be an iterable of images, got a single \w+$"):
             read(single)
 
 

@@ -127,7 +127,8 @@ def test_lines_that_are_too_wide_are_left_out_and_named(tmp_path):
     Image.new("L", (20_000, 20), 255).save(folder / "0.png")
     done = run_training(tmp_path / "run", folder, val=str(write_striped_dataset(tmp_path / "val", count=2)))
     [problem] = done.left_out_always
-    assert str(problem).startswith("0.png: too wide: 20000 x 20 pixels would be 32000 columns of 32 rows")
+    columns = "20000 x 20 pixels, scaled to 32 rows, have 32000 columns"
+    assert str(problem).startswith(f"0.png: too wide: {columns}")
     with pytest.raises(DataError, match=r"it has no usable line; the first problem is 0\.png: too wide"):
         run_training(tmp_path / "other", folder, val=str(labels_only(tmp_path / "val", folder / "0.png")))
 

@@ -42,7 +42,7 @@ def test_what_a_file_leaves_out_has_its_default(write_file):
         ("network", ["CRNN"], "network must be one of"),
         ("channels", 2, "channels must be 1 or 3, and it is 2"),
         ("hidden", 0, "hidden must be in"),
-        ("resize", "wide", "resize must be keep, or fixed: and columns from 8 to 16384, and it is 'wide'"),
+        ("resize", "wide", "resize must be keep, or fixed:COLUMNS with 8 to 16384 columns, got 'wide'"),
         ("resize", "fixed:3", "resize must be keep"),
         ("width", 0, "width must be in"),
     ],
