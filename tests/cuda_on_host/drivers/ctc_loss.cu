@@ -357,7 +357,7 @@ class Run {
                                              ctc::Saved<Real>(saved.data(), slice)};
     const ctc::LossOptions options{problem_.reduction, problem_.zero_infinity, with_grad};
     ctc::launch_forward<Storage, Real>(rows(logits), batch, problem_.normalize, slice, memory, options,
-                                        loss.data(), terms.data(), kStream);
+                                       loss.data(), terms.data(), kStream);
     expect_close(name, loss, expected_.loss, kTolerance);
     determinism_.expect_bitwise_equal(name, loss);
   }

@@ -1,6 +1,6 @@
 // The log-probabilities of several texts a sample, by the forward kernels of the loss.
-#include "forward_backward/kernels.cuh"
 #include "drivers/text_problems.h"
+#include "forward_backward/kernels.cuh"
 
 namespace {
 
