@@ -27,7 +27,7 @@ class DeviceScope {
     void* stream = nullptr;
     // torch 2.13 has a macro for this check; earlier headers do not.
     if (aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream) != AOTI_TORCH_SUCCESS)
-      gpu::fail(op, "torch gives no current stream");
+      gpu::fail(op, "torch returned no current stream");
     stream_.handle = static_cast<cudaStream_t>(stream);
   }
 
