@@ -1,22 +1,21 @@
-"""The command `crnn-ext`, also as `python -m crnn_ext`."""
+"""The command `crnn-ext`, also `python -m crnn_ext`."""
 
 import argparse
 import io
-import os
-import signal
 import sys
 from collections.abc import Sequence
 
 from crnn_ext import __version__
 from crnn_ext.commands import check, evaluate, export, import_pth, info, pack, plot, read, train
-from crnn_ext.commands.messages import describe_error, external_cause, fail, one_line_warnings
+from crnn_ext.commands.errors import exit_status
+from crnn_ext.commands.messages import one_line_warnings
 from crnn_ext.commands.parser import CommandParser
 
 _COMMANDS = (train, read, evaluate, plot, check, pack, info, export, import_pth)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `crnn-ext` with the arguments, or those of the process, and returns the exit status."""
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of `crnn-ext` with all commands."""
     parser = argparse.ArgumentParser(
         prog="crnn-ext", description="Text recognition with CTC and CRNN networks.", allow_abbrev=False
     )
@@ -24,37 +23,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", parser_class=CommandParser)
     for command in _COMMANDS:
         command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `crnn-ext` with the arguments, by default those of the process; returns the exit status."""
+    parser = build_parser()
     arguments = parser.parse_args(argv)
     if not hasattr(arguments, "run"):
         parser.print_help(sys.stderr)
         return 2
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A text may have characters that the encoding of the output has not.
+        # The encoding of the output may lack characters of a text.
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        with one_line_warnings():
-            status: int = arguments.run(arguments)
-        if sys.stdout is not None:  # as where a shell has closed it
-            sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The program at the other end, such as head, wants no more.
-        _give_up_output()
-        return 1
-    except OSError as error:
-        if error.filename is not None:
-            return fail(describe_error(error))
-        _give_up_output()
-        return fail(f"standard output: {error.strerror}")
-    except (MemoryError, RuntimeError) as error:
-        cause = external_cause(error)
-        if cause is None:
-            raise
-        return fail(cause)
+    return exit_status(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with one_line_warnings():
+        status: int = arguments.run(arguments)
+    if sys.stdout is not None:  # None if a shell has closed it
+        sys.stdout.flush()
     return status
-
-
-def _give_up_output() -> None:
-    """Lets what is still to be written go nowhere. Python would try, and complain, again when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

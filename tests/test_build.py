@@ -25,18 +25,18 @@ def message_of_setup(**environment):
 def test_cuda_without_nvcc(tmp_path):
     message = message_of_setup(CRNN_EXT_CUDA="1", CUDA_HOME=str(tmp_path))
     assert message == (
-        "CRNN_EXT_CUDA=1 asks for the CUDA kernels, and no CUDA toolkit (nvcc and libcudart_static.a) is "
+        "CRNN_EXT_CUDA=1 requires a CUDA toolkit (nvcc and libcudart_static.a), but none was found "
         f"in CUDA_HOME={tmp_path}: install one, or set CUDA_HOME to its folder"
     )
 
 
 def test_unknown_choice_of_cuda():
-    assert message_of_setup(CRNN_EXT_CUDA="2") == "CRNN_EXT_CUDA must be 0, 1 or unset, and it is '2'"
+    assert message_of_setup(CRNN_EXT_CUDA="2") == "CRNN_EXT_CUDA must be 0, 1 or unset, got '2'"
 
 
 def test_no_compiler():
     message = message_of_setup(CXX="/nonexistent/c++")
-    assert message == "crnn_ext needs a C++17 compiler, and '/nonexistent/c++' is not there: install g++"
+    assert message == "crnn_ext needs a C++17 compiler, but '/nonexistent/c++' was not found: install g++"
 
 
 COMPILE = """

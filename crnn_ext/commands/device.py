@@ -1,6 +1,5 @@
-"""The option of commands that run a network: on which device."""
+"""The device of a command."""
 
-import argparse
 import os
 from typing import TYPE_CHECKING
 
@@ -14,60 +13,49 @@ if TYPE_CHECKING:
     from crnn_ext.ocr.system.distributed import ProcessGroup
 
 
-def add_option(parser: argparse.ArgumentParser) -> None:
-    """Adds `--device`."""
-    parser.add_argument(
-        "--device",
-        metavar="NAME",
-        help="cpu, cuda or cuda:N; for cuda each of several processes on a machine takes a GPU of its own, "
-        "or shares one (cuda if torch finds a GPU and crnn_ext was built for it, otherwise cpu)",
-    )
-
-
 def select(name: str | None, group: "ProcessGroup | None" = None) -> "torch.device":
-    """The device of that name, or the default for None.
+    """The device of a name, by default "cuda" if torch finds a GPU and crnn_ext was built for it.
 
     Args:
-        name: as `--device` has it.
-        group: the processes that work together, if there are several; for "cuda" each takes the GPU of its
-            rank on its machine. Where they share GPUs, the first one says so.
+        name: value of `--device`.
+        group: the processes that share the work. With "cuda" each takes the GPU of its local rank; if they
+            share GPUs, rank 0 says so.
 
     Raises:
-        ValueError: the device is of an unknown kind, or it is not there.
+        ValueError: the name is invalid or the device is not available.
     """
     import torch
 
     from crnn_ext.ocr.system.distributed import ProcessGroup, gpu_for_local_rank
 
     group = group or ProcessGroup()
-    missing = _missing_for_cuda()
+    problem = _cuda_problem()
     if name is None:
-        name = "cpu" if missing else "cuda"
+        name = "cpu" if problem else "cuda"
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise ValueError(f"--device must be cpu, cuda or cuda:N, and it is {name!r}")
+        raise ValueError(f"--device must be cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cpu":
         return torch.device("cpu")
-    if missing:
-        raise ValueError(f"--device {name}: {missing}")
+    if problem:
+        raise ValueError(f"--device {name}: {problem}")
     if device.index is None:
         if group.rank == 0 and 0 < group.num_gpus < group.world_size:
             print_stderr(f"{group.world_size} processes share {pluralize(group.num_gpus, 'GPU')}")
         return gpu_for_local_rank(group.local_rank)
     if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
-        raise ValueError(
-            f"--device must be cpu or cuda where several processes run on a machine, and it is {name}"
-        )
+        raise ValueError(f"--device must be cpu or cuda with several processes on a machine, got {name}")
     gpus = torch.cuda.device_count()
     if device.index >= gpus:
         raise ValueError(f"--device {name}: the index must be in [0, {gpus}), got {device.index}")
     return device
 
 
-def _missing_for_cuda() -> str | None:
+def _cuda_problem() -> str | None:
+    """Why CUDA cannot be used; None if it can."""
     import torch
 
     from crnn_ext._load import library_path

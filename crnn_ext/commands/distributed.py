@@ -1,10 +1,10 @@
-"""Commands that share their work with the processes that torchrun has started."""
+"""Commands that share their work among the processes that torchrun started."""
 
 import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .messages import fail
+from .errors import catch_user_errors, exit_status
 
 if TYPE_CHECKING:
     from crnn_ext.ocr.system.distributed import ProcessGroup
@@ -13,14 +13,13 @@ if TYPE_CHECKING:
 def run_distributed(
     command: "Callable[[argparse.Namespace, ProcessGroup], int]", arguments: argparse.Namespace
 ) -> int:
-    """Meets the other processes, runs the command and parts from them; returns its exit status."""
-    try:
+    """Runs the command with the process group of this process and returns its exit status."""
+    with catch_user_errors():
         from crnn_ext.ocr.system.distributed import ProcessGroup
 
         group = ProcessGroup.initialize()
-    except (ImportError, ValueError) as error:
-        return fail(str(error))
     try:
-        return command(arguments, group)
+        # The messages of errors come before the group ends: torchrun may kill this process after it.
+        return exit_status(lambda: command(arguments, group))
     finally:
         group.destroy()

@@ -1,4 +1,4 @@
-"""An evaluation as a text for people and as JSON."""
+"""Reports of an evaluation, as text and as JSON."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def as_json(evaluation: "Evaluation", worst: int) -> str:
-    """One object with all numbers and the worst lines; a rate that is not defined is null."""
+    """An object with all numbers and the worst lines; undefined rates are null."""
     report = {
         "lines": len(evaluation.lines),
         "seconds": evaluation.seconds,
@@ -31,7 +31,7 @@ def as_json(evaluation: "Evaluation", worst: int) -> str:
 
 
 def as_text(evaluation: "Evaluation", worst: int) -> str:
-    """Tables, parted by empty lines."""
+    """Tables, separated by empty lines."""
     sections = [
         [throughput(len(evaluation.lines), "line", evaluation.seconds)],
         _scores(evaluation.metrics),
@@ -74,8 +74,8 @@ def _unknown(evaluation: "Evaluation") -> list[str]:
     counts = evaluation.unknown.most_common()
     if not counts:
         return []
-    named = ", ".join(f"{character!r} {count}" for character, count in counts)
-    return [f"in the truth, but not in the charset: {named}"]
+    characters = ", ".join(f"{character!r} {count}" for character, count in counts)
+    return [f"in the truth, but not in the charset: {characters}"]
 
 
 def _confusions(metrics: "Metrics") -> list[str]:
@@ -123,7 +123,7 @@ def _percent(rate: "Rate | None") -> str:
 
 
 def _table(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Rows of cells, the first column flush left and the others right."""
+    """Aligns cells in columns, the first column to the left and the others to the right."""
     rows = list(rows)
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     return [

@@ -1,4 +1,4 @@
-"""`crnn-ext export`: a checkpoint for other programs."""
+"""`crnn-ext export`: exports a checkpoint to ONNX or torch.export."""
 
 import argparse
 from pathlib import Path
@@ -7,70 +7,72 @@ from typing import Any
 from crnn_ext._formatting import printable
 
 from . import output
-from .messages import describe_error, fail, print_stderr
+from . import parser as shared
+from .errors import CommandError, catch_user_errors
+from .messages import print_stderr
 
 _FORMATS = ("onnx", "pt2")
 
 
 def add_parser(commands: Any) -> None:
-    """Adds the parser of the command to those of `crnn-ext`."""
+    """Adds the parser of the command to `crnn-ext`."""
     parser = commands.add_parser(
         "export",
+        parents=[shared.CHECKPOINT],
         allow_abbrev=False,
         help="write a checkpoint as ONNX or for torch.export.load",
-        description="Writes the network of a checkpoint, for batches of any size and images of any width, "
-        "with its charset and preprocessing as metadata. Before the file is written, its logits are compared "
-        "with torch's on batches of random images, an ONNX file's by onnxruntime. The exit status is 1 if "
-        "onnxruntime is not installed, so that the file is not checked; it is 2 if none was written.",
+        description="Writes the network of a checkpoint for batches of any size and images of any width, "
+        "with its charset and preprocessing as metadata. Before that, the exported network, run by "
+        "onnxruntime if it is ONNX, is compared with the original on batches of random images. The exit "
+        "status is 1 if onnxruntime is not installed, so the file is not checked; it is 2 if no file was "
+        "written.",
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE",
         required=True,
-        help=f"the file to write; {output.REPLACED_WHEN_COMPLETE}",
+        help=f"file to write, {output.REPLACED_WHEN_COMPLETE}",
     )
     formats = parser.add_mutually_exclusive_group()
     formats.add_argument(
         "--onnx",
-        dest="form",
+        dest="format",
         action="store_const",
         const="onnx",
-        help="write ONNX; the default for FILE.onnx",
+        help="write ONNX (default for FILE.onnx)",
     )
     formats.add_argument(
         "--pt2",
-        dest="form",
+        dest="format",
         action="store_const",
         const="pt2",
-        help="write an archive of torch.export.save; the default for FILE.pt2",
+        help="write an archive of torch.export.save (default for FILE.pt2)",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
-    form: Any = arguments.form or Path(arguments.output).suffix.lower().removeprefix(".")
-    if form not in _FORMATS:
-        return fail(f"{arguments.output}: a file must end in .onnx or .pt2, or --onnx or --pt2 be given")
-    try:
+    file_format: Any = arguments.format or Path(arguments.output).suffix.lower().removeprefix(".")
+    if file_format not in _FORMATS:
+        raise CommandError(
+            f"{arguments.output}: the suffix must be .onnx or .pt2 unless --onnx or --pt2 is given"
+        )
+    with catch_user_errors():
         from crnn_ext.ocr import load_checkpoint
         from crnn_ext.ocr.checkpoints.export import ExportError, export_checkpoint
-    except ImportError as error:
-        return fail(str(error))
-    try:
+
         output.check_writable(arguments.output, [arguments.checkpoint])
         checkpoint = load_checkpoint(arguments.checkpoint)
-        difference = export_checkpoint(arguments.output, checkpoint, form)
-    except (OSError, ImportError, ValueError) as error:
-        return fail(describe_error(error))
-    except ExportError as error:
-        return fail(f"{arguments.checkpoint}: {error}")
-    name = f"{printable(arguments.output)}: {checkpoint.architecture.name}"
+        try:
+            difference = export_checkpoint(arguments.output, checkpoint, file_format)
+        except ExportError as error:
+            raise CommandError(f"{arguments.checkpoint}: {error}") from error
+    summary = f"{printable(arguments.output)}: {checkpoint.architecture.name}"
     if difference is None:
-        print(name)
-        print_stderr(f"{arguments.output}: not checked, as onnxruntime is not installed")
+        print(summary)
+        print_stderr(f"{arguments.output}: not checked: onnxruntime is not installed")
         return 1
-    print(f"{name}, logits within {difference:.1e} of torch's")
+    print(f"{summary}, logits within {difference:.1e} of torch's")
     return 0

@@ -1,4 +1,4 @@
-"""`crnn-ext info`: what a checkpoint holds."""
+"""`crnn-ext info`: describes a checkpoint."""
 
 import argparse
 import json
@@ -7,40 +7,37 @@ from typing import TYPE_CHECKING, Any
 
 from crnn_ext._formatting import printable
 
-from .messages import fail
+from . import parser as shared
+from .errors import catch_user_errors
 
 if TYPE_CHECKING:
     from crnn_ext.ocr import Checkpoint
 
-# Columns of images, after preprocessing, whose frames are told.
+# Columns after preprocessing for which the frames are printed.
 _WIDTHS = (32, 100, 200, 400, 800, 1600)
 
 
 def add_parser(commands: Any) -> None:
-    """Adds the parser of the command to those of `crnn-ext`."""
+    """Adds the parser of the command to `crnn-ext`."""
     parser = commands.add_parser(
         "info",
+        parents=[shared.CHECKPOINT],
         allow_abbrev=False,
-        help="tell what a checkpoint holds",
-        description="Tells which network a checkpoint holds, its charset and its preprocessing, how many "
-        "frames it makes of an image, what was noted about it, and which version wrote it. The file need not "
-        "be trusted. The exit status is 2 if it cannot be used.",
+        help="describe a checkpoint",
+        description="Prints the network of a checkpoint, its charset and preprocessing, the frames for "
+        "images of several widths, the metadata, and the version that wrote it. Safe on untrusted files. "
+        "The exit status is 2 if the file cannot be used.",
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file written by crnn_ext")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns the exit status."""
-    try:
-        from crnn_ext.ocr import CheckpointError, load_checkpoint
-    except ImportError as error:
-        return fail(str(error))
-    try:
+    with catch_user_errors():
+        from crnn_ext.ocr import load_checkpoint
+
         checkpoint = load_checkpoint(arguments.checkpoint)
-    except CheckpointError as error:
-        return fail(str(error))
     facts = _facts(checkpoint)
     if arguments.json:
         print(json.dumps(facts))
@@ -51,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _facts(checkpoint: "Checkpoint") -> dict[str, Any]:
-    """What `--json` prints."""
+    """The object that `--json` prints."""
     from crnn_ext.ocr.checkpoints.checkpoint import FORMAT_VERSION
 
     network, charset = checkpoint.network, checkpoint.charset
@@ -69,18 +66,18 @@ def _facts(checkpoint: "Checkpoint") -> dict[str, Any]:
 
 
 def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The facts, each with its name."""
+    """The facts as pairs of name and value."""
     settings = dict(facts["architecture"])
     characters, blank = facts["charset"]["characters"], facts["charset"]["blank"]
     yield "written by", f"crnn_ext {facts['version'] or 'of unknown version'}, format {facts['format']}"
-    yield "network", f"{settings.pop('name')}, {facts['parameters']:,} parameters: {_listed(settings)}"
+    yield "network", f"{settings.pop('name')}, {facts['parameters']:,} parameters: {_join_settings(settings)}"
     yield "charset", f"{len(characters)} characters, the blank is class {blank}"
     yield "", characters
-    yield "preprocessing", _listed(facts["preprocessing"])
+    yield "preprocessing", _join_settings(facts["preprocessing"])
     yield "columns", "".join(f"{columns:>6}" for columns in facts["frames"])
     yield "frames", "".join(f"{frames:6}" for frames in facts["frames"].values())
     yield from facts["metadata"].items()
 
 
-def _listed(settings: dict[str, Any]) -> str:
+def _join_settings(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)

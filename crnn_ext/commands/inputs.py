@@ -1,6 +1,5 @@
-"""The arguments of commands that read images: which ones."""
+"""The images that the arguments of a command name."""
 
-import argparse
 import codecs
 import glob
 import os
@@ -9,13 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .messages import describe_error
+from .errors import describe_error
 
 
 class ImagePaths(NamedTuple):
-    """The paths of images in the order in which they are to be read, and why there are no more.
+    """The images to read.
 
-    `list_files` are the files that have named some of them.
+    Attributes:
+        paths: paths in the order in which to read them.
+        problems: why arguments name no images.
+        list_files: the files that listed some of the paths.
     """
 
     paths: list[str]
@@ -23,55 +25,43 @@ class ImagePaths(NamedTuple):
     list_files: list[str]
 
 
-def add_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds `IMAGE...`, which becomes `images`."""
-    parser.add_argument(
-        "images",
-        metavar="IMAGE",
-        nargs="+",
-        help="a PNG, JPEG, WebP, TIFF, BMP or GIF file of up to 89 million pixels; a folder, for all images "
-        "below it, sorted; a pattern such as 'pages/**/*.png', for the files that match, sorted; @FILE, for "
-        "the files that FILE names, one a line; or -, for those that standard input names. What is a pattern "
-        "or @FILE and the name of a file too is that file",
-    )
-
-
-def find_images(images: Sequence[str]) -> ImagePaths:
-    """The images that the arguments stand for; each that stands for none is a problem."""
+def find_images(arguments: Sequence[str]) -> ImagePaths:
+    """Expands folders, patterns and lists; an argument without images becomes a problem."""
     found = ImagePaths([], [], [])
-    for image in images:
+    for argument in arguments:
         try:
-            paths, nothing = _paths(image, found)
+            paths, if_empty = _expand(argument, found)
         except OSError as error:
-            found.problems.append(describe_error(error) if error.filename else f"{image}: {error.strerror}")
+            message = describe_error(error) if error.filename else f"{argument}: {error.strerror}"
+            found.problems.append(message)
             continue
         found.paths.extend(paths)
         if not paths:
-            found.problems.append(f"{image}: {nothing}")
+            found.problems.append(f"{argument}: {if_empty}")
     return found
 
 
-def _paths(image: str, found: ImagePaths) -> tuple[list[str], str]:
-    """What an argument stands for, and what to say if that is nothing."""
+def _expand(argument: str, found: ImagePaths) -> tuple[list[str], str]:
+    """The paths that an argument names, and the problem to report if there are none."""
 
-    def refuse(error: OSError) -> None:
-        if describe_error(error) not in found.problems:  # "**" comes more than once to some folders
+    def on_error(error: OSError) -> None:
+        if describe_error(error) not in found.problems:  # "**" visits some folders more than once
             found.problems.append(describe_error(error))
 
-    if image == "-":
-        return _listed(sys.stdin.buffer.read()), "standard input names no file"
-    if os.path.isdir(image):
-        return list(_below(image, refuse)), "no image is in this folder"
-    if not os.path.lexists(image):
-        if image.startswith("@"):
-            with open(image[1:], "rb") as file:
-                found.list_files.append(image[1:])
-                return _listed(file.read()), "no file is named there"
-        if glob.has_magic(image):
-            # Different ways through "**" may lead to one file.
-            files = sorted({path for path in _matches(image, refuse) if not os.path.isdir(path)})
-            return files, "no such file, and none that matches"
-    return [image], ""
+    if argument == "-":
+        return _listed(sys.stdin.buffer.read()), "no file names on standard input"
+    if os.path.isdir(argument):
+        return list(_images_below(argument, on_error)), "no images in this folder"
+    if not os.path.lexists(argument):
+        if argument.startswith("@"):
+            with open(argument[1:], "rb") as file:
+                found.list_files.append(argument[1:])
+                return _listed(file.read()), "no file names in this list"
+        if glob.has_magic(argument):
+            # "**" may reach a file along several ways.
+            files = sorted({path for path in _matches(argument, on_error) if not os.path.isdir(path)})
+            return files, "no such file and no match"
+    return [argument], ""
 
 
 def _listed(content: bytes) -> list[str]:
@@ -79,17 +69,17 @@ def _listed(content: bytes) -> list[str]:
     return [os.fsdecode(name) for line in lines if (name := line.removesuffix(b"\r"))]
 
 
-def _below(root: str, refuse: Callable[[OSError], None]) -> Iterator[str]:
-    # Pillow, which this imports, may be missing, and the command is to say so itself.
+def _images_below(root: str, on_error: Callable[[OSError], None]) -> Iterator[str]:
+    # Imported late: Pillow may be missing, which the command reports itself.
     from crnn_ext.ocr.images.image_files import IMAGE_SUFFIXES
     from crnn_ext.ocr.system.folders import walk
 
-    for folder, names in walk(root, refuse):
+    for folder, names in walk(root, on_error):
         yield from (str(folder / name) for name in names if name.lower().endswith(IMAGE_SUFFIXES))
 
 
-def _matches(pattern: str, refuse: Callable[[OSError], None]) -> Iterator[str]:
-    """Files and folders that match, "**" standing for any folders; `glob` would follow links in circles."""
+def _matches(pattern: str, on_error: Callable[[OSError], None]) -> Iterator[str]:
+    """Files and folders that match; "**" matches any folders, without the link cycles of `glob`."""
     from crnn_ext.ocr.system.folders import walk
 
     parts = pattern.split("/")
@@ -99,6 +89,6 @@ def _matches(pattern: str, refuse: Callable[[OSError], None]) -> Iterator[str]:
     first = parts.index("**")
     tail = parts[first + 1 :] or ["*"]
     for root in glob.iglob("/".join([*parts[:first], ""])) if first else ["."]:
-        for folder, _ in walk(root, refuse):
+        for folder, _ in walk(root, on_error):
             prefix = "" if folder == Path() else glob.escape(str(folder))
-            yield from _matches(os.path.join(prefix, *tail), refuse)
+            yield from _matches(os.path.join(prefix, *tail), on_error)

@@ -1,4 +1,4 @@
-"""The option of commands that write a file, and a file that several processes write together."""
+"""Output files of commands: checks of the path, and a file that several processes write."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -12,48 +12,48 @@ from .messages import print_stderr
 if TYPE_CHECKING:
     from crnn_ext.ocr.system.distributed import ProcessGroup
 
-# How the help of a command says it.
-REPLACED_WHEN_COMPLETE = "a file of this name is replaced when the new one is complete, not before"
+# For help texts.
+REPLACED_WHEN_COMPLETE = "replaced only when complete"
 
 
 def check_writable(path: str, inputs: Iterable[str | None]) -> None:
-    """Raises ValueError unless the file can be written and is none of the inputs; None is no input."""
+    """Raises ValueError unless the file can be written and is not an input; inputs may be None."""
     if os.path.lexists(path) and not os.path.isfile(path):
-        raise ValueError(f"{path}: -o must name a file, and this is none")
+        raise ValueError(f"{path}: -o must name a regular file")
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        raise ValueError(f"{path}: there is no such folder")
+        raise ValueError(f"{path}: the folder does not exist")
     if not os.access(folder, os.W_OK):
-        raise ValueError(f"{path}: its folder cannot be written to")
-    written = _file(path)
-    if written is not None and any(_file(read) == written for read in inputs if read is not None):
-        raise ValueError(f"{path}: -o would replace what is read")
+        raise ValueError(f"{path}: the folder is not writable")
+    identity = _identity(path)
+    if identity is not None and any(_identity(file) == identity for file in inputs if file is not None):
+        raise ValueError(f"{path}: -o must not name an input file")
 
 
-def _file(path: str) -> tuple[int, int] | None:
-    """Tells a file apart from all others, whatever links lead to it; None if there is none."""
+def _identity(path: str) -> tuple[int, int] | None:
+    """Device and inode, equal for all links to a file; None if the file does not exist."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 class ShardedFile:
-    """Lines that the processes of a group write, each to a part of its own, `x.0-of-2.tsv` for `x.tsv`.
+    """A text file that the processes of a group write, each into its own shard: `x.0-of-2.tsv` for `x.tsv`.
 
-    `merge` makes the file of the parts. Without it, as after an interruption, the parts stay as they are, and
-    the file too.
+    `merge` makes the file from the shards. Without it, as after an interruption, the shards are kept and the
+    file does not change.
 
     Raises:
-        OSError: this process's part cannot be written.
+        OSError: the shard of this process cannot be written.
     """
 
     def __init__(self, path: str, group: "ProcessGroup") -> None:
         self._path = Path(path)
         self._group = group
         self._indices: list[int] = []
-        self._part = open(self._name(group.rank), "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        self._shard = open(self._shard_path(group.rank), "w", encoding="utf-8", buffering=1)  # noqa: SIM115
 
     def __enter__(self) -> "ShardedFile":
         return self
@@ -61,52 +61,51 @@ class ShardedFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # what could not be written was told by `write` or `merge`
-            self._part.close()
-        part = self._name(self._group.rank)
+        with suppress(OSError):  # `write` or `merge` has already raised it
+            self._shard.close()
+        path = self._shard_path(self._group.rank)
         if not self._indices:
-            part.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         elif kind is not None:
-            print_stderr(f"{self._path}: not written; what was read is in {part}")
+            print_stderr(f"{self._path}: not written; the lines so far are in {path}")
 
     def write(self, index: int, line: str) -> None:
-        """Adds a line, itself without a line break, of the item with this index among those of all."""
+        """Adds the line, without its line break, of the item with this index among those of all processes."""
         from crnn_ext.ocr.system.atomic_write import add_filename_to_errors
 
-        with add_filename_to_errors(self._part.name):
-            self._part.write(f"{line}\n")
+        with add_filename_to_errors(self._shard.name):
+            self._shard.write(f"{line}\n")
         self._indices.append(index)
 
     def merge(self) -> None:
-        """Joins the parts in the order of their indices and removes them; all processes do this together.
+        """Merges the shards in the order of the indices and removes them; all processes must call it.
 
         Raises:
-            OSError: a part is not there, as where machines do not share the folder, or the file cannot be
+            OSError: a shard is missing, as on machines that do not share the folder, or the file cannot be
                 written.
         """
         from crnn_ext.ocr.system.atomic_write import add_filename_to_errors
 
-        with add_filename_to_errors(self._part.name):
-            self._part.close()
+        with add_filename_to_errors(self._shard.name):
+            self._shard.close()
         indices = self._group.all_gather(self._indices)
-        # Nobody leaves before the file is there: torchrun ends all processes after the first that fails.
+        # All wait until the file is complete: torchrun kills the others when a process fails.
         self._group.broadcast_from_rank0(lambda: self._merge(indices))
 
     def _merge(self, indices: Sequence[Sequence[int]]) -> None:
         from crnn_ext.ocr.system.atomic_write import atomic_write
 
-        names = [self._name(rank) for rank in range(self._group.world_size)]
+        paths = [self._shard_path(rank) for rank in range(self._group.world_size)]
+        order = sorted((index, rank) for rank, of_rank in enumerate(indices) for index in of_rank)
         with ExitStack() as stack:
-            parts = [stack.enter_context(open(name, "rb")) for name in names]
+            shards = [stack.enter_context(open(path, "rb")) for path in paths]
             with atomic_write(self._path) as file:
-                for _, rank in sorted(
-                    (index, rank) for rank, of_rank in enumerate(indices) for index in of_rank
-                ):
-                    file.write(parts[rank].readline())
-        for name in names:
-            name.unlink(missing_ok=True)
+                for _, rank in order:
+                    file.write(shards[rank].readline())
+        for path in paths:
+            path.unlink(missing_ok=True)
 
-    def _name(self, rank: int) -> Path:
+    def _shard_path(self, rank: int) -> Path:
         return self._path.with_name(
             f"{self._path.stem}.{rank}-of-{self._group.world_size}{self._path.suffix}"
         )

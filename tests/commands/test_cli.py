@@ -21,8 +21,8 @@ from crnn_ext.ocr.system.distributed import ProcessGroup
 
 def test_devices(checkpoint, images, monkeypatch, capsys):
     for name, message in [
-        ("gpu", "--device must be cpu, cuda or cuda:N, and it is 'gpu'"),
-        ("meta", "--device must be cpu, cuda or cuda:N, and it is 'meta'"),
+        ("gpu", "--device must be cpu, cuda or cuda:N, got 'gpu'"),
+        ("meta", "--device must be cpu, cuda or cuda:N, got 'meta'"),
         ("cuda:1", "--device cuda:1: torch finds no CUDA GPU"),
     ]:
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -83,7 +83,7 @@ def test_more_processes_than_gpus_share_them(monkeypatch, capsys):
             chosen = [device.select(name, ProcessGroup(rank, 3, rank, True, gpus)) for rank in range(3)]
             assert chosen == [torch.device("cuda", index) for index in indices]
             assert capsys.readouterr().err == message
-    with pytest.raises(ValueError, match="--device must be cpu or cuda where several processes run"):
+    with pytest.raises(ValueError, match="--device must be cpu or cuda with several processes"):
         device.select("cuda:0")
     assert device.select("cpu", ProcessGroup(1, 3, 1, True, 3)) == torch.device("cpu")
     assert capsys.readouterr().err == ""
@@ -206,8 +206,8 @@ def test_errors_of_torch_that_come_from_outside_are_told_in_a_line(checkpoint, i
         return read
 
     for error, message in [
-        (MemoryError(), "memory is short"),
-        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "memory is short: CUDA out of memory."),
+        (MemoryError(), "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "out of memory: CUDA out of memory."),
         (RuntimeError("DataLoader worker (pid 7) is killed\nby"), "DataLoader worker (pid 7) is killed"),
     ]:
         monkeypatch.setattr("crnn_ext.ocr.Recognizer.read", raises(error))

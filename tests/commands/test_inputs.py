@@ -95,12 +95,12 @@ def test_what_stands_for_nothing_is_named(tmp_path, monkeypatch):
     (tmp_path / "list").write_bytes(b"\n\n")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
     assert problems("empty", "*.gif", "gone/**/*.png", "@list", "@gone", "-", "b.png") == [
-        "empty: no image is in this folder",
-        "*.gif: no such file, and none that matches",
-        "gone/**/*.png: no such file, and none that matches",
-        "@list: no file is named there",
+        "empty: no images in this folder",
+        "*.gif: no such file and no match",
+        "gone/**/*.png: no such file and no match",
+        "@list: no file names in this list",
         "gone: No such file or directory",
-        "-: standard input names no file",
+        "-: no file names on standard input",
     ]
 
 

@@ -91,9 +91,9 @@ def test_nothing_to_read(checkpoint, tmp_path, capsys):
     assert main(["read", checkpoint, str(tmp_path), "nothing/*.png"]) == 2
     assert capsys.readouterr() == (
         "",
-        f"crnn-ext: {tmp_path}: no image is in this folder\n"
-        "crnn-ext: nothing/*.png: no such file, and none that matches\n"
-        "crnn-ext: there is nothing to read\n",
+        f"crnn-ext: {tmp_path}: no images in this folder\n"
+        "crnn-ext: nothing/*.png: no such file and no match\n"
+        "crnn-ext: no images to read\n",
     )
 
 
@@ -124,7 +124,7 @@ def test_an_interrupted_run_leaves_the_file_and_what_was_read(
     with monkeypatch.context() as patch:
         patch.setattr(Recognizer, "preprocess", interrupted)
         assert main(["read", checkpoint, *images, "-o", str(out)]) == 130
-        assert capsys.readouterr().err == f"crnn-ext: {out}: not written; what was read is in {part}\n"
+        assert capsys.readouterr().err == f"crnn-ext: {out}: not written; the lines so far are in {part}\n"
         assert out.read_text() == "before"
         assert [line.split("\t")[0] for line in part.read_text().splitlines()] == images[:4]
         part.unlink()
@@ -137,12 +137,12 @@ def test_files_that_cannot_be_written(checkpoint, images, tmp_path, capsys):
     copy.write_bytes(Path(images[0]).read_bytes())
     (tmp_path / "link").symlink_to(copy)
     for out, message in [
-        (tmp_path, "-o must name a file, and this is none"),
-        (tmp_path / "link", "-o would replace what is read"),
-        ("/dev/null", "-o must name a file, and this is none"),
-        (tmp_path / "missing" / "out.tsv", "there is no such folder"),
-        (copy, "-o would replace what is read"),
-        (checkpoint, "-o would replace what is read"),
+        (tmp_path, "-o must name a regular file"),
+        (tmp_path / "link", "-o must not name an input file"),
+        ("/dev/null", "-o must name a regular file"),
+        (tmp_path / "missing" / "out.tsv", "the folder does not exist"),
+        (copy, "-o must not name an input file"),
+        (checkpoint, "-o must not name an input file"),
     ]:
         assert main(["read", checkpoint, str(copy), "-o", str(out)]) == 2
         assert capsys.readouterr() == ("", f"crnn-ext: {out}: {message}\n")
@@ -155,7 +155,7 @@ def test_what_names_images_and_words_is_not_replaced(checkpoint, images, tmp_pat
     words.write_text("a\nb\n")
     for out, arguments in [(listed, [f"@{listed}"]), (words, [images[0], "--lexicon", str(words)])]:
         assert main(["read", checkpoint, *arguments, "-o", str(out)]) == 2
-        assert capsys.readouterr() == ("", f"crnn-ext: {out}: -o would replace what is read\n")
+        assert capsys.readouterr() == ("", f"crnn-ext: {out}: -o must not name an input file\n")
 
 
 def test_a_full_disk(checkpoint, images, tmp_path):

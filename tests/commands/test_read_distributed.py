@@ -64,10 +64,10 @@ def test_two_processes_do_what_one_does(checkpoint, tmp_path, capsys):
     assert reads[1][2].startswith(f"crnn-ext: {images}/03.png: not an image")
     assert len(reads[1][2].splitlines()) == 1
 
-    message = "crnn-ext: several processes need -o FILE, in which their lines are joined\n"
+    message = "crnn-ext: -o FILE is required with several processes\n"
     assert list(to_stdout) == [[2, "", message]] * 2
     assert [status for status, _, _ in nothing] == [2, 2]
-    assert nothing[0][2].endswith("crnn-ext: there is nothing to read\n")
+    assert nothing[0][2].endswith("crnn-ext: no images to read\n")
     assert nothing[1][2] == ""
 
     assert main(evaluate) == 1

@@ -83,14 +83,14 @@ def test_autocast_casts_nothing(device, targets):
 def test_a_second_derivative_raises(device, targets):
     x = logits(device, requires_grad=True)
     (gradient,) = torch.autograd.grad(ctc_loss(x, *targets), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
+    with pytest.raises(RuntimeError, match="the gradient is not differentiable"):
         torch.autograd.grad(gradient.square().sum(), x)
 
 
 def test_forward_mode_raises(device, targets):
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(logits(device), torch.ones(6, 2, 4, device=device))
-        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        with pytest.raises(NotImplementedError, match="forward-mode differentiation is not supported"):
             ctc_loss(dual, *targets)
 
 

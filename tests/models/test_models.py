@@ -259,13 +259,13 @@ def test_width_is_keyword_only():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"imgH": 48}, "imgH must be 32, the height its layers are made for, but is 48"),
-        ({"nc": 0}, "nc must be at least 1, but is 0"),
-        ({"nclass": 1}, r"nclass must be at least 2 \(the blank and one character\), but is 1"),
-        ({"nh": -2}, "nh must be at least 1, but is -2"),
-        ({"width": 0.0}, r"width must be finite and above 0, but is 0\.0"),
-        ({"width": float("inf")}, "width must be finite and above 0, but is inf"),
-        ({"width": float("nan")}, "width must be finite and above 0, but is nan"),
+        ({"imgH": 48}, "imgH must be 32, the height that its layers are built for, got 48"),
+        ({"nc": 0}, "nc must be at least 1, got 0"),
+        ({"nclass": 1}, r"nclass must be at least 2 \(the blank and one character\), got 1"),
+        ({"nh": -2}, "nh must be at least 1, got -2"),
+        ({"width": 0.0}, r"width must be finite and above 0, got 0\.0"),
+        ({"width": float("inf")}, "width must be finite and above 0, got inf"),
+        ({"width": float("nan")}, "width must be finite and above 0, got nan"),
     ],
 )
 def test_bad_arguments(network, change, message):
@@ -275,9 +275,9 @@ def test_bad_arguments(network, change, message):
 
 
 def test_arguments_of_another_type():
-    with pytest.raises(TypeError, match=r"CRNN: nh must be an int, but is 4\.0"):
+    with pytest.raises(TypeError, match=r"CRNN: nh must be an int, got 4\.0"):
         CRNN(32, 1, 5, 4.0)
-    with pytest.raises(TypeError, match="CRNN_v2: width must be a number, but is 'half'"):
+    with pytest.raises(TypeError, match="CRNN_v2: width must be a number, got 'half'"):
         CRNN_v2(32, 1, 5, 4, width="half")
 
 

@@ -65,7 +65,7 @@ def test_output_lengths_of_too_narrow_images_are_zero(network):
 
 @pytest.mark.parametrize("widths", [[8.0], torch.tensor([8.0]), torch.tensor([True])])
 def test_output_lengths_refuse_what_is_not_an_integer(widths):
-    with pytest.raises(TypeError, match=r"CRNN: widths must be integers, but are torch\.(float32|bool)"):
+    with pytest.raises(TypeError, match=r"CRNN: widths must be integers, got torch\.(float32|bool)"):
         small_network(CRNN).output_lengths(widths)
 
 
@@ -98,7 +98,7 @@ def test_images_that_are_too_narrow(network):
 
 
 def test_images_of_integers():
-    with pytest.raises(TypeError, match=r"images must be floating point, but are torch\.uint8"):
+    with pytest.raises(TypeError, match=r"images must be floating point, got torch\.uint8"):
         small_network(CRNN)(torch.zeros(1, 1, 32, 40, dtype=torch.uint8))
 
 

@@ -111,16 +111,12 @@ def test_widths_are_any_integers():
 @pytest.mark.parametrize(
     ("widths", "error", "message"),
     [
-        ([45, 7], ValueError, r"widths must have shape \(N,\) = \(3,\), but have \(2,\)"),
-        (torch.tensor([[45, 7, 9]]), ValueError, r"widths must have shape .* but have \(1, 3\)"),
-        (45, ValueError, r"widths must have shape .* but have \(\)"),
-        (
-            [45, 46, 9],
-            ValueError,
-            r"widths must be from 4 to 45, the columns of images, but widths\[1\] is 46",
-        ),
-        ([45, 7, 3], ValueError, r"widths must be from 4 to 45, .* but widths\[2\] is 3"),
-        ([45.0, 7.0, 9.0], TypeError, r"widths must be integers, but are torch\.float32"),
+        ([45, 7], ValueError, r"widths must have shape \(N,\) = \(3,\), got \(2,\)"),
+        (torch.tensor([[45, 7, 9]]), ValueError, r"widths must have shape .* got \(1, 3\)"),
+        (45, ValueError, r"widths must have shape .* got \(\)"),
+        ([45, 46, 9], ValueError, r"widths\[1\] must be in \[4, 45\], got 46"),
+        ([45, 7, 3], ValueError, r"widths\[2\] must be in \[4, 45\], got 3"),
+        ([45.0, 7.0, 9.0], TypeError, r"widths must be integers, got torch\.float32"),
     ],
 )
 def test_bad_widths(widths, error, message):

@@ -117,7 +117,7 @@ def test_weights_of_the_lstm_lie_as_cudnn_wants_them():
         calls = LSTMCalls()
         frames = torch.randn(5, 2, 3).to(options.get("dtype", torch.float32))
         with calls:
-            layer.rnn.read(frames, live if inputs == 11 else None, **options)
+            layer.rnn.run(frames, live if inputs == 11 else None, **options)
         [weights] = calls.weights
         assert [tuple(weight.shape) for weight in weights] == 2 * [(16, inputs), (16, 4), (16,), (16,)]
         end = 0

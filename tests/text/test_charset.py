@@ -64,7 +64,7 @@ def test_unknown_characters_are_skipped_and_counted(text, known):
     unknown = charset.count_unknown([text])
     assert sorted(unknown.elements()) == sorted(missing)
     if missing:
-        with pytest.raises(ValueError, match=re.escape(f"has {missing[0]!r} (U+{ord(missing[0]):04X})")):
+        with pytest.raises(ValueError, match=re.escape(f"got {missing[0]!r} (U+{ord(missing[0]):04X})")):
             charset.encode(text)
     else:
         assert charset.encode(text)[0].tolist() == found
@@ -155,12 +155,12 @@ def test_from_file_takes_what_is_no_line_break(write_file):
 def test_unknown_character():
     charset = Charset("abc")
     message = (
-        "encode: texts must hold characters of the charset only, and texts[1], 'b\u00e4d', "
-        "has '\u00e4' (U+00E4) at position 1"
+        "encode: texts must consist of characters of the charset, got '\u00e4' (U+00E4) at position 1 of "
+        "texts[1], 'b\u00e4d'"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         charset.encode(["abc", "ba\u0308d"])
-    with pytest.raises(ValueError, match=r"texts\[0\], 'x+\.\.\.x+', has 'x' \(U\+0078\) at position 0$"):
+    with pytest.raises(ValueError, match=r"got 'x' \(U\+0078\) at position 0 of texts\[0\], 'x+\.\.\.x+'$"):
         charset.encode("x" * 10_000)
     assert charset.count_unknown(["xay", "b", "x"]) == {"x": 2, "y": 1}
     assert charset.count_unknown("abc") == {}

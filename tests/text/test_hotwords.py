@@ -124,16 +124,16 @@ def test_many_words():
 @pytest.mark.parametrize(
     ("words", "separators", "error", "message"),
     [
-        ("abc", " ", TypeError, "words must be an iterable of str, and it is str"),
-        ({"a": ["a"]}, " ", TypeError, "words must be an iterable of str, and it is dict"),
-        (["a", 1], " ", TypeError, "words[1] must be a str, and it is int"),
-        ([""], " ", ValueError, "words must not be empty, and words[0] is"),
-        (["a"], 0, TypeError, "separators must be a str, and it is int"),
+        ("abc", " ", TypeError, "words must be an iterable of str, got str"),
+        ({"a": ["a"]}, " ", TypeError, "words must be an iterable of str, got dict"),
+        (["a", 1], " ", TypeError, "words[1] must be a str, got int"),
+        ([""], " ", ValueError, "words[0] must not be empty"),
+        (["a"], 0, TypeError, "separators must be a str, got int"),
         (
             ["abc", "abd"],
             " ",
             ValueError,
-            "words must hold characters of the charset only, and 1 of 2 do not, such as 'abd'; the charset "
+            "words must consist of characters of the charset, but 1 of 2 do not, such as 'abd'; the charset "
             "lacks 'd' (U+0064)",
         ),
         *(
@@ -141,8 +141,7 @@ def test_many_words():
                 ["b", word, "a"],
                 " -",
                 ValueError,
-                "separators (' -') must stand one by one between the words of a phrase, and in "
-                f"{word!r} they do not",
+                f"phrases must have single separators (' -') between words, got {word!r}",
             )
             for word in (" a", "a-", "a- b", "-", " ")
         ),

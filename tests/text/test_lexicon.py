@@ -98,8 +98,8 @@ def test_properties():
 
 def test_characters_that_the_charset_lacks():
     message = (
-        "from_words: words must hold characters of the charset only, and 2 of 3 do not, such as 'naïve'; the "
-        "charset lacks 'x' (U+0078), 'n' (U+006E), 'ï' (U+00EF), 'v' (U+0076), 'e' (U+0065)"
+        "from_words: words must consist of characters of the charset, but 2 of 3 do not, such as 'naïve'; "
+        "the charset lacks 'x' (U+0078), 'n' (U+006E), 'ï' (U+00EF), 'v' (U+0076), 'e' (U+0065)"
     )
     with raises_exactly(ValueError, message):
         Lexicon.from_words(["naïve", "ab", "xxa"], CHARSET)
@@ -115,31 +115,31 @@ def test_characters_that_the_charset_lacks():
 @pytest.mark.parametrize(
     ("words", "options", "error", "message"),
     [
-        ("abc", {}, TypeError, "words must be an iterable of str, and it is str"),
-        (7, {}, TypeError, "words must be an iterable of str, and it is int"),
-        ({"a": ["a"]}, {}, TypeError, "words must be an iterable of str, and it is dict"),
-        ([], {}, ValueError, "words must be one or more, and there are none"),
-        (iter([]), {"unknown_score": 0}, ValueError, "words must be one or more, and there are none"),
-        (["a", b"b"], {}, TypeError, "words[1] must be a str, and it is bytes"),
-        (["a", ""], {}, ValueError, "words must not be empty, and words[1] is"),
-        (["a", "a b"], {}, ValueError, "words must hold no separators (' '), and 'a b' does"),
+        ("abc", {}, TypeError, "words must be an iterable of str, got str"),
+        (7, {}, TypeError, "words must be an iterable of str, got int"),
+        ({"a": ["a"]}, {}, TypeError, "words must be an iterable of str, got dict"),
+        ([], {}, ValueError, "words must not be empty"),
+        (iter([]), {"unknown_score": 0}, ValueError, "words must not be empty"),
+        (["a", b"b"], {}, TypeError, "words[1] must be a str, got bytes"),
+        (["a", ""], {}, ValueError, "words[1] must not be empty"),
+        (["a", "a b"], {}, ValueError, "words must not contain separators (' '), got 'a b'"),
         (
             ["c", "ab-"],
             {"separators": " -"},
             ValueError,
-            "words must hold no separators (' -'), and 'ab-' does",
+            "words must not contain separators (' -'), got 'ab-'",
         ),
-        (["a"], {"separators": None}, TypeError, "separators must be a str, and it is NoneType"),
+        (["a"], {"separators": None}, TypeError, "separators must be a str, got NoneType"),
         (
             ["a"],
             {"unknown_characters": "count"},
             ValueError,
-            "unknown_characters must be 'error' or 'skip', and it is 'count'",
+            "unknown_characters must be 'error' or 'skip', got 'count'",
         ),
-        (["a"], {"unknown_score": "1"}, TypeError, "unknown_score must be a float or None, and it is str"),
-        (["a"], {"unknown_score": True}, TypeError, "unknown_score must be a float or None, and it is bool"),
-        (["a"], {"unknown_score": math.nan}, ValueError, "unknown_score must be finite, and it is nan"),
-        (["a"], {"unknown_score": -math.inf}, ValueError, "unknown_score must be finite, and it is -inf"),
+        (["a"], {"unknown_score": "1"}, TypeError, "unknown_score must be a float or None, got str"),
+        (["a"], {"unknown_score": True}, TypeError, "unknown_score must be a float or None, got bool"),
+        (["a"], {"unknown_score": math.nan}, ValueError, "unknown_score must be finite, got nan"),
+        (["a"], {"unknown_score": -math.inf}, ValueError, "unknown_score must be finite, got -inf"),
     ],
 )
 def test_words_that_are_refused(words, options, error, message):
@@ -148,7 +148,7 @@ def test_words_that_are_refused(words, options, error, message):
 
 
 def test_the_charset_must_be_one():
-    with raises_exactly(TypeError, "from_words: charset must be a Charset, and it is str"):
+    with raises_exactly(TypeError, "from_words: charset must be a Charset, got str"):
         Lexicon.from_words(["a"], "abc")
 
 
@@ -173,39 +173,45 @@ def test_explicit_spellings():
 @pytest.mark.parametrize(
     ("spellings", "tokens", "separators", "error", "message"),
     [
-        ([("a", ["T"])], TOKENS, [], TypeError, "spellings must be a mapping, and it is list"),
-        ({}, ["a", "b", "a"], [], ValueError, "tokens must be distinct, and 'a' stands there twice"),
-        ({}, TOKENS, [], ValueError, "spellings must be of one or more words, and there are none"),
+        ([("a", ["T"])], TOKENS, [], TypeError, "spellings must be a mapping, got list"),
+        ({}, ["a", "b", "a"], [], ValueError, "tokens must be distinct, got 'a' twice"),
+        ({}, TOKENS, [], ValueError, "spellings must not be empty"),
         (
             {"b": [["T"]], "a": []},
             TOKENS,
             [],
             ValueError,
-            "spellings must have one or more for each word, and 'a' has none",
+            "each word must have at least one spelling, got none for 'a'",
         ),
-        ({}, TOKENS, [" "], ValueError, "separators must be among tokens, and ' ' is not"),
+        ({}, TOKENS, [" "], ValueError, "separators must be among tokens, got ' '"),
         (
             {"a": ["T"]},
             TOKENS,
             [],
             TypeError,
-            "spellings must be sequences of tokens, and one of 'a' is str",
+            "spellings must be sequences of tokens, got str for 'a'",
         ),
-        ({"a": [["X"]]}, TOKENS, [], ValueError, "spellings must be of tokens, and that of 'a' has 'X'"),
+        ({"a": [["X"]]}, TOKENS, [], ValueError, "spellings must consist of tokens, got 'X' in that of 'a'"),
         (
             {"a": [["T", "|", "UW"]]},
             TOKENS,
             ["|"],
             ValueError,
-            "spellings must hold no separators before the end, and that of 'a' has '|'",
+            "spellings may have separators only at the end, got '|' in that of 'a'",
         ),
-        ({"a": [["T"], ["|"]]}, TOKENS, ["|"], ValueError, "spellings must not be empty, and one of 'a' is"),
+        (
+            {"a": [["T"], ["|"]]},
+            TOKENS,
+            ["|"],
+            ValueError,
+            "spellings must not be empty, got an empty one for 'a'",
+        ),
         (
             {"é": [["T"]], "e\u0301": [["UW"]]},
             TOKENS,
             [],
             ValueError,
-            "words must be distinct in NFC, and 'e\u0301' is there twice",
+            "words must be distinct in NFC, got 'e\u0301' twice",
         ),
     ],
 )

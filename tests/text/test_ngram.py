@@ -179,27 +179,24 @@ def test_the_space_must_be_told_where_it_is_not_clear():
             from_text(text, *arguments, **options)
         return re.sub(r"/\S*/", "", str(caught.value))
 
-    asks = "from_arpa: space must say which unit of model.arpa the token ' ' stands for ('<unk>' if none): "
+    asks = (
+        "from_arpa: space must name the unit of model.arpa for the token ' ' ('<unk>' if none): candidates "
+        "among <space>, \u2581, |, _ that are not tokens: "
+    )
     without = character_model(space="e").arpa()
     both = character_model().arpa().replace("\ty\t", "\t_\t").replace(" y", " _").replace("y ", "_ ")
     charset = Charset("abc ")
-    assert ask(without, charset) == f"{asks}of <space>, \u2581, |, _ it has none that is no token itself"
-    assert (
-        ask(both, charset) == f"{asks}of <space>, \u2581, |, _ it has <space> and _ that is no token itself"
-    )
+    assert ask(without, charset) == f"{asks}none"
+    assert ask(both, charset) == f"{asks}<space>, _"
     assert from_text(both, Charset("abc_ ")).score(" ") == from_text(both, charset, space="<space>").score(
         " "
     )
     assert from_text(without, charset, space="<unk>").score(" ") == from_text(without, ["a", "?"]).score(
         ["?"]
     )
+    assert ask(both, charset, space="|") == "from_arpa: space must be a unit of model.arpa, got '|'"
     assert (
-        ask(both, charset, space="|")
-        == "from_arpa: space must be a unit of the model, and model.arpa has no '|'"
-    )
-    assert (
-        ask(both, Charset("abc"), space="_")
-        == "from_arpa: space must be None if no token is the separator ' ', and it is '_'"
+        ask(both, Charset("abc"), space="_") == "from_arpa: space must be None if ' ' is not a token, got '_'"
     )
     # A unit of the separator's own name comes before the others.
     ours = from_text(both, ["a", "_"], separator="_")
@@ -243,15 +240,13 @@ def test_words_of_a_lexicon():
 
 def test_what_cannot_be_scored():
     ours = from_text(character_model().arpa(), Charset("abc "))
-    with pytest.raises(ValueError, match=r"^score: text must hold tokens only, and text\[1\] is 'd'$"):
+    with pytest.raises(ValueError, match=r"^score: text\[1\] must be a token, got 'd'$"):
         ours.score("ad")
-    with pytest.raises(ValueError, match=r"^score: symbols must be in \[0, 5\), and text\[0\] is 5$"):
+    with pytest.raises(ValueError, match=r"^score: text\[0\] must be in \[0, 5\), got 5$"):
         ours.score([5])
-    with pytest.raises(ValueError, match=r"^score: symbols must be in \[0, 5\), and text\[1\] is -1$"):
+    with pytest.raises(ValueError, match=r"^score: text\[1\] must be in \[0, 5\), got -1$"):
         ours.score([0, -1])
-    with pytest.raises(
-        TypeError, match=r"^score: text must be a sequence of names or symbols, and it is str$"
-    ):
+    with pytest.raises(TypeError, match=r"^score: text must be a sequence of names or symbols, got str$"):
         from_text(character_model().arpa(), ["a", "b"]).score("ab")
     with pytest.raises(TypeError, match="integer"):
         ours.score([1.5])
@@ -260,26 +255,26 @@ def test_what_cannot_be_scored():
 @pytest.mark.parametrize(
     ("tokens", "error", "message"),
     [
-        ("abc", TypeError, "tokens must be a Charset, a sequence of str or a Lexicon, and it is str"),
-        ({"a"}, TypeError, "tokens must be a Charset, a sequence of str or a Lexicon, and it is set"),
-        (["a", 1], TypeError, "tokens[1] must be a str, and it is int"),
+        ("abc", TypeError, "tokens must be a Charset, a sequence of str or a Lexicon, got str"),
+        ({"a"}, TypeError, "tokens must be a Charset, a sequence of str or a Lexicon, got set"),
+        (["a", 1], TypeError, "tokens[1] must be a str, got int"),
         (
             ["<unk>", "A", "B"],
             ValueError,
-            "tokens must be units of the model, and model.arpa has none of them; its units "
+            "tokens must be units of the model, but model.arpa has none of them; its units "
             "are '<unk>', '<s>', 't', 'h', 'e', '<space>', 'f', 'a' and others",
         ),
         (
             Lexicon.from_words(["a", "the", "family"], Charset("aefhilmty ")),
             ValueError,
-            "tokens must be characters for a model over characters, and most of them are longer and no units "
-            "of model.arpa: 'a', 'the', 'family'",
+            "tokens must be characters for a model over characters; most have several characters and are not "
+            "units of model.arpa: 'a', 'the', 'family'",
         ),
         (
             ["<s>", "e", "th", "he", "in", " "],
             ValueError,
-            "tokens must be characters for a model over characters, and most of them are longer and no units "
-            "of model.arpa: 'e', 'th', 'he', 'in', ' '",
+            "tokens must be characters for a model over characters; most have several characters and are not "
+            "units of model.arpa: 'e', 'th', 'he', 'in', ' '",
         ),
     ],
 )
@@ -302,8 +297,8 @@ def test_a_model_over_words_needs_a_lexicon(tokens):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - all of the message is compared
         from_text(word_model().arpa(), tokens)
     assert re.sub(r"/\S*/", "", str(caught.value)) == (
-        "from_arpa: tokens must be a Lexicon for a model over words, and most units of model.arpa are longer "
-        "than a character and no tokens: 'the', 'fake', 'friend', 'of', 'family', 'like', 'a', 'beam' and "
+        "from_arpa: tokens must be a Lexicon for a model over words; most units of model.arpa have several "
+        "characters and are not tokens: 'the', 'fake', 'friend', 'of', 'family', 'like', 'a', 'beam' and "
         "others"
     )
 

@@ -1,4 +1,4 @@
-"""Training a recognition network on lines of text; `crnn-ext train` from Python.
+"""Training of a recognition network on lines of text, as `crnn-ext train` does it.
 
 Needs the optional dependencies of `crnn_ext[train]`.
 """

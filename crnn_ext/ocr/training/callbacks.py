@@ -1,4 +1,4 @@
-"""What a run tells while it goes: to log files, TensorBoard and the display."""
+"""What a run reports while it trains: the callback protocol and its events."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,20 +10,21 @@ from crnn_ext.ocr.evaluation import Evaluation
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """A step, as all processes have done it together.
+    """An optimizer step, summed over all processes.
 
     Attributes:
-        step: its number, from 1.
-        epoch: the epoch that it is in, from 1.
-        loss: nats a character of the labels; NaN if no line could be trained on.
-        blank: the share of frames in which the blank is the most probable class.
-        learning_rate: with which it was done.
-        gradient_norm: before clipping.
-        labels: the characters of the labels over all frames: what 1 - `blank` comes near in the end.
-        lines: of its batches.
-        skipped: whether nothing has changed, as the gradient was not finite or no line could be trained on.
-        seconds: that a step took, the mean since the last such report or the start; validations are left out.
-        lines_a_second: since then.
+        step: number of the step, from 1.
+        epoch: number of its epoch, from 1.
+        loss: nats per label character; NaN if no line of the step could be trained on.
+        blank: fraction of frames whose most probable class is the blank.
+        labels: label characters per frame, which `1 - blank` approaches as the network learns.
+        learning_rate: learning rate of the step.
+        gradient_norm: norm of the gradient before clipping.
+        lines: lines in the batches of the step.
+        skipped: True if the weights did not change: the gradient was not finite, or no line could be
+            trained on.
+        seconds: mean seconds per step since the previous report or the start, without validations.
+        lines_a_second: lines per second over the same time.
     """
 
     step: int
@@ -41,16 +42,16 @@ class StepMetrics:
 
 @dataclass(frozen=True)
 class SkippedLines:
-    """The lines that could not be trained on, of an epoch or of the part of it since the last such report.
+    """The lines and steps that were skipped since the previous report of this epoch.
 
     Attributes:
-        epoch: its number, from 1.
-        step: the last one that was done.
-        ended: whether the epoch is over.
-        always: how many lines no epoch has, as was said before the first.
-        infeasible: names of lines that had too few frames for their labels after distortion.
-        unreadable: lines without an image that can be read.
-        skipped: steps that changed nothing, for want of a finite gradient or of lines.
+        epoch: number of the epoch, from 1.
+        step: last step done.
+        ended: True if the epoch is over.
+        always: number of lines that every epoch skips; `on_train_start` names them.
+        infeasible: names of the lines with too few frames for their labels after augmentation.
+        unreadable: lines whose image cannot be read.
+        skipped: steps that changed no weight: no finite gradient, or no usable line.
     """
 
     epoch: int
@@ -64,7 +65,7 @@ class SkippedLines:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """How the network reads the lines for validation after a step, and whether never better before."""
+    """The evaluation of the validation lines after a step; `best` is True if its CER is the lowest so far."""
 
     step: int
     epoch: int
@@ -73,22 +74,22 @@ class ValidationResult:
 
 
 class Callback(Protocol):
-    """Is told what a run does. Only the first process has callbacks."""
+    """Receives the events of a run. Only rank 0 calls callbacks."""
 
-    def on_train_start(self, step: int, steps: int, left_out: Sequence[DataIssue]) -> None:
-        """The run begins after this step, of so many, without some lines."""
+    def on_train_start(self, step: int, steps: int, skipped: Sequence[DataIssue]) -> None:
+        """Training starts after `step` of `steps`; every epoch skips the lines in `skipped`."""
 
     def on_message(self, text: str) -> None:
-        """Something that the user should know."""
+        """A message for the user."""
 
     def on_step(self, step: StepMetrics) -> None:
-        """A step was done. Not every step is reported."""
+        """A step is done. Only every `log_every`-th step and the last one are reported."""
 
     def on_lines_skipped(self, report: SkippedLines) -> None:
-        """Comes at the end of each epoch and before each saved state, so that no kill loses a name."""
+        """Called at the end of each epoch and before each saved state, so a killed run loses no name."""
 
     def on_validation(self, validation: ValidationResult) -> None:
-        """The lines for validation were read."""
+        """A validation is done."""
 
     def on_train_end(self) -> None:
-        """No more will come, also after an error."""
+        """The last event, also after an error."""

@@ -1,4 +1,4 @@
-"""All settings of a training run in one place, as a file holds them and `crnn-ext train` takes them."""
+"""The settings of a training run: `config.json` and the options of `crnn-ext train`."""
 
 import json
 from collections.abc import Mapping
@@ -18,76 +18,61 @@ Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
 
 def _setting(default: Any, text: str, metavar: str | None = None) -> Any:
-    """A field with what `crnn-ext train --help` says of it."""
+    """A field with its help text for `crnn-ext train --help`."""
     return field(default=default, metadata={"help": text, "metavar": metavar})
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What a run trains, on what, and how. The metadata of each field says what it means.
+    """All settings of a training run. The metadata of each field holds its help text.
 
     Raises:
-        TypeError, ValueError: a setting breaks its rule; the message names it and the value.
+        TypeError, ValueError: a setting has a wrong type or value; the message names both.
     """
 
-    data: str = _setting("", "the data set to train on, as for crnn-ext check", "DATA")
-    val: str | None = _setting(
-        None, "the data set that tells how far the network is; without it, a part of DATA", "DATA"
-    )
+    data: str = _setting("", "training data set, as for crnn-ext check", "DATA")
+    val: str | None = _setting(None, "validation data set (default: --val-fraction of DATA)", "DATA")
     val_fraction: float = _setting(
-        0.1, "the share of the lines of DATA, drawn by the seed, that is that part", "SHARE"
+        0.1, "fraction of DATA to hold out for validation, drawn with the seed", "FRACTION"
     )
     charset: str | None = _setting(
-        None,
-        "the characters, in a UTF-8 file; line breaks in it do not count (those of all labels of DATA)",
-        "FILE",
+        None, "UTF-8 file of the characters, line breaks ignored (default: all in DATA)", "FILE"
     )
     init: str | None = _setting(
-        None,
-        "start from the weights, architecture and preprocessing of this checkpoint; characters that both "
-        "charsets have keep what was learnt of them",
-        "CHECKPOINT",
+        None, "start from this checkpoint; characters in both charsets keep their weights", "CHECKPOINT"
     )
-    network: NetworkName = _setting("CRNN", "which network: docs/how-to/train.md tells them apart")
+    network: NetworkName = _setting("CRNN", "architecture, see docs/how-to/train.md")
     width: float = _setting(1.0, "factor on the channels of all convolutions", "FACTOR")
-    hidden: int = _setting(256, "hidden units of each direction of each LSTM", "UNITS")
-    leaky_relu: bool = _setting(False, "LeakyReLU(0.2) in place of ReLU")
-    channels: int = _setting(1, "1 for grey images, 3 for RGB", "C")
-    resize: str = _setting(
-        "keep", "keep: the aspect ratio; fixed:100: every image becomes 100 columns wide", "HOW"
-    )
-    epochs: int = _setting(30, "how often each line is trained on", "N")
+    hidden: int = _setting(256, "hidden units per direction of each LSTM", "UNITS")
+    leaky_relu: bool = _setting(False, "LeakyReLU(0.2) instead of ReLU")
+    channels: int = _setting(1, "1 for gray images, 3 for RGB", "C")
+    resize: str = _setting("keep", "keep: keep the aspect ratio; fixed:100: resize to 100 columns", "HOW")
+    epochs: int = _setting(30, "number of epochs", "N")
     batch_pixels: int = _setting(
-        16 * 32 * 800, "pixels of a batch with its padding, after preprocessing", "PIXELS"
+        16 * 32 * 800, "pixels per batch with padding, after preprocessing", "PIXELS"
     )
-    accumulate: int = _setting(1, "batches of each process that make one step", "BATCHES")
-    lr: float = _setting(1e-3, "the highest learning rate of the one-cycle schedule", "RATE")
-    warmup: float = _setting(0.1, "the share of the steps in which it is reached", "SHARE")
-    weight_decay: float = _setting(0.01, "of AdamW", "DECAY")
-    clip: float = _setting(5.0, "longer gradients are shortened to this norm", "NORM")
+    accumulate: int = _setting(1, "batches per process in one optimizer step", "BATCHES")
+    lr: float = _setting(1e-3, "maximum learning rate of the one-cycle schedule", "RATE")
+    warmup: float = _setting(0.1, "fraction of the steps before the maximum", "FRACTION")
+    weight_decay: float = _setting(0.01, "weight decay of AdamW", "DECAY")
+    clip: float = _setting(5.0, "maximum norm of the gradient", "NORM")
     precision: Precision | None = _setting(
-        None,
-        "of what allows it, the rest is float32; tf32: float32 that a GPU rounds in convolutions and LSTMs "
-        "(bfloat16 on a GPU, else float32)",
+        None, "autocast dtype; tf32: float32 with TF32 kernels (GPU: bfloat16, CPU: float32)"
     )
-    freeze_batch_norm: bool = _setting(
-        False, "leave the statistics of batch normalisation as they are, for few lines or tiny batches"
-    )
+    freeze_batch_norm: bool = _setting(False, "keep the batch-norm statistics, for few lines or tiny batches")
     ema: float = _setting(
-        0.0, "validate and save a moving average of the weights with this decay, such as 0.999", "DECAY"
+        0.0, "validate and save an average of the weights with this decay, e.g. 0.999", "DECAY"
     )
-    augment: float = _setting(1.0, "strength of the distortions of training images; 0 for none", "STRENGTH")
-    validate_every: int | None = _setting(None, "steps from one validation to the next (an epoch)", "STEPS")
+    augment: float = _setting(1.0, "strength of the augmentation; 0 turns it off", "STRENGTH")
+    validate_every: int | None = _setting(None, "steps between validations (one epoch)", "STEPS")
     patience: int | None = _setting(
-        None, "stop after so many validations without a better character error rate", "VALIDATIONS"
+        None, "stop after this many validations without a lower CER", "VALIDATIONS"
     )
-    save_every: int = _setting(
-        1000, "steps from one saved state to the next, beside those at validations", "STEPS"
-    )
-    log_every: int = _setting(10, "steps from one entry of the log to the next", "STEPS")
-    seed: int = _setting(0, "draws new weights, batches, distortions and the part for validation", "SEED")
+    save_every: int = _setting(1000, "steps between saved states; validations save one too", "STEPS")
+    log_every: int = _setting(10, "steps between log entries", "STEPS")
+    seed: int = _setting(0, "seed of weights, batches, augmentation and validation split", "SEED")
     workers: int | None = _setting(
-        None, "processes that load lines, of each process that trains (1, with a GPU up to 8)", "N"
+        None, "data loading processes per training process (1; with a GPU up to 8)", "N"
     )
 
     def __post_init__(self) -> None:
@@ -105,18 +90,18 @@ class TrainingConfig:
         check_number("", "warmup", self.warmup, 0, 0.9)
         check_number("", "weight_decay", self.weight_decay, 0, 1)
         check_number("", "clip", self.clip, 1e-6, 1e6)
-        self._check_name("network", get_args(NetworkName))
+        self._check_choice("network", get_args(NetworkName))
         check_number("", "width", self.width, 1e-3, 16)
         check_int("", "hidden", self.hidden, 1, 1 << 14)
         if self.leaky_relu and self.network == "CRNN_res":
-            raise ValueError("leaky_relu must be False for the network CRNN_res, and it is True")
+            raise ValueError("leaky_relu must be False for the network CRNN_res, got True")
         check_int("", "channels", self.channels, 1, 3)
         if self.channels == 2:
-            raise ValueError("channels must be 1 or 3, and it is 2")
+            raise ValueError("channels must be 1 or 3, got 2")
         parse_resize(self.resize)
         if self.precision is not None:
-            self._check_name("precision", get_args(Precision))
-        # An average with decay 1 would never move from where the network began.
+            self._check_choice("precision", get_args(Precision))
+        # An average with decay 1 would keep the initial weights for ever.
         check_number("", "ema", self.ema, 0, 0.99999)
         check_number("", "augment", self.augment, 0, 2)
         check_int("", "log_every", self.log_every, 1, 1 << 40)
@@ -127,19 +112,19 @@ class TrainingConfig:
             if getattr(self, name) is not None:
                 check_int("", name, getattr(self, name), least, most)
 
-    def _check_name(self, name: str, allowed: tuple[str, ...]) -> None:
+    def _check_choice(self, name: str, allowed: tuple[str, ...]) -> None:
         value = getattr(self, name)
-        if value not in list(allowed):  # a list, as the value may be unhashable
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}, and it is {value!r:.60}")
+        if value not in list(allowed):  # a list: the value may be unhashable
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r:.60}")
 
     def _check_type(self, name: str, *types: type | None) -> None:
         value = getattr(self, name)
         if not any(value is None if expected is None else isinstance(value, expected) for expected in types):
             names = " or ".join("null" if expected is None else expected.__name__ for expected in types)
-            raise TypeError(f"{name} must be of type {names}, and it is {value!r:.60}")
+            raise TypeError(f"{name} must be of type {names}, got {value!r:.60}")
 
     def architecture(self, nclass: int) -> Architecture:
-        """The network to train, if it is a new one."""
+        """The architecture of a new network."""
         return Architecture(
             self.network,
             nclass,
@@ -150,16 +135,16 @@ class TrainingConfig:
         )
 
     def preprocessing(self) -> Preprocessing:
-        """What is done to images, if the network is a new one."""
+        """The preprocessing of a new network."""
         return Preprocessing(channels=self.channels, width=parse_resize(self.resize))
 
     def with_checkpoint(self, architecture: Architecture, preprocessing: Preprocessing) -> "TrainingConfig":
-        """These settings with what a checkpoint decides.
+        """These settings with the architecture and preprocessing of a checkpoint.
 
         Raises:
-            ValueError: one of them has another value here, which is not its default.
+            ValueError: a setting contradicts the checkpoint and is not at its default.
         """
-        decided: dict[str, Any] = {
+        fixed: dict[str, Any] = {
             "network": architecture.name,
             "width": architecture.width,
             "hidden": architecture.nh,
@@ -169,28 +154,27 @@ class TrainingConfig:
         }
         for setting in fields(self):
             value = getattr(self, setting.name)
-            if value not in (setting.default, decided.get(setting.name, value)):
+            if value not in (setting.default, fixed.get(setting.name, value)):
                 raise ValueError(
-                    f"{setting.name} must be {decided[setting.name]!r} as in {self.init}, and it is {value!r}"
+                    f"{setting.name} must be {fixed[setting.name]!r} as in {self.init}, got {value!r}"
                 )
-        return replace(self, **decided)
+        return replace(self, **fixed)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "TrainingConfig":
-        """The settings that `to_dict` wrote, all others at their defaults. The data need not be trusted.
+        """The inverse of `to_dict`; missing settings get their defaults. Safe on untrusted data.
 
         Raises:
-            TypeError, ValueError: the data is no mapping, has a key that is no setting, and as the
-                constructor.
+            TypeError, ValueError: the data is not a mapping or has an unknown key, or as the constructor.
         """
         if not isinstance(data, Mapping):
-            raise TypeError(f"the settings must be a JSON object, and they are {data!r:.60}")
+            raise TypeError(f"the settings must be a JSON object, got {data!r:.60}")
         unknown = set(data) - {setting.name for setting in fields(cls)}
         if unknown:
             name = str(min(unknown, key=str))
-            meant = get_close_matches(name, [setting.name for setting in fields(cls)], 1)
+            similar = get_close_matches(name, [setting.name for setting in fields(cls)], 1)
             raise ValueError(
-                f"{name!r:.60} is no setting of a training run" + (f"; {meant[0]} is one" if meant else "")
+                f"unknown setting {name!r:.60}" + (f"; did you mean {similar[0]}?" if similar else "")
             )
         return cls(**data)
 
@@ -200,10 +184,10 @@ class TrainingConfig:
 
     @classmethod
     def load(cls, path: str | Path) -> "TrainingConfig":
-        """The settings of a JSON file. The file need not be trusted.
+        """The settings of a JSON file. Safe on untrusted files.
 
         Raises:
-            DataError: it cannot be read or is not of that form; the message names it.
+            DataError: the file cannot be read or is not valid; the message names it.
         """
         try:
             return cls.from_dict(json.loads(Path(path).read_bytes()))
@@ -213,9 +197,9 @@ class TrainingConfig:
             raise DataError(f"{path}: {error}") from error
 
     def save(self, path: str | Path) -> None:
-        """Writes the settings as a JSON file.
+        """Writes the settings to a JSON file.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         atomic_write_bytes(path, (json.dumps(self.to_dict(), indent=2) + "\n").encode())

@@ -1,4 +1,4 @@
-"""The log of a run: JSON objects, one a line."""
+"""The log of a run: JSON Lines, one event a line."""
 
 import json
 import math
@@ -16,32 +16,32 @@ LOG_FILE = "log.jsonl"
 
 
 class JsonlLogger(Callback):
-    """Writes `log.jsonl` in a folder: an object with the key "event" for each event.
+    """Writes `log.jsonl` to a folder: one object per event, with its name under the key "event".
 
-    A run that goes on after a step first takes away what was logged after it.
+    A resumed run first removes the events after the step at which it resumes.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOG_FILE
         self._file: TextIO | None = None
 
-    def on_train_start(self, step: int, steps: int, left_out: Sequence[DataIssue]) -> None:
-        """Opens the file, and logs the lines that no epoch has."""
-        kept = self._before(step) if step and self._path.exists() else []
+    def on_train_start(self, step: int, steps: int, skipped: Sequence[DataIssue]) -> None:
+        """Opens the file and logs the lines that every epoch skips."""
+        kept = self._lines_up_to(step) if step and self._path.exists() else []
         atomic_write_bytes(self._path, "".join(kept).encode())
-        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (`ended` closes it)
-        problems = [problem._asdict() for problem in left_out]
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (`on_train_end` closes it)
+        problems = [problem._asdict() for problem in skipped]
         self._write("resumed" if step else "started", {"step": step, "steps": steps, "left_out": problems})
 
     def on_message(self, text: str) -> None:
-        """Notes come before the run, and are for the user."""
+        """Messages are for the user; the log has none."""
 
     def on_step(self, step: StepMetrics) -> None:
-        """Logs a step; what is not finite is null."""
+        """Logs a step; values that are not finite become null."""
         self._write("step", asdict(step))
 
     def on_lines_skipped(self, report: SkippedLines) -> None:
-        """Logs the lines that could not be trained on."""
+        """Logs the skipped lines."""
         problems = [problem._asdict() for problem in report.unreadable]
         self._write(
             "left_out", {**vars(report), "infeasible": list(report.infeasible), "unreadable": problems}
@@ -77,8 +77,8 @@ class JsonlLogger(Callback):
             self._file.write(json.dumps({"event": event, **finite}) + "\n")
             self._file.flush()
 
-    def _before(self, step: int) -> list[str]:
-        """The lines of the file up to a step; the last one may be cut short."""
+    def _lines_up_to(self, step: int) -> list[str]:
+        """The lines of the file up to a step; the last line may be truncated."""
         kept = []
         with open(self._path, encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -86,7 +86,7 @@ class JsonlLogger(Callback):
                     entry = json.loads(line)
                 except ValueError:
                     break
-                # A file that somebody has changed may hold anything.
+                # The user may have edited the file: check the types.
                 if isinstance(entry, dict) and isinstance(entry.get("step"), int) and entry["step"] <= step:
                     kept.append(line)
         return kept

@@ -1,4 +1,4 @@
-"""The batches of an epoch, loaded in processes of their own."""
+"""Loading of batches in worker processes."""
 
 import os
 import signal
@@ -13,16 +13,16 @@ from crnn_ext.ocr.images import Preprocessing
 
 
 class BatchLoader:
-    """Loads what a sampler chooses.
+    """Loads the batches that a sampler chooses.
 
     Args:
-        source: the lines.
-        preprocessing: what is done to their images.
-        sampler: chooses them.
-        augmentation: distorts the images before, if it is there.
-        seed: draws the distortions.
-        workers: processes; 0 for this one.
-        pinned: whether a GPU shall be able to fetch the batches by itself.
+        source: the data set.
+        preprocessing: preprocessing of the images.
+        sampler: chooses the lines of each batch.
+        augmentation: applied before the preprocessing, if given.
+        seed: seed of the augmentation.
+        workers: number of worker processes; 0 loads in this process.
+        pin_memory: whether to load into pinned memory, for asynchronous copies to a GPU.
     """
 
     def __init__(
@@ -34,31 +34,31 @@ class BatchLoader:
         *,
         seed: int,
         workers: int,
-        pinned: bool,
+        pin_memory: bool,
     ) -> None:
-        self._lines = LineDataset(source, preprocessing, augmentation, seed=seed)
+        self._dataset = LineDataset(source, preprocessing, augmentation, seed=seed)
         self._sampler = sampler
         self._loader: DataLoader[Batch] = DataLoader(
-            self._lines,  # type: ignore[arg-type]
+            self._dataset,  # type: ignore[arg-type]
             batch_sampler=sampler,
             collate_fn=collate,
             num_workers=workers,
-            pin_memory=pinned,
-            worker_init_fn=_leave_signals_to_others,
-            # Otherwise it would draw from the generator that the weights of networks come from.
+            pin_memory=pin_memory,
+            worker_init_fn=_detach_from_signals,
+            # The default generator would draw from the one that initializes networks.
             generator=torch.Generator().manual_seed(seed),
         )
 
     def epoch(self, epoch: int, position: int) -> Iterator[Batch]:
-        """The batches of an epoch, from 0, that come after the first `position` of them."""
+        """The batches of an epoch, pluralize from 0, without the first `position` of them."""
         self._sampler.set_epoch(epoch, position)
-        self._lines.set_epoch(epoch)
-        return iter(self._loader)  # starts workers, who see the epoch
+        self._dataset.set_epoch(epoch)
+        return iter(self._loader)  # starts the workers, so the epoch must be set before
 
 
-def _leave_signals_to_others(worker: int) -> None:
-    # Ctrl-C, and what torchrun sends, reach all processes of a group. These are ended by the one that trains,
-    # when it has saved its state, and must not have its handlers.
+def _detach_from_signals(worker: int) -> None:
+    # Ctrl-C and signals from torchrun reach the whole process group. The training process ends the workers
+    # after it has saved its state, so they ignore SIGINT and drop its inherited handlers.
     os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

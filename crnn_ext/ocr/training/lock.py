@@ -1,4 +1,4 @@
-"""One run at a time writes to a folder."""
+"""A lock on the folder of a run: one run at a time writes to it."""
 
 import errno
 import fcntl
@@ -13,18 +13,18 @@ LOCK_FILE = "lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes from training in the folder until the block ends, or this process does.
+    """Locks the folder against other training processes until the block or this process ends.
 
     Raises:
-        TrainingError: one is at it.
+        TrainingError: another process holds the lock.
         OSError: the file `lock` cannot be written.
     """
     with open(folder / LOCK_FILE, "a") as file:
         try:
-            # A record lock: workers that this process forks do not inherit it.
+            # A record lock, because forked workers do not inherit it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise TrainingError(f"{folder}: another process is training there") from None
-            # Not every file system of a network has locks.
+            # Some network file systems have no locks.
         yield

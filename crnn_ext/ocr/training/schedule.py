@@ -1,31 +1,31 @@
-"""The learning rate of each step."""
+"""The learning-rate schedule."""
 
 import math
 
-# The first and the last rate, as parts of the highest: those of torch's OneCycleLR.
-_FIRST = 1 / 25
-_LAST = _FIRST / 1e4
+# Initial and final learning rate relative to the maximum: the defaults of torch's OneCycleLR.
+_INITIAL = 1 / 25
+_FINAL = _INITIAL / 1e4
 
 
-def one_cycle(step: int, steps: int, highest: float, warmup: float) -> float:
-    """The rate of a step, counted from 0, under the one-cycle schedule with cosines.
+def one_cycle(step: int, total_steps: int, max_lr: float, warmup: float) -> float:
+    """The learning rate of a step under the one-cycle schedule with cosine annealing.
 
-    It is that of `torch.optim.lr_scheduler.OneCycleLR`, which remembers where it is; this one needs not, and
-    so a run that goes on, or in which steps are skipped, has nothing to put right.
+    The values equal those of `torch.optim.lr_scheduler.OneCycleLR`. This function has no state, so resumed
+    runs and skipped steps need no special care.
 
     Args:
-        step: of which the rate is, from 0 to `steps` - 1.
-        steps: of the run.
-        highest: the highest rate.
-        warmup: the share of the steps in which it is reached, from 0 to 1.
+        step: the step, in [0, `total_steps`).
+        total_steps: steps of the run.
+        max_lr: the maximum learning rate.
+        warmup: fraction of the steps before the maximum, in [0, 1].
 
     Source: L. N. Smith and N. Topin, "Super-Convergence", 2018.
     """
-    top = warmup * steps - 1
-    if step < top:
-        return _between(_FIRST * highest, highest, step / top)
-    return _between(highest, _LAST * highest, (step - top) / max(steps - 1 - top, 1))
+    peak = warmup * total_steps - 1
+    if step < peak:
+        return _anneal(_INITIAL * max_lr, max_lr, step / peak)
+    return _anneal(max_lr, _FINAL * max_lr, (step - peak) / max(total_steps - 1 - peak, 1))
 
 
-def _between(begin: float, end: float, share: float) -> float:
-    return end + (begin - end) * (1 + math.cos(math.pi * share)) / 2
+def _anneal(start: float, end: float, fraction: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2

@@ -1,4 +1,4 @@
-"""Signals that ask a run to save its state and end."""
+"""SIGINT and SIGTERM as requests to save the state of a run and stop."""
 
 import os
 import signal
@@ -9,52 +9,52 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether a signal has come, and its number.
+    """Whether a signal has arrived, and which one.
 
     Attributes:
-        signal: its number, None before.
-        polled: whether anybody has asked. Until then nobody waits for a signal, and nothing is to be saved.
+        signal: number of the signal; None before it arrives.
+        polled: True once the run has called the object. Before that there is no state to save.
     """
 
     signal: int | None = None
     polled: bool = False
 
     def __call__(self) -> bool:
-        """Whether one has come."""
+        """Whether a signal has arrived."""
         self.polled = True
         return self.signal is not None
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Waits for SIGINT and SIGTERM.
+    """Turns the first SIGINT or SIGTERM into a stop request.
 
-    The second of them has its usual effect, and so has any before somebody has asked for the first time. A
-    signal that this process was started to ignore, as in the background of a shell, stays ignored. What
-    follows within a second is the same request: torchrun hands on a Ctrl-C that has reached all already.
+    A second signal has its usual effect, as has a signal before the first poll. A signal within a second of
+    the first one counts as the same request: Ctrl-C reaches all processes, and torchrun forwards it too.
+    Signals that the process ignored from the start, such as in the background of a shell, stay ignored.
     """
-    came = StopRequest()
-    first = 0.0
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    request = StopRequest()
+    first_time = 0.0
+    original = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal first
-        if came.signal is None and came.polled:
-            came.signal, first = number, time.monotonic()
-            # Not through sys.stderr, which this may have interrupted.
-            os.write(2, b"\nstopping after this step, when its state is saved; again to end at once\n")
-        elif not came.polled or time.monotonic() - first > 1:
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal first_time
+        if request.signal is None and request.polled:
+            request.signal, first_time = number, time.monotonic()
+            # Not through sys.stderr, which the signal may have interrupted.
+            os.write(2, b"\nstopping after this step and saving the state; repeat to stop at once\n")
+        elif not request.polled or time.monotonic() - first_time > 1:
             restore()
             signal.raise_signal(number)
 
     def restore() -> None:
-        for number, handler in before.items():
+        for number, handler in original.items():
             signal.signal(number, handler)
 
-    for number, handler in before.items():
+    for number, handler in original.items():
         if handler != signal.SIG_IGN:
-            signal.signal(number, note)
+            signal.signal(number, handle)
     try:
-        yield came
+        yield request
     finally:
         restore()

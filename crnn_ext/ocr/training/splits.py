@@ -1,4 +1,4 @@
-"""The lines of a run: which are trained on, which are left out and why, and which tell how far it is."""
+"""The validation split, and the lines that can be trained on."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from crnn_ext.ocr.images import Mode
 from crnn_ext.text import Charset
 
 Columns = Sequence[int | DataIssue]
-"""Of each line of a source after preprocessing, or why it has none."""
+"""For each line of a source the columns of its image after preprocessing, or why it has none."""
 
 
 class Subset:
-    """Some lines of a source, as `evaluate` takes them."""
+    """Some lines of a source, in the form that `evaluate` takes."""
 
     def __init__(self, source: LineSource, indices: Sequence[int]) -> None:
         self.names = [source.names[index] for index in indices]
@@ -28,70 +28,74 @@ class Subset:
         self._source, self._indices = source, indices
 
     def image(self, index: int, mode: Mode) -> Image.Image:
-        """The image of a line; errors as `LineSource.image`."""
+        """The image of a line; raises as `LineSource.image`."""
         return self._source.image(self._indices[index], mode)
 
 
-def validation_split(source: LineSource, columns: Columns, share: float, seed: int) -> list[int]:
-    """Lines of a source that can be read, at least one, which are kept from training to tell how far it is.
+def validation_split(source: LineSource, columns: Columns, fraction: float, seed: int) -> list[int]:
+    """Draws the indices of the lines to hold out for validation, at least one, all readable.
 
     Raises:
-        DataError: there is only one such line, or none.
+        DataError: fewer than two lines are readable.
     """
     readable = [index for index, number in enumerate(columns) if not isinstance(number, DataIssue)]
     if len(readable) < 2:
         raise DataError(
-            f"{source.path}: {pluralize(len(readable), 'usable line')} cannot be parted into some for training "
-            "and validation"
+            f"{source.path}: a validation split needs at least 2 usable lines, got {len(readable)}"
         )
-    count = max(1, round(share * len(readable)))
+    count = max(1, round(fraction * len(readable)))
     drawn = np.random.default_rng([seed, len(readable)]).permutation(readable)[:count]
     return sorted(drawn.tolist())
 
 
 class TrainingLines(NamedTuple):
-    """The columns of each line of a source after preprocessing, 0 for those that are left out, and why."""
+    """The lines of a source to train on.
+
+    Attributes:
+        columns: columns of each line after preprocessing; 0 for lines that are not trained on.
+        skipped: why lines are skipped.
+    """
 
     columns: list[int]
-    left_out: list[DataIssue]
+    skipped: list[DataIssue]
 
 
 def select_training_lines(
-    source: LineSource, all_columns: Columns, kept_back: Sequence[int], charset: Charset, network: Network
+    source: LineSource, columns: Columns, held_out: Sequence[int], charset: Charset, network: Network
 ) -> TrainingLines:
-    """Chooses what can be trained on: an image that can be read, enough frames, known characters.
+    """Selects the lines with a readable image, enough frames and only characters of the charset.
 
     Args:
-        source: all lines.
-        all_columns: of each line.
-        kept_back: the lines for validation.
-        charset, network: of the run.
+        source: the data set.
+        columns: columns of each of its lines.
+        held_out: indices of the validation lines.
+        charset, network: charset and network of the run.
 
     Raises:
-        DataError: nothing is left.
+        DataError: no line is left.
     """
-    left_out = [*source.skipped, *(problem for problem in all_columns if isinstance(problem, DataIssue))]
-    columns = [0 if isinstance(number, DataIssue) else number for number in all_columns]
-    for index in kept_back:
-        columns[index] = 0
-    frames = network.output_lengths(columns).tolist()
+    skipped = [*source.skipped, *(issue for issue in columns if isinstance(issue, DataIssue))]
+    selected = [0 if isinstance(number, DataIssue) else number for number in columns]
+    for index in held_out:
+        selected[index] = 0
+    frames = network.output_lengths(selected).tolist()
     for index, (name, label) in enumerate(zip(source.names, source.labels, strict=True)):
-        if columns[index] == 0:
+        if selected[index] == 0:
             continue
-        problem = frames_issue(name, label, frames[index]) or charset_issue(name, label, charset)
-        if problem is not None:
-            columns[index] = 0
-            left_out.append(problem)
-    if not any(columns):
+        issue = frames_issue(name, label, frames[index]) or charset_issue(name, label, charset)
+        if issue is not None:
+            selected[index] = 0
+            skipped.append(issue)
+    if not any(selected):
         raise DataError(
             f"{source.path}: no line can be trained on"
-            + (f"; the first of {len(left_out)} problems is {left_out[0]}" if left_out else "")
+            + (f"; {pluralize(len(skipped), 'problem')}, the first: {skipped[0]}" if skipped else "")
         )
-    return TrainingLines(columns, left_out)
+    return TrainingLines(selected, skipped)
 
 
 def fingerprint(lines: LabeledLines, columns: Sequence[int] | None = None) -> str:
-    """Tells lines apart from others: their names, labels and, if given, columns, in their order."""
+    """A hash of the names, labels and, if given, columns of the lines, in their order."""
     digest = hashlib.blake2b(digest_size=16)
     for name, label, width in zip(lines.names, lines.labels, columns or [0] * len(lines.names), strict=True):
         digest.update(f"{name}\0{label}\0{width}\0".encode(errors="surrogateescape"))

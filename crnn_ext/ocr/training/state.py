@@ -1,8 +1,8 @@
-"""What a run needs, beside its settings, to go on as if it had never stopped.
+"""The saved state of a run, from which it resumes with the same results.
 
-It is one safetensors file, so that its parts are always of the same step. Its metadata has one entry,
-`crnn_ext_training`, a JSON object. All that is drawn at random while training is drawn from the seed, the
-epoch and the line alone, and so a step says where every generator stands.
+The state is a single safetensors file, so all its parts belong to the same step. Its metadata has one entry,
+`crnn_ext_training`, a JSON object. It holds no state of random generators: every random choice depends only
+on the seed, the epoch and the line.
 """
 
 import json
@@ -25,16 +25,17 @@ FORMAT_VERSION = 2
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands.
+    """The position of a run.
 
     Attributes:
         step: steps done.
-        best: the lowest character error rate of a validation, None before the first.
-        without_better: validations since then.
-        batches_a_step: of all processes; with another number the steps would be others.
-        lines: the fingerprint of the lines that are trained on.
-        validation: that of the lines for validation, whose error rate `best` is.
-        loss_scale, steps_at_scale: of the gradient scaler; 1 and 0 unless the precision is float16.
+        best: lowest validation CER; None before the first validation.
+        without_better: validations since the lowest CER.
+        batches_a_step: batches per step of all processes; another number would change the steps.
+        lines: fingerprint of the training lines.
+        validation: fingerprint of the validation lines, to which `best` refers.
+        loss_scale, steps_at_scale: scale of the gradient scaler and the steps since it last changed; 1 and 0
+            unless the precision is float16.
     """
 
     step: int
@@ -54,16 +55,16 @@ class Progress:
         check_int("", "batches_a_step", self.batches_a_step, 1, 1 << 50)
         for name in ("lines", "validation"):
             if not isinstance(getattr(self, name), str):
-                raise TypeError(f"{name} must be a str, and it is {getattr(self, name)!r:.60}")
+                raise TypeError(f"{name} must be a str, got {getattr(self, name)!r:.60}")
         check_number("", "loss_scale", self.loss_scale, 1e-30, 1e30)
         check_int("", "steps_at_scale", self.steps_at_scale, 0, 1 << 50)
 
 
 def save_state(path: Path, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
-    """Writes the file; one of the same name is replaced when the new one is on the disk.
+    """Writes the state atomically: an existing file is replaced only when the new one is on the disk.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     metadata = {TRAINING_METADATA_KEY: json.dumps({"format": FORMAT_VERSION, **asdict(progress)})}
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -71,17 +72,17 @@ def save_state(path: Path, progress: Progress, tensors: Mapping[str, Tensor]) ->
 
 
 def load_state(path: Path, expected: Mapping[str, Tensor]) -> tuple[Progress, dict[str, Tensor]]:
-    """Reads a file that `save_state` wrote. The file need not be trusted.
+    """Reads a file of `save_state`. Safe on untrusted files.
 
     Args:
         path: the file.
-        expected: tensors of the names, shapes and dtypes that it must have.
+        expected: tensors with the names, shapes and dtypes that the file must have.
 
     Returns:
-        Where the run stands, and the tensors, on the CPU.
+        The progress, and the tensors on the CPU.
 
     Raises:
-        DataError: it cannot be read, is damaged or foreign; the message names it.
+        DataError: the file cannot be read, is damaged or belongs to another run; the message names it.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -90,22 +91,24 @@ def load_state(path: Path, expected: Mapping[str, Tensor]) -> tuple[Progress, di
             if names != set(expected):
                 [example, *_] = sorted(names ^ set(expected))
                 raise ValueError(
-                    f"its tensors are not those of this run: {example:.60} is only in one of them"
+                    f"its tensors are not those of this run: {example:.60} is in only one of the two"
                 )
             tensors = {}
             for name, tensor in expected.items():
                 found = file.get_slice(name)
                 if list(found.get_shape()) != list(tensor.shape):
-                    raise ValueError(f"{name} must be {tuple(tensor.shape)}, and it is {found.get_shape()}")
+                    raise ValueError(
+                        f"{name} must have shape {tuple(tensor.shape)}, got {tuple(found.get_shape())}"
+                    )
                 tensors[name] = file.get_tensor(name)
                 if tensors[name].dtype != tensor.dtype:
-                    raise ValueError(f"{name} must be {tensor.dtype}, and it is {tensors[name].dtype}")
+                    raise ValueError(f"{name} must be {tensor.dtype}, got {tensors[name].dtype}")
                 if not tensors[name].isfinite().all():
-                    raise ValueError(f"{name} must be finite, and it holds NaN or infinity")
+                    raise ValueError(f"{name} must be finite, got NaN or infinity")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except (SafetensorError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: it is no whole state of a training run: {error}") from error
+        raise DataError(f"{path}: not a valid training state: {error}") from error
     return progress, tensors
 
 
@@ -115,7 +118,7 @@ def _progress(metadata: Mapping[str, str]) -> Progress:
     try:
         data: Any = json.loads(metadata[TRAINING_METADATA_KEY])
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"its metadata {TRAINING_METADATA_KEY!r} is no JSON: {error}") from error
+        raise ValueError(f"its metadata {TRAINING_METADATA_KEY!r} is not valid JSON: {error}") from error
     if isinstance(data, dict):
         check_int("", "format", data.pop("format", None), FORMAT_VERSION, FORMAT_VERSION)
     return Progress(**check_keys("", data, {field.name for field in fields(Progress)}))

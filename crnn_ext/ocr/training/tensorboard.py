@@ -1,4 +1,4 @@
-"""The curves of a run for TensorBoard."""
+"""The curves of a run in TensorBoard."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,28 +12,27 @@ try:
     from torch.utils.tensorboard import SummaryWriter
 except ImportError as error:
     raise ImportError(
-        "logs for TensorBoard need tensorboard, which is not installed: "
-        "install crnn_ext with its extra [train]",
+        "TensorBoard logs need tensorboard, which is not installed: install crnn_ext with its extra [train]",
         name="tensorboard",
     ) from error
 
 
 class TensorBoardLogger(Callback):
-    """Writes the event files of TensorBoard into a folder."""
+    """Writes TensorBoard event files to a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writer: SummaryWriter | None = None
 
-    def on_train_start(self, step: int, steps: int, left_out: Sequence[DataIssue]) -> None:
-        """Opens the file; TensorBoard leaves out what an earlier one has after this step."""
+    def on_train_start(self, step: int, steps: int, skipped: Sequence[DataIssue]) -> None:
+        """Opens the file; TensorBoard ignores the points of earlier files after `step`."""
         self._writer = SummaryWriter(str(self._folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
 
     def on_message(self, text: str) -> None:
-        """Notes are for the user."""
+        """Messages are for the user."""
 
     def on_step(self, step: StepMetrics) -> None:
-        """Adds a point to the curves of training."""
+        """Adds a point to the training curves."""
         self._add(
             step.step,
             {
@@ -46,10 +45,10 @@ class TensorBoardLogger(Callback):
         )
 
     def on_lines_skipped(self, report: SkippedLines) -> None:
-        """What was left out has no curve."""
+        """Skipped lines have no curve."""
 
     def on_validation(self, validation: ValidationResult) -> None:
-        """Adds a point to the curves of validation."""
+        """Adds a point to the validation curves."""
         overall = validation.evaluation.metrics.overall
         rates: dict[str, Rate | None] = {
             "val/cer": overall.cer.rate,

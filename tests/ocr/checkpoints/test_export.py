@@ -212,7 +212,7 @@ def test_without_onnxruntime_the_file_is_not_checked(tmp_path, monkeypatch, caps
     assert main(["export", str(tmp_path / "model"), "-o", str(path)]) == 1
     output, errors = capsys.readouterr()
     assert output == f"{path}: CRNN\n"
-    assert errors == f"crnn-ext: {path}: not checked, as onnxruntime is not installed\n"
+    assert errors == f"crnn-ext: {path}: not checked: onnxruntime is not installed\n"
     assert path.read_bytes() == b"content"
 
 
@@ -229,7 +229,7 @@ def test_messages_of_the_command(tmp_path, monkeypatch, capsys, checkpoint):
 
     onnx = tmp_path / "model.onnx"
     assert complaint(model, "model.txt") == (
-        "crnn-ext: model.txt: a file must end in .onnx or .pt2, or --onnx or --pt2 be given\n"
+        "crnn-ext: model.txt: the suffix must be .onnx or .pt2 unless --onnx or --pt2 is given\n"
     )
     assert "damaged: not a valid safetensors file" in complaint(tmp_path / "damaged", onnx)
     assert "missing: No such file" in complaint(tmp_path / "missing", onnx)
@@ -240,6 +240,6 @@ def test_messages_of_the_command(tmp_path, monkeypatch, capsys, checkpoint):
         context.setattr(export, "_onnx", lambda *_: b"")
         context.setitem(sys.modules, "onnxruntime", None)
         target = tmp_path / "no" / "model"
-        assert complaint(model, target, "--onnx") == f"crnn-ext: {target}: there is no such folder\n"
-    assert "-o would replace what is read" in complaint(model, model, "--onnx")
+        assert complaint(model, target, "--onnx") == f"crnn-ext: {target}: the folder does not exist\n"
+    assert "-o must not name an input file" in complaint(model, model, "--onnx")
     assert not onnx.exists()

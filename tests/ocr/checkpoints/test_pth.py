@@ -266,10 +266,10 @@ def test_messages_of_the_command(path, write_file, tmp_path, capsys):
         ),
         (path, empty, output, "a charset must have characters, and this file has none"),
         (path, "missing", output, "missing: No such file or directory"),
-        (path, good, tmp_path / "no" / "model", "no/model: there is no such folder"),
+        (path, good, tmp_path / "no" / "model", "no/model: the folder does not exist"),
         ("missing", good, output, "missing: No such file or directory"),
-        (path, good, path, "-o would replace what is read"),
-        (path, good, good, "-o would replace what is read"),
+        (path, good, path, "-o must not name an input file"),
+        (path, good, good, "-o must not name an input file"),
         (good, good, output, "it is damaged or not written by torch.save"),
     ]:
         assert main(["import", str(weights), "-o", str(target), "--charset", charset]) == 2

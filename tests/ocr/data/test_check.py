@@ -165,8 +165,8 @@ def test_the_command(tmp_path, capsys):
     too_few = [f"    {number:02}.png: {count}, {needs}" for number, count in enumerate(frames)]
     assert lines[9:] == [
         "362 characters, 3 different; 361 grapheme clusters, 2 different",
-        "1 of them are of several characters, the most frequent: \u00fc\u0364",
-        "1 label not in NFC, brought there",
+        "1 different cluster of several characters, most frequent first: \u00fc\u0364",
+        "1 label not in NFC, normalized",
         "    13.png",
         "1 different character outside the charset",
         "    '\u0364' U+0364 COMBINING LATIN SMALL LETTER E: 1, first in 13.png",
@@ -174,7 +174,7 @@ def test_the_command(tmp_path, capsys):
         f"    12.png: no file {tmp_path}/data/12.png",
         "too few frames: 12",
         *too_few[:10],
-        "    and 2 more, which --all names",
+        "    and 2 more (--all names them)",
         "characters outside the charset: 1",
         "    13.png: '\u0364' U+0364 COMBINING LATIN SMALL LETTER E",
     ]
@@ -215,7 +215,7 @@ def test_the_command_for_a_checkpoint(tmp_path, capsys):
         (["data", "--charset", "nowhere"], "nowhere: No such file or directory"),
         (["data", "--charset", "data/a.png"], "data/a.png: a charset must be in UTF-8"),
         (["data", "--checkpoint", "data/a.png"], "data/a.png: not a valid safetensors file"),
-        (["data", "--checkpoint", "model", "--network", "CRNN"], "--checkpoint has a charset, a network"),
+        (["data", "--checkpoint", "model", "--network", "CRNN"], "--checkpoint cannot be combined"),
         (["data", "--workers", "0"], "workers must be in [1, 1024], and it is 0"),
     ],
 )

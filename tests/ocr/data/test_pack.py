@@ -103,7 +103,7 @@ def test_nothing_to_pack(folder, output, capsys):
     assert printed == ""
     assert errors.splitlines() == [
         f"crnn-ext: {folder}/labels.txt: 0.png: empty label",
-        f"crnn-ext: {output}: not written, as no line can be used",
+        f"crnn-ext: {output}: not written: no usable line",
     ]
     assert os.listdir(output.parent) == []
 

@@ -193,14 +193,14 @@ def test_what_cannot_be_read_is_named(run, lines, tmp_path, capsys):
     assert run(unusable[1:]) == 2
     output, errors = capsys.readouterr()
     assert output == ""
-    assert errors.splitlines()[-1] == f"crnn-ext: {tmp_path}: it has no line that can be read"
+    assert errors.splitlines()[-1] == f"crnn-ext: {tmp_path}: no readable line"
     assert run([("gone.png", None, "abc")]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith(": it has no line that can be read")
+    assert capsys.readouterr().err.splitlines()[-1].endswith(": no readable line")
 
 
 def test_what_cannot_be_done(run, checkpoint, lines, capsys):
     for options, message in [
-        (["--worst", "-1"], "--worst must be at least 0, and it is -1"),
+        (["--worst", "-1"], "--worst must be at least 0, got -1"),
         (["--beam", "0"], "beam_size must be in [1, 1024], and it is 0"),
         (["--lm", "nothing.arpa"], "No such file"),
     ]:

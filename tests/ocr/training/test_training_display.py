@@ -50,7 +50,7 @@ def test_a_line_now_and_then_where_there_is_no_terminal(clock):
         clock.now += 1
         console.on_step(step(number))
     assert shown.getvalue().splitlines() == [
-        "going on after step 100 of 200",
+        "resuming after step 100 of 200",
         "step 130 of 200, epoch 1: loss 1.250, 80% of frames blank, 4 lines/s, lr 1.00e-03, 0:01:10 left",
         "step 160 of 200, epoch 1: loss 1.250, 80% of frames blank, 4 lines/s, lr 1.00e-03, 0:00:40 left",
     ]
@@ -75,9 +75,9 @@ def test_the_plateau_is_told_once():
     for number, blank in enumerate([0.9, 0.999, 1.0, 0.97, 0.999, 0.7, 0.8, 0.7], 1):
         console.on_step(step(number, blank))
     assert shown.getvalue().splitlines() == [
-        "step 2: 99.9% of frames are blank, as when every training with CTC begins; error rates stay near "
-        "100 % until that ends",
-        "step 6: fewer frames are blank now, the network begins to read",
+        "step 2: 99.9% of frames are blank; every CTC training starts with this plateau, and error rates "
+        "stay near 100 % until it ends",
+        "step 6: the plateau of blank frames has ended",
     ]
 
 
@@ -88,10 +88,10 @@ def test_what_could_not_be_trained_on():
     console.on_lines_skipped(SkippedLines(2, 30, False, 12, ["b.png"], [], 0))
     console.on_lines_skipped(SkippedLines(2, 40, True, 12, ["a.png"], unreadable, 1))
     assert shown.getvalue().splitlines() == [
-        "epoch 2, to step 30: 1 line had too few frames after distortion: b.png",
-        "epoch 2: without the 12 lines left out from the start",
-        "epoch 2: 1 line had too few frames after distortion: a.png",
+        "epoch 2, to step 30: 1 line had too few frames after augmentation: b.png",
+        "epoch 2: 12 lines skipped in every epoch",
+        "epoch 2: 1 line had too few frames after augmentation: a.png",
         r"epoch 2: 5 images cannot be read: 0\n.png (cut short); 1\n.png (cut short); 2\n.png (cut short); "
         "and 2 more",
-        "epoch 2: 1 step changed nothing, for want of a finite gradient or of lines",
+        "epoch 2: 1 step skipped: no finite gradient or no usable line",
     ]

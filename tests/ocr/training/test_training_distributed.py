@@ -126,7 +126,7 @@ def test_a_run_of_two_goes_on_as_one_with_the_same_steps(lines, tmp_path, how):
         assert process.returncode != 0
     else:
         process.send_signal(signal.SIGTERM)
-        assert "--resume goes on" in process.communicate()[1]
+        assert "to resume: crnn-ext train" in process.communicate()[1]
     stopped = log_entries(folder, "step")[-1]["step"]
     expected = {entry["step"]: entry["loss"] for entry in log_entries(folder, "step")}
     process = subprocess.Popen(
@@ -151,7 +151,7 @@ def test_a_run_of_two_goes_on_as_two_and_ends_for_want_of_progress(lines, tmp_pa
     process.send_signal(signal.SIGTERM)
     process.wait()
     told = checked(together("-o", folder, "--resume", "--patience", "2"))
-    assert "ended, as validations had become no better" in told
+    assert "the validation CER stopped improving" in told
     steps = [entry["step"] for entry in log_entries(folder, "step")]
     assert steps == list(range(1, len(steps) + 1))
     assert [entry["best"] for entry in log_entries(folder, "validation")][-2:] == [False, False]

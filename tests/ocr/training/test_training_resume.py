@@ -76,7 +76,7 @@ def test_a_signal_saves_the_state(lines, tmp_path, number):
     os.kill(process.pid, number)
     told = process.communicate()[1]
     assert process.returncode == 128 + number
-    assert f"crnn-ext train -o {folder} --resume goes on" in told
+    assert f"to resume: crnn-ext train -o {folder} --resume" in told
     assert "Traceback" not in told
     assert (folder / "state.safetensors").exists()
 
@@ -91,11 +91,11 @@ def test_a_run_that_is_over_has_nothing_left(lines, tmp_path):
 def test_settings_cannot_change_on_the_way(lines, tmp_path, capsys):
     run_training(tmp_path / "run", lines, stop=stop_after(1))
     assert main(["train", "-o", str(tmp_path / "run"), "--resume", "--lr", "0.5"]) == 2
-    assert "lr of the run is 0.001 and cannot become 0.5 on the way" in capsys.readouterr().err
+    assert "lr of a resumed run must be 0.001, got 0.5" in capsys.readouterr().err
     assert (
         main(["train", str(lines) + "/", "-o", str(tmp_path / "run"), "--resume", "--accumulate", "2"]) == 2
     )
-    assert "a step was of 1 batches" in capsys.readouterr().err
+    assert "batches per step of all processes must be 1, got 2" in capsys.readouterr().err
     assert main(["train", "-o", str(tmp_path / "run"), "--resume", "--workers", "1"]) == 0
 
 
@@ -105,7 +105,7 @@ def test_other_lines_are_told(tmp_path):
     labels = (folder / "labels.txt").read_text().splitlines()
     labels[3] = labels[3].partition("\t")[0] + "\tdddd"
     (folder / "labels.txt").write_text("\n".join(labels))
-    with pytest.raises(DataError, match=r"the lines of .* are others than when the run began"):
+    with pytest.raises(DataError, match=r"the lines of .* have changed since the run began"):
         run_training(tmp_path / "run", folder, resume=True)
 
 
@@ -115,14 +115,14 @@ def test_other_lines_for_validation_are_told(lines, tmp_path):
         write_striped_dataset(tmp_path / name, count=4, seed=seed) for seed, name in enumerate("ab")
     )
     run_training(tmp_path / "run", lines, val=str(val), stop=stop_after(1))
-    with pytest.raises(DataError, match="the lines for validation are others than when the run began"):
+    with pytest.raises(DataError, match="the validation lines have changed since the run began"):
         run_training(tmp_path / "run", lines, val=str(other), resume=True)
     assert run_training(tmp_path / "run", lines, val=str(val) + "/", resume=True).outcome.reason == "finished"
 
 
 def test_settings_are_compared_from_python_too(lines, tmp_path):
     run_training(tmp_path / "run", lines, lr=1e-2, stop=stop_after(1))
-    with pytest.raises(ValueError, match=r"config.json: lr of the run is 0.01 and cannot become 0.001"):
+    with pytest.raises(ValueError, match=r"config.json: lr of a resumed run must be 0.01, got 0.001"):
         run_training(tmp_path / "run", lines, resume=True)
     assert TrainingConfig.load(tmp_path / "run/config.json").lr == 1e-2
     assert (
@@ -159,7 +159,7 @@ def test_a_run_that_was_killed_before_its_first_state_was_whole_can_be_begun_aga
 
 def test_another_number_of_batches_a_step_is_told(lines, tmp_path):
     run_training(tmp_path / "run", lines, stop=stop_after(1))
-    with pytest.raises(DataError, match=r"a step was of 1 batches.* would make it 2"):
+    with pytest.raises(DataError, match=r"batches per step of all processes must be 1, got 2"):
         run_training(tmp_path / "run", lines, resume=True, accumulate=2)
 
 
@@ -177,7 +177,7 @@ def test_states_that_are_none(lines, tmp_path):
             broken[random.integers(2000)] = random.integers(256)
         state.write_bytes(broken)
         if len(broken) < len(whole):
-            with pytest.raises(DataError, match="it is no whole state of a training run"):
+            with pytest.raises(DataError, match="not a valid training state"):
                 run_training(tmp_path / "run", lines, resume=True)
             continue
         try:
@@ -202,4 +202,4 @@ def test_the_log_is_cut_to_where_the_run_goes_on(lines, tmp_path, capsys):
 
 def test_there_is_nothing_to_resume(tmp_path, capsys):
     assert main(["train", "-o", str(tmp_path / "run"), "--resume"]) == 2
-    assert f"{tmp_path / 'run'}: there is no run to go on with" in capsys.readouterr().err
+    assert f"{tmp_path / 'run'}: no run to resume" in capsys.readouterr().err
