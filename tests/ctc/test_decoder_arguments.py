@@ -5,7 +5,8 @@ import re
 
 import pytest
 import torch
-from helpers.decoder_checks import TOKENS, best_hypothesis, raises_exactly
+from helpers.decoder_checks import TOKENS, best_hypothesis
+from helpers.results import raises_exactly
 from reference.ngram import BackoffModel
 
 from crnn_ext.ctc import BeamSearchDecoder

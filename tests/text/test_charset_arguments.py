@@ -1,17 +1,12 @@
-"""Character sets: what is refused, by which error and in which words."""
-
-import re
+"""Charset: argument errors and their messages."""
 
 import numpy as np
 import pytest
 import torch
+from helpers.results import raises_exactly
 
 from crnn_ext import _text
 from crnn_ext.text import Charset
-
-
-def raises_exactly(error, message):
-    return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +32,7 @@ def raises_exactly(error, message):
         ([1, 2], [1], "lengths must add up to 2, the length of tokens, got a sum of 1"),
     ],
 )
-def test_tokens_and_lengths_that_are_refused(tokens, lengths, message):
+def test_charset_decode_value_errors(tokens, lengths, message):
     with raises_exactly(ValueError, f"decode: {message}"):
         Charset("abc").decode(tokens, lengths)
 
@@ -52,7 +47,7 @@ def test_tokens_and_lengths_that_are_refused(tokens, lengths, message):
         ([[[1, 2]]], [[1, 1]], "(1, 2) for tokens of shape (1, 1, 2)"),
     ],
 )
-def test_shapes_that_do_not_match(tokens, lengths, shapes):
+def test_charset_decode_shape_errors(tokens, lengths, shapes):
     with raises_exactly(
         ValueError,
         "decode: lengths must be (N,) for tokens (N, T), (N, K) for tokens (N, K, T), and (N,) or () for "
@@ -65,17 +60,17 @@ def test_shapes_that_do_not_match(tokens, lengths, shapes):
     ("values", "dtype"),
     [([1.0], "float64"), ([True], "bool"), (["a"], "<U1"), (None, "object"), ([2**70], "object")],
 )
-def test_tokens_and_lengths_must_be_integers(values, dtype):
+def test_charset_decode_dtype_errors(values, dtype):
     charset = Charset("abc")
     with raises_exactly(TypeError, f"decode: tokens must be an array of integers, got {dtype}"):
         charset.decode(values)
-    if values is not None:  # as lengths, None leaves them to the padding
+    if values is not None:  # lengths=None is valid
         with raises_exactly(TypeError, f"decode: lengths must be an array of integers, got {dtype}"):
             charset.decode([1], values)
 
 
 @pytest.mark.parametrize("tokens", [[[1, 2], [3]], torch.tensor([1.0], dtype=torch.bfloat16)])
-def test_tokens_that_numpy_cannot_hold(tokens):
+def test_charset_decode_non_array_errors(tokens):
     with pytest.raises(TypeError, match=r"^decode: tokens must be an array of integers \(.+\)$"):
         Charset("abc").decode(tokens)
 
@@ -114,12 +109,12 @@ def test_tokens_that_numpy_cannot_hold(tokens):
         (("ab", 0.0), TypeError, "Charset: blank must be an int, got float"),
     ],
 )
-def test_characters_that_are_refused(arguments, error, message):
+def test_charset_character_errors(arguments, error, message):
     with raises_exactly(error, message):
         Charset(*arguments)
 
 
-def test_files_that_are_refused(write_file, tmp_path):
+def test_charset_from_file_errors(write_file, tmp_path):
     for content, message in [
         (b"a\xff", "a charset file must be UTF-8"),
         ("ab".encode("utf-16"), "a charset file must be UTF-8"),
@@ -134,7 +129,7 @@ def test_files_that_are_refused(write_file, tmp_path):
 
 
 @pytest.mark.parametrize("operation", ["encode", "count_unknown", "from_labels"])
-def test_texts_that_are_refused(operation):
+def test_charset_text_type_errors(operation):
     call = getattr(Charset("abc"), operation)
     with raises_exactly(TypeError, f"{operation}: texts[1] must be a str, got bytes"):
         call(["a", b"b"])
@@ -142,7 +137,7 @@ def test_texts_that_are_refused(operation):
         call(7)
 
 
-def test_unknown_must_be_a_choice():
+def test_charset_encode_unknown_option_error():
     with raises_exactly(ValueError, "encode: unknown must be 'error' or 'skip', got 'count'"):
         Charset("abc").encode("abc", unknown="count")
 
@@ -172,13 +167,13 @@ def test_unknown_must_be_a_choice():
         ),
     ],
 )
-def test_dicts_that_are_refused(data, error, message):
+def test_charset_from_dict_errors(data, error, message):
     with raises_exactly(error, message):
         Charset.from_dict(data)
 
 
-def test_native_arrays_are_never_left():
-    """The arguments that text.py never passes: they raise, and nothing outside the arrays is read."""
+def test_charset_native_bounds_checks():
+    """Arguments that charset.py never passes: they raise, and nothing outside the arrays is read."""
     native = _text.Charset("abc", 0)
     tokens = np.array([1, 2, 3])
     assert native.decode(tokens, np.array([1, 3]), np.array([2, 0])) == (["bc", ""], None)
