@@ -208,7 +208,7 @@ def test_check_command_checkpoint(tmp_path, capsys):
         (["nowhere"], "nowhere: no such file or folder"),
         (["."], ".: no data set found"),
         (["data", "--charset", "nowhere"], "nowhere: No such file or directory"),
-        (["data", "--charset", "data/a.png"], "data/a.png: a charset must be in UTF-8"),
+        (["data", "--charset", "data/a.png"], "data/a.png: a charset file must be UTF-8"),
         (["data", "--checkpoint", "data/a.png"], "data/a.png: not a valid safetensors file"),
         (["data", "--checkpoint", "model", "--network", "CRNN"], "--checkpoint cannot be combined"),
         (["data", "--workers", "0"], "workers must be in [1, 1024], and it is 0"),
