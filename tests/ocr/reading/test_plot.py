@@ -107,7 +107,7 @@ def test_plot_given_text(recognizer, images, tmp_path, figures):
     assert [text.get_text() for text in figures[0].axes[1].texts] == ["c", "a", "b"]
     plot_readings(recognizer, images[:1], tmp_path / "none.png", text="")
     assert list(figures[1].axes[1].texts) == []
-    with pytest.raises(ValueError, match=r"texts\[0\], 'cax', has 'x' \(U\+0078\) at position 2"):
+    with pytest.raises(ValueError, match=r"got 'x' \(U\+0078\) at position 2 of texts\[0\], 'cax'"):
         plot_readings(recognizer, images[:1], tmp_path / "x.png", text="cax")
     message = "text must fit into the 17 frames of the image, got 'aaaaaaaaaa', which needs 19"
     with pytest.raises(ValueError, match=message):
