@@ -1,4 +1,4 @@
-"""Beam search between tensors and texts."""
+"""Beam-search decoder from emissions to texts."""
 
 import itertools
 import math
@@ -19,59 +19,58 @@ from crnn_ext.text._files import Path, read_lexicon, read_tokens
 
 
 class Hypothesis(NamedTuple):
-    """A text that :class:`BeamSearchDecoder` found for a sample."""
+    """A text found by :class:`BeamSearchDecoder`."""
 
     tokens: Tensor
-    """(length,) int64, on the CPU: the classes, without blanks and repetitions."""
+    """(length,) int64, on the CPU: the classes, without blanks and repeats."""
     words: list[str]
-    """What stands between separators; with a lexicon its words, where it has the spelling."""
+    """The text split at separators; spellings that are in the lexicon are replaced by their words."""
     text: str
-    """The tokens' names one after the other, spaces for the separator of words."""
+    """The names of the tokens, joined; the word separator becomes a space."""
     score: float
-    """What texts are ranked by: log-probability and what the options add to it, in nats."""
+    """The ranking score: log_prob plus the scores of language model, lexicon and hot words, in nats."""
     timesteps: Tensor
     """(length,) int64, on the CPU: the frame at which each token is most probable."""
     log_prob: float
-    """Log-probability of the text alone, in nats; see `log_probs` of :class:`BeamResult`."""
+    """Log-probability of the text, in nats; see `log_probs` of :class:`BeamResult`."""
     token_logp: Tensor
-    """(length,), on the CPU: mean log-probability of each token over the frames it was read from."""
+    """(length,), on the CPU: mean log-probability of each token over its frames."""
 
 
 class BeamSearchDecoder:
-    """:func:`beam_search` for a network's vocabulary, with the argument names of torchaudio's `ctc_decoder`.
+    """:func:`beam_search` for a given vocabulary, with the argument names of torchaudio's `ctc_decoder`.
 
-    It adds up the alignments of a text, as torchaudio does with `log_add=True`, and always. It pickles, also
-    into new processes, and holds nothing that changes from call to call.
+    The decoder always sums over the alignments of a text, like torchaudio with `log_add=True`. It can be
+    pickled, also into new processes, and keeps no state between calls.
 
     Args:
-        tokens: the names of the C classes in their order: a Charset, which also knows the blank, a sequence
-            of str, or a file of them, one a line.
-        blank_token: the name of the blank, "-" if None; a Charset has its own.
-        sil_token: the token that separates words, which texts show as a space. None: " " of a Charset, "|" of
-            other tokens, or " " if they have no "|". Where there is none, a text is one word.
-        lexicon: the only words that may be read: a Lexicon, or a file of lines "word token token ...".
-        lm: an NGramModel, or an ARPA file, plain or compressed by gzip: over the words of the lexicon if
-            there is one, otherwise over tokens, of which `sil_token` may have another name there: that is
-            the `separator` of :meth:`NGramModel.from_arpa`.
-        nbest: texts that are returned.
-        beam_size: prefixes that are kept.
-        beam_size_token: only so many of a frame's tokens, the most probable ones, may begin there; the blank
-            is not among them. None: all.
-        beam_threshold: prefixes whose score is lower than the best one's by more than this are dropped; nats.
-            None: none are.
-        lm_weight: what the model's log-probabilities are multiplied by.
+        tokens: the names of the C classes in order: a Charset (which also gives the blank), a sequence of
+            str, or the path of a file with one name per line.
+        blank_token: the name of the blank; default: "-". Must be None for a Charset.
+        sil_token: the token that separates words, shown as a space in texts. Default: " " for a Charset;
+            otherwise "|", or " " if there is no "|". Without a separator, a text is one word.
+        lexicon: the allowed words: a Lexicon, or the path of a file of lines "word token token ...".
+        lm: an NGramModel, or the path of an ARPA file, plain or gzipped: over the words of the lexicon if
+            there is one, otherwise over tokens. `sil_token` is the `separator` of
+            :meth:`NGramModel.from_arpa`, so it may have another name in the file.
+        nbest: number of texts returned.
+        beam_size: number of prefixes kept after each frame.
+        beam_size_token: extend prefixes only with the k most probable non-blank tokens of each frame. None:
+            all tokens.
+        beam_threshold: drop prefixes whose score is more than this below the best one; nats. None: no limit.
+        lm_weight: factor on the log-probabilities of the model.
         word_score: added for each word of the lexicon; nats.
-        unk_score: added for each word that is not in the lexicon; -inf forbids them. Only for a lexicon that
-            is a file: a Lexicon has its own.
-        hotwords: words and phrases to prefer: HotWords, or str in which every character is a token, a space
-            the separator of words.
+        unk_score: added for each word that is not in the lexicon; -inf forbids them. Only for a lexicon given
+            as a file; a Lexicon has its own `unknown_score`.
+        hotwords: preferred words and phrases: HotWords, or an iterable of str in which each character is a
+            token and a space is the word separator.
         hotword_weight: added for each token of a hot word; nats.
 
     Raises:
-        TypeError: an argument has the wrong type.
-        ValueError: an option breaks its rule; a token is missing or there twice; a file is not of its format,
-            with the number of the line.
-        OSError: a file cannot be read.
+        TypeError: if an argument has the wrong type.
+        ValueError: if an option is invalid, a token is missing or occurs twice, or a file is malformed (the
+            message gives the line number).
+        OSError: if a file cannot be read.
     """
 
     def __init__(
@@ -93,15 +92,13 @@ class BeamSearchDecoder:
         hotword_weight: float = 1.0,
     ) -> None:
         self._names, blank = _vocabulary(tokens, blank_token)
-        # As words are spelt: not with the blank.
+        # The tokens that spell words: all but the blank.
         units = ["" if index == blank else name for index, name in enumerate(self._names)]
-        usual = " " if isinstance(tokens, Charset) or "|" not in units else "|"
-        if sil_token is None and usual in units:
-            sil_token = usual
+        default = " " if isinstance(tokens, Charset) or "|" not in units else "|"
+        if sil_token is None and default in units:
+            sil_token = default
         if sil_token is not None and sil_token not in units:
-            raise ValueError(
-                f"sil_token must be one of the tokens other than the blank, and it is {sil_token!r}"
-            )
+            raise ValueError(f"sil_token must be one of the tokens except the blank, got {sil_token!r}")
         self._separator = sil_token
         separators = [] if sil_token is None else [sil_token]
         self._lexicon = _lexicon(lexicon, units, separators, unk_score)
@@ -113,8 +110,8 @@ class BeamSearchDecoder:
                 lm = NGramModel.from_arpa(lm, self._lexicon)
         if hotwords is not None and not isinstance(hotwords, HotWords):
             composed = isinstance(tokens, Charset)
-            spelt = _spelt_by_characters(hotwords, units, sil_token or " ", composed=composed)
-            hotwords = HotWords.from_spellings(spelt, units, separators=separators)
+            spellings = _spell_by_characters(hotwords, units, sil_token or " ", composed=composed)
+            hotwords = HotWords.from_spellings(spellings, units, separators=separators)
         if beam_size_token is not None:
             check_top_k("beam_size_token", beam_size_token, len(self._names))
         self._search = partial(
@@ -131,7 +128,7 @@ class BeamSearchDecoder:
             hotwords=hotwords,
             hotword_weight=hotword_weight,
         )
-        # No frames, but all the checks of the options.
+        # Checks all options; the input has no frames.
         self._search(torch.empty(0, 1, len(self._names), device="cpu"))
 
     def __call__(
@@ -139,21 +136,21 @@ class BeamSearchDecoder:
     ) -> list[list[Hypothesis]]:
         """The best texts of each sample, best first.
 
-        They are fewer than `nbest` where no more are possible, and none for a sample with NaN or +inf.
+        A sample has fewer than `nbest` texts if no more exist, and none if it has NaN or +inf.
 
         Args:
             emissions: (N, T, C), batch first; logits or log-probabilities.
-            lengths: (N,), frames of each sample; all T if None.
+            lengths: (N,), frames of each sample; default: T.
 
         Raises:
-            TypeError: an argument has the wrong type or dtype.
-            ValueError: a shape or length breaks its rule.
+            TypeError: if an argument has the wrong type or dtype.
+            ValueError: if a shape or length is invalid.
         """
         if not isinstance(emissions, Tensor):
-            raise TypeError(f"emissions must be a tensor, and it is {type(emissions).__name__}")
+            raise TypeError(f"emissions must be a tensor, got {type(emissions).__name__}")
         if emissions.dim() != 3 or emissions.shape[2] != len(self._names):
             raise ValueError(
-                f"emissions must be (N, T, C={len(self._names)}), and its shape is {tuple(emissions.shape)}"
+                f"emissions must be (N, T, C={len(self._names)}), got shape {tuple(emissions.shape)}"
             )
         if lengths is not None:
             lengths = lengths_tensor("lengths", lengths, len(emissions), batched=True)
@@ -162,10 +159,10 @@ class BeamSearchDecoder:
     def stream(
         self, batches: Iterable[tuple[Tensor, Tensor | Sequence[int] | None]]
     ) -> Iterator[list[Hypothesis]]:
-        """The texts of each sample of many batches, in order, each batch decoded when it is reached.
+        """Decodes batches lazily, in order; yields the texts of one sample at a time.
 
         Args:
-            batches: pairs of emissions and lengths, as a call takes them.
+            batches: pairs (emissions, lengths), the arguments of a call.
         """
         for emissions, lengths in batches:
             yield from self(emissions, lengths)
@@ -180,10 +177,10 @@ class BeamSearchDecoder:
         return [
             [
                 self._hypothesis(score, log_prob, *(part[n, k, :length] for part in parts))
-                for k, (length, score, log_prob) in enumerate(zip(*of_sample, strict=True))
+                for k, (length, score, log_prob) in enumerate(zip(*sample, strict=True))
                 if length >= 0
             ]
-            for n, of_sample in enumerate(zip(*numbers, strict=True))
+            for n, sample in enumerate(zip(*numbers, strict=True))
         ]
 
     def _hypothesis(
@@ -192,7 +189,7 @@ class BeamSearchDecoder:
         numbers = tokens.tolist()
         text = self._text(numbers)
         words = self._words(numbers, text)
-        # Copies, since a part pickles with all of the tensor that it is of.
+        # Copies: a view would be pickled with the whole tensor that it belongs to.
         tokens, timesteps, token_logp = tokens.clone(), timesteps.clone(), token_logp.clone()
         return Hypothesis(tokens, words, text, score, timesteps, log_prob, token_logp)
 
@@ -210,23 +207,23 @@ class BeamSearchDecoder:
 
 
 def _vocabulary(tokens: Charset | Sequence[str] | Path, blank_token: str | None) -> tuple[list[str], int]:
-    """The names of the classes, and which one is the blank."""
+    """The names of the classes, and the class of the blank."""
     if isinstance(tokens, Charset):
         if blank_token is not None:
-            raise ValueError(f"blank_token must be None beside a Charset, and it is {blank_token!r}")
+            raise ValueError(f"blank_token must be None for a Charset, got {blank_token!r}")
         return [*tokens.characters[: tokens.blank], "", *tokens.characters[tokens.blank :]], tokens.blank
     blank_token = "-" if blank_token is None else blank_token
     names = read_tokens(tokens) if isinstance(tokens, str | os.PathLike) else list(tokens)
     for index, name in enumerate(names):
         if not isinstance(name, str):
-            raise TypeError(f"tokens[{index}] must be a str, and it is {type(name).__name__}")
+            raise TypeError(f"tokens[{index}] must be a str, got {type(name).__name__}")
         if not name and blank_token:
-            raise ValueError(f"tokens must not be empty, but for the blank, and tokens[{index}] is")
+            raise ValueError(f"tokens[{index}] must not be empty: only the blank may be")
     if len(set(names)) != len(names):
-        twice = next(name for index, name in enumerate(names) if name in names[:index])
-        raise ValueError(f"tokens must be distinct, and {twice!r} is there twice")
+        repeated = next(name for index, name in enumerate(names) if name in names[:index])
+        raise ValueError(f"tokens must be distinct, got {repeated!r} twice")
     if blank_token not in names:
-        raise ValueError(f"blank_token must be one of the tokens, and it is {blank_token!r}")
+        raise ValueError(f"blank_token must be one of the tokens, got {blank_token!r}")
     return names, names.index(blank_token)
 
 
@@ -238,33 +235,31 @@ def _lexicon(
         if unk_score != -math.inf:
             check_number("unk_score", unk_score)
             unknown_score = unk_score
-        spelt = read_lexicon(lexicon, units, separators)
-        return Lexicon.from_spellings(spelt, units, separators=separators, unknown_score=unknown_score)
+        spellings = read_lexicon(lexicon, units, separators)
+        return Lexicon.from_spellings(spellings, units, separators=separators, unknown_score=unknown_score)
     if lexicon is not None and not isinstance(lexicon, Lexicon):
-        raise TypeError(f"lexicon must be a Lexicon, a file or None, and it is {type(lexicon).__name__}")
+        raise TypeError(f"lexicon must be a Lexicon, a path or None, got {type(lexicon).__name__}")
     if unk_score != -math.inf:
-        raise ValueError(f"unk_score must be -inf unless lexicon is a file, and it is {unk_score}")
+        raise ValueError(f"unk_score must be -inf unless lexicon is a path, got {unk_score}")
     return lexicon
 
 
-def _spelt_by_characters(
+def _spell_by_characters(
     hotwords: Iterable[str], units: list[str], space: str, *, composed: bool
 ) -> dict[str, list[str]]:
-    """The tokens of each; `composed`: of its NFC."""
+    """The tokens of each hot word; `composed` normalizes the words to NFC first."""
     if isinstance(hotwords, str) or not isinstance(hotwords, Iterable):
         raise TypeError(
-            f"hotwords must be HotWords, an iterable of str or None, and it is {type(hotwords).__name__}"
+            f"hotwords must be HotWords, an iterable of str or None, got {type(hotwords).__name__}"
         )
-    spelt: dict[str, list[str]] = {}
+    spellings: dict[str, list[str]] = {}
     for index, word in enumerate(hotwords):
         if not isinstance(word, str):
-            raise TypeError(f"hotwords[{index}] must be a str, and it is {type(word).__name__}")
+            raise TypeError(f"hotwords[{index}] must be a str, got {type(word).__name__}")
         if composed:
             word = normalize("NFC", word)
-        spelt[word] = [space if character == " " else character for character in word]
-        missing = next((name for name in spelt[word] if name not in units), None)
+        spellings[word] = [space if character == " " else character for character in word]
+        missing = next((name for name in spellings[word] if name not in units), None)
         if missing is not None:
-            raise ValueError(
-                f"hotwords must be spelt by tokens other than the blank, and {word!r} has {missing!r}"
-            )
-    return spelt
+            raise ValueError(f"hotwords must consist of tokens except the blank, got {missing!r} in {word!r}")
+    return spellings

@@ -67,8 +67,8 @@ def test_read_with_a_model_over_words(checkpoint, images, word_list, arpa, capsy
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--beam", "0"], "beam_size must be in [1, 1024], and it is 0"),
-        (["--nbest", "17"], "nbest must be in [1, 16], and it is 17"),
+        (["--beam", "0"], "beam_size must be in [1, 1024], got 0"),
+        (["--nbest", "17"], "nbest must be in [1, 16], got 17"),
         (["--lm", "nothing.arpa"], "nothing.arpa: No such file or directory"),
         (["--lexicon", "/proc/self/mem"], "/proc/self/mem: Input/output error"),
         (["--lm", "ARPA", "--lm-units", "words"], "--lm-units words needs --lexicon"),
@@ -91,7 +91,7 @@ def test_read_with_a_model_over_words(checkpoint, images, word_list, arpa, capsy
         (["--lm-weight", "0.5"], "--lm-weight needs --lm"),
         (["--unknown-score", "0", "--beam", "4"], "--unknown-score needs --lexicon"),
         (["--hotword-weight", "0"], "--hotword-weight needs --hotword"),
-        (["--hotword", "a", "--hotword-weight", "nan"], "hotword_weight must be finite, and it is nan"),
+        (["--hotword", "a", "--hotword-weight", "nan"], "hotword_weight must be finite, got nan"),
     ],
 )
 def test_options_of_the_search_that_break_their_rule(checkpoint, images, arpa, capsys, options, message):
