@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from crnn_ext.ctc._arguments import check_number
+from crnn_ext._arguments import check_number, check_type
 from crnn_ext.ctc._indices import to_device
 from crnn_ext.text import HotWords, Lexicon, NGramModel
 from crnn_ext.text._tables import Automaton, WordTrie, concatenate
@@ -101,10 +101,7 @@ def _per_sample(
         values = [value] * samples
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for index, one in enumerate(value):
-            if one is not None and not isinstance(one, kind):
-                raise TypeError(
-                    f"{name}[{index}] must be a {kind.__name__} or None, got {type(one).__name__}"
-                )
+            check_type(f"{name}[{index}]", one, (kind, type(None)), f"a {kind.__name__} or None")
         if len(value) != samples:
             raise ValueError(
                 f"{name} must have one element for each of the {samples} samples, got {len(value)}"
@@ -129,8 +126,7 @@ def _check_model(lm: NGramModel | None, lexicons: _PerSample, classes: int, blan
     """Checks the language model; returns whether it is over words."""
     if lm is None:
         return False
-    if not isinstance(lm, NGramModel):
-        raise TypeError(f"lm must be an NGramModel or None, got {type(lm).__name__}")
+    check_type("lm", lm, NGramModel, "an NGramModel or None")
     _check_classes("lm", lm, classes, blank)
     if lm.lexicon is None:
         return False

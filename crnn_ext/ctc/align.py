@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from crnn_ext.ctc._arguments import NORMALIZE, InputType, check_logits, parse_choice, raise_value_error
 from crnn_ext.ctc._indices import (
     Lengths,
     Targets,
@@ -15,6 +14,7 @@ from crnn_ext.ctc._indices import (
     targets_tensor,
     to_device,
 )
+from crnn_ext.ctc._inputs import InputType, check_logits, raise_value_error
 
 
 class Alignment(NamedTuple):
@@ -74,8 +74,7 @@ def align(
         ValueError: if a shape, option, length or label is invalid; the message names it and its value. Under
             torch.compile, invalid lengths and labels raise RuntimeError with the same message.
     """
-    check_logits(logits, blank)
-    normalize = bool(parse_choice("input_type", input_type, NORMALIZE))
+    normalize = check_logits(logits, blank, input_type)
     batched = logits.dim() == 3
     batch = logits if batched else logits.unsqueeze(1)
     frames, samples, classes = batch.shape

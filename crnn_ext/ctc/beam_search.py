@@ -6,17 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from crnn_ext.ctc._arguments import (
-    NORMALIZE,
-    InputType,
-    check_int,
-    check_logits,
-    check_number,
-    parse_choice,
-    raise_value_error,
-)
+from crnn_ext._arguments import check_bool, check_int, check_number
 from crnn_ext.ctc._fusion import HotWordsArgument, LexiconArgument, fusion_arguments
 from crnn_ext.ctc._indices import Lengths, input_lengths_tensor, input_lengths_to_device
+from crnn_ext.ctc._inputs import InputType, check_logits, raise_value_error
 from crnn_ext.ctc.log_probability import log_probability
 from crnn_ext.text import NGramModel
 
@@ -111,10 +104,8 @@ def beam_search(
         TypeError: if an argument has the wrong type or dtype.
         ValueError: if a shape, option or length is invalid.
     """
-    check_logits(logits, blank)
-    normalize = bool(parse_choice("input_type", input_type, NORMALIZE))
-    if not isinstance(rescore, bool):
-        raise TypeError(f"rescore must be a bool, got {type(rescore).__name__}")
+    normalize = check_logits(logits, blank, input_type)
+    check_bool("rescore", rescore)
     batched = logits.dim() == 3
     batch = (logits if batched else logits.unsqueeze(1)).detach()
     samples, classes = batch.shape[1:]

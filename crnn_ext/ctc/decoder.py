@@ -11,7 +11,7 @@ from unicodedata import normalize
 import torch
 from torch import Tensor
 
-from crnn_ext.ctc._arguments import check_number
+from crnn_ext._arguments import check_number
 from crnn_ext.ctc._indices import lengths_tensor
 from crnn_ext.ctc.beam_search import BeamResult, beam_search, check_top_k
 from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from crnn_ext.ctc._arguments import NORMALIZE, InputType, check_logits, parse_choice, raise_value_error
 from crnn_ext.ctc._indices import Lengths, input_lengths_tensor, input_lengths_to_device
+from crnn_ext.ctc._inputs import InputType, check_logits, raise_value_error
 
 
 class GreedyResult(NamedTuple):
@@ -53,8 +53,7 @@ def greedy_decode(
         TypeError: if an argument has the wrong type or dtype.
         ValueError: if a shape, option or length is invalid.
     """
-    check_logits(logits, blank)
-    normalize = bool(parse_choice("input_type", input_type, NORMALIZE))
+    normalize = check_logits(logits, blank, input_type)
     batched = logits.dim() == 3
     batch = logits if batched else logits.unsqueeze(1)
     lengths = input_lengths_tensor(input_lengths, batch, batched)

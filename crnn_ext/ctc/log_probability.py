@@ -5,14 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from crnn_ext.ctc._arguments import (
-    NORMALIZE,
-    InputType,
-    check_logits,
-    check_validate,
-    parse_choice,
-    raise_value_error,
-)
+from crnn_ext._arguments import check_type
 from crnn_ext.ctc._indices import (
     Lengths,
     TargetLists,
@@ -23,6 +16,7 @@ from crnn_ext.ctc._indices import (
     longest_target,
     to_device,
 )
+from crnn_ext.ctc._inputs import InputType, check_logits, raise_value_error
 
 _MISSING = -1  # the length of a missing text
 
@@ -67,9 +61,8 @@ def log_probability(
         ValueError: if a shape, option, length or label is invalid; the message names it and its value. Under
             torch.compile, invalid lengths and labels raise RuntimeError with the same message.
     """
-    check_logits(logits, blank)
-    check_validate(validate)
-    normalize = bool(parse_choice("input_type", input_type, NORMALIZE))
+    normalize = check_logits(logits, blank, input_type)
+    check_type("validate", validate, (bool, type(None)), "a bool or None")
     device, batched = logits.device, logits.dim() == 3
     texts, lengths = index_tensor("targets", targets), index_tensor("target_lengths", target_lengths)
     batch = logits

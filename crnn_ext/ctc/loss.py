@@ -6,14 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from crnn_ext import ops
-from crnn_ext.ctc._arguments import (
-    NORMALIZE,
-    InputType,
-    check_logits,
-    check_validate,
-    parse_choice,
-    raise_value_error,
-)
+from crnn_ext._arguments import check_bool, check_choice, check_type
 from crnn_ext.ctc._indices import (
     Lengths,
     Targets,
@@ -23,6 +16,7 @@ from crnn_ext.ctc._indices import (
     targets_tensor,
     to_device,
 )
+from crnn_ext.ctc._inputs import InputType, check_logits, raise_value_error
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -79,12 +73,10 @@ def ctc_loss(
 
     Source: A. Graves et al., "Connectionist Temporal Classification", ICML 2006.
     """
-    check_logits(logits, blank)
-    if not isinstance(zero_infinity, bool):
-        raise TypeError(f"zero_infinity must be a bool, got {type(zero_infinity).__name__}")
-    check_validate(validate)
-    reduction_code = parse_choice("reduction", reduction, _REDUCTIONS)
-    normalize = bool(parse_choice("input_type", input_type, NORMALIZE))
+    normalize = check_logits(logits, blank, input_type)
+    check_choice("reduction", reduction, _REDUCTIONS)
+    check_bool("zero_infinity", zero_infinity)
+    check_type("validate", validate, (bool, type(None)), "a bool or None")
     device = logits.device
     batched = logits.dim() == 3
     if not batched:
@@ -97,7 +89,7 @@ def ctc_loss(
     ]
     options = (
         blank,
-        reduction_code,
+        _REDUCTIONS[reduction],
         zero_infinity,
         normalize,
         device.type == "cpu" if validate is None else validate,

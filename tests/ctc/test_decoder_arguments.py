@@ -117,7 +117,7 @@ def test_token_files_that_are_refused(lines, message, write_file):
         ),
         (TOKENS, {"beam_threshold": -1}, ValueError, "beam_threshold must be at least 0, got -1"),
         (TOKENS, {"lm_weight": NAN}, ValueError, "lm_weight must be finite, got nan"),
-        (TOKENS, {"word_score": None}, TypeError, "word_score must be a float, got NoneType"),
+        (TOKENS, {"word_score": None}, TypeError, "word_score must be a number, got NoneType"),
         (TOKENS, {"hotword_weight": -1.0}, ValueError, "hotword_weight must be at least 0, got -1.0"),
         (
             TOKENS,
