@@ -11,8 +11,9 @@ from unicodedata import normalize
 import torch
 from torch import Tensor
 
-from crnn_ext._arguments import check_number
+from crnn_ext._arguments import check_number, check_str, check_type
 from crnn_ext.ctc._indices import lengths_tensor
+from crnn_ext.ctc._inputs import InputType
 from crnn_ext.ctc.beam_search import BeamResult, beam_search, check_top_k
 from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
 from crnn_ext.text._files import Path, read_lexicon, read_tokens
@@ -35,13 +36,18 @@ class Hypothesis(NamedTuple):
     """Log-probability of the text, in nats; see `log_probs` of :class:`BeamResult`."""
     token_logp: Tensor
     """(length,), on the CPU: mean log-probability of each token over its frames."""
+    starts: Tensor
+    """(length,) int64, on the CPU: the first frame of each token."""
+    ends: Tensor
+    """(length,) int64, on the CPU: one past the last frame of each token."""
 
 
 class BeamSearchDecoder:
     """:func:`beam_search` for a given vocabulary, with the argument names of torchaudio's `ctc_decoder`.
 
-    The decoder always sums over the alignments of a text, like torchaudio with `log_add=True`. It can be
-    pickled, also into new processes, and keeps no state between calls.
+    The texts and numbers are those of :func:`beam_search` with the same options. The decoder always sums over
+    the alignments of a text, like torchaudio with `log_add=True`. It can be pickled, also into new processes,
+    and keeps no state between calls.
 
     Args:
         tokens: the names of the C classes in order: a Charset (which also gives the blank), a sequence of
@@ -53,18 +59,24 @@ class BeamSearchDecoder:
         lm: an NGramModel, or the path of an ARPA file, plain or gzipped: over the words of the lexicon if
             there is one, otherwise over tokens. `sil_token` is the `separator` of
             :meth:`NGramModel.from_arpa`, so it may have another name in the file.
-        nbest: number of texts returned.
-        beam_size: number of prefixes kept after each frame.
-        beam_size_token: extend prefixes only with the k most probable non-blank tokens of each frame. None:
-            all tokens.
+        nbest: number of texts returned, 1 to beam_size.
+        beam_size: number of prefixes kept after each frame, 1 to 1024.
+        beam_size_token: extend prefixes only with the k most probable non-blank tokens of each frame; at most
+            1024, unless at least C - 1. None: all tokens.
         beam_threshold: drop prefixes whose score is more than this below the best one; nats. None: no limit.
-        lm_weight: factor on the log-probabilities of the model.
+        token_min_logp: extend prefixes only with tokens of at least this log-probability; nats, at most 0.
+            None: no limit.
+        lm_weight: factor on the log-probabilities of the model; at least 0.
+        token_score: added for each token; nats.
         word_score: added for each word of the lexicon; nats.
         unk_score: added for each word that is not in the lexicon; -inf forbids them. Only for a lexicon given
             as a file; a Lexicon has its own `unknown_score`.
         hotwords: preferred words and phrases: HotWords, or an iterable of str in which each character is a
             token and a space is the word separator.
-        hotword_weight: added for each token of a hot word; nats.
+        hotword_weight: added for each token of a hot word; nats, at least 0.
+        rescore: recompute log-probabilities over all alignments of each text, including those that the search
+            dropped, and rank the texts by the new scores.
+        input_type: "logits", or "log_probs": used as they are, not normalized.
 
     Raises:
         TypeError: if an argument has the wrong type.
@@ -85,11 +97,15 @@ class BeamSearchDecoder:
         beam_size: int = 16,
         beam_size_token: int | None = None,
         beam_threshold: float | None = None,
+        token_min_logp: float | None = None,
         lm_weight: float = 0.5,
+        token_score: float = 0.0,
         word_score: float = 0.0,
         unk_score: float = -math.inf,
         hotwords: HotWords | Iterable[str] | None = None,
         hotword_weight: float = 1.0,
+        rescore: bool = False,
+        input_type: InputType = "logits",
     ) -> None:
         self._names, blank = _vocabulary(tokens, blank_token)
         # The tokens that spell words: all but the blank.
@@ -120,41 +136,55 @@ class BeamSearchDecoder:
             beam_size=beam_size,
             nbest=nbest,
             token_top_k=beam_size_token,
+            token_min_logp=token_min_logp,
             beam_threshold=beam_threshold,
             lm=lm,
             lm_weight=lm_weight,
-            lexicon=self._lexicon,
+            token_score=token_score,
             word_score=word_score,
             hotwords=hotwords,
             hotword_weight=hotword_weight,
+            rescore=rescore,
+            input_type=input_type,
         )
         # Checks all options; the input has no frames.
-        self._search(torch.empty(0, 1, len(self._names), device="cpu"))
+        self._search(torch.empty(0, 1, len(self._names), device="cpu"), lexicon=self._lexicon)
 
     def __call__(
-        self, emissions: Tensor, lengths: Tensor | Sequence[int] | None = None
+        self,
+        emissions: Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        lexicon: Sequence[Lexicon | None] | None = None,
     ) -> list[list[Hypothesis]]:
         """The best texts of each sample, best first.
 
         A sample has fewer than `nbest` texts if no more exist, and none if it has NaN or +inf.
 
         Args:
-            emissions: (N, T, C), batch first; logits or log-probabilities.
+            emissions: (N, T, C), batch first; float16, bfloat16, float32 or float64, any strides and device.
+                With `input_type="logits"`, logits or log-probabilities.
             lengths: (N,), frames of each sample; default: T.
+            lexicon: N elements: the Lexicon of each sample, or None for a sample without one. Default: the
+                lexicon of the decoder for all samples.
 
         Raises:
             TypeError: if an argument has the wrong type or dtype.
             ValueError: if a shape or length is invalid.
         """
-        if not isinstance(emissions, Tensor):
-            raise TypeError(f"emissions must be a tensor, got {type(emissions).__name__}")
+        check_type("emissions", emissions, Tensor, "a tensor")
         if emissions.dim() != 3 or emissions.shape[2] != len(self._names):
             raise ValueError(
                 f"emissions must be (N, T, C={len(self._names)}), got shape {tuple(emissions.shape)}"
             )
         if lengths is not None:
             lengths = lengths_tensor("lengths", lengths, len(emissions), batched=True)
-        return self._hypotheses(self._search(emissions.transpose(0, 1), lengths))
+        if lexicon is None:
+            lexicon = [self._lexicon] * len(emissions)
+        elif isinstance(lexicon, str) or not isinstance(lexicon, Sequence):
+            raise TypeError(f"lexicon must be a sequence or None, got {type(lexicon).__name__}")
+        result = self._search(emissions.transpose(0, 1), lengths, lexicon=lexicon)
+        return self._hypotheses(result, lexicon)
 
     def stream(
         self, batches: Iterable[tuple[Tensor, Tensor | Sequence[int] | None]]
@@ -171,39 +201,38 @@ class BeamSearchDecoder:
         """The names of classes."""
         return [self._names[index] for index in idxs.tolist()]
 
-    def _hypotheses(self, result: BeamResult) -> list[list[Hypothesis]]:
-        parts = [part.cpu() for part in (result.tokens, result.timesteps, result.token_logp)]
+    def _hypotheses(self, result: BeamResult, lexicons: Sequence[Lexicon | None]) -> list[list[Hypothesis]]:
+        names = ("tokens", "timesteps", "token_logp", "starts", "ends")
+        parts = {name: getattr(result, name).cpu() for name in names}
         numbers = (part.tolist() for part in (result.lengths, result.scores, result.log_probs))
-        return [
-            [
-                self._hypothesis(score, log_prob, *(part[n, k, :length] for part in parts))
-                for k, (length, score, log_prob) in enumerate(zip(*sample, strict=True))
-                if length >= 0
-            ]
-            for n, sample in enumerate(zip(*numbers, strict=True))
-        ]
+        found: list[list[Hypothesis]] = []
+        for n, (lexicon, *sample) in enumerate(zip(lexicons, *numbers, strict=True)):
+            found.append([])
+            for k, (length, score, log_prob) in enumerate(zip(*sample, strict=True)):
+                if length >= 0:
+                    # Copies: a view would be pickled with the whole tensor that it belongs to.
+                    tensors = {name: part[n, k, :length].clone() for name, part in parts.items()}
+                    found[n].append(self._hypothesis(score, log_prob, lexicon, tensors))
+        return found
 
     def _hypothesis(
-        self, score: float, log_prob: float, tokens: Tensor, timesteps: Tensor, token_logp: Tensor
+        self, score: float, log_prob: float, lexicon: Lexicon | None, tensors: dict[str, Tensor]
     ) -> Hypothesis:
-        numbers = tokens.tolist()
-        text = self._text(numbers)
-        words = self._words(numbers, text)
-        # Copies: a view would be pickled with the whole tensor that it belongs to.
-        tokens, timesteps, token_logp = tokens.clone(), timesteps.clone(), token_logp.clone()
-        return Hypothesis(tokens, words, text, score, timesteps, log_prob, token_logp)
+        classes = tensors["tokens"].tolist()
+        text = self._text(classes)
+        words = self._words(classes, text, lexicon)
+        return Hypothesis(words=words, text=text, score=score, log_prob=log_prob, **tensors)
 
-    def _text(self, numbers: list[int]) -> str:
-        text = "".join(self._names[number] for number in numbers)
+    def _text(self, classes: list[int]) -> str:
+        text = "".join(self._names[index] for index in classes)
         return text if self._separator is None else text.replace(self._separator, " ")
 
-    def _words(self, numbers: list[int], text: str) -> list[str]:
-        if self._lexicon is None:
+    def _words(self, classes: list[int], text: str, lexicon: Lexicon | None) -> list[str]:
+        if lexicon is None:
             return [word for word in text.split(" ") if word]
-        separators = self._lexicon.separators
-        parts = itertools.groupby(numbers, separators.__contains__)
-        words = [list(part) for separates, part in parts if not separates]
-        return [self._lexicon.get_word(word) or self._text(word) for word in words]
+        parts = itertools.groupby(classes, lexicon.separators.__contains__)
+        words = [list(part) for is_separator, part in parts if not is_separator]
+        return [lexicon.get_word(word) or self._text(word) for word in words]
 
 
 def _vocabulary(tokens: Charset | Sequence[str] | Path, blank_token: str | None) -> tuple[list[str], int]:
@@ -215,8 +244,7 @@ def _vocabulary(tokens: Charset | Sequence[str] | Path, blank_token: str | None)
     blank_token = "-" if blank_token is None else blank_token
     names = read_tokens(tokens) if isinstance(tokens, str | os.PathLike) else list(tokens)
     for index, name in enumerate(names):
-        if not isinstance(name, str):
-            raise TypeError(f"tokens[{index}] must be a str, got {type(name).__name__}")
+        check_str(f"tokens[{index}]", name)
         if not name and blank_token:
             raise ValueError(f"tokens[{index}] must not be empty: only the blank may be")
     if len(set(names)) != len(names):
@@ -237,8 +265,7 @@ def _lexicon(
             unknown_score = unk_score
         spellings = read_lexicon(lexicon, units, separators)
         return Lexicon.from_spellings(spellings, units, separators=separators, unknown_score=unknown_score)
-    if lexicon is not None and not isinstance(lexicon, Lexicon):
-        raise TypeError(f"lexicon must be a Lexicon, a path or None, got {type(lexicon).__name__}")
+    check_type("lexicon", lexicon, (Lexicon, type(None)), "a Lexicon, a path or None")
     if unk_score != -math.inf:
         raise ValueError(f"unk_score must be -inf unless lexicon is a path, got {unk_score}")
     return lexicon
@@ -254,8 +281,7 @@ def _spell_by_characters(
         )
     spellings: dict[str, list[str]] = {}
     for index, word in enumerate(hotwords):
-        if not isinstance(word, str):
-            raise TypeError(f"hotwords[{index}] must be a str, got {type(word).__name__}")
+        check_str(f"hotwords[{index}]", word)
         if composed:
             word = normalize("NFC", word)
         spellings[word] = [space if character == " " else character for character in word]

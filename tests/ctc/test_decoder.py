@@ -36,7 +36,7 @@ def test_it_is_beam_search(device):
     assert as_tuples(decoder(emissions, lengths.tolist())) == as_tuples(found)
     assert as_tuples(decoder(emissions)) == expected_tuples(emissions, nbest=4, beam_size=6)
     for hypothesis in (hypothesis for sample in found for hypothesis in sample):
-        for part in (hypothesis.tokens, hypothesis.timesteps):
+        for part in (hypothesis.tokens, hypothesis.timesteps, hypothesis.starts, hypothesis.ends):
             assert (part.dtype, part.device.type) == (torch.int64, "cpu")
         assert (hypothesis.token_logp.dtype, hypothesis.token_logp.device.type) == (torch.float32, "cpu")
 
@@ -48,6 +48,10 @@ def test_it_is_beam_search(device):
         ({"beam_size": 1}, {"beam_size": 1}),
         ({"beam_size_token": 1}, {"token_top_k": 1}),
         ({"beam_threshold": 0.5}, {"beam_threshold": 0.5}),
+        ({"token_min_logp": -1.0}, {"token_min_logp": -1.0}),
+        ({"token_score": 1.5}, {"token_score": 1.5}),
+        ({"rescore": True, "beam_size": 2}, {"rescore": True, "beam_size": 2}),
+        ({"input_type": "log_probs"}, {"input_type": "log_probs"}),
     ],
     ids=str,
 )
@@ -82,6 +86,57 @@ def test_what_scores_texts(write_file):
         assert found not in seen
         seen.append(found)
         assert as_tuples(BeamSearchDecoder(TOKENS, **{**options, **same})(emissions)) == found
+
+
+def test_all_options_at_once(device, write_file):
+    """The same bits as beam_search, for each dtype."""
+    lexicon = Lexicon.from_words(WORDS, CHARSET, unknown_score=-1.0)
+    options = {
+        "nbest": 4,
+        "beam_size": 6,
+        "beam_threshold": 8.0,
+        "token_min_logp": -6.0,
+        "lm": NGramModel.from_arpa(write_file(word_arpa()), lexicon),
+        "lm_weight": 0.75,
+        "token_score": 0.25,
+        "lexicon": lexicon,
+        "word_score": 0.5,
+        "hotwords": HotWords.from_words(["cab", "ab ab"], CHARSET),
+        "hotword_weight": 1.5,
+        "rescore": True,
+        "input_type": "log_probs",
+    }
+    lengths = [12, 0, 5, 12, 1, 9]
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        emissions = random_emissions().log_softmax(-1).to(device, dtype)
+        found = as_tuples(BeamSearchDecoder(TOKENS, beam_size_token=3, **options)(emissions, lengths))
+        assert found == expected_tuples(emissions, lengths, token_top_k=3, **options)
+
+
+def test_a_lexicon_for_each_sample(device):
+    emissions = random_emissions().to(device)
+    a, b = Lexicon.from_words(["a", "ab"], CHARSET), Lexicon.from_words(["c", "bb"], CHARSET)
+    lexicons = [a, None, b, a, b, None]
+    decoder = BeamSearchDecoder(TOKENS, nbest=3, word_score=0.5)
+    found = decoder(emissions, lexicon=lexicons)
+    assert as_tuples(found) == expected_tuples(emissions, lexicon=lexicons, nbest=3, word_score=0.5)
+    for sample, lexicon in zip(found, lexicons, strict=True):
+        words = {word for hypothesis in sample for word in hypothesis.words}
+        assert lexicon is None or all(word in lexicon for word in words)
+    assert as_tuples(decoder(emissions)) == expected_tuples(emissions, nbest=3, word_score=0.5)
+    # They replace the lexicon of the decoder.
+    strict = BeamSearchDecoder(TOKENS, nbest=3, word_score=0.5, lexicon=b)
+    assert as_tuples(strict(emissions, lexicon=tuple(lexicons))) == as_tuples(found)
+    assert decoder(emissions[:0], lexicon=[]) == []
+
+
+def test_words_of_a_lexicon_for_each_sample():
+    two = Lexicon.from_spellings({"Two": [["a", "b"]]}, ["", *TOKENS[1:]], separators=["|"])
+    six = Lexicon.from_spellings({"Six": [["a", "b"]]}, ["", *TOKENS[1:]], separators=["|"])
+    path = [index for token in "ab" for index in (TOKENS.index(token), 0)]
+    emissions = 9.0 * torch.nn.functional.one_hot(torch.tensor([path] * 3), len(TOKENS))
+    found = BeamSearchDecoder(TOKENS, lexicon=two)(emissions, lexicon=[six, None, two])
+    assert [sample[0].words for sample in found] == [["Six"], ["ab"], ["Two"]]
 
 
 @pytest.mark.parametrize("unit", ["|", "<space>", "\u2581", "_"])
@@ -251,7 +306,7 @@ def test_sizes_of_nothing():
     decoder = BeamSearchDecoder(TOKENS, nbest=2)
     assert decoder(torch.empty(0, 7, 5)) == []
     (sample,) = decoder(torch.empty(1, 0, 5))
-    assert as_tuples([sample]) == [[([], [], "", 0.0, [], 0.0, [])]]
+    assert as_tuples([sample]) == [[([], [], "", 0.0, [], 0.0, [], [], [])]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -12,6 +12,7 @@ from crnn_ext.ctc import BeamSearchDecoder
 from crnn_ext.text import Charset, Lexicon
 
 INF, NAN = math.inf, math.nan
+LEXICON = Lexicon.from_words(["ab"], Charset(" abc"))
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,15 @@ def test_token_files_that_are_refused(lines, message, write_file):
         (TOKENS, {"lm_weight": NAN}, ValueError, "lm_weight must be finite, got nan"),
         (TOKENS, {"word_score": None}, TypeError, "word_score must be a number, got NoneType"),
         (TOKENS, {"hotword_weight": -1.0}, ValueError, "hotword_weight must be at least 0, got -1.0"),
+        (TOKENS, {"token_score": INF}, ValueError, "token_score must be finite, got inf"),
+        (TOKENS, {"token_min_logp": 0.5}, ValueError, "token_min_logp must be at most 0, got 0.5"),
+        (TOKENS, {"rescore": 1}, TypeError, "rescore must be a bool, got int"),
+        (
+            TOKENS,
+            {"input_type": "probs"},
+            ValueError,
+            "input_type must be one of 'logits', 'log_probs', got 'probs'",
+        ),
         (
             TOKENS,
             {"unk_score": -2.0},
@@ -229,3 +239,32 @@ def test_files_that_are_not_there_or_not_of_their_format(tmp_path, write_file):
 def test_emissions_and_lengths_that_break_their_rule(emissions, lengths, error, message):
     with raises_exactly(error, message):
         BeamSearchDecoder(TOKENS)(emissions, lengths)
+
+
+@pytest.mark.parametrize(
+    ("lexicon", "error", "message"),
+    [
+        ("words.txt", TypeError, "lexicon must be a sequence or None, got str"),
+        (LEXICON, TypeError, "lexicon must be a sequence or None, got Lexicon"),
+        ([LEXICON, "ab"], TypeError, "lexicon[1] must be a Lexicon or None, got str"),
+        ([LEXICON], ValueError, "lexicon must have one element for each of the 2 samples, got 1"),
+        (
+            [None, Lexicon.from_words(["ab"], Charset("abc"))],
+            ValueError,
+            "lexicon must be for logits with 5 classes, got 4",
+        ),
+    ],
+    ids=str,
+)
+def test_lexicons_of_samples_that_break_their_rule(lexicon, error, message):
+    with raises_exactly(error, message):
+        BeamSearchDecoder(TOKENS)(torch.zeros(2, 4, 5), lexicon=lexicon)
+
+
+def test_a_model_over_words_has_one_lexicon(write_file):
+    arpa = write_file(BackoffModel(1, {("ab",): (-1.0, 0.0)}).arpa())
+    decoder = BeamSearchDecoder(TOKENS, lexicon=LEXICON, lm=arpa)
+    with raises_exactly(
+        ValueError, "lexicon must be lm.lexicon (the same object) for all samples: lm is over its words"
+    ):
+        decoder(torch.zeros(2, 4, 5), lexicon=[LEXICON, None])

@@ -1,6 +1,7 @@
 """BeamSearchDecoder beside flashlight's decoders, which are what torchaudio's ctc_decoder runs.
 
-Told to add up alignments, they agree wherever their rules are the same. What differs is in docs/how-to/migrate.md.
+If told to add up alignments, they agree wherever their rules are the same. docs/how-to/migrate.md lists the
+differences.
 """
 
 import math
