@@ -133,10 +133,11 @@ def readings(checkpoint: Path, train_labels: list[str], val: str) -> dict[str, o
         arpa = Path(folder) / "characters.arpa"
         arpa.write_text(character_arpa(train_labels, ORDER), encoding="utf-8")
         lm = NGramModel.from_arpa(arpa, recognizer.charset, space="<space>")
-    ways = {"greedy": greedy, f"beam {BEAM}": BeamSearch(beam_size=BEAM)}
+    charset = recognizer.charset
+    ways = {"greedy": greedy, f"beam {BEAM}": BeamSearch(charset, beam_size=BEAM)}
     for weight in WEIGHTS:
         ways[f"beam {BEAM}, {ORDER}-gram, weight {weight}"] = BeamSearch(
-            beam_size=BEAM, lm=lm, lm_weight=weight
+            charset, beam_size=BEAM, lm=lm, lm_weight=weight
         )
     results = {}
     for name, decoding in ways.items():

@@ -34,6 +34,7 @@ def test_read_with_beam_search(checkpoint, images, word_list, arpa, capsys):
     charset = recognizer.charset
     lexicon = Lexicon.from_words(["a", "ab", "abc", "b"], charset)
     recognizer.decoding = BeamSearch(
+        charset,
         beam_size=8,
         nbest=3,
         lm=NGramModel.from_arpa(arpa, charset),
@@ -47,8 +48,7 @@ def test_read_with_beam_search(checkpoint, images, word_list, arpa, capsys):
     assert main(["read", checkpoint, *images, *options]) == 0
     output, errors = capsys.readouterr()
     assert without_throughput(errors) == (
-        f"crnn-ext: {word_list}: of 5 words, 4 have only characters that the network reads; the others are "
-        "left out\n"
+        f"crnn-ext: {word_list}: ignored 1 of 5 words: the network lacks some of their characters\n"
     )
     expected = recognizer(images)
     for line, path, reading in zip(output.splitlines(), images, expected, strict=True):
@@ -72,7 +72,7 @@ def test_read_with_a_model_over_words(checkpoint, images, word_list, arpa, capsy
         (["--lm", "nothing.arpa"], "nothing.arpa: No such file or directory"),
         (["--lexicon", "/proc/self/mem"], "/proc/self/mem: Input/output error"),
         (["--lm", "ARPA", "--lm-units", "words"], "--lm-units words needs --lexicon"),
-        (["--lexicon", "IMAGE"], "IMAGE: a lexicon must be in UTF-8, and this file is not"),
+        (["--lexicon", "IMAGE"], "IMAGE: a lexicon file must be UTF-8"),
         (
             ["--lexicon", "/dev/null"],
             "--lexicon /dev/null: from_words: words must be one or more, and there are none",
@@ -127,7 +127,7 @@ def test_what_a_model_calls_the_space(images, tmp_path, capsys):
     printed = []
     for space in ("|", "_", "<unk>"):
         lm = NGramModel.from_arpa(arpa, parts.charset, space=space)
-        recognizer.decoding = BeamSearch(lm=lm, lm_weight=2.0)
+        recognizer.decoding = BeamSearch(parts.charset, lm=lm, lm_weight=2.0)
         assert main([*read, "--lm-space", space]) == 0
         printed.append([line.split("\t")[1] for line in capsys.readouterr().out.splitlines()])
         assert printed[-1] == [reading.text for reading in recognizer(images)]
@@ -139,9 +139,8 @@ def test_a_search_that_finds_no_text(checkpoint, images, tmp_path, capsys):
     recognizer = Recognizer.load(checkpoint)
     lexicon = tmp_path / "words.txt"
     lexicon.write_text("abc" * 30)
-    recognizer.decoding = BeamSearch(
-        beam_size=1, lexicon=Lexicon.from_words(["abc" * 30], recognizer.charset)
-    )
+    charset = recognizer.charset
+    recognizer.decoding = BeamSearch(charset, beam_size=1, lexicon=Lexicon.from_words(["abc" * 30], charset))
     readings = recognizer(images)
     nothing = [not reading.found for reading in readings]
     assert nothing == [reading == ("", 0.0, [], [], False) for reading in readings]
@@ -153,7 +152,7 @@ def test_a_search_that_finds_no_text(checkpoint, images, tmp_path, capsys):
         line.split("\t") == [path, "", "0"] for path, line in zip(images, output.splitlines(), strict=True)
     ] == nothing
     assert without_throughput(errors) == "".join(
-        f"crnn-ext: {path}: the search has found no text of the lexicon; a larger --beam may\n"
+        f"crnn-ext: {path}: the search found no text of the lexicon; try a larger --beam\n"
         for path, is_nothing in zip(images, nothing, strict=True)
         if is_nothing
     )
