@@ -80,5 +80,5 @@ def test_errors_of_the_function():
 
 @pytest.mark.parametrize("workers", [0, 1025])
 def test_workers_that_break_their_rule(workers):
-    with pytest.raises(ValueError, match=rf"workers must be in \[1, 1024\], and it is {workers}"):
+    with pytest.raises(ValueError, match=rf"workers must be in \[1, 1024\], got {workers}"):
         map_lines(label_and_process, Numbers(1), "", workers)

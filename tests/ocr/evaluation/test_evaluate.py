@@ -201,7 +201,7 @@ def test_what_cannot_be_read_is_named(run, lines, tmp_path, capsys):
 def test_what_cannot_be_done(run, checkpoint, lines, capsys):
     for options, message in [
         (["--worst", "-1"], "--worst must be at least 0, got -1"),
-        (["--beam", "0"], "beam_size must be in [1, 1024], and it is 0"),
+        (["--beam", "0"], "beam_size must be in [1, 1024], got 0"),
         (["--lm", "nothing.arpa"], "No such file"),
     ]:
         assert run(lines, *options) == 2
