@@ -1,8 +1,8 @@
 """Builds the three native modules of crnn_ext.
 
 _C        operator schemas and CPU kernels; LibTorch stable ABI, so one library serves torch 2.10 and later
-_C_cuda   CUDA kernels, when nvcc is there and torch is a CUDA build (CRNN_EXT_CUDA=0/1 decides otherwise)
-_text     pybind11 module without any torch header
+_C_cuda   CUDA kernels; built if nvcc is found and torch is a CUDA build (override: CRNN_EXT_CUDA=0 or 1)
+_text     pybind11 module; uses no torch header
 """
 
 import os
@@ -18,25 +18,28 @@ import torch
 from setuptools import Extension, setup
 from torch.utils import cpp_extension
 
-# Capabilities of the GPUs that a build is for, if TORCH_CUDA_ARCH_LIST does not say. Others of the same
-# generation run the machine code of the one below, later generations compile the PTX.
+# Default compute capabilities, if TORCH_CUDA_ARCH_LIST is not set. Other GPUs of a generation run the machine
+# code of the next lower capability; later generations compile the PTX.
 CUDA_ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
-# The oldest torch whose stable ABI the libraries use: major, minor, patch in the three top bytes.
+# The oldest torch whose stable ABI the libraries target: major, minor, patch in the three top bytes.
 TORCH_TARGET_VERSION = "-DTORCH_TARGET_VERSION=0x020a000000000000"
 SOURCE_ROOT = str(Path(__file__).resolve().parent / "csrc")
 
 
 def require_toolchain() -> None:
-    """Names the Debian package of a missing compiler or header instead of failing deep inside a build."""
+    """Fails early on a missing compiler or header, and names its Debian package."""
     compiler = (os.environ.get("CXX") or "c++").split()[0]
     if shutil.which(compiler) is None:
-        raise SystemExit(f"crnn_ext needs a C++17 compiler, and {compiler!r} is not there: install g++")
+        raise SystemExit(f"crnn_ext needs a C++17 compiler, but {compiler!r} was not found: install g++")
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
-        raise SystemExit("crnn_ext needs Python.h, and it is not there: install python3-dev")
+        raise SystemExit("crnn_ext needs Python.h, which was not found: install python3-dev")
 
 
 def find_cuda_home() -> str | None:
-    """The folder of a CUDA toolkit. One on PATH comes first, unless its nvcc only calls another."""
+    """The folder of a CUDA toolkit: CUDA_HOME, CUDA_PATH, the nvcc on PATH, or /usr/local/cuda.
+
+    An nvcc on PATH without the runtime library beside it, such as a wrapper of another nvcc, is skipped.
+    """
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     nvcc = shutil.which("nvcc")
     on_path = [Path(nvcc).resolve().parent.parent] if nvcc else []
@@ -50,12 +53,12 @@ def find_cuda_home() -> str | None:
 def wants_cuda(cuda_home: str | None) -> bool:
     choice = os.environ.get("CRNN_EXT_CUDA", "")
     if choice not in ("", "0", "1"):
-        raise SystemExit(f"CRNN_EXT_CUDA must be 0, 1 or unset, and it is {choice!r}")
+        raise SystemExit(f"CRNN_EXT_CUDA must be 0, 1 or unset, got {choice!r}")
     if choice == "1" and cuda_home is None:
         home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
         place = f"in CUDA_HOME={home}" if home else "on PATH or in /usr/local/cuda"
         raise SystemExit(
-            "CRNN_EXT_CUDA=1 asks for the CUDA kernels, and no CUDA toolkit (nvcc and libcudart_static.a) is "
+            "CRNN_EXT_CUDA=1 requires a CUDA toolkit (nvcc and libcudart_static.a), but none was found "
             f"{place}: install one, or set CUDA_HOME to its folder"
         )
     return choice == "1" or (choice == "" and cuda_home is not None and torch.version.cuda is not None)
@@ -67,15 +70,15 @@ def nvcc_output(cuda_home: str, option: str) -> str:
 
 
 def nvcc_version(cuda_home: str) -> str:
-    """Such as "13.0"."""
+    """The version of nvcc, such as "13.0"."""
     return re.search(r"release (\d+\.\d+)", nvcc_output(cuda_home, "--version"))[1]
 
 
 def architecture_flags(cuda_home: str) -> list[str]:
-    """Machine code for what this nvcc knows of the default list, and PTX for all other GPUs.
+    """Machine code for the default capabilities that this nvcc supports, and PTX for all other GPUs.
 
-    All of it comes from the PTX for the oldest one: the kernels use no instruction that only newer ones have,
-    and to compile them to PTX once for each takes as long as to compile them further.
+    All of it is compiled from the PTX of the lowest capability: the kernels use no newer instruction, and
+    generating PTX per capability takes as long as compiling it to machine code.
     """
     if os.environ.get("TORCH_CUDA_ARCH_LIST"):
         return []  # torch adds the flags
@@ -87,24 +90,24 @@ def architecture_flags(cuda_home: str) -> list[str]:
 
 def nvcc_flags(cuda_home: str) -> list[str]:
     host_flags = [f"-Xcompiler={flag}" for flag in ("-fvisibility=hidden", "-Wall", "-Wno-psabi")]
-    # Drivers that read the smaller form came with CUDA 12.4; those for CUDA 13 all do.
+    # Drivers read the smaller format since CUDA 12.4, so all drivers for CUDA 13 do.
     is_13 = int(nvcc_version(cuda_home).split(".")[0]) >= 13
     compression = "--compress-mode=size" if is_13 else "-Xfatbin=-compress-all"
     return [
         *("-O3", "-std=c++17", *host_flags, TORCH_TARGET_VERSION, "-DUSE_CUDA"),
-        # The architectures of a file, four at a time.
+        # Compiles the architectures of a file in four threads.
         *("--threads=4", compression, *architecture_flags(cuda_home)),
     ]
 
 
 class BuildExtension(cpp_extension.BuildExtension):
-    """torch's, which also compiles .cu files beside a CPU build of torch, or one for another CUDA."""
+    """torch's BuildExtension, which here also compiles .cu files for a CPU build of torch or another CUDA."""
 
     def build_extensions(self) -> None:
-        # torch wants its own version of CUDA. Ours may be another one: the library brings its runtime along.
+        # torch requires its own CUDA version. Ours may differ: the library links its runtime statically.
         cpp_extension._check_cuda_version = lambda *_: None
         if torch.version.cuda is None:
-            # The headers of .cu files are then not tracked.
+            # torch then does not track the headers of .cu files, so these are always recompiled.
             for source in {source for extension in self.extensions for source in extension.sources}:
                 if source.endswith(".cu"):
                     Path(self.build_temp, source).with_suffix(".o").unlink(missing_ok=True)
@@ -120,13 +123,15 @@ class BuildExtension(cpp_extension.BuildExtension):
             kernels = f"CUDA kernels by nvcc {version}, for drivers of CUDA {version.split('.')[0]} or later"
         else:
             kernels = "no CUDA kernels"
-        return f"crnn_ext: built against torch {torch.__version__} {cuda}, for any from 2.10 on; {kernels}"
+        return (
+            f"crnn_ext: built against torch {torch.__version__} {cuda}, for torch 2.10 and later; {kernels}"
+        )
 
 
 def torch_library(name: str, sources: list[str], link_args: list[str], **options) -> Extension:
-    """A shared library for torch.ops.load_library: it links libtorch and knows nothing of Python."""
-    # libtorch_cuda, which holds the current stream, is reached through libtorch, although nothing in libtorch
-    # itself is used: a linker that drops such libraries must not.
+    """A shared library for torch.ops.load_library; it links libtorch, but not Python."""
+    # libtorch_cuda, which holds the current stream, is loaded through libtorch. No symbol of libtorch itself
+    # is used, so --no-as-needed keeps the linker from dropping it.
     torch_libraries = ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
     return Extension(
         f"crnn_ext.{name}",
@@ -142,7 +147,7 @@ def torch_library(name: str, sources: list[str], link_args: list[str], **options
 def extensions() -> list[Extension]:
     cxx_flags = [
         "-O3",
-        "-g0",  # Python's own flags ask for debug information: half as long again, and ten times the size
+        "-g0",  # Python's flags include debug information: 50 % more build time, 10 times the size
         "-std=c++17",
         "-fno-trapping-math",
         "-fno-math-errno",

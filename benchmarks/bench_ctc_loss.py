@@ -1,10 +1,11 @@
-"""crnn_ext.ctc.ctc_loss on the CPU against torch's log_softmax and ctc_loss, forward and backward.
+"""Compare crnn_ext.ctc.ctc_loss on the CPU with torch's log_softmax and ctc_loss, forward and backward.
 
     python benchmarks/bench_ctc_loss.py [--seconds S] [--json FILE]
 
-First correctness: relative errors of loss and gradient against torch in float64, for both. Then durations on
-one thread beside torch's and torch.softmax's of the same tensor, on two threads beside one, on each
-instruction set, and memory. All float32, logits randn * 3, medians of turns taken in one run.
+First it checks correctness: relative errors of loss and gradient against torch in float64, for both. Then it
+measures memory and durations: on one thread, compared with torch's loss and torch.softmax of the same tensor;
+on two threads, compared with one; and with each instruction set. Everything is float32 with logits randn * 3.
+Durations are medians; the calls that are compared take turns in one run.
 """
 
 import argparse
@@ -49,13 +50,13 @@ SHAPES = [
 LONG = Shape(8000, 1, 64, 1000)
 SATURATED = Shape(590, 8, 64, 90)
 ONE_WIDE_SAMPLE = Shape(400, 1, 5000, 60)
-# Where loops over states, rows of many classes and rows of few weigh most.
+# Shapes dominated by loops over states, by rows of many classes and by rows of few classes.
 INSTRUCTION_SET_SHAPES = [SHAPES[1], SHAPES[2], SHAPES[3]]
 INSTRUCTION_SETS = ["default", "avx2", "avx512"]
 
 
 class Problem:
-    """Random logits and targets of full lengths."""
+    """Random logits and targets, all of full length."""
 
     def __init__(self, shape: Shape, blank_offset: float = 0) -> None:
         frames, samples, classes, length = shape
@@ -128,7 +129,7 @@ def scaling(shape: Shape, seconds: float) -> dict[str, object]:
 
 
 def instruction_sets(seconds: float) -> Iterable[dict[str, object]]:
-    """One process for each, since the choice is made once in a process."""
+    """Runs a process for each instruction set, because a process selects one only once."""
     results = {}
     for name in INSTRUCTION_SETS:
         result = subprocess.run(
@@ -144,7 +145,7 @@ def instruction_sets(seconds: float) -> Iterable[dict[str, object]]:
 
 
 def peak_rss_increase(call: Callable[[], object]) -> int | None:
-    """Bytes by which the resident memory of the process grows at most during a call; None if unknown."""
+    """Returns the peak growth of resident memory during a call in bytes, or None if unknown."""
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
@@ -167,7 +168,7 @@ def memory(shape: Shape) -> dict[str, object]:
     problem = Problem(shape)
     kept = []
     peak = peak_rss_increase(lambda: kept.append(problem.crnn_ext_loss(problem.logits)))
-    # The last of the saved tensors is the operator's own; the others are its inputs.
+    # Only the last saved tensor is the operator's own; the others are its inputs.
     held = kept[0].grad_fn.saved_tensors[-1].nbytes
     return {
         "shape": str(shape),
@@ -180,8 +181,10 @@ def memory(shape: Shape) -> dict[str, object]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=2, help="about how long each call is timed")
-    parser.add_argument("--json", metavar="FILE", help="where to write the results as well")
+    parser.add_argument(
+        "--seconds", type=float, default=2, help="approximate time per measurement (default: 2)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the results to this file")
     parser.add_argument("--only-instruction-set", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -204,7 +207,7 @@ def main() -> int:
         if row["crnn_ext gradient"] > MAX_GRADIENT_ERROR or row["crnn_ext loss"] > MAX_LOSS_ERROR  # type: ignore[operator]
     ]
     if wrong:
-        print(f"too inaccurate to be timed: {wrong}", file=sys.stderr)
+        print(f"errors above the limits, no timing: {wrong}", file=sys.stderr)
         return 1
     del problems
     results["memory"] = print_table("Memory, one thread, forward", map(memory, SHAPES))

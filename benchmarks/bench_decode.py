@@ -1,13 +1,13 @@
-"""crnn_ext.ctc.beam_search and greedy_decode on the CPU against decoders of other packages.
+"""Compare crnn_ext.ctc.beam_search and greedy_decode on the CPU with decoders of other packages.
 
     python -m pip install --no-deps --requirement benchmarks/requirements-peers.txt
     python benchmarks/bench_decode.py [--seconds S] [--json FILE]
 
-Peers that are not installed are named and passed over. First correctness: the exact log P of each decoder's
-text, by torch's ctc_loss in float64; exit status 1 if one of ours is less probable than a peer's. Then the
-time for an item on one thread, medians of turns taken in one run: ours in a batch, of logits and of
-log-probabilities, and alone; peers take one item at a time. flashlight-text needs 9 GB for the flat item of
-5000 classes.
+Peers that are not installed are reported and skipped. First it checks correctness: the exact log P of each
+decoder's text, by torch's ctc_loss in float64. The exit status is 1 if a text of crnn_ext is less probable
+than the peer's. Then it measures the time per item on one thread: crnn_ext in a batch of logits, in a batch
+of log-probabilities and one item alone; peers decode one item at a time. Times are medians; the decoders take
+turns in one run. flashlight-text needs 9 GB for the flat item with 5000 classes.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from timing import environment, medians
 from crnn_ext.ctc import beam_search, greedy_decode
 
 BATCH = 32
-# Of a log P, in nats: it is about what float64 leaves of a sum over a long item.
+# Rounding error of a log P over a long item in float64, in nats.
 ROUNDING = 1e-9
 
 
@@ -38,7 +38,7 @@ class Comparison(NamedTuple):
     theirs: Search
     ours: Search
     aim: float | None
-    """The least that the peer's time should be, over ours for an item of a batch."""
+    """The least ratio of the peer's time to ours per item of a batch."""
 
 
 BEST_PATH, WHOLE = Search(None), Search(25)
@@ -61,20 +61,20 @@ def items() -> Iterator[Posteriors]:
     try:
         yield posteriors.real()
     except FileNotFoundError:
-        print(f"no real item: {posteriors.REAL_FILE} is absent")
+        print(f"no real item: {posteriors.REAL_FILE} does not exist")
     for make in (posteriors.peaked, posteriors.flat):
         yield make(371, 29)
         yield make(500, 5000)
 
 
 def first_labels(result: Any) -> list[int]:
-    """The best text of the first sample, of greedy_decode or beam_search, batched or not."""
+    """The best text of the first sample of a result, batched or not."""
     first = result.tokens.reshape(-1, result.tokens.shape[-1])[0]
     return first[: result.lengths.reshape(-1)[0]].tolist()
 
 
 def ours(item: Posteriors, search: Search) -> dict[str, Decoder]:
-    """Each way to call us: with BATCH copies of the item, or with the item alone."""
+    """The decoders of crnn_ext: with a batch of BATCH copies of the item, or with the item alone."""
     if search.beam_size is None:
         decode = partial(greedy_decode, blank=item.blank)
     else:
@@ -89,10 +89,10 @@ def ours(item: Posteriors, search: Search) -> dict[str, Decoder]:
 
 
 def theirs(item: Posteriors, comparison: Comparison) -> Decoder:
-    """Raises SkippedError where there is nothing to compare."""
+    """Raises SkippedError if the comparison would not be fair."""
     least = comparison.ours.token_min_logp
     if least is not None and (item.log_probs.amax(-1) < least).any():
-        # A peer may take the best class of such a frame all the same.
+        # A peer may keep the best class of such a frame anyway.
         raise SkippedError("all classes of some frames are pruned")
     return PEERS[comparison.peer](item, comparison.theirs)
 
@@ -102,7 +102,7 @@ def exact_log_p(item: Posteriors, decoder: Decoder) -> float:
 
 
 class Case:
-    """One comparison on one item, ready to be called."""
+    """One comparison on one item."""
 
     def __init__(self, item: Posteriors, comparison: Comparison, peers: Container[str]) -> None:
         self.item = item
@@ -146,8 +146,10 @@ class Case:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=1, help="about how long each call is timed")
-    parser.add_argument("--json", metavar="FILE", help="where to write the results as well")
+    parser.add_argument(
+        "--seconds", type=float, default=1, help="approximate time per measurement (default: 1)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the results to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     peers = installed()
@@ -156,18 +158,18 @@ def main() -> int:
     pairs = list(itertools.product(items(), COMPARISONS))
 
     def cases() -> Iterable[Case]:
-        """Made one at a time: their batches are large."""
+        """Creates the cases one at a time, because their batches are large."""
         return (Case(item, comparison, peers) for item, comparison in pairs)
 
     texts = print_table("Exact log P of the texts", (case.texts() for case in cases()), digits=7)
     rows = (case.speed(options.seconds) for case in cases())
-    speed = print_table(f"An item, one thread, batches of {BATCH}", rows)
+    speed = print_table(f"Time per item, one thread, batches of {BATCH}", rows)
     if options.json:
         with open(options.json, "w") as file:
             json.dump({"environment": here, "texts": texts, "speed": speed}, file, indent=1)
     worse = [row for row in texts if row["difference"] is not None and row["difference"] < -ROUNDING]
     if worse:
-        print(f"texts that are less probable than the peer's: {len(worse)}", file=sys.stderr)
+        print(f"texts less probable than the peer's: {len(worse)}", file=sys.stderr)
     return 1 if worse else 0
 
 

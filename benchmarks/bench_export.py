@@ -1,4 +1,4 @@
-"""Reading with onnxruntime, from an exported file, against reading with torch: the network alone, on a CPU.
+"""Compare an exported network in onnxruntime with the network in torch, on a CPU.
 
 python benchmarks/bench_export.py [--threads N] [--json FILE]
 """
@@ -22,8 +22,8 @@ SHAPES = ((1, 100), (1, 800), (16, 200))  # N, W
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of both (torch's own choice)")
-    parser.add_argument("--json", metavar="FILE", help="write the results there too")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of both (default: torch's)")
+    parser.add_argument("--json", metavar="FILE", help="also write the results to this file")
     options = parser.parse_args()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -40,7 +40,7 @@ def main() -> None:
         network = architecture.build().eval()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
-            # It compares the results of both.
+            # export_checkpoint also checks that the results agree.
             export_checkpoint(path, Checkpoint(network, architecture, CHARSET, Preprocessing()), "onnx")
             session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
         for samples, columns in SHAPES:

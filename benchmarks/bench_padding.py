@@ -1,10 +1,10 @@
-"""What it costs a network that padding does not change its answers.
+"""Measure the cost of padding invariance in the networks.
 
-    python benchmarks/bench_padding.py [--threads N] [--json FILE]
+    python benchmarks/bench_padding.py [--threads N] [--seconds S] [--json FILE]
 
-Each network reads the same padded batch twice: with the widths of its images, so that each is read as if it
-were alone, and without, so that padding counts as image. The two take turns. The widths are as different as
-the recognizer lets them be in a batch, in which the widest is 1.25 times as wide as the narrowest.
+Each network reads the same padded batch in two ways that take turns: with the widths of the images, so that
+padding does not change the results, and without, so that padding counts as image. The widest image is 1.25
+times as wide as the narrowest, the largest ratio that the recognizer allows in a batch.
 """
 
 import argparse
@@ -25,15 +25,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: torch's)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time per measurement (default: 20)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
     print(
         f"{SAMPLES} images of {WIDTHS[0]} to {WIDEST} columns, {arguments.threads} threads; "
-        "time without widths, and with them in relation to it"
+        "time without widths, and ratio of the time with widths to it"
     )
     results = []
     for network_type in (CRNN, CRNN_v2, CRNN_res):

@@ -1,7 +1,7 @@
-"""CTC decoders from other packages, each with the settings that serve it best.
+"""CTC decoders of other packages, each with its best settings.
 
-Nothing here is a dependency, so everything is imported only where it is called. What a package asks of its
-input (probabilities, another order of the classes, numpy) is made ready outside of the call that is timed.
+The packages are optional, so they are imported where they are used. The input of each decoder (probabilities,
+another order of the classes, numpy arrays) is prepared outside the timed call.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from posteriors import Posteriors
 
-# Of a peer's memory, and of the candidates that one in Python is asked to go through.
+# Limits for the memory of a peer, and for the candidates of a decoder in Python.
 MAX_BYTES, MAX_PYTHON_CANDIDATES = 10e9, 1e7
 
 
 class Search(NamedTuple):
-    """A beam search with its pruning, or the best path where there is no beam."""
+    """A beam search with its pruning, or best-path decoding if beam_size is None."""
 
     beam_size: int | None
     token_top_k: int | None = None
@@ -39,21 +39,21 @@ class Search(NamedTuple):
 
 
 class Decoder(NamedTuple):
-    """Ready for its item."""
+    """A decoder with its prepared input."""
 
     call: Callable[[], Any]
     labels_of: Callable[[Any], list[int]]
-    """From what the call returns."""
+    """Converts the result of the call to labels."""
 
     def labels(self) -> list[int]:
         return self.labels_of(self.call())
 
 
 class SkippedError(Exception):
-    """What a peer is not asked to do, and why."""
+    """A peer skips this search; the message says why."""
 
 
-# One character for each class; none of them is white space, of which some peers make words.
+# The first of one character per class. None is white space, which some peers treat as a word boundary.
 _FIRST_CHARACTER = 0x4E00
 
 
@@ -66,7 +66,7 @@ def _indices(text: str) -> list[int]:
 
 
 def fast_ctc_decode(item: Posteriors, search: Search) -> Decoder:
-    """It has one kind of pruning, a cut of probabilities, which must be below 1 / C."""
+    """fast-ctc-decode. It only prunes by probability, with a threshold below 1 / C."""
     from fast_ctc_decode import beam_search, viterbi_search
 
     classes = item.scores.shape[1]
@@ -81,15 +81,15 @@ def fast_ctc_decode(item: Posteriors, search: Search) -> Decoder:
     if beam_size is None:
         return Decoder(lambda: viterbi_search(probs, alphabet), labels)
     cut = 0.0 if search.token_min_logp is None else math.exp(search.token_min_logp)
-    # Each candidate of each frame gets a node with a place for every class.
+    # Each candidate of each frame allocates a node with an entry per class.
     max_bytes = 4 * classes * beam_size * int((probs >= cut).sum())
     if max_bytes > MAX_BYTES:
-        raise SkippedError(f"it may take {max_bytes / 1e9:.0f} GB")
+        raise SkippedError(f"may take {max_bytes / 1e9:.0f} GB")
     return Decoder(lambda: beam_search(probs, alphabet, beam_size, cut), labels)
 
 
 def flashlight_text(item: Posteriors, search: Search) -> Decoder:
-    """What torchaudio's ctc_decoder is without a lexicon, told to add alignments up."""
+    """The decoder behind torchaudio's ctc_decoder, without a lexicon and with log_add."""
     from flashlight.lib.text.decoder import (
         CriterionType,
         LexiconFreeDecoder,
@@ -101,7 +101,7 @@ def flashlight_text(item: Posteriors, search: Search) -> Decoder:
     log_probs = item.log_probs.contiguous().numpy()
     options = LexiconFreeDecoderOptions(
         beam_size=search.beam_size,
-        # It counts the blank.
+        # Includes the blank.
         beam_size_token=classes if search.token_top_k is None else min(search.token_top_k + 1, classes),
         beam_threshold=math.inf if search.beam_threshold is None else search.beam_threshold,
         lm_weight=0,
@@ -112,7 +112,7 @@ def flashlight_text(item: Posteriors, search: Search) -> Decoder:
     decoder = LexiconFreeDecoder(options, ZeroLM(), -1, item.blank, [])
 
     def labels(result: list[Any]) -> list[int]:
-        # Its path has a silence at either end.
+        # The path starts and ends with a silence token.
         path = torch.unique_consecutive(torch.tensor(result[0].tokens[1:-1]))
         return path[path != item.blank].tolist()
 
@@ -120,13 +120,13 @@ def flashlight_text(item: Posteriors, search: Search) -> Decoder:
 
 
 def pyctcdecode(item: Posteriors, search: Search) -> Decoder:
-    """It applies log_softmax itself, and keeps a frame's best class whatever its probability."""
-    logging.getLogger("pyctcdecode").setLevel(logging.ERROR)  # it asks for KenLM and for a space
+    """pyctcdecode. It applies log_softmax itself and always keeps the best class of a frame."""
+    logging.getLogger("pyctcdecode").setLevel(logging.ERROR)  # silences warnings about KenLM and spaces
     from pyctcdecode import build_ctcdecoder
 
     frames, classes = item.scores.shape
     if search.token_min_logp is None and frames * search.beam_size * classes > MAX_PYTHON_CANDIDATES:
-        raise SkippedError("it may take minutes")
+        raise SkippedError("may take minutes")
     labels = _characters(classes)
     labels[item.blank] = ""
     decoder, scores = build_ctcdecoder(labels), item.scores.numpy()
@@ -138,7 +138,7 @@ def pyctcdecode(item: Posteriors, search: Search) -> Decoder:
     return Decoder(lambda: decoder.decode(scores, **options), _indices)
 
 
-# By the names under which they are installed.
+# By package name.
 PEERS: dict[str, Callable[[Posteriors, Search], Decoder]] = {
     "fast-ctc-decode": fast_ctc_decode,
     "flashlight-text": flashlight_text,
@@ -147,7 +147,7 @@ PEERS: dict[str, Callable[[Posteriors, Search], Decoder]] = {
 
 
 def installed() -> dict[str, str]:
-    """The peers that are here, with their releases."""
+    """The installed peers and their versions."""
     found = {}
     for name in PEERS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -1,17 +1,17 @@
-"""A character n-gram model of the labels of a data set: interpolated absolute discounting, in an ARPA file.
+"""Estimate a character n-gram model of the labels of a data set and write an ARPA file.
 
     python benchmarks/ngram.py lines/labels_train.txt characters.arpa --order 6
 
-With h' for h without its oldest unit:
+The model uses interpolated absolute discounting. With h' for h without its oldest unit:
 
     P(w | h) = (c(hw) - D) / c(h) + D n(h) / c(h) P(w | h')
 
-c(hw) is how often the n-gram occurs, if it is of the highest order or begins with <s>, and otherwise how many
-different units stand before it; c(h) is the sum of c(hw), n(h) the number of its terms. So Kneser and Ney,
-Improved backing-off for m-gram language modeling, 1995. D is n1 / (n1 + 2 n2), of the n-grams of that length
-with c = 1 and c = 2: Ney, Essen and Kneser, On structuring probabilistic dependences in stochastic language
-modelling, 1994. Below the unigrams all units of the vocabulary are equally probable: the characters, </s> and
-<unk>. The space is the unit <space>.
+For n-grams of the highest order or with <s>, c(hw) is the number of occurrences; for others, it is the number
+of different units before the n-gram. c(h) is the sum of c(hw) over w, and n(h) the number of its terms
+(Kneser and Ney, Improved backing-off for m-gram language modeling, 1995). D is n1 / (n1 + 2 n2), where n1 and
+n2 count the n-grams of the same length with c = 1 and c = 2 (Ney, Essen and Kneser, On structuring
+probabilistic dependences in stochastic language modelling, 1994). Unigrams interpolate with a uniform
+distribution over the vocabulary: the characters, </s> and <unk>. The space is the unit <space>.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from pathlib import Path
 
 from crnn_ext.ocr.data import DataError, open_lines
 
-# Characters that no label holds, so that n-grams are strings.
+# No label contains these characters, so n-grams can be strings.
 BEGIN, END = "\x02", "\x03"
 UNITS = {BEGIN: "<s>", END: "</s>", " ": "<space>"}
 
 
 def character_arpa(texts: Iterable[str], order: int) -> str:
-    """The ARPA file of texts, each a line; to be read with `NGramModel.from_arpa(..., space="<space>")`."""
-    probabilities, weights = estimated(
+    """Returns the ARPA file of a model of `texts`, for `NGramModel.from_arpa(..., space="<space>")`."""
+    probabilities, weights = estimate(
         [BEGIN + unicodedata.normalize("NFC", text) + END for text in texts], order
     )
 
@@ -50,15 +50,15 @@ def character_arpa(texts: Iterable[str], order: int) -> str:
     return "\n".join([*head, *(line for part in body for line in part), "", "\\end\\", ""])
 
 
-def estimated(lines: list[str], order: int) -> tuple[dict[str, float], dict[str, float]]:
-    """P(w | h) of each n-gram hw that occurs, and of "" for a unit that does not; D n(h) / c(h) of each h."""
+def estimate(lines: list[str], order: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Returns P(w | h) of each observed n-gram hw ("": an unseen unit), and D n(h) / c(h) of each h."""
     occurrences = [
         Counter(line[end - length : end] for line in lines for end in range(max(length, 2), len(line) + 1))
         for length in range(1, order + 1)
     ]
     probabilities, weights = {"": 1 / (len(occurrences[0]) + 1)}, {}
     for counts, longer in zip(occurrences, [*occurrences[1:], Counter[str]()], strict=True):
-        before = Counter(ngram[1:] for ngram in longer)  # nothing is before <s>
+        before = Counter(ngram[1:] for ngram in longer)  # nothing precedes <s>
         counts = Counter({ngram: before.get(ngram, count) for ngram, count in counts.items()})
         totals: Counter[str] = Counter()
         followers: Counter[str] = Counter()
@@ -74,19 +74,19 @@ def estimated(lines: list[str], order: int) -> tuple[dict[str, float], dict[str,
 
 
 def _discount(counts: Counter[str]) -> float:
-    """Of n-grams of one length; 0.5 where no count is 1, as the formula would leave nothing for others."""
+    """Returns D for n-grams of one length; 0.5 if no count is 1, because the formula would give 0."""
     once, twice = (sum(count == times for count in counts.values()) for times in (1, 2))
     return once / (once + 2 * twice) if once else 0.5
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("data", help="whose labels are the texts")
-    parser.add_argument("arpa", type=Path, help="the file to write")
-    parser.add_argument("--order", type=int, default=6, help="units in the longest n-grams (6)")
+    parser.add_argument("data", help="data set with the labels")
+    parser.add_argument("arpa", type=Path, help="output file")
+    parser.add_argument("--order", type=int, default=6, help="order of the model (default: 6)")
     arguments = parser.parse_args()
     if arguments.order < 1:
-        parser.error(f"--order must be 1 or more, and it is {arguments.order}")
+        parser.error(f"--order must be at least 1, got {arguments.order}")
     try:
         labels = open_lines(arguments.data).labels
         arguments.arpa.write_text(character_arpa(labels, arguments.order), "utf-8")

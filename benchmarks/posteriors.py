@@ -1,4 +1,4 @@
-"""What decoders are measured on: outputs of networks, real ones and made ones; and how good a text is."""
+"""Real and synthetic network outputs for decoder benchmarks, and the exact log-probability of a text."""
 
 import math
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# A line of handwriting as a trained network sees it, from github.com/githubharald/CTCDecoder (MIT).
+# The output of a trained network for a line of handwriting, from github.com/githubharald/CTCDecoder (MIT).
 REAL_FILE = Path(__file__).parents[2] / "shared" / "data" / "posteriors" / "ctcdecoder" / "line_rnnOutput.csv"
 
 
@@ -26,23 +26,23 @@ class Posteriors(NamedTuple):
 
 
 def real() -> Posteriors:
-    """100 x 80, blank last. Raises FileNotFoundError where the file is absent."""
+    """100 x 80, blank last. Raises FileNotFoundError if the file does not exist."""
     lines = REAL_FILE.read_text().splitlines()
     scores = torch.tensor([[float(cell) for cell in line.rstrip(";").split(";")] for line in lines])
     return Posteriors("real", scores, blank=scores.shape[1] - 1)
 
 
 def flat(frames: int, classes: int) -> Posteriors:
-    """randn: an untrained network, which leaves nothing to prune."""
+    """randn, like an untrained network: pruning has no effect."""
     scores = torch.randn(frames, classes, generator=torch.Generator().manual_seed(0))
     return Posteriors("flat", scores, blank=0)
 
 
 def peaked(frames: int, classes: int, seed: int = 0) -> Posteriors:
-    """A trained network: blank nearly everywhere, and every 3 to 9 frames the narrow peak of a token.
+    """Imitates a trained network: mostly blank, with a narrow peak of a token every 3 to 9 frames.
 
-    Some peaks are weaker than the blank, or spread over three frames; under each are two other tokens, which
-    the network confuses with its token. Elsewhere all tokens together have a probability of about 0.001.
+    Some peaks are weaker than the blank, or spread over three frames. Two less probable tokens accompany each
+    peak, as confusions. Elsewhere all tokens together have a probability of about 0.001.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -55,7 +55,7 @@ def peaked(frames: int, classes: int, seed: int = 0) -> Posteriors:
     peaks = torch.randint(3, 10, (frames // 3,), generator=generator).cumsum(0)
     peaks = peaks[peaks < frames - 1]
     tokens = torch.randint(1, classes, (len(peaks), 3), generator=generator)
-    # Of the token and the two others, above the blank; then how far they fall to either side.
+    # Heights of the token and its two confusions above the blank, and how far they fall on either side.
     height = 4 + 2 * randn(len(peaks), 1)
     heights = torch.cat([height, height - 1 - 3 * randn(len(peaks), 2).abs()], 1)
     falls = 2 + 4 * randn(2, len(peaks), 1).abs()
@@ -65,7 +65,7 @@ def peaked(frames: int, classes: int, seed: int = 0) -> Posteriors:
 
 
 def log_p(scores: Tensor, texts: list[list[int]], blank: int = 0) -> Tensor:
-    """(N,) float64: the exact log-probability of a text for each sample; scores (T, N, C), before softmax."""
+    """Exact log-probability of one text per sample: (N,) float64. scores: (T, N, C), before softmax."""
     frames, samples, _ = scores.shape
     targets = [label for text in texts for label in text]
     losses = F.ctc_loss(

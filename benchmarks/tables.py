@@ -1,4 +1,4 @@
-"""Results as the benchmarks print them."""
+"""Tables that the benchmarks print."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ _TEXT_WIDTH, _NUMBER_WIDTH = 24, 10
 
 
 def print_table(title: str, rows: Iterable[dict[str, object]], digits: int = 3) -> list[dict[str, object]]:
-    """The rows, each printed once it is known."""
+    """Prints each row as soon as it is available, and returns all rows."""
     print(f"\n{title}")
     kept, widths = [], []
     for row in rows:

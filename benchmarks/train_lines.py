@@ -1,19 +1,19 @@
-"""Trains on lines of print and reads others: error rates, time per step, and what a language model adds.
+"""Train on text lines and evaluate: error rates, time per step, and the gain from a language model.
 
     python benchmarks/train_lines.py TRAIN VAL --output run --json result.json
     python benchmarks/train_lines.py TRAIN VAL --output run-torch --loss torch
     python benchmarks/train_lines.py TRAIN VAL --compare --json times.json
 
-Trains on the data set TRAIN with the settings of RECIPE, made for an hour on two CPU cores, or those that
---set changes. Then the best network reads VAL: greedily, by beam search, and with a character 6-gram of the
-training labels (benchmarks/ngram.py) at several weights. A weight that is chosen by these lines is a little
-too good on them.
+Trains on the data set TRAIN with the settings of RECIPE, meant for an hour on two CPU cores; --set changes
+them. Then the best network reads VAL greedily, by beam search, and by beam search with a character 6-gram
+model of the training labels (benchmarks/ngram.py) at several weights. Choosing a weight on VAL slightly
+overestimates the accuracy.
 
-With GOMP_SPINCOUNT=10000 in the environment, threads stay awake for some microseconds when they wait for each
-other, from which LSTMs gain a third of the time.
+With GOMP_SPINCOUNT=10000 in the environment, waiting threads spin for some microseconds before they sleep,
+which saves a third of the time of LSTMs.
 
-With --loss torch, torch.nn.functional.ctc_loss on log_softmax in float32 is in the place of ours; all else
-stays. With --compare, both take turns for the first steps of a run, which tells how long a step takes.
+--loss torch replaces the loss by torch.nn.functional.ctc_loss on log_softmax in float32 and changes nothing
+else. With --compare, both losses take turns for the first steps of a run, to compare the time per step.
 """
 
 import argparse
@@ -44,12 +44,12 @@ RECIPE = TrainingConfig(
 BEAM = 16
 ORDER = 6
 WEIGHTS = (0.25, 0.5, 0.75, 1.0)
-# Of a comparison. The first steps are not counted.
-TURNS, STEPS, UNCOUNTED = 4, 60, 20
+# For --compare. The first steps of a turn are not counted.
+TURNS, STEPS, WARMUP_STEPS = 4, 60, 20
 
 
-class Course:
-    """Remembers loss, time and error rate along a run."""
+class History:
+    """Records loss, time and error rate during a run."""
 
     def __init__(self) -> None:
         self.steps: list[StepMetrics] = []
@@ -93,30 +93,30 @@ def torch_losses(logits, targets, frames, lengths):
 LOSSES = {"ours": None, "torch": torch_losses}
 
 
-def compared(config: TrainingConfig, device: str) -> dict[str, list[float]]:
-    """The median seconds of a step in each turn of each loss."""
+def compare_losses(config: TrainingConfig, device: str) -> dict[str, list[float]]:
+    """Returns the median seconds per step in each turn of each loss."""
     seconds: dict[str, list[float]] = {name: [] for name in LOSSES}
     for _ in range(TURNS):
         for name, criterion in LOSSES.items():
-            course, asked = Course(), count()
+            history, polls = History(), count()
             with TemporaryDirectory() as folder:
                 train(
                     config,
                     folder,
                     device=device,
-                    callbacks=[course],
+                    callbacks=[history],
                     criterion=criterion,
-                    stop=lambda asked=asked: next(asked) == STEPS,
+                    stop=lambda polls=polls: next(polls) == STEPS,
                 )
             seconds[name].append(
-                statistics.median(step.seconds for step in course.steps if step.step > UNCOUNTED)
+                statistics.median(step.seconds for step in history.steps if step.step > WARMUP_STEPS)
             )
-            print(f"{name}: {seconds[name][-1]:.3f} s a step", flush=True)
+            print(f"{name}: {seconds[name][-1]:.3f} s per step", flush=True)
     return seconds
 
 
-def conditions(device: str) -> dict[str, object]:
-    """What a result depends on."""
+def run_environment(device: str) -> dict[str, object]:
+    """The hardware and software that a result depends on."""
     return {
         **environment(),
         "threads": torch.get_num_threads(),
@@ -125,8 +125,8 @@ def conditions(device: str) -> dict[str, object]:
     }
 
 
-def readings(checkpoint: Path, train_labels: list[str], val: str) -> dict[str, object]:
-    """The metrics of each way of decoding."""
+def evaluate_decodings(checkpoint: Path, train_labels: list[str], val: str) -> dict[str, object]:
+    """Returns the metrics of each decoding method."""
     recognizer = Recognizer.load(checkpoint)
     lines = open_lines(val)
     with TemporaryDirectory() as folder:
@@ -134,13 +134,13 @@ def readings(checkpoint: Path, train_labels: list[str], val: str) -> dict[str, o
         arpa.write_text(character_arpa(train_labels, ORDER), encoding="utf-8")
         lm = NGramModel.from_arpa(arpa, recognizer.charset, space="<space>")
     charset = recognizer.charset
-    ways = {"greedy": greedy, f"beam {BEAM}": BeamSearch(charset, beam_size=BEAM)}
+    decodings = {"greedy": greedy, f"beam {BEAM}": BeamSearch(charset, beam_size=BEAM)}
     for weight in WEIGHTS:
-        ways[f"beam {BEAM}, {ORDER}-gram, weight {weight}"] = BeamSearch(
+        decodings[f"beam {BEAM}, {ORDER}-gram, weight {weight}"] = BeamSearch(
             charset, beam_size=BEAM, lm=lm, lm_weight=weight
         )
     results = {}
-    for name, decoding in ways.items():
+    for name, decoding in decodings.items():
         recognizer.decoding = decoding
         evaluation = evaluate(recognizer, lines)
         overall = evaluation.metrics.overall
@@ -153,15 +153,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("train")
-    parser.add_argument("val")
-    way = parser.add_mutually_exclusive_group(required=True)
-    way.add_argument("--output", type=Path, help="the folder of the run")
-    way.add_argument("--compare", action="store_true", help="both losses in turns, for some steps each")
-    parser.add_argument("--loss", choices=LOSSES, default="ours")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, in JSON")
-    parser.add_argument("--json", type=Path, help="where the results go")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("train", metavar="TRAIN", help="training data set")
+    parser.add_argument("val", metavar="VAL", help="validation data set")
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument("--output", type=Path, metavar="FOLDER", help="train and write the run to this folder")
+    mode.add_argument("--compare", action="store_true", help="compare the time per step of both losses")
+    parser.add_argument("--loss", choices=LOSSES, default="ours", help="(default: ours)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting; VALUE is JSON"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
+    parser.add_argument("--device", default="cpu", help="(default: cpu)")
     arguments = parser.parse_args()
     changes = {name: json.loads(value) for name, _, value in (text.partition("=") for text in arguments.set)}
     config = replace(RECIPE, data=arguments.train, val=arguments.val, **changes)
@@ -170,33 +172,33 @@ def main() -> None:
         write(
             arguments.json,
             {
-                "environment": conditions(arguments.device),
-                "median seconds a step": compared(config, arguments.device),
+                "environment": run_environment(arguments.device),
+                "median seconds a step": compare_losses(config, arguments.device),
             },
         )
         return
-    course = Course()
+    history = History()
     began, cpu_began = time.perf_counter(), time.process_time()
     outcome = train(
         config,
         arguments.output,
         device=arguments.device,
-        callbacks=[course, ConsoleLogger(sys.stdout)],
+        callbacks=[history, ConsoleLogger(sys.stdout)],
         criterion=LOSSES[arguments.loss],
     )
     minutes, cpu_minutes = (
         (now - then) / 60 for now, then in ((time.perf_counter(), began), (time.process_time(), cpu_began))
     )
     result = {
-        "environment": conditions(arguments.device),
+        "environment": run_environment(arguments.device),
         "loss": arguments.loss,
         "settings": {name: value for name, value in config.to_dict().items() if name not in ("data", "val")},
         "steps": outcome.step,
         "minutes": minutes,
         "cpu minutes of the training process": cpu_minutes,
-        "median seconds a step": statistics.median(step.seconds for step in course.steps),
-        "course": course.validations,
-        "read by the best network": readings(
+        "median seconds a step": statistics.median(step.seconds for step in history.steps),
+        "course": history.validations,
+        "read by the best network": evaluate_decodings(
             arguments.output / "best.safetensors", list(open_lines(arguments.train).labels), arguments.val
         ),
     }

@@ -1,10 +1,10 @@
-"""Steps of training with crnn_ext.ctc.CTCLoss against the same steps with torch.nn.functional.ctc_loss.
+"""Compare training steps with crnn_ext.ctc.CTCLoss and with torch.nn.functional.ctc_loss.
 
     python benchmarks/train_step.py [--steps N] [--threads N] [--json FILE]
 
-Two copies of a network see the same images and labels and take turns, step by step, so that a busy machine
-slows both alike. The gradient is stopped at the logits and taken on from there: it stays the same, and the
-loss, forward and backward, is timed inside the step. torch's includes log_softmax and its backward.
+Two copies of a network train on the same images and labels. They take turns step by step, so that a busy
+machine slows both alike. The backward pass is split at the logits, which does not change the gradient, to
+time the loss (forward and backward) inside the step. For torch this includes log_softmax.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import crnn_ext.ctc
 from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
 
 NETWORKS = (CRNN, CRNN_v2, CRNN_res)
-# Digits and letters in images of 100 columns, and a Chinese charset of the usual size in images of 160.
+# (classes, image width): digits and letters; a Chinese charset of common size.
 ALPHABETS = ((37, 100), (6625, 160))
 SAMPLES = 16
 LABEL_LENGTHS = (3, 8)
@@ -40,7 +40,7 @@ LOSSES: dict[str, Loss] = {"torch": torch_loss, "crnn_ext": crnn_ext.ctc.CTCLoss
 
 class Batch(NamedTuple):
     images: Tensor
-    labels: tuple[Tensor, Tensor, Tensor]  # targets, input_lengths, target_lengths: what follows the logits
+    labels: tuple[Tensor, Tensor, Tensor]  # targets, input_lengths, target_lengths
 
 
 def random_batch(network: nn.Module, classes: int, width: int) -> Batch:
@@ -51,8 +51,8 @@ def random_batch(network: nn.Module, classes: int, width: int) -> Batch:
     return Batch(images, (targets, network.output_lengths([width] * SAMPLES), target_lengths))
 
 
-class Trainer:
-    """A network with its optimizer and loss; the loss and the durations of each of its steps."""
+class TimedTrainer:
+    """A network with its optimizer and loss. Records the loss and the durations of each step."""
 
     def __init__(self, network: nn.Module, loss: Loss) -> None:
         self.network = network
@@ -79,7 +79,7 @@ class Trainer:
 
 
 def check(network: nn.Module, batch: Batch) -> None:
-    """The first loss and its gradient are those of torch in float64, to the rounding of float32."""
+    """Checks that the first loss and its gradient equal torch's in float64, up to float32 rounding."""
     logits = network(batch.images).detach().requires_grad_()
     exact_logits = logits.detach().double().requires_grad_()
     loss, exact = LOSSES["crnn_ext"](logits, *batch.labels), torch_loss(exact_logits, *batch.labels)
@@ -94,7 +94,7 @@ def compare(network_class: type[nn.Module], classes: int, width: int, steps: int
     torch.manual_seed(0)
     network = network_class(32, 1, classes, 256)
     batch = random_batch(network, classes, width)
-    trainers = {name: Trainer(copy.deepcopy(network), loss) for name, loss in LOSSES.items()}
+    trainers = {name: TimedTrainer(copy.deepcopy(network), loss) for name, loss in LOSSES.items()}
     check(network, batch)
     for _ in range(steps):
         for trainer in trainers.values():
@@ -102,7 +102,7 @@ def compare(network_class: type[nn.Module], classes: int, width: int, steps: int
     result: dict[str, object] = {"network": network_class.__name__, "classes": classes}
     for name, trainer in trainers.items():
         result[name] = {
-            # The first step also allocates.
+            # Skip the first step, which also allocates.
             "step_ms": 1e3 * statistics.median(trainer.step_seconds[1:]),
             "loss_ms": 1e3 * statistics.median(trainer.loss_seconds[1:]),
             "curve": trainer.curve,
@@ -112,12 +112,12 @@ def compare(network_class: type[nn.Module], classes: int, width: int, steps: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=8, metavar="N", help="steps with each loss (8)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of torch (its own choice)")
-    parser.add_argument("--json", metavar="FILE", help="write the results there too")
+    parser.add_argument("--steps", type=int, default=8, metavar="N", help="steps per loss (default: 8)")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads (default: torch's)")
+    parser.add_argument("--json", metavar="FILE", help="also write the results to this file")
     options = parser.parse_args()
     if options.steps < 2:
-        parser.error(f"--steps must be at least 2, and it is {options.steps}")
+        parser.error(f"--steps must be at least 2, got {options.steps}")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     report = environment() | {"threads": torch.get_num_threads(), "samples": SAMPLES, "results": []}

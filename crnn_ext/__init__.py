@@ -1,7 +1,7 @@
 """CTC for PyTorch: a fused, exact loss, decoders and CRNN text-recognition networks.
 
-`import crnn_ext.ctc` for the operators, `crnn_ext.text` for character sets, `crnn_ext.models` for networks;
-`crnn_ext.load` opens a checkpoint to read images with.
+`crnn_ext.ctc`: the operators. `crnn_ext.text`: character sets, lexicons, language models. `crnn_ext.models`:
+the networks. `crnn_ext.load`: opens a checkpoint for reading images.
 """
 
 from pathlib import Path
@@ -19,14 +19,14 @@ __all__ = ["__version__", "ctc", "load", "models", "text"]
 
 
 def load(checkpoint: str | Path, *, device: str | torch.device = "cpu") -> "Recognizer":
-    """The recognizer of a checkpoint file, with its network on a device. The file need not be trusted.
+    """Loads the recognizer of a checkpoint file, with its network on a device. Safe for untrusted files.
 
     Raises:
-        CheckpointError: the file cannot be opened, is damaged or foreign.
-        ImportError: a package of the extra `crnn_ext[ocr]` is not installed.
-        RuntimeError: torch cannot use the device.
+        CheckpointError: if the file cannot be opened, is damaged, or is not a checkpoint.
+        ImportError: if a package of the extra `crnn_ext[ocr]` is not installed.
+        RuntimeError: if torch cannot use the device.
     """
-    # Packages that only reading needs are imported by who reads.
+    # Imported here: the other modules do not need the packages of the extra `ocr`.
     from crnn_ext.ocr import Recognizer
 
     return Recognizer.load(checkpoint, device=device)

@@ -14,8 +14,8 @@ from crnn_ext.commands.parser import CommandParser
 _COMMANDS = (train, read, evaluate, plot, check, pack, info, export, import_pth)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `crnn-ext` with the arguments, by default those of the process; returns the exit status."""
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of `crnn-ext` with all commands."""
     parser = argparse.ArgumentParser(
         prog="crnn-ext", description="Text recognition with CTC and CRNN networks.", allow_abbrev=False
     )
@@ -23,6 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", parser_class=CommandParser)
     for command in _COMMANDS:
         command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `crnn-ext` with the arguments, by default those of the process; returns the exit status."""
+    parser = build_parser()
     arguments = parser.parse_args(argv)
     if not hasattr(arguments, "run"):
         parser.print_help(sys.stderr)

@@ -1,6 +1,6 @@
-"""What torch has to know of each operator besides its kernels: shapes for tracing, and derivatives.
+"""Fake kernels and autograd formulas of the operators.
 
-The schemas and kernels are in `csrc/`, one folder an operator.
+The schemas and kernels are in `csrc/`, one folder per operator.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _ctc_loss_backward = torch.ops.crnn_ext.ctc_loss_backward.default
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which inputs of `dtype` are computed, and that of losses and scores."""
+    """The dtype of computations, losses and scores for inputs of `dtype`."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -117,7 +117,7 @@ def _backward(
 ) -> tuple[Tensor | None, ...]:
     gradient = None
     if grad_loss is not None:
-        # Read outside the guard: what unpacks them, such as activation checkpointing, needs autograd.
+        # Outside the guard: unpacking hooks, such as those of activation checkpointing, need autograd.
         saved = ctx.saved_tensors
         with guard():
             gradient = _ctc_loss_backward(grad_loss, *saved, *ctx.options)
@@ -125,47 +125,45 @@ def _backward(
 
 
 def _no_second_derivative(*_: Any) -> None:
-    raise RuntimeError(
-        "ctc_loss: its gradient has no derivative of its own, so it cannot be differentiated twice"
-    )
+    raise RuntimeError("ctc_loss: the gradient is not differentiable, so double backward is not supported")
 
 
 torch.library.register_autograd("crnn_ext::ctc_loss", _backward, setup_context=_setup_context)
-# Without this, a penalty on the gradient would silently lose its own share of the derivative.
+# Without this, the derivative of a gradient penalty would silently lack this part.
 torch.library.register_autograd("crnn_ext::ctc_loss_backward", _no_second_derivative)
 
 
-# Calls made under it go straight to the kernels; torch's Python for registered derivatives works with it too.
+# Calls under this guard go straight to the kernels. torch's own code for registered derivatives uses it, too.
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd
 
 
 class _EagerCTCLoss(torch.autograd.Function):
-    """The same derivative as the registered one, at half the cost of a call: for eager code."""
+    """The registered derivative for eager code, at half the call overhead."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, *inputs: Any) -> tuple[Tensor, Tensor]:
         with _BelowAutograd():
             output: tuple[Tensor, Tensor] = _ctc_loss(*inputs)
-        # Here, and not as a method of its own: torch then inspects signatures at every call.
+        # Not a method `setup_context`: with one, torch inspects signatures at every call.
         _setup_context(ctx, inputs, output)
         return output
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> None:
-        raise NotImplementedError("ctc_loss: it has no forward-mode derivative")
+        raise NotImplementedError("ctc_loss: forward-mode differentiation is not supported")
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, grad_saved: None) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # with create_graph, which a second derivative would follow
+        if torch.is_grad_enabled():  # with create_graph=True: a second derivative would need the graph
             return _backward(ctx, grad_loss, grad_saved)
         return _backward(ctx, grad_loss, grad_saved, _BelowAutograd)
 
 
 def ctc_loss(*inputs: Any) -> Tensor:
-    """`crnn_ext::ctc_loss`, differentiable with respect to its first input; without what it keeps."""
+    """The loss of `crnn_ext::ctc_loss`, without its saved tensor; differentiable in its first input."""
     with_grad = inputs[9]
     call: Callable[..., Any] = _ctc_loss
-    # Within forward-mode differentiation too, which would otherwise pass over the loss in silence.
+    # Also under forward-mode differentiation, which would otherwise silently ignore the loss.
     if not torch.compiler.is_compiling() and (with_grad or torch.autograd.forward_ad._current_level >= 0):
         call = _EagerCTCLoss.apply
     loss: Tensor = call(*inputs)[0]

@@ -1,13 +1,15 @@
-"""Trains a small CRNN on strings of handwritten digits, then reads strings of digits that it has never seen.
+"""Train a small CRNN on strings of handwritten digits and evaluate it on unseen strings.
 
-The digits are the 1,797 scans that scikit-learn ships. They are split before any string is composed: no scan
-in a held-out string occurs in a string for training, or for validation, by which the best network is chosen.
-Takes one to two minutes on two CPU cores and downloads nothing.
+The digits are the 1,797 scans that scikit-learn includes. They are split before strings are composed: no scan
+of a held-out string occurs in a training or validation string. The validation strings select the best
+network. Training takes one to two minutes on two CPU cores and needs no download.
 
-Into the output folder go `training/`, `validation/` and `held_out/`, image files of strings with
-`labels.txt`; `run/`, what `crnn-ext train` leaves there, above all `best.safetensors`, the checkpoint;
-`readings.png`, what the network makes of some strings; and `strings/`, held-out strings as image files of
-several sizes, for `crnn-ext read`.
+The output folder contains:
+
+- `training/`, `validation/` and `held_out/`: image files of strings, with `labels.txt`
+- `run/`: the files of a training run, including the checkpoint `best.safetensors`
+- `readings.png`: what the network reads in some strings
+- `strings/`: held-out strings as image files of several sizes, for `crnn-ext read`
 """
 
 import argparse
@@ -34,17 +36,17 @@ HEIGHT = 32
 
 
 class Scans(NamedTuple):
-    """Single handwritten digits: their ink, from 0 to 16, in 8 x 8 pixels, and which digits they are."""
+    """Single handwritten digits: their ink from 0 to 16 in 8 x 8 pixels, and their values."""
 
     ink: np.ndarray
     digits: np.ndarray
 
 
 def draw(ink: np.ndarray, height: int, slant: float, stretch: float) -> np.ndarray:
-    """A scan enlarged to uint8 (height, W), ink as 255, cut to the columns that have any."""
+    """Returns a scan enlarged to uint8 (height, W), with ink as 255, cropped to the columns with ink."""
     width = 0.85 * height * stretch
     room = round(width + abs(slant) * height)
-    # Image.transform asks which point of the scan shows at the point (x, y) of the result.
+    # The coefficients map a point (x, y) of the result to a point of the scan.
     scale = 8 / width
     from_left = 4 - scale * (room + slant * height) / 2
     coefficients = (scale, scale * slant, from_left, 0, 8 / height, 0)
@@ -58,7 +60,7 @@ def draw(ink: np.ndarray, height: int, slant: float, stretch: float) -> np.ndarr
 def compose(
     scans: Scans, length: int, distortion: float, random: np.random.Generator
 ) -> tuple[np.ndarray, str]:
-    """A string of random scans with random gaps, black on white, uint8 (HEIGHT, W), and its text."""
+    """Returns a string of random scans with random gaps, black on white, uint8 (HEIGHT, W), and its text."""
     chosen = random.integers(len(scans.digits), size=length)
     height = random.integers(18, 25)
     top = random.integers(1, HEIGHT - height)
@@ -73,7 +75,7 @@ def compose(
 
 
 def place(string: np.ndarray, width: int, random: np.random.Generator) -> np.ndarray:
-    """The string somewhere on a white page of that width."""
+    """Returns a white page of the given width with the string at a random position."""
     left = random.integers(width - string.shape[1] + 1)
     return np.pad(string, ((0, 0), (left, width - string.shape[1] - left)), constant_values=255)
 
@@ -81,7 +83,7 @@ def place(string: np.ndarray, width: int, random: np.random.Generator) -> np.nda
 def strings(
     scans: Scans, count: int, distortion: float, random: np.random.Generator
 ) -> list[tuple[np.ndarray, str]]:
-    """Strings of three to five scans, each on a page of its own width, with their texts."""
+    """Returns strings of three to five scans on pages of different widths, with their texts."""
     lines = []
     for _ in range(count):
         string, text = compose(scans, random.integers(3, 6), distortion, random)
@@ -90,7 +92,7 @@ def strings(
 
 
 def write_data_set(lines: list[tuple[np.ndarray, str]], folder: Path) -> Path:
-    """Writes the images and, beside them, `labels.txt` with a path and a text in each line."""
+    """Writes the images and `labels.txt`, which has a path and a text in each line."""
     folder.mkdir(parents=True)
     labels = []
     for number, (page, text) in enumerate(lines):
@@ -101,13 +103,13 @@ def write_data_set(lines: list[tuple[np.ndarray, str]], folder: Path) -> Path:
     return folder
 
 
-def share_right(found: Sequence[str], truth: Sequence[str]) -> float:
-    """The share of whole strings that are right."""
+def line_accuracy(found: Sequence[str], truth: Sequence[str]) -> float:
+    """Returns the fraction of strings without an error."""
     return sum(map(str.__eq__, found, truth)) / len(truth)
 
 
 def write_image_files(pages: Sequence[np.ndarray], texts: Sequence[str], folder: Path) -> list[Path]:
-    """Writes the pages as image files, each larger than the one before, every third a JPEG."""
+    """Writes the pages as image files of increasing size, every third as a JPEG."""
     folder.mkdir(exist_ok=True)
     paths = []
     for number, (page, text) in enumerate(zip(pages, texts, strict=True), start=1):
@@ -118,14 +120,16 @@ def write_image_files(pages: Sequence[np.ndarray], texts: Sequence[str], folder:
 
 
 def main() -> None:
-    """Trains, evaluates and writes the files; exits with status 1 if fewer than 90 % are right."""
+    """Trains, evaluates and writes the files. Exits with status 1 below 90 % accuracy."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="a new folder")
-    parser.add_argument("--data-only", action="store_true", help="write the strings and train nothing")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FOLDER", help="output folder, must not exist"
+    )
+    parser.add_argument("--data-only", action="store_true", help="only write the data sets")
     arguments = parser.parse_args()
     output = arguments.output
     if output.exists():
-        parser.error(f"--output must be a new folder, and {output} is there already")
+        parser.error(f"--output must be a new folder, but {output} exists")
 
     random = np.random.default_rng(SEED)
     digits = load_digits()
@@ -143,7 +147,7 @@ def main() -> None:
     validation_set = write_data_set(validation, output / "validation")
     held_out_set = write_data_set(held_out, output / "held_out")
     if arguments.data_only:
-        print(f"Strings are in {training_set}, {validation_set} and {held_out_set}.")
+        print(f"Wrote {training_set}, {validation_set} and {held_out_set}.")
         return
 
     config = TrainingConfig(
@@ -164,21 +168,21 @@ def main() -> None:
     recognizer = Recognizer.load(checkpoint)
     pages, texts = zip(*held_out, strict=True)
     readings = recognizer(pages)
-    accuracy = share_right([reading.text for reading in readings], texts)
+    accuracy = line_accuracy([reading.text for reading in readings], texts)
     print("\ntruth   read    confidence")
     for reading, text in list(zip(readings, texts, strict=True))[:12]:
         print(
             f"{text:7} {reading.text:7} {reading.confidence:.4f}  {'' if reading.text == text else 'wrong'}"
         )
-    print(f"\n{accuracy:.1%} of {len(texts)} held-out strings are right, from the first digit to the last.")
+    print(f"\n{accuracy:.1%} of {len(texts)} held-out strings are read without an error.")
 
     plot_readings(recognizer, pages[:4], output / "readings.png")
     files = write_image_files(pages[:6], texts[:6], output / "strings")
     command = os.path.relpath(Path(sys.executable).with_name("crnn-ext"))
-    print(f"What the network sees in some of them: {output / 'readings.png'}")
+    print(f"Plot of some readings: {output / 'readings.png'}")
     print("To read image files:", command, "read", checkpoint, *files)
     if accuracy < 0.9:
-        sys.exit("Fewer than 90 % are right: something is broken.")
+        sys.exit("accuracy is below 90 %")
 
 
 if __name__ == "__main__":

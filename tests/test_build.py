@@ -1,4 +1,4 @@
-"""What the build refuses, and what it leaves beside the Python files."""
+"""setup.py: its errors and compiler flags; the built libraries."""
 
 import json
 import os
@@ -12,8 +12,8 @@ from helpers.paths import ROOT
 from crnn_ext._load import library_path
 
 
-def message_of_setup(**environment):
-    """What setup.py, asked for no more than the version, says when it refuses to go on."""
+def setup_error(**environment):
+    """The last line that a failing `setup.py --version` prints."""
     command = [sys.executable, "setup.py", "--version"]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
@@ -22,21 +22,21 @@ def message_of_setup(**environment):
     return done.stderr.strip().splitlines()[-1]
 
 
-def test_cuda_without_nvcc(tmp_path):
-    message = message_of_setup(CRNN_EXT_CUDA="1", CUDA_HOME=str(tmp_path))
+def test_setup_cuda_without_nvcc(tmp_path):
+    message = setup_error(CRNN_EXT_CUDA="1", CUDA_HOME=str(tmp_path))
     assert message == (
-        "CRNN_EXT_CUDA=1 asks for the CUDA kernels, and no CUDA toolkit (nvcc and libcudart_static.a) is "
+        "CRNN_EXT_CUDA=1 requires a CUDA toolkit (nvcc and libcudart_static.a), but none was found "
         f"in CUDA_HOME={tmp_path}: install one, or set CUDA_HOME to its folder"
     )
 
 
-def test_unknown_choice_of_cuda():
-    assert message_of_setup(CRNN_EXT_CUDA="2") == "CRNN_EXT_CUDA must be 0, 1 or unset, and it is '2'"
+def test_setup_invalid_crnn_ext_cuda():
+    assert setup_error(CRNN_EXT_CUDA="2") == "CRNN_EXT_CUDA must be 0, 1 or unset, got '2'"
 
 
-def test_no_compiler():
-    message = message_of_setup(CXX="/nonexistent/c++")
-    assert message == "crnn_ext needs a C++17 compiler, and '/nonexistent/c++' is not there: install g++"
+def test_setup_without_compiler():
+    message = setup_error(CXX="/nonexistent/c++")
+    assert message == "crnn_ext needs a C++17 compiler, but '/nonexistent/c++' was not found: install g++"
 
 
 COMPILE = """
@@ -47,7 +47,7 @@ torch.version.cuda = sys.argv[1]
 arguments = {}
 setuptools.setup = lambda **given: arguments.update(given)
 runpy.run_path("setup.py", run_name="__main__")
-# Instead of compiling, once all is ready for it.
+# Prints the flags instead of compiling.
 build_ext.build_extensions = lambda self: print(self.extensions[-1].extra_compile_args["nvcc"])
 command = arguments["cmdclass"]["build_ext"](setuptools.Distribution(arguments))
 command.ensure_finalized()
@@ -56,7 +56,7 @@ command.run()
 
 
 def toolkit(folder, version, architectures):
-    """What setup.py asks of a CUDA toolkit."""
+    """The parts of a CUDA toolkit that setup.py uses."""
     (folder / "bin").mkdir()
     (folder / "lib64").mkdir()
     (folder / "lib64" / "libcudart_static.a").touch()
@@ -68,8 +68,8 @@ def toolkit(folder, version, architectures):
     return folder
 
 
-def compiled(home, cuda_of_torch, **environment):
-    """What a build with this toolkit and a torch for such a CUDA prints, the flags of nvcc last."""
+def build_output(home, cuda_of_torch, **environment):
+    """The output lines of a build with this toolkit and a torch for that CUDA, nvcc flags last."""
     environment = {**os.environ, "CUDA_HOME": str(home), "TORCH_CUDA_ARCH_LIST": "", **environment}
     environment.pop("CRNN_EXT_CUDA", None)
     command = [sys.executable, "-c", COMPILE, cuda_of_torch]
@@ -79,11 +79,11 @@ def compiled(home, cuda_of_torch, **environment):
 
 
 @pytest.mark.parametrize(("nvcc", "cuda_of_torch"), [("12.6", "13.0"), ("13.0", "12.6")])
-def test_nvcc_of_another_cuda_than_torch(tmp_path, nvcc, cuda_of_torch):
-    """pip's isolated builds take the newest torch, whatever toolkit is there."""
-    said = compiled(toolkit(tmp_path, nvcc, [80]), cuda_of_torch)
-    assert f"CUDA kernels by nvcc {nvcc}" in said[-2]
-    assert f"for CUDA {cuda_of_torch}" in said[-2]
+def test_setup_nvcc_version_differs_from_torch(tmp_path, nvcc, cuda_of_torch):
+    """Isolated builds of pip use the newest torch, whatever toolkit is installed."""
+    output = build_output(toolkit(tmp_path, nvcc, [80]), cuda_of_torch)
+    assert f"CUDA kernels by nvcc {nvcc}" in output[-2]
+    assert f"for CUDA {cuda_of_torch}" in output[-2]
 
 
 @pytest.mark.parametrize(
@@ -97,18 +97,18 @@ def test_nvcc_of_another_cuda_than_torch(tmp_path, nvcc, cuda_of_torch):
         ),
     ],
 )
-def test_default_architectures_are_those_that_nvcc_knows(tmp_path, nvcc, known, expected):
-    flags = compiled(toolkit(tmp_path, nvcc, known), "13.0")[-1]
+def test_setup_default_architectures(tmp_path, nvcc, known, expected):
+    flags = build_output(toolkit(tmp_path, nvcc, known), "13.0")[-1]
     assert f"'-gencode=arch={expected}'" in flags
     assert ("--compress-mode=size" in flags) == (nvcc == "14.0")
 
 
-def test_chosen_architectures_are_left_to_torch(tmp_path):
-    flags = compiled(toolkit(tmp_path, "13.0", [75, 90]), "13.0", TORCH_CUDA_ARCH_LIST="9.0")[-1]
+def test_setup_torch_cuda_arch_list(tmp_path):
+    flags = build_output(toolkit(tmp_path, "13.0", [75, 90]), "13.0", TORCH_CUDA_ARCH_LIST="9.0")[-1]
     assert "-gencode" not in flags
 
 
-def built(name):
+def path_of_library(name):
     path = library_path(name)
     if path is None:
         pytest.skip(f"{name} was not built (CRNN_EXT_CUDA=1 builds the CUDA library wherever nvcc is)")
@@ -116,8 +116,8 @@ def built(name):
 
 
 @pytest.mark.parametrize("name", ["_C", "_C_cuda"])
-def test_needs_nothing_but_the_stable_abi_of_torch_2_10(name):
-    path = built(name)
+def test_library_uses_only_stable_abi_of_torch_2_10(name):
+    path = path_of_library(name)
     audit = Path(sys.executable).with_name("torch-abi-audit")
     if not audit.exists():
         pytest.skip("torch-abi-audit is not installed")
@@ -128,17 +128,17 @@ def test_needs_nothing_but_the_stable_abi_of_torch_2_10(name):
     assert library["torch"]["min_torch_version"] == "2.10.0"
 
 
-def test_cuda_library_loads_beside_any_torch():
-    """In a process of its own: where torch has no CUDA, the package itself leaves the library alone."""
+def test_cuda_library_loads_without_torch_cuda():
+    """Without CUDA in torch, the package does not load the library; a separate process loads it by hand."""
     script = """
 import sys, torch, crnn_ext.ops
 torch.ops.load_library(sys.argv[1])
 names = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("crnn_ext::")]
 on_cuda = {name for name in names if torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA")}
-# All but those that look at the memory of the CPU.
+# All but the checks, which read CPU memory.
 assert on_cuda == {name for name in names if not name.endswith("_check")}, on_cuda
 assert "crnn_ext::ctc_loss_backward" in on_cuda
 """
-    command = [sys.executable, "-c", script, built("_C_cuda")]
+    command = [sys.executable, "-c", script, path_of_library("_C_cuda")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The Python of the documentation runs, on small data, as a reader would run it: block after block."""
+"""Runs the Python blocks of the documentation in order, on small data."""
 
 import ast
 import doctest
@@ -19,7 +19,7 @@ from reference.ngram import estimate_model
 from crnn_ext.ocr import ErrorCounts, Recognizer, save_checkpoint
 from crnn_ext.text import Charset
 
-# Pages whose blocks are not programs that run one after the other; other tests run them.
+# Other tests run the blocks of these pages, which do not run in sequence.
 NOT_SEQUENTIAL = {"docs/contributing/add-an-operator.md", "docs/how-to/export.md"}
 PAGES = sorted(
     str(path.relative_to(ROOT))
@@ -33,7 +33,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def missing_packages(code):
-    """Those that the block imports and that are not installed."""
+    """The packages that the block imports and that are not installed."""
     names = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
@@ -44,14 +44,14 @@ def missing_packages(code):
 
 
 def printed_comments(code):
-    """The output that the block promises: a comment behind every `print`; None if one has no comment."""
+    """The expected output, from the comment after every `print`; None if a `print` has no comment."""
     prints = re.findall(r"^print\(.*$", code, re.MULTILINE)
     comments = [line.partition(")  # ")[2] for line in prints]
     return "".join(f"{comment}\n" for comment in comments) if prints and all(comments) else None
 
 
 def logits_of(classes):
-    """(T, N, C) of a network that is rather sure of TEXT."""
+    """(T, N, C) logits in which TEXT is the most probable text."""
     path = [index for character in TEXT for index in (classes.index(character), classes.index(""))]
     noise = torch.randn(len(path), 2, len(classes), generator=torch.Generator().manual_seed(0))
     return noise + 8.0 * torch.nn.functional.one_hot(torch.tensor(path), len(classes)).unsqueeze(1)
@@ -59,7 +59,7 @@ def logits_of(classes):
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """What the blocks open, in the current folder."""
+    """Creates the files that the blocks open, in the current folder."""
     monkeypatch.chdir(tmp_path)
     write_labels_dataset(Path("lines"), {f"{number}.png": text for number, text in enumerate(TEXTS)})
     Path("line.png").write_bytes(image_bytes(64, 32))
@@ -83,16 +83,16 @@ def files(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def group():
-    """Of one process."""
+def process_group():
+    """A process group of one process."""
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
 
 
-def given(page):
-    """The names that its blocks take for granted."""
+def variables(page):
+    """The variables that the blocks of the page use without defining them."""
     charset = Charset(" " + LETTERS)
     logits = logits_of(["", *charset.characters])
     frames, samples, _ = logits.shape
@@ -145,9 +145,9 @@ def given(page):
 @pytest.mark.parametrize(
     ("page", "number"), [(page, number) for page in PAGES for number in range(len(blocks(page)))]
 )
-def test_block_runs_and_prints_its_comments(page, number, files, group, capsys):
-    """Each block runs after those before it. A variable `text` holds what the network saw."""
-    names = given(page)
+def test_docs_block_runs_and_prints_its_comments(page, number, files, process_group, capsys):
+    """Runs the earlier blocks of the page first. If the block sets `text`, it must be TEXT."""
+    names = variables(page)
     *before, last = blocks(page)[: number + 1]
     if missing_packages(last):
         pytest.skip(f"not installed: {', '.join(missing_packages(last))}")
@@ -164,11 +164,11 @@ def test_block_runs_and_prints_its_comments(page, number, files, group, capsys):
         assert doctest.OutputChecker().check_output(expected, printed, doctest.ELLIPSIS), printed
 
 
-def test_pages_have_blocks():
+def test_docs_pages_have_code_blocks():
     assert all(blocks(page) for page in PAGES)
 
 
-def test_translated_readme_has_the_same_code():
+def test_docs_translated_readme_has_the_same_code():
     """Python blocks, commands and pictures."""
 
     def code(name):

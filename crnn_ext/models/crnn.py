@@ -1,11 +1,11 @@
-"""The CRNN of Shi, Bai & Yao (2015): convolutions read an image column by column, LSTMs read the columns.
+"""The CRNN of Shi, Bai & Yao (2015): convolutions, then bidirectional LSTMs over the columns of the image.
 
 "An End-to-End Trainable Neural Network for Image-based Sequence Recognition", arXiv:1507.05717, in three
-variants that are in use with PyTorch. The names of their parameters are kept, so that checkpoints load.
+variants in use with PyTorch. Parameter names are unchanged, so existing checkpoints load.
 
-All three go through torch.export with a dynamic batch and width, from torch 2.13 on. torch.compile leaves
-each LSTM to its own kernels, which breaks the graph there; `torch._dynamo.config.allow_rnn` traces it and
-gives one graph.
+torch.export supports all three with dynamic batch size and width from torch 2.13 on. torch.compile breaks
+the graph at each LSTM, which runs on its own kernels; `torch._dynamo.config.allow_rnn` traces it, for a
+single graph.
 """
 
 import itertools
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .autocast import autocast_dtype
-from .layers import Columns, ResidualBlock, read, scaled_channels, windows
+from .layers import Columns, ResidualBlock, apply_layers, scaled_channels, windows
 from .lstm import BidirectionalLSTM
 from .padding import ValidColumns
 
@@ -25,10 +25,10 @@ IMAGE_HEIGHT = 32
 
 
 class _RecognitionNetwork(nn.Module):
-    """What the three networks share.
+    """Base class of the three networks.
 
-    A subclass assigns its layers in the order in which an image passes them and ends with `_add_recurrence`;
-    that order is all that `forward` and `output_lengths` know about a network.
+    A subclass assigns its layers in the order of execution and finally calls `_add_recurrent_layers`.
+    `forward` and `output_lengths` rely on that order alone.
     """
 
     rnn: nn.Sequential
@@ -38,7 +38,7 @@ class _RecognitionNetwork(nn.Module):
         name = type(self).__name__
         if imgH != IMAGE_HEIGHT:
             raise ValueError(
-                f"{name}: imgH must be {IMAGE_HEIGHT}, the height its layers are made for, but is {imgH!r}"
+                f"{name}: imgH must be {IMAGE_HEIGHT}, the height that its layers are built for, got {imgH!r}"
             )
         for argument, value, least, why in (
             ("nc", nc, 1, ""),
@@ -46,20 +46,20 @@ class _RecognitionNetwork(nn.Module):
             ("nh", nh, 1, ""),
         ):
             if not isinstance(value, Integral):
-                raise TypeError(f"{name}: {argument} must be an int, but is {value!r}")
+                raise TypeError(f"{name}: {argument} must be an int, got {value!r}")
             if value < least:
-                raise ValueError(f"{name}: {argument} must be at least {least}{why}, but is {value}")
+                raise ValueError(f"{name}: {argument} must be at least {least}{why}, got {value}")
         if not isinstance(width, int | float):
-            raise TypeError(f"{name}: width must be a number, but is {width!r}")
+            raise TypeError(f"{name}: width must be a number, got {width!r}")
         if not (width > 0 and math.isfinite(width)):
-            raise ValueError(f"{name}: width must be finite and above 0, but is {width}")
+            raise ValueError(f"{name}: width must be finite and above 0, got {width}")
         super().__init__()
         self.imgH = imgH
         self.nc = nc
         self.register_load_state_dict_pre_hook(_drop_module_prefix)  # type: ignore[no-untyped-call]
 
-    def _add_recurrence(self, features: int, nh: int, nclass: int) -> None:
-        """Ends the network with its recurrent layers; `features` is channels times rows of the last map."""
+    def _add_recurrent_layers(self, features: int, nh: int, nclass: int) -> None:
+        """Adds the LSTMs and computes `min_width`; `features` is channels times rows of the last map."""
         self.rnn = nn.Sequential(BidirectionalLSTM(features, nh, nh), BidirectionalLSTM(nh, nh, nclass))
         self.min_width = next(columns for columns in itertools.count(1) if self._frames(columns) > 0)
 
@@ -67,99 +67,95 @@ class _RecognitionNetwork(nn.Module):
         return (layer for name, layer in self.named_children() if name != "rnn")
 
     def forward(self, images: Tensor, widths: Tensor | Sequence[int] | None = None) -> Tensor:
-        """Maps images to one row of class scores per frame.
+        """Computes the logits of each frame.
 
         Args:
-            images: `(N, nc, 32, W)`, floating point, of the dtype of the parameters, usually in [-1, 1]; W at
-                least `min_width`.
-            widths: `(N,)`, integers on any device: how many columns each image has, from `min_width` to W;
-                the columns behind them are padding and may hold anything, NaN too. In eval mode a sample's
-                logits are then those that it has alone, up to the rounding of float32; that of TF32, in which
-                torch lets a GPU compute unless `torch.backends.cudnn` says otherwise, is about 1e-3. In
-                training, padding enters no statistic of batch normalisation. None: all W columns belong to
-                the images.
+            images: `(N, nc, 32, W)`, floating point, of the dtype of the parameters, usually in [-1, 1]; W is
+                at least `min_width`.
+            widths: `(N,)`, integers on any device: the columns of each image, from `min_width` to W. Later
+                columns are padding and may hold any value, including NaN. In eval mode, the logits of a
+                sample then equal those of the sample alone, up to float32 rounding; under TF32, torch's
+                default for cuDNN on a GPU, up to about 1e-3. In training, padding is excluded from the
+                statistics of batch normalization. Default: W.
 
         Returns:
-            Logits `(T, N, nclass)`, not normalised; T is `output_lengths([W])`. With `widths`, those of
-            sample n behind its own `output_lengths(widths)[n]` frames are finite, but mean nothing.
+            Logits `(T, N, nclass)`, not normalized; T is `output_lengths([W])`. With `widths`, the logits of
+            sample n after frame `output_lengths(widths)[n]` are finite but meaningless.
 
         Raises:
-            TypeError: `images` are not floating point, or `widths` not integers.
-            ValueError: `images` has another shape, or too few columns for one frame; `widths` has another
-                shape, or holds a width out of its range. Values on a GPU are not looked at, which would
-                wait for it, nor any under torch.compile and torch.export.
+            TypeError: if `images` are not floating point or `widths` are not integers.
+            ValueError: if `images` has the wrong shape or too few columns for one frame, or `widths` has the
+                wrong shape or a value out of range. Values on a GPU are not checked, which would synchronize,
+                nor are any under torch.compile and torch.export.
         """
         name = type(self).__name__
         if not images.is_floating_point():
-            raise TypeError(f"{name}: images must be floating point, but are {images.dtype}")
+            raise TypeError(f"{name}: images must be floating point, got {images.dtype}")
         if images.ndim != 4 or images.shape[1] != self.nc or images.shape[2] != self.imgH:
             raise ValueError(
                 f"{name}: images must have shape (N, nc={self.nc}, imgH={self.imgH}, W), "
-                f"but have {tuple(images.shape)}"
+                f"got {tuple(images.shape)}"
             )
         if images.shape[3] < self.min_width:
             raise ValueError(
-                f"{name}: images must be at least {self.min_width} columns wide to give one frame, "
+                f"{name}: images must be at least {self.min_width} columns wide for one frame, "
                 f"but are {images.shape[3]}"
             )
         valid = None
         if widths is not None:
-            columns = self._own_columns(widths, images)
-            # Masks of maps have the dtype that convolutions give these.
+            columns = self._checked_widths(widths, images)
+            # The mask has the dtype of the maps that the convolutions compute.
             valid = ValidColumns.of(columns, images.shape[3], autocast_dtype(images) or images.dtype)
-            images = images.where(valid.mask > 0, 0)  # where, because 0 times NaN would be NaN
-        maps, valid = read(self._image_layers(), images, valid)
-        # (N, channels, rows, T) to (T, N, channels * rows). Without contiguous(), torch.export cannot tell
-        # for which T the result would be a view.
+            images = images.where(valid.mask > 0, 0)  # not a product: 0 * NaN is NaN
+        maps, valid = apply_layers(self._image_layers(), images, valid)
+        # (N, channels, rows, T) to (T, N, channels * rows). Without contiguous(), torch.export cannot decide
+        # for which T the result is a view.
         frames = maps.permute(3, 0, 1, 2).contiguous().flatten(2)
         if valid is None:
             logits: Tensor = self.rnn(frames)
             return logits
-        live_frames = valid.mask[:, 0, 0].T.contiguous().unsqueeze(2)  # (T, N, 1)
+        frame_mask = valid.mask[:, 0, 0].T.contiguous().unsqueeze(2)  # (T, N, 1)
         lower, upper = self.rnn
-        logits = upper(lower(frames, live_frames), live_frames)
+        logits = upper(lower(frames, frame_mask), frame_mask)
         return logits
 
     def output_lengths(self, widths: Tensor | Sequence[int] | int) -> Tensor:
-        """How many frames T the network makes of images of these widths.
+        """The number of frames T for images of these widths.
 
         Args:
-            widths: columns of each image; an integer tensor of any shape on any device, a sequence of int, or
+            widths: columns of each image: an integer tensor of any shape on any device, a sequence of int, or
                 an int.
 
         Returns:
-            int64, of the shape and on the device of `widths`; 0 for a width below `min_width`, an image that
-            `forward` refuses. No value is read, so that a tensor on a GPU causes no synchronisation.
+            int64, with the shape and device of `widths`; 0 for widths below `min_width`, which `forward`
+            rejects. A tensor on a GPU causes no synchronization.
 
         Raises:
-            TypeError: `widths` are not integers.
+            TypeError: if `widths` are not integers.
         """
         return self._frames(self._integers(widths))
 
     def _integers(self, widths: Tensor | Sequence[int] | int) -> Tensor:
         if not isinstance(widths, Tensor):
             widths = torch.tensor(widths)
-            if widths.numel() == 0:  # no elements to take an integer dtype from
+            if widths.numel() == 0:  # an empty list becomes a float tensor
                 widths = widths.long()
         if widths.is_floating_point() or widths.is_complex() or widths.dtype == torch.bool:
-            raise TypeError(f"{type(self).__name__}: widths must be integers, but are {widths.dtype}")
+            raise TypeError(f"{type(self).__name__}: widths must be integers, got {widths.dtype}")
         return widths.long()
 
-    def _own_columns(self, widths: Tensor | Sequence[int], images: Tensor) -> Tensor:
-        """The widths of `forward`, checked, on the device of the images."""
+    def _checked_widths(self, widths: Tensor | Sequence[int], images: Tensor) -> Tensor:
+        """The widths, checked, on the device of the images."""
         name = type(self).__name__
         columns = self._integers(widths)
         batch, total = images.shape[0], images.shape[3]
         if columns.shape != (batch,):
-            raise ValueError(
-                f"{name}: widths must have shape (N,) = ({batch},), but have {tuple(columns.shape)}"
-            )
+            raise ValueError(f"{name}: widths must have shape (N,) = ({batch},), got {tuple(columns.shape)}")
         if columns.is_cpu and not torch.compiler.is_compiling():
             for n, width in enumerate(columns.tolist()):
                 if not self.min_width <= width <= total:
                     raise ValueError(
-                        f"{name}: widths must be from {self.min_width} to {total}, the columns of images, "
-                        f"but widths[{n}] is {width}"
+                        f"{name}: widths[{n}] must be in [{self.min_width}, {total}], got {width}"
                     )
         return columns.to(images.device, non_blocking=True)
 
@@ -171,20 +167,20 @@ class _RecognitionNetwork(nn.Module):
 
 
 class CRNN(_RecognitionNetwork):
-    """The seven convolutions of the paper, three of them batch-normalised: 8.3 million parameters.
+    """The paper's network: seven convolutions, three with batch normalization; 8.3 million parameters.
 
-    T is W // 4 + 1 frames.
+    T = W // 4 + 1.
 
     Args:
         imgH: height of the images, 32.
-        nc: channels of the images, 1 for grey.
-        nclass: classes, the blank among them.
-        nh: hidden units of each direction of each LSTM.
-        leakyRelu: LeakyReLU(0.2) in place of ReLU.
+        nc: channels of the images, 1 for grayscale.
+        nclass: number of classes, including the blank.
+        nh: hidden units per direction of each LSTM.
+        leakyRelu: use LeakyReLU(0.2) instead of ReLU.
         width: factor on the channels of every convolution, rounded to multiples of 8; 1 is the full network.
 
     Raises:
-        TypeError, ValueError: an argument breaks its rule, with its name and value.
+        TypeError, ValueError: if an argument is invalid; the message gives its name and value.
     """
 
     def __init__(
@@ -220,13 +216,13 @@ class CRNN(_RecognitionNetwork):
         self.conv5 = nn.Conv2d(c512, c512, 2)  # 1 row
         self.bn5 = nn.BatchNorm2d(c512)
         self.relu5 = _activation(leakyRelu)
-        self._add_recurrence(c512, nh, nclass)
+        self._add_recurrent_layers(c512, nh, nclass)
 
 
 class CRNN_v2(_RecognitionNetwork):  # noqa: N801
-    """Eight narrower convolutions, each batch-normalised, two rows to the LSTM: 3.7 million parameters.
+    """Eight narrower convolutions with batch normalization, two rows to the LSTM; 3.7 million parameters.
 
-    T is W // 4 + 2 frames. Arguments and errors as in `CRNN`.
+    T = W // 4 + 2. Arguments and errors as in `CRNN`.
     """
 
     def __init__(
@@ -254,13 +250,13 @@ class CRNN_v2(_RecognitionNetwork):  # noqa: N801
                 channels = outputs
             self.add_module(f"pool{stage}", pool)
         self.bn5 = nn.BatchNorm2d(channels)
-        self._add_recurrence(2 * channels, nh, nclass)
+        self._add_recurrent_layers(2 * channels, nh, nclass)
 
 
 class CRNN_res(_RecognitionNetwork):  # noqa: N801
-    """Nine residual blocks between two convolutions: 20.8 million parameters.
+    """Nine residual blocks between two convolutions; 20.8 million parameters.
 
-    T is W / 4 frames, rounded up. Arguments and errors as in `CRNN`, without `leakyRelu`.
+    T = W / 4, rounded up. Arguments and errors as in `CRNN`, without `leakyRelu`.
     """
 
     def __init__(
@@ -289,7 +285,7 @@ class CRNN_res(_RecognitionNetwork):  # noqa: N801
         self.conv5 = nn.Conv2d(c512, c512, 2)  # 1 row
         self.bn5 = nn.BatchNorm2d(c512)
         self.relu5 = nn.ReLU(inplace=True)
-        self._add_recurrence(c512, nh, nclass)
+        self._add_recurrent_layers(c512, nh, nclass)
 
 
 def _conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
@@ -297,7 +293,7 @@ def _conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def _pool_rows() -> nn.MaxPool2d:
-    """Halves the rows and keeps the columns (one more, for the padding): narrow letters keep their frames."""
+    """Halves the rows and keeps the columns (plus one from padding), so narrow letters keep their frames."""
     return nn.MaxPool2d((2, 2), (2, 1), (0, 1))
 
 
@@ -315,9 +311,9 @@ def _drop_module_prefix(
     unexpected_keys: list[str],
     error_msgs: list[str],
 ) -> None:
-    """Lets a state dict load that was saved from inside a (Distributed)DataParallel wrapper."""
-    wrapped = prefix + "module."
+    """Accepts state dicts saved from a (Distributed)DataParallel wrapper."""
+    wrapper_prefix = prefix + "module."
     names = [name for name in state_dict if name.startswith(prefix)]
-    if all(name.startswith(wrapped) for name in names):
+    if all(name.startswith(wrapper_prefix) for name in names):
         for name in names:
-            state_dict[prefix + name.removeprefix(wrapped)] = state_dict.pop(name)
+            state_dict[prefix + name.removeprefix(wrapper_prefix)] = state_dict.pop(name)

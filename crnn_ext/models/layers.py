@@ -1,4 +1,4 @@
-"""What the CRNN networks are made of, and how many columns each layer leaves of an image."""
+"""Building blocks of the CRNN networks, masked for padded images, and their output widths."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
@@ -11,9 +11,9 @@ Columns = TypeVar("Columns", int, Tensor)
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (the basic block of He et al., 2016).
+    """Two 3x3 convolutions and a shortcut (the basic block of He et al., 2016).
 
-    The shortcut is the identity; where the block changes the channels or the size, a 1x1 convolution.
+    The shortcut is the identity, or a 1x1 convolution if the block changes the channels or the size.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: tuple[int, int] = (1, 1)) -> None:
@@ -33,19 +33,19 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, valid: ValidColumns | None = None) -> Tensor:
         """Maps `(N, inputs, H, W)` to `(N, outputs, H', W')`."""
-        shortcut = x if self.downsample is None else read(self.downsample, x, valid)[0]
-        group, valid = read(self.group1, x, valid)
-        return read([self.relu], group + shortcut, valid)[0]
+        shortcut = x if self.downsample is None else apply_layers(self.downsample, x, valid)[0]
+        group, valid = apply_layers(self.group1, x, valid)
+        return apply_layers([self.relu], group + shortcut, valid)[0]
 
 
-def read(
+def apply_layers(
     layers: Iterable[nn.Module], maps: Tensor, valid: ValidColumns | None
 ) -> tuple[Tensor, ValidColumns | None]:
-    """Passes maps through layers in order, and says which columns are valid behind them.
+    """Applies layers in order; returns the maps and their valid columns.
 
-    Without `valid`, all are. With it, each layer sees of an image its valid columns, padded as if it were
-    alone: padding is 0 in `maps`, and again after every pooling and every activation, one of which follows
-    each convolution. 0 is what layers pad with themselves, but for max pooling.
+    Without `valid`, all columns are valid. With it, each layer sees an image as if it were alone: padding
+    columns of `maps` are 0, and are set to 0 again after every pooling and every activation; an activation
+    follows each convolution. Layers pad with 0 themselves, except for max pooling.
     """
     for layer in layers:
         if valid is None:
@@ -56,13 +56,13 @@ def read(
 
 
 def _apply_masked(layer: nn.Module, maps: Tensor, valid: ValidColumns) -> tuple[Tensor, ValidColumns]:
-    """Passes maps through one layer of `read`."""
+    """Applies one layer to maps with padding columns."""
     if isinstance(layer, nn.MaxPool2d) and _along_width(layer.padding):
-        # It pads with -inf. The lowest value does as well, and stays finite.
+        # Max pooling pads with -inf. The lowest value has the same effect and is finite.
         lowest = maps.detach().amin((1, 2, 3), keepdim=True)
         maps = maps + (1 - valid.mask) * lowest
     elif isinstance(layer, nn.ReLU | nn.LeakyReLU):
-        # Before the activation, whose result the backward pass needs. In place, as the activation itself.
+        # Before the activation, whose backward pass needs its result. In place, like the activation itself.
         maps = maps.mul_(valid.mask)
     if isinstance(layer, nn.BatchNorm2d) and layer.training:
         maps = masked_batch_norm(layer, maps, valid)
@@ -72,12 +72,12 @@ def _apply_masked(layer: nn.Module, maps: Tensor, valid: ValidColumns) -> tuple[
         maps = layer(maps)
     valid = _valid_after(layer, maps, valid)
     if isinstance(layer, nn.MaxPool2d):
-        maps = maps.mul_(valid.mask)  # the first window of padding may have held a valid column
+        maps = maps.mul_(valid.mask)  # the first window of the padding may have seen a valid column
     return maps, valid
 
 
 def _valid_after(layer: nn.Module, maps: Tensor, valid: ValidColumns) -> ValidColumns:
-    """Which columns are valid in the maps that `layer` has made."""
+    """The valid columns of `maps`, the output of `layer`."""
     columns = valid.columns
     for window in windows(layer):
         columns = window.columns(columns)
@@ -85,24 +85,24 @@ def _valid_after(layer: nn.Module, maps: Tensor, valid: ValidColumns) -> ValidCo
 
 
 class Window(NamedTuple):
-    """The extent of a convolution or pooling along the width of an image, in columns."""
+    """The window of a convolution or pooling along the width of an image, in columns."""
 
     kernel: int
     stride: int
     padding: int
 
     def columns(self, columns: Columns) -> Columns:
-        """How many columns the layer makes of `columns`: 0 where there are too few of them for it to run."""
+        """The output columns for so many input columns; 0 if they are too few for the layer."""
         enough = columns >= max(1, self.kernel - 2 * self.padding)
         return ((columns + 2 * self.padding - self.kernel) // self.stride + 1) * enough
 
     def keeps_columns(self) -> bool:
-        """Whether the layer makes as many columns as it reads."""
+        """Whether the layer preserves the number of columns."""
         return self.stride == 1 and self.kernel == 2 * self.padding + 1
 
 
 def windows(layer: nn.Module) -> Iterator[Window]:
-    """The windows that decide the width of a layer's output, in order; none for a layer that keeps it."""
+    """The windows of a layer that change the number of columns, in order."""
     if isinstance(layer, ResidualBlock):
         for part in layer.group1:
             yield from windows(part)
@@ -113,12 +113,12 @@ def windows(layer: nn.Module) -> Iterator[Window]:
 
 
 def _along_width(extent: object) -> int:
-    """The second of a layer's (height, width) pair, which torch keeps as one number where both are equal."""
-    along = extent[1] if isinstance(extent, tuple) else extent
-    assert isinstance(along, int)
-    return along
+    """The width of a layer's (height, width) pair, which torch stores as one number if both are equal."""
+    width = extent[1] if isinstance(extent, tuple) else extent
+    assert isinstance(width, int)
+    return width
 
 
 def scaled_channels(width: float, *channels: int) -> list[int]:
-    """`width` times each of `channels`, rounded to a multiple of 8 (kernels like it), at least 8."""
+    """`width` times each of `channels`, rounded to a multiple of 8 (for fast kernels), at least 8."""
     return [max(8, 8 * round(width * count / 8)) for count in channels]

@@ -1,4 +1,4 @@
-"""What decoding knows of texts: the characters of a network's classes, language models, words."""
+"""Character sets, language models, lexicons and hot words."""
 
 from crnn_ext.text.charset import Charset
 from crnn_ext.text.hotwords import HotWords

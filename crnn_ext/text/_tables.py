@@ -1,6 +1,6 @@
-"""The flat tables in which language models, lexicons and hot words reach the operators.
+"""Language models, lexicons and hot words as flat tables for the operators.
 
-Everything is over symbols: token classes, or the numbers of words. States are numbered from 0, the root.
+Symbols are token classes or word indices. States are numbered from 0, the root.
 """
 
 import itertools
@@ -18,27 +18,27 @@ _Tables = TypeVar("_Tables", bound="Edges")
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """The edges of all states, those of a state side by side in the order of their symbols.
+    """The edges of all states in CSR form: grouped by state, sorted by symbol.
 
-    A state with as many edges as there are symbols has one for each.
+    A state with as many edges as there are symbols has one edge per symbol.
     """
 
     first_edge: Tensor
-    """(states + 1,) int32: where each state's edges begin, and the number of all edges."""
+    """(states + 1,) int32: the first edge of each state, then the total number of edges."""
     edge_symbol: Tensor
     """(edges,) int32: ascending within a state."""
     edge_target: Tensor
-    """(edges,) int32: the state that each edge leads to."""
+    """(edges,) int32: the state each edge leads to."""
 
     _copies: dict[torch.device, Any] = field(default_factory=dict, init=False, repr=False, kw_only=True)
 
     @classmethod
     def from_native(cls: type[_Tables], tables: tuple[Any, ...]) -> _Tables:
-        """From what the native module returns, arrays and numbers in the order of the fields."""
+        """Builds the tables from the native module's tuple: arrays and numbers in the order of the fields."""
         return cls(*(torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in tables))
 
     def to(self: _Tables, device: torch.device) -> _Tables:
-        """The same tables on a device. They are copied there once and kept as long as these."""
+        """The tables on a device. Copies are made once per device and cached."""
         if device == self.first_edge.device:
             return self
         if device not in self._copies:
@@ -55,17 +55,17 @@ class Edges:
 
 @dataclass(frozen=True, eq=False)
 class Automaton(Edges):
-    """Weighs sequences of symbols; weights are logarithms and add up.
+    """A weighted finite automaton over symbols with failure transitions; log weights, which add up.
 
-    The walk over a symbol takes the state's edge for it and adds the edge's weight. A state without one hands
-    over to its fail state, adds the fail weight, and the walk goes on there; a state that is its own fail
-    state takes the symbol and stays. At the end the last state's final weight is added.
+    A symbol follows the state's edge for it and adds the edge weight. Without such an edge, the automaton
+    moves to the fail state, adds the fail weight, and tries the symbol there; a state that is its own fail
+    state consumes the symbol and stays. At the end of a text the final weight is added.
     """
 
     edge_weight: Tensor
     """(edges,) float32."""
     fail_state: Tensor
-    """(states,) int32: below the state itself, or the state itself."""
+    """(states,) int32: less than the state, or equal to it."""
     fail_weight: Tensor
     """(states,) float32."""
     final_weight: Tensor
@@ -75,12 +75,12 @@ class Automaton(Edges):
 
     @cached_property
     def largest_step(self) -> float:
-        """No step over a symbol adds more than this."""
+        """An upper bound of the weight that one symbol adds."""
         state, gain = self.fail_state.long(), self.fail_weight.clamp(min=0)
-        own = state == torch.arange(len(state), device=state.device)
-        steps = torch.cat([self.edge_weight, self.fail_weight[own]])
-        # The gains along each chain of fail states, which ends where a state is its own.
-        gain = gain.masked_fill(own, 0)
+        is_own = state == torch.arange(len(state), device=state.device)
+        steps = torch.cat([self.edge_weight, self.fail_weight[is_own]])
+        # Pointer jumping sums the gains along each chain of fail states; the last one is its own fail state.
+        gain = gain.masked_fill(is_own, 0)
         while bool((state[state] != state).any()):
             gain, state = gain + gain[state], state[state]
         return float(steps.max()) + float(gain.max()) if steps.numel() else 0.0
@@ -88,14 +88,14 @@ class Automaton(Edges):
 
 @dataclass(frozen=True, eq=False)
 class WordTrie(Edges):
-    """The spellings of words; separators of words lead from the root, state 0, back to it."""
+    """The spellings of words; separators lead from the root, state 0, back to it."""
 
     word_of_state: Tensor
-    """(states,) int32: the number of the word that is spelt there, -1 for none."""
+    """(states,) int32: the index of the word spelled by the path to the state; -1: none."""
 
 
 def concatenate(tables: Sequence[_Tables]) -> tuple[_Tables, list[int]]:
-    """All states in one table, and where those of each begin."""
+    """The tables merged into one, and the first state of each."""
     states = [len(table.first_edge) - 1 for table in tables]
     first_state = [0, *itertools.accumulate(states)][:-1]
     first_edge = [0, *itertools.accumulate(len(table.edge_symbol) for table in tables)]

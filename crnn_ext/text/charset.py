@@ -1,4 +1,4 @@
-"""Between texts and the classes of a CTC network."""
+"""Converts between texts and the classes of a CTC network."""
 
 import os
 import unicodedata
@@ -14,41 +14,42 @@ from torch import Tensor
 
 from crnn_ext import _text
 
-# As behind the tokens of the decoders. Never a class, so that padding taken for labels shows at once.
+# The decoders pad tokens with it, too. It is not a class, so padding mistaken for labels raises an error.
 PADDING = -1
 
-# Quotes values in messages without the middle of long ones.
-_shortened = Repr()
-_shortened.maxstring = 72
+_repr = Repr()
+_repr.maxstring = 72
+# Quotes values in messages; the middle of long ones is cut.
+short_repr = _repr.repr
 
 
 class Charset:
-    """The characters that a network can read, each with its class, and the blank.
+    """The characters of a network's classes, and the blank.
 
-    A character is one Unicode code point in composed form (NFC): "é" may be given, and encoded, as an "e"
-    with a combining acute too. What composition leaves in several code points, such as a Devanagari letter
-    with its vowel sign, is several characters here, each with a class of its own.
+    A character is one Unicode code point in composed form (NFC). "é" may also be given and encoded as "e"
+    with a combining acute accent. What NFC leaves as several code points, such as a Devanagari letter with
+    its vowel sign, is several characters, each with its own class.
 
-    A charset never changes. It equals every charset of the same characters in the same order with the same
-    blank, and it hashes and pickles.
+    A charset is immutable, hashable and picklable. Charsets are equal if they have the same characters in the
+    same order and the same blank.
 
     Args:
-        characters: a str, in which every code point is a character, or a sequence of str, one for each
-            character. They take the classes from 0 on in this order, leaving out `blank`.
+        characters: a str in which each code point is a character, or a sequence of one str per character.
+            They take the classes from 0 on in this order, skipping `blank`.
         blank: the class of the blank, from 0 to the number of characters.
 
     Raises:
         ValueError: if a character occurs twice, is not one code point after NFC or is a lone surrogate, or if
             the blank is out of range.
-        TypeError: if an argument is of another type. A set is: its order changes from process to process.
+        TypeError: if an argument has another type. Sets are rejected: their order varies between processes.
     """
 
     def __init__(self, characters: str | Sequence[str], blank: int = 0) -> None:
         self._characters = _distinct_characters(characters)
         if isinstance(blank, bool) or not isinstance(blank, int):
-            raise TypeError(f"Charset: blank must be an int, and it is {_type_name(blank)}")
+            raise TypeError(f"Charset: blank must be an int, got {_type_name(blank)}")
         if not 0 <= blank <= len(self._characters):
-            raise ValueError(f"Charset: blank must be in [0, {len(self._characters)}], and it is {blank}")
+            raise ValueError(f"Charset: blank must be in [0, {len(self._characters)}], got {blank}")
         self._blank = blank
         self._known = frozenset(self._characters)
         self._native = _text.Charset(self._characters, blank)
@@ -59,44 +60,44 @@ class Charset:
 
         Raises:
             TypeError: if a text is not a str.
-            ValueError: as the constructor.
+            ValueError: see the constructor.
         """
         return cls(sorted(set("".join(_composed_texts("from_labels", texts)))), blank)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], blank: int = 0) -> "Charset":
-        """The charset of all characters in a UTF-8 file (after NFC), in the order of their first appearance.
+        """The charset of all characters in a UTF-8 file (after NFC), in order of first appearance.
 
-        Line breaks do not count, nor does a byte order mark: one character a line, as other toolkits write
-        them, is the same as all in one line.
+        Line breaks and a byte order mark are ignored: one character per line, as other toolkits write them,
+        gives the same charset as all characters on one line.
 
         Raises:
-            OSError: the file cannot be read.
-            ValueError: it is not in UTF-8 or has no character; the message names it. And as the constructor.
+            OSError: if the file cannot be read.
+            ValueError: if the file is not UTF-8 or has no characters; the message names it. See also the
+                constructor.
         """
         try:
             with open(path, encoding="utf-8-sig") as file:
                 lines = file.read().split("\n")
         except UnicodeDecodeError:
-            raise ValueError(f"{path}: a charset must be in UTF-8, and this file is not") from None
+            raise ValueError(f"{path}: a charset file must be UTF-8") from None
         characters = dict.fromkeys("".join(_composed_texts("from_file", lines)))
         if not characters:
-            raise ValueError(f"{path}: a charset must have characters, and this file has none")
+            raise ValueError(f"{path}: a charset file must hold at least one character")
         return cls(list(characters), blank)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Charset":
-        """The charset that `to_dict` wrote. The data need not be trusted.
+        """The charset that `to_dict` wrote. Safe for untrusted data.
 
         Raises:
-            TypeError, ValueError: if the data is not of that form, and as the constructor.
+            TypeError, ValueError: if the data has another form; see also the constructor.
         """
         if not isinstance(data, Mapping):
-            raise TypeError(f"from_dict: data must be a mapping, and it is {_type_name(data)}")
+            raise TypeError(f"from_dict: data must be a mapping, got {_type_name(data)}")
         if set(data) != {"characters", "blank"}:
             raise ValueError(
-                "from_dict: data must have the keys 'characters' and 'blank', and it has "
-                f"{_shortened.repr(list(data))}"
+                f"from_dict: data must have the keys 'characters' and 'blank', got {short_repr(list(data))}"
             )
         return cls(data["characters"], data["blank"])
 
@@ -116,7 +117,7 @@ class Charset:
 
     @property
     def num_classes(self) -> int:
-        """The number of characters and one for the blank: C of the network's logits."""
+        """The number of characters plus one for the blank: C of the network's logits."""
         return len(self._characters) + 1
 
     def encode(
@@ -125,22 +126,22 @@ class Charset:
         """The targets and target lengths of texts, as `CTCLoss` takes them.
 
         Args:
-            texts: N texts, or a single one. They are brought to NFC.
-            unknown: what becomes of a character that the charset does not have: "error" raises, "skip" leaves
-                it out. `count_unknown` tells which they are.
-            padded: whether the targets are rows of equal length or stand one after the other.
+            texts: N texts, or a single one. They are normalized to NFC.
+            unknown: for characters that the charset lacks: "error" raises, "skip" omits them. `count_unknown`
+                lists them.
+            padded: return padded targets; otherwise concatenated ones.
 
         Returns:
-            targets: int64, `(N, S)` padded with -1 to the longest text, or `(sum of lengths,)` without
-                `padded`; `(S,)` for a single text.
+            targets: int64, `(N, S)` padded with -1 to the longest text, or `(sum of lengths,)` concatenated;
+                `(S,)` for a single text.
             lengths: int64, `(N,)`; `()` for a single text.
 
         Raises:
-            ValueError: if a character is unknown; names it, its text and its position there after NFC.
+            ValueError: if a character is unknown; the message names it, its text and its position after NFC.
             TypeError: if a text is not a str.
         """
         if unknown not in ("error", "skip"):
-            raise ValueError(f"encode: unknown must be 'error' or 'skip', and it is {unknown!r}")
+            raise ValueError(f"encode: unknown must be 'error' or 'skip', got {unknown!r}")
         composed = _composed_texts("encode", texts)
         targets, lengths, skipped = self._native.encode(composed)
         if skipped and unknown == "error":
@@ -148,14 +149,14 @@ class Charset:
         if isinstance(texts, str):
             return torch.from_numpy(targets), torch.from_numpy(lengths)[0]
         if padded:
-            live = np.arange(lengths.max(initial=0)) < lengths[:, None]
-            rows = np.full(live.shape, PADDING, np.int64)
-            rows[live] = targets
+            mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
+            rows = np.full(mask.shape, PADDING, np.int64)
+            rows[mask] = targets
             targets = rows
         return torch.from_numpy(targets), torch.from_numpy(lengths)
 
     def count_unknown(self, texts: str | Iterable[str]) -> Counter[str]:
-        """How often the texts (after NFC) have each character that the charset does not have.
+        """Counts the characters of the texts (after NFC) that the charset lacks.
 
         Raises:
             TypeError: if a text is not a str.
@@ -164,45 +165,45 @@ class Charset:
         return Counter(character for text in composed for character in text if character not in self._known)
 
     def decode(self, tokens: Tensor | npt.ArrayLike, lengths: Tensor | npt.ArrayLike | None = None) -> Any:
-        """The texts of collapsed tokens (repetitions and blanks removed), as the decoders return them.
+        """The texts of collapsed tokens (repeats and blanks removed), as the decoders return them.
 
-        Tokens and lengths have any integer type; tensors may be on any device. Negative tokens are padding
-        and are left out. The texts are not brought to NFC: they hold what was read.
+        Tokens and lengths may have any integer dtype and be on any device. Negative tokens are padding and
+        are skipped. The texts are not normalized to NFC.
 
         Args:
-            tokens: `(N, T)` padded, `(N, K, T)` of K texts a sample, `(sum of lengths,)` one text after the
-                other, or `(T,)` of a single text.
-            lengths: the number of tokens of each text, `(N,)` or `(N, K)`, or `()` for a single text. Texts
-                one after the other need it; otherwise it may be left to the padding, and -1 is the length of
-                a missing text, as a beam search may return it, which is read as "".
+            tokens: `(N, T)` padded, `(N, K, T)` with K texts per sample, `(sum of lengths,)` concatenated, or
+                `(T,)` for a single text.
+            lengths: the number of tokens of each text, `(N,)` or `(N, K)`, or `()` for a single text.
+                Required for concatenated tokens; otherwise optional, since padding marks the end. A length of
+                -1 means a missing text, such as a beam search may return; it is decoded as "".
 
         Returns:
-            The N texts; lists of K texts for K a sample; a str for a single text.
+            A list of N texts; N lists of K texts for K texts per sample; a str for a single text.
 
         Raises:
             ValueError: if a token is the blank or not below `num_classes`, or if the lengths do not fit.
-            TypeError: if tokens or lengths are not an array of integers.
+            TypeError: if tokens or lengths are not arrays of integers.
         """
         array = _integers("tokens", tokens)
         if array.ndim not in (1, 2, 3):
-            raise ValueError(f"decode: tokens must have 1 to 3 dimensions, and it has {array.ndim}")
+            raise ValueError(f"decode: tokens must have 1 to 3 dimensions, got {array.ndim}")
         width = array.shape[-1]
         counts = np.full(array.shape[:-1], width) if lengths is None else _integers("lengths", lengths)
         concatenated = array.ndim == counts.ndim == 1
         if not concatenated and counts.shape != array.shape[:-1]:
             raise ValueError(
                 "decode: lengths must be (N,) for tokens (N, T), (N, K) for tokens (N, K, T), and (N,) or () "
-                f"for tokens in one dimension, and the shapes are {counts.shape} and {array.shape}"
+                f"for 1-D tokens, got shape {counts.shape} for tokens of shape {array.shape}"
             )
         least = 0 if concatenated else -1
         misfits = np.flatnonzero((counts < least) | (counts > width))
         if misfits.size:
             name, value = _element("lengths", counts, misfits[0])
-            raise ValueError(f"decode: {name} must be in [{least}, {width}], and it is {value}")
+            raise ValueError(f"decode: {name} must be in [{least}, {width}], got {value}")
         counts = np.maximum(counts, 0)
         if concatenated and counts.sum() != width:
             raise ValueError(
-                f"decode: lengths must add up to the {width} of tokens, and their sum is {counts.sum()}"
+                f"decode: lengths must add up to {width}, the length of tokens, got a sum of {counts.sum()}"
             )
 
         starts = np.cumsum(counts) - counts if concatenated else width * np.arange(counts.size)
@@ -211,15 +212,13 @@ class Charset:
             name, value = _element("tokens", array, invalid)
             if value == self._blank:
                 raise ValueError(
-                    "decode: tokens must be collapsed (repetitions and blanks removed), and "
-                    f"{name} is {value}, the blank"
+                    "decode: tokens must be collapsed (repeats and blanks removed), got "
+                    f"{name} = {value}, the blank"
                 )
-            raise ValueError(
-                f"decode: {name} must be below num_classes={self.num_classes}, and it is {value}"
-            )
+            raise ValueError(f"decode: {name} must be below num_classes={self.num_classes}, got {value}")
         if counts.ndim == 2:
-            samples, each = counts.shape
-            return [texts[n * each : (n + 1) * each] for n in range(samples)]
+            samples, per_sample = counts.shape
+            return [texts[n * per_sample : (n + 1) * per_sample] for n in range(samples)]
         return texts if counts.ndim else texts[0]
 
     def __eq__(self, other: object) -> bool:
@@ -234,10 +233,10 @@ class Charset:
         return type(self), (self._characters, self._blank)
 
     def __repr__(self) -> str:
-        return f"Charset({_shortened.repr(self._characters)}, blank={self._blank})"
+        return f"Charset({short_repr(self._characters)}, blank={self._blank})"
 
     def _unknown_character(self, texts: Sequence[str]) -> ValueError:
-        """The error that names the first character of the texts that the charset does not have."""
+        """The error for the first character of the texts that the charset lacks."""
         index, text, position, character = next(
             (index, text, position, character)
             for index, text in enumerate(texts)
@@ -245,34 +244,34 @@ class Charset:
             if character not in self._known
         )
         return ValueError(
-            f"encode: texts must hold characters of the charset only, and texts[{index}], "
-            f"{_shortened.repr(text)}, has {_named(character)} at position {position}"
+            f"encode: texts must consist of characters of the charset, got {_named(character)} at position "
+            f"{position} of texts[{index}], {short_repr(text)}"
         )
 
 
 def _distinct_characters(characters: str | Sequence[str]) -> str:
     if not isinstance(characters, Sequence):
         raise TypeError(
-            f"Charset: characters must be a str or a sequence of str, and it is {_type_name(characters)}"
+            f"Charset: characters must be a str or a sequence of str, got {_type_name(characters)}"
         )
     positions: dict[str, int] = {}
     for position, character in enumerate(characters):
         if not isinstance(character, str):
-            raise TypeError(
-                f"Charset: characters[{position}] must be a str, and it is {_type_name(character)}"
-            )
+            raise TypeError(f"Charset: characters[{position}] must be a str, got {_type_name(character)}")
         composed = unicodedata.normalize("NFC", character)
         if len(composed) != 1:
             raise ValueError(
-                f"Charset: characters[{position}] must be one code point after NFC, and "
-                f"{_shortened.repr(character)} has {len(composed)}"
+                f"Charset: characters[{position}] must be one code point after NFC, got {len(composed)} in "
+                f"{short_repr(character)}"
             )
         if "\ud800" <= composed <= "\udfff":
-            raise ValueError(f"Charset: characters[{position}] is {_named(composed)}, a lone surrogate")
+            raise ValueError(
+                f"Charset: characters[{position}] must not be a lone surrogate, got {_named(composed)}"
+            )
         if composed in positions:
             raise ValueError(
-                f"Charset: characters must be distinct, and {_named(composed)} stands at "
-                f"{positions[composed]} and {position}"
+                f"Charset: characters must be distinct, got {_named(composed)} at {positions[composed]} and "
+                f"{position}"
             )
         positions[composed] = position
     return "".join(positions)
@@ -281,32 +280,30 @@ def _distinct_characters(characters: str | Sequence[str]) -> str:
 def _composed_texts(operation: str, texts: str | Iterable[str]) -> tuple[str, ...]:
     """The texts in NFC; a str is one text."""
     if not isinstance(texts, Iterable):
-        raise TypeError(
-            f"{operation}: texts must be a str or an iterable of str, and it is {_type_name(texts)}"
-        )
+        raise TypeError(f"{operation}: texts must be a str or an iterable of str, got {_type_name(texts)}")
     items = (texts,) if isinstance(texts, str) else tuple(texts)
     for index, item in enumerate(items):
         if not isinstance(item, str):
-            raise TypeError(f"{operation}: texts[{index}] must be a str, and it is {_type_name(item)}")
+            raise TypeError(f"{operation}: texts[{index}] must be a str, got {_type_name(item)}")
     return tuple(unicodedata.normalize("NFC", item) for item in items)
 
 
 def _integers(argument: str, values: Tensor | npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """The values as the native module takes them: int64 and aligned, of any strides."""
+    """The values as the native module takes them: int64 and aligned, with any strides."""
     try:
         array = values.numpy(force=True) if isinstance(values, Tensor) else np.asarray(values)
-    except (TypeError, ValueError) as error:  # rows of unequal length, or a type that NumPy does not have
+    except (TypeError, ValueError) as error:  # ragged rows, or a dtype that NumPy lacks
         raise TypeError(f"decode: {argument} must be an array of integers ({error})") from None
-    # NumPy makes an empty list an array of floats.
+    # NumPy converts an empty list to floats.
     if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"decode: {argument} must be an array of integers, and its type is {array.dtype}")
+        raise TypeError(f"decode: {argument} must be an array of integers, got {array.dtype}")
     if array.dtype == np.uint64 and array.max(initial=0) > np.iinfo(np.int64).max:
-        raise ValueError(f"decode: {argument} must be below 2^63, and it holds {array.max()}")
+        raise ValueError(f"decode: {argument} must be below 2^63, got {array.max()}")
     return np.require(array, np.int64, ["ALIGNED"])
 
 
 def _element(argument: str, array: npt.NDArray[np.int64], flat_index: int) -> tuple[str, int]:
-    """An element of an argument as messages write it, such as tokens[3, 7], and its value."""
+    """The name of an element in messages, such as tokens[3, 7], and its value."""
     index = np.unravel_index(flat_index, array.shape)
     name = f"{argument}[{', '.join(map(str, index))}]" if index else argument
     return name, int(array.flat[flat_index])

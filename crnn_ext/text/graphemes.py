@@ -1,4 +1,4 @@
-"""What people see as one character."""
+"""Grapheme clusters: what readers perceive as single characters."""
 
 import regex
 

@@ -1,4 +1,4 @@
-"""Words that decoding prefers."""
+"""Words that beam search prefers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,20 +11,18 @@ from crnn_ext.text._words import (
     check_spelling,
     encode_spelling,
     separator_classes,
-    shortened,
     spell,
     token_to_class,
 )
-from crnn_ext.text.charset import Charset
+from crnn_ext.text.charset import Charset, short_repr
 
 
 class HotWords:
-    """Words and phrases whose occurrences raise a text's score; `from_words` and `from_spellings` make them.
+    """Words and phrases that raise the score of texts with them; built by `from_words` and `from_spellings`.
 
-    Each occurrence counts for as many units as the word has tokens, without separators, and occurrences may
-    overlap: with the hot words "new york" and "york", the text "new york" counts for 7 and 4. While a word is
-    being spelt, its tokens so far count too, and where the spelling breaks off they are taken back.
-    Hot words never change, and they pickle.
+    An occurrence scores one unit per token of the word, without separators. Occurrences may overlap: with the
+    hot words "new york" and "york", the text "new york" scores 7 + 4. The tokens of a partly matched word
+    score too; they are subtracted again if the match fails. Hot words are immutable and picklable.
     """
 
     def __init__(
@@ -37,20 +35,20 @@ class HotWords:
 
     @classmethod
     def from_words(cls, words: Iterable[str], charset: Charset, *, separators: str = " ") -> "HotWords":
-        """The hot words that are spelt by their characters.
+        """Hot words spelled by their characters.
 
         Args:
-            words: words, or phrases of words with one separator between two of them. They are brought to
-                NFC; one that comes twice is one word.
+            words: words, or phrases of words with single separators between them. They are normalized to
+                NFC; duplicates are ignored.
             charset: the characters of the network's classes.
-            separators: the characters that stand between words. They are all alike here: one stands for any
-                other. Hot words are found as whole words, with a separator or an end of the text on both
-                sides. If the charset has none of the separators, they are found anywhere in a text.
+            separators: the characters between words; all are equivalent. Hot words match whole words only,
+                with a separator or an end of the text on both sides. If the charset has none of the
+                separators, they match anywhere in a text.
 
         Raises:
-            ValueError: a word is empty, has a character that the charset lacks, or separators at an end or
-                side by side.
-            TypeError: an argument has the wrong type.
+            ValueError: if a word is empty, has a character that the charset lacks, or has separators at an
+                end or side by side.
+            TypeError: if an argument has the wrong type.
         """
         spellings = spell("from_words", words, charset)
         classes = separator_classes("from_words", separators, charset)
@@ -65,33 +63,31 @@ class HotWords:
         *,
         separators: Sequence[str] = (),
     ) -> "HotWords":
-        """Hot words with spellings of their own, for networks whose classes are not characters.
+        """Hot words with explicit spellings, for networks whose classes are not characters.
 
         Args:
-            spellings: for each word or phrase, a sequence of tokens.
+            spellings: for each word or phrase, its sequence of tokens.
             tokens: the names of the network's classes.
-            separators: those among the tokens that stand between words.
+            separators: the tokens between words.
 
         Raises:
-            ValueError: tokens are not distinct; a separator or a token of a spelling is not among them; a
-                spelling is empty or has separators at an end or side by side.
-            TypeError: an argument has the wrong type.
+            ValueError: if tokens are not distinct, a separator or a token of a spelling is not among them, or
+                a spelling is empty or has separators at an end or side by side.
+            TypeError: if an argument has the wrong type.
         """
         if not isinstance(spellings, Mapping):
-            raise TypeError(
-                f"from_spellings: spellings must be a mapping, and it is {type(spellings).__name__}"
-            )
+            raise TypeError(f"from_spellings: spellings must be a mapping, got {type(spellings).__name__}")
         classes = token_to_class(tokens, separators)
-        spelt = []
+        encoded = []
         for word, names in spellings.items():
             check_spelling(word, names)
-            spelt.append(encode_spelling("from_spellings", word, names, classes))
-        flat = np.array([token for spelling in spelt for token in spelling], np.int64)
-        lengths = np.array([len(spelling) for spelling in spelt], np.int64)
-        separating = sorted({classes[name] for name in separators})
-        spelt_words = Spellings(list(spellings), flat, lengths)
-        _check_separators("from_spellings", spelt_words, separating, separators)
-        return cls._of(spelt_words, separating, len(tokens))
+            encoded.append(encode_spelling("from_spellings", word, names, classes))
+        flat = np.array([token for spelling in encoded for token in spelling], np.int64)
+        lengths = np.array([len(spelling) for spelling in encoded], np.int64)
+        separator_list = sorted({classes[name] for name in separators})
+        all_spellings = Spellings(list(spellings), flat, lengths)
+        _check_separators("from_spellings", all_spellings, separator_list, separators)
+        return cls._of(all_spellings, separator_list, len(tokens))
 
     @classmethod
     def _of(
@@ -107,17 +103,17 @@ class HotWords:
 
     @property
     def automaton(self) -> Automaton:
-        """What weighs texts, over token classes, for a bonus of 1 for each token."""
+        """The automaton over token classes that scores texts, with a score of 1 per token."""
         return self._automaton
 
     @property
     def num_classes(self) -> int:
-        """C of the logits that the hot words are for."""
+        """C of the logits."""
         return self._num_classes
 
     @property
     def blank(self) -> int | None:
-        """The blank of the charset that the words are spelt in; None where that is not known."""
+        """The blank of the charset; None for hot words built from spellings."""
         return self._blank
 
     def __len__(self) -> int:
@@ -130,14 +126,14 @@ class HotWords:
 def _check_separators(
     operation: str, spellings: Spellings, classes: list[int], separators: Sequence[str]
 ) -> None:
-    """Each separator has a token of the same word before and behind it that is none."""
-    separates = np.isin(spellings.tokens, classes)
+    """Checks that each separator has other tokens of the same word on both sides."""
+    is_separator = np.isin(spellings.tokens, classes)
     word = spellings.word_of_token()
-    begins = np.diff(word, prepend=-1) > 0
-    ends = np.diff(word, append=len(spellings.words)) > 0
-    misplaced = np.flatnonzero(separates & (begins | ends | np.roll(separates, 1)))
+    is_first = np.diff(word, prepend=-1) > 0
+    is_last = np.diff(word, append=len(spellings.words)) > 0
+    misplaced = np.flatnonzero(is_separator & (is_first | is_last | np.roll(is_separator, 1)))
     if misplaced.size:
         raise ValueError(
-            f"{operation}: separators ({separators!r}) must stand one by one between the words of a phrase, "
-            f"and in {shortened.repr(spellings.words[word[misplaced[0]]])} they do not"
+            f"{operation}: phrases must have single separators ({separators!r}) between words, got "
+            f"{short_repr(spellings.words[word[misplaced[0]]])}"
         )

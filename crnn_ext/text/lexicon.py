@@ -1,4 +1,4 @@
-"""The words that decoding may read."""
+"""The words that beam search may output."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,21 +11,20 @@ from crnn_ext import _text
 from crnn_ext.text._tables import WordTrie
 from crnn_ext.text._words import (
     check_spelling,
-    encode_spelling_without_separators,
+    encode_lexicon_spelling,
     separator_classes,
-    shortened,
     spell,
     token_to_class,
 )
-from crnn_ext.text.charset import Charset
+from crnn_ext.text.charset import Charset, short_repr
 
 
 class Lexicon:
-    """Words with their spellings in token classes; `from_words` and `from_spellings` make one.
+    """Words and their spellings in token classes; built by `from_words` and `from_spellings`.
 
-    Words are token_to_class from 0 in the order in which they were given; all in NFC. A text is allowed if
-    separators split it into words of the lexicon, in any number and anywhere, or into any words if
-    `unknown_score` is given. A lexicon never changes, and it pickles.
+    Words are in NFC and indexed from 0 in the given order. A text is allowed if separators split it into
+    words of the lexicon, or into any words if `unknown_score` is given; there may be any number of
+    separators, anywhere. A lexicon is immutable and picklable.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class Lexicon:
         blank: int | None = None,
     ) -> None:
         self._words = tuple(words)
-        self._numbers = {word: number for number, word in enumerate(self._words)}
+        self._indices = {word: index for index, word in enumerate(self._words)}
         self._trie = trie
         self._num_classes = num_classes
         self._separators = tuple(separators)
@@ -55,39 +54,39 @@ class Lexicon:
         unknown_characters: Literal["error", "skip"] = "error",
         unknown_score: float | None = None,
     ) -> "Lexicon":
-        """The lexicon of words that are spelt by their characters.
+        """A lexicon of words spelled by their characters.
 
         Args:
-            words: one or more. They are brought to NFC; one that comes twice is one word.
+            words: one or more words. They are normalized to NFC; duplicates are ignored.
             charset: the characters of the network's classes.
-            separators: the characters that stand between words. Those that the charset lacks separate
-                nothing: if it has none of them, a text is one word.
-            unknown_characters: what becomes of a word with a character that the charset lacks: "error"
-                raises, "skip" leaves the word out, unless that leaves none.
-            unknown_score: added, in nats, for each word that is not in the lexicon; None forbids them.
+            separators: the characters between words. Those that the charset lacks are ignored; if it has none
+                of them, a text is one word.
+            unknown_characters: for words with characters that the charset lacks: "error" raises, "skip" omits
+                the word, but raises if no word is left.
+            unknown_score: added for each word that is not in the lexicon, in nats; None forbids them.
 
         Raises:
-            ValueError: there are no words; one is empty, has a separator in it or an unknown character; an
-                option or unknown_score breaks its rule.
-            TypeError: an argument has the wrong type.
+            ValueError: if there are no words, a word is empty or has a separator or an unknown character, or
+                an option is invalid.
+            TypeError: if an argument has the wrong type.
         """
         if unknown_characters not in ("error", "skip"):
             raise ValueError(
-                f"from_words: unknown_characters must be 'error' or 'skip', and it is {unknown_characters!r}"
+                f"from_words: unknown_characters must be 'error' or 'skip', got {unknown_characters!r}"
             )
         score = _checked_score("from_words", unknown_score)
         spellings = spell("from_words", words, charset, unknown_characters)
         if not spellings.words:
-            raise ValueError("from_words: words must be one or more, and there are none")
+            raise ValueError("from_words: words must not be empty")
         classes = separator_classes("from_words", separators, charset)
         separated = np.flatnonzero(np.isin(spellings.tokens, classes))
         if separated.size:
             word = spellings.words[spellings.word_of_token()[separated[0]]]
             raise ValueError(
-                f"from_words: words must hold no separators ({separators!r}), and {shortened.repr(word)} does"
+                f"from_words: words must not contain separators ({separators!r}), got {short_repr(word)}"
             )
-        numbers = np.arange(len(spellings.words))
-        trie = WordTrie.from_native(_text.word_trie(spellings.tokens, spellings.lengths, numbers, classes))
+        indices = np.arange(len(spellings.words))
+        trie = WordTrie.from_native(_text.word_trie(spellings.tokens, spellings.lengths, indices, classes))
         return cls(spellings.words, trie, charset.num_classes, classes, score, charset.blank)
 
     @classmethod
@@ -99,63 +98,56 @@ class Lexicon:
         separators: Sequence[str] = (),
         unknown_score: float | None = None,
     ) -> "Lexicon":
-        """The lexicon of words with spellings of their own, as in files of lines "word token token ...".
+        """A lexicon of words with explicit spellings, as in files of lines "word token token ...".
 
         Args:
-            spellings: for each of one or more words, one or several sequences of tokens. Separators at the
-                end of one, as files for flashlight and torchaudio have them, are left out. Of words that are
-                spelt alike, as "two" and "too" may be in phonemes, a text is read as the first: it does not
-                tell them apart.
+            spellings: for each word, one or more sequences of tokens. Trailing separators, as in files for
+                flashlight and torchaudio, are removed. If several words share a spelling, such as "two" and
+                "too" in phonemes, the first of them is decoded.
             tokens: the names of the network's classes.
-            separators: those among the tokens that stand between words.
-            unknown_score: added, in nats, for each word that is not in the lexicon; None forbids them.
+            separators: the tokens between words.
+            unknown_score: added for each word that is not in the lexicon, in nats; None forbids them.
 
         Raises:
-            ValueError: there are no words, or no spellings of one; tokens are not distinct; a separator or a
-                token of a spelling is not among them; a spelling is empty or has a separator before its end;
-                two words are equal in NFC.
-            TypeError: an argument has the wrong type.
+            ValueError: if there are no words, a word has no spellings, tokens are not distinct, a separator
+                or a token of a spelling is not among them, a spelling is empty or has a separator before its
+                end, or two words are equal in NFC.
+            TypeError: if an argument has the wrong type.
         """
         score = _checked_score("from_spellings", unknown_score)
         if not isinstance(spellings, Mapping):
-            raise TypeError(
-                f"from_spellings: spellings must be a mapping, and it is {type(spellings).__name__}"
-            )
+            raise TypeError(f"from_spellings: spellings must be a mapping, got {type(spellings).__name__}")
         classes = token_to_class(tokens, separators)
         if not spellings:
-            raise ValueError("from_spellings: spellings must be of one or more words, and there are none")
+            raise ValueError("from_spellings: spellings must not be empty")
         words: dict[str, None] = {}
         flat: list[int] = []
         lengths: list[int] = []
-        numbers: list[int] = []
+        indices: list[int] = []
         for word, alternatives in spellings.items():
             composed = normalize("NFC", word)
             if composed in words:
-                raise ValueError(
-                    f"from_spellings: words must be distinct in NFC, and {word!r} is there twice"
-                )
-            before = len(lengths)
+                raise ValueError(f"from_spellings: words must be distinct in NFC, got {word!r} twice")
+            count_before = len(lengths)
             for alternative in alternatives:
                 check_spelling(word, alternative)
-                spelling = encode_spelling_without_separators(
-                    "from_spellings", word, alternative, classes, separators
-                )
+                spelling = encode_lexicon_spelling("from_spellings", word, alternative, classes, separators)
                 flat += spelling
                 lengths.append(len(spelling))
-                numbers.append(len(words))
-            if len(lengths) == before:
+                indices.append(len(words))
+            if len(lengths) == count_before:
                 raise ValueError(
-                    f"from_spellings: spellings must have one or more for each word, and {word!r} has none"
+                    f"from_spellings: each word must have at least one spelling, got none for {word!r}"
                 )
             words[composed] = None
-        separating = sorted({classes[name] for name in separators})
-        arrays = [np.array(part, np.int64) for part in (flat, lengths, numbers)]
-        trie = WordTrie.from_native(_text.word_trie(arrays[0], arrays[1], arrays[2], separating))
-        return cls(list(words), trie, len(tokens), separating, score)
+        separator_list = sorted({classes[name] for name in separators})
+        arrays = [np.array(part, np.int64) for part in (flat, lengths, indices)]
+        trie = WordTrie.from_native(_text.word_trie(arrays[0], arrays[1], arrays[2], separator_list))
+        return cls(list(words), trie, len(tokens), separator_list, score)
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words by number."""
+        """The words by index."""
         return self._words
 
     @property
@@ -165,12 +157,12 @@ class Lexicon:
 
     @property
     def num_classes(self) -> int:
-        """C of the logits that the lexicon is for."""
+        """C of the logits."""
         return self._num_classes
 
     @property
     def blank(self) -> int | None:
-        """The blank of the charset that the words are spelt in; None where that is not known."""
+        """The blank of the charset; None for a lexicon built from spellings."""
         return self._blank
 
     @property
@@ -180,15 +172,15 @@ class Lexicon:
 
     @property
     def unknown_score(self) -> float | None:
-        """What a word that is not in the lexicon adds to the score, in nats; None: it may not be read."""
+        """The score of a word that is not in the lexicon, in nats; None: such words are forbidden."""
         return self._unknown_score
 
     def get_index(self, word: str) -> int:
-        """The number of a word; of one that the lexicon does not have, `len(lexicon)`."""
-        return self._numbers.get(normalize("NFC", word), len(self._words))
+        """The index of a word; `len(lexicon)` for a word that is not in the lexicon."""
+        return self._indices.get(normalize("NFC", word), len(self._words))
 
     def get_word(self, tokens: Sequence[int]) -> str | None:
-        """The word that is spelt by these classes, of several the first; None if there is none."""
+        """The first word with this spelling; None if there is none."""
         trie = self._trie
         first_edge, edge_symbol = trie.first_edge.numpy(), trie.edge_symbol.numpy()
         edge_target = trie.edge_target.numpy()
@@ -199,14 +191,14 @@ class Lexicon:
             if edge == edges.stop or edge_symbol[edge] != token or token in self._separators:
                 return None
             state = edge_target[edge]
-        number = int(trie.word_of_state[state])
-        return None if number < 0 else self._words[number]
+        index = int(trie.word_of_state[state])
+        return None if index < 0 else self._words[index]
 
     def __len__(self) -> int:
         return len(self._words)
 
     def __contains__(self, word: object) -> bool:
-        return isinstance(word, str) and normalize("NFC", word) in self._numbers
+        return isinstance(word, str) and normalize("NFC", word) in self._indices
 
     def __repr__(self) -> str:
         return (
@@ -219,9 +211,7 @@ def _checked_score(operation: str, score: float | None) -> float | None:
     if score is None:
         return None
     if isinstance(score, bool) or not isinstance(score, int | float):
-        raise TypeError(
-            f"{operation}: unknown_score must be a float or None, and it is {type(score).__name__}"
-        )
+        raise TypeError(f"{operation}: unknown_score must be a float or None, got {type(score).__name__}")
     if not math.isfinite(score):
-        raise ValueError(f"{operation}: unknown_score must be finite, and it is {score}")
+        raise ValueError(f"{operation}: unknown_score must be finite, got {score}")
     return float(score)

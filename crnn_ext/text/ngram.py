@@ -2,7 +2,6 @@
 
 import gzip
 import operator
-import os
 import zlib
 from collections.abc import Iterable, Sequence
 from unicodedata import normalize
@@ -10,26 +9,25 @@ from unicodedata import normalize
 import numpy as np
 
 from crnn_ext import _text
+from crnn_ext.text._files import Path
 from crnn_ext.text._tables import Automaton
 from crnn_ext.text.charset import Charset
 from crnn_ext.text.lexicon import Lexicon
 
-_Path = str | os.PathLike[str]
-
-# What the space is called in training texts for models over characters, the clearest name first.
+# Names of the space in training texts for character models, the least ambiguous first.
 _SPACES = ("<space>", "\u2581", "|", "_")
-# The beginning and the end of a text, which no token is.
+# The units for the begin and the end of a text, which no token stands for.
 _MARKERS = ("<s>", "</s>")
 _CHUNK_BYTES = 1 << 22
-# How KenLM's binary files begin.
+# The first bytes of KenLM's binary files.
 _KENLM_BINARY = b"mmap lm http://kheafield.com/code"
 
 
 class NGramModel:
     """A back-off n-gram model over the tokens of a network or the words of a lexicon; see `from_arpa`.
 
-    It reads symbols: the classes 0 to C - 1, or the words 0 to W - 1 of the lexicon and W for any other word.
-    A model never changes, and it pickles.
+    Its symbols are the classes 0 to C - 1, or the words 0 to W - 1 of the lexicon and W for all other words.
+    A model is immutable and picklable.
     """
 
     def __init__(self, automaton: Automaton, order: int, tokens: Charset | Sequence[str] | Lexicon) -> None:
@@ -41,36 +39,36 @@ class NGramModel:
     @classmethod
     def from_arpa(
         cls,
-        path: _Path,
+        path: Path,
         tokens: Charset | Sequence[str] | Lexicon,
         *,
         separator: str = " ",
         space: str | None = None,
     ) -> "NGramModel":
-        """The model in an ARPA file, plain or compressed by gzip, in UTF-8.
+        """Reads a model from an ARPA file in UTF-8, plain or gzipped.
 
-        Each symbol stands for the unit (the "word" of the file) that has its name in NFC: the character, the
-        name of the token, the word of the lexicon. Symbols that are no unit of the model count as <unk>; a
-        model without <unk> gives it the probability 10^-100, as KenLM does. So does a token that is called
-        <s> or </s>: these stand for the beginning and the end of a text, which no token is.
+        A symbol stands for the unit (a "word" of the file) with the same name in NFC: the character, the name
+        of the token, or the word of the lexicon. Symbols without a unit count as <unk>; in a model without
+        <unk> its probability is 10^-100, as in KenLM. Tokens named <s> or </s> count as <unk> too: these
+        units mark the begin and the end of a text, and no token stands for them.
 
-        Units cannot hold a space, and models call it by several names. The token `separator` therefore stands
-        for the unit `space`; if that is None, for the unit of its own name; if there is none, for the one of
-        `<space>`, `▁` (U+2581), `|` and `_` that is a unit of the model, but not itself a token.
+        Units cannot contain a space, so models use various names for it. The token `separator` stands for the
+        unit `space`. If `space` is None, it stands for the unit with its own name; if there is none, for the
+        one of `<space>`, `▁` (U+2581), `|` and `_` that is a unit of the model and not a token.
 
         Args:
-            path: the file. n-grams of any order; those whose context the file lacks get it by back-off.
-            tokens: what the model is over: the characters of a Charset, the names of the C classes in their
-                order, or the words of a Lexicon.
-            separator: the token that separates words, if there is one.
-            space: the unit that it stands for; "<unk>" if the model has none.
+            path: the file. n-grams may have any order; contexts that the file lacks are implied by back-off.
+            tokens: what the model is over: the characters of a Charset, the names of the C classes in order,
+                or the words of a Lexicon.
+            separator: the token that separates words, if any.
+            space: the unit of `separator`; "<unk>" if the model has none.
 
         Raises:
-            ValueError: the file is not of this format, with its name and the number of the line; no symbol is
-                a unit of the model, or the model is over words and the tokens are not, or the other way
-                round; `space` is no unit, or is needed to tell which unit is the space.
-            TypeError: tokens has the wrong type.
-            OSError: the file cannot be read.
+            ValueError: if the file is malformed (the message gives its name and the line number), no symbol
+                is a unit of the model, only one of model and tokens is over words, `space` is not a unit, or
+                `space` is None and the unit of the separator is ambiguous.
+            TypeError: if tokens has the wrong type.
+            OSError: if the file cannot be read.
         """
         names = _names(tokens)
         ngrams = _read(path)
@@ -80,48 +78,48 @@ class NGramModel:
 
     @property
     def order(self) -> int:
-        """The number of units in the longest n-grams."""
+        """The order of the longest n-grams."""
         return self._order
 
     @property
     def automaton(self) -> Automaton:
-        """What weighs texts, over symbols; in nats."""
+        """The automaton over symbols that scores texts, in nats."""
         return self._automaton
 
     @property
     def lexicon(self) -> Lexicon | None:
-        """The lexicon whose words the model reads; None if it reads tokens."""
+        """The lexicon whose words the model is over; None for a model over tokens."""
         return self._tokens if isinstance(self._tokens, Lexicon) else None
 
     @property
     def num_symbols(self) -> int:
-        """How many symbols the model reads: the C classes, or the words of the lexicon and one for others."""
+        """The number of symbols: C, or the number of words of the lexicon plus one for all others."""
         return self._num_symbols
 
     @property
     def blank(self) -> int | None:
-        """The blank of the charset that the model is over; None where that is not known."""
+        """The blank of the charset; None if the tokens were given as names."""
         return None if isinstance(self._tokens, tuple) else self._tokens.blank
 
     @property
     def num_classes(self) -> int:
-        """C of the logits that the model is for."""
+        """C of the logits."""
         return self.num_symbols if self.lexicon is None else self.lexicon.num_classes
 
     def score(
         self, text: str | Sequence[str] | Sequence[int], *, bos: bool = True, eos: bool = True
     ) -> float:
-        """The logarithm of the probability of a text, in nats.
+        """The log-probability of a text, in nats.
 
         Args:
-            text: symbols, or their names in a sequence. Also a str: the characters of a Charset, or the
-                words of a lexicon with white space between them.
-            bos: whether the text begins after <s>, not amid another text of which nothing is known.
-            eos: whether </s> comes after it.
+            text: a sequence of symbols or of their names. Or a str: characters of a Charset, or words of a
+                lexicon, separated by white space.
+            bos: whether the text follows <s>; otherwise its context is empty.
+            eos: whether to include </s> after the text.
 
         Raises:
-            ValueError: a symbol is out of range, or a name is no token. A word may be any.
-            TypeError: text has the wrong type.
+            ValueError: if a symbol is out of range or a name is not a token. Any word is accepted.
+            TypeError: if text has the wrong type.
         """
         automaton = self._automaton
         first_edge, edge_symbol = automaton.first_edge.numpy(), automaton.edge_symbol.numpy()
@@ -149,129 +147,123 @@ class NGramModel:
         units: Sequence[str | int] = text
         if isinstance(text, str):
             if isinstance(self._tokens, tuple):
-                raise TypeError("score: text must be a sequence of names or symbols, and it is str")
+                raise TypeError("score: text must be a sequence of names or symbols, got str")
             units = text.split() if lexicon is not None else normalize("NFC", text)
         names = {} if lexicon is not None else {name: i for i, name in enumerate(_names(self._tokens))}
         for index, unit in enumerate(units):
             if isinstance(unit, str):
                 symbol = names.get(unit) if lexicon is None else lexicon.get_index(unit)
                 if symbol is None:
-                    raise ValueError(f"score: text must hold tokens only, and text[{index}] is {unit!r}")
+                    raise ValueError(f"score: text[{index}] must be a token, got {unit!r}")
                 yield symbol
             elif 0 <= unit < self._num_symbols:
                 yield operator.index(unit)
             else:
-                raise ValueError(
-                    f"score: symbols must be in [0, {self._num_symbols}), and text[{index}] is {unit}"
-                )
+                raise ValueError(f"score: text[{index}] must be in [0, {self._num_symbols}), got {unit}")
 
 
 def _names(tokens: Charset | Sequence[str] | Lexicon) -> list[str | None]:
-    """The name of each symbol; None for the blank of a Charset and for the words a lexicon does not have."""
+    """The name of each symbol; None for the blank of a Charset and for the unknown word of a lexicon."""
     if isinstance(tokens, Charset):
         return [*tokens.characters[: tokens.blank], None, *tokens.characters[tokens.blank :]]
     if isinstance(tokens, Lexicon):
         return [*tokens.words, None]
     if isinstance(tokens, str) or not isinstance(tokens, Sequence):
         raise TypeError(
-            "from_arpa: tokens must be a Charset, a sequence of str or a Lexicon, and it is "
+            "from_arpa: tokens must be a Charset, a sequence of str or a Lexicon, got "
             f"{type(tokens).__name__}"
         )
     for index, name in enumerate(tokens):
         if not isinstance(name, str):
-            raise TypeError(f"from_arpa: tokens[{index}] must be a str, and it is {type(name).__name__}")
+            raise TypeError(f"from_arpa: tokens[{index}] must be a str, got {type(name).__name__}")
     return [normalize("NFC", name) for name in tokens]
 
 
-def _read(path: _Path) -> _text.NGrams:
+def _read(path: Path) -> _text.NGrams:
     reader = _text.ArpaReader()
     with open(path, "rb") as file:
-        start = file.peek(len(_KENLM_BINARY))
-        if start.startswith(_KENLM_BINARY):
-            raise ValueError(
-                f"from_arpa: path must be that of an ARPA file, and {path} is a binary file of KenLM"
-            )
-        stream = gzip.GzipFile(fileobj=file) if start.startswith(b"\x1f\x8b") else file
+        head = file.peek(len(_KENLM_BINARY))
+        if head.startswith(_KENLM_BINARY):
+            raise ValueError(f"from_arpa: path must name an ARPA file, got {path}, a KenLM binary file")
+        stream = gzip.GzipFile(fileobj=file) if head.startswith(b"\x1f\x8b") else file
         try:
             while chunk := stream.read(_CHUNK_BYTES):
                 reader.read(chunk)
             return reader.finish()
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"from_arpa: {path}, behind line {reader.lines}: {error}") from None
+            raise ValueError(f"from_arpa: {path}, after line {reader.lines}: {error}") from None
         except ValueError as error:
             raise ValueError(f"from_arpa: {path}, {error}") from None
 
 
 def _units(
-    path: _Path, names: list[str | None], words: list[str], separator: str, space: str | None
+    path: Path, names: list[str | None], words: list[str], separator: str, space: str | None
 ) -> list[int]:
-    """The number of the unit that each symbol stands for."""
-    numbers = {normalize("NFC", word): number for number, word in enumerate(words)}
-    # A unit that is written in NFC comes before one that only becomes the same.
-    numbers.update((word, number) for number, word in enumerate(words))
+    """The index of the unit of each symbol."""
+    indices = {normalize("NFC", word): index for index, word in enumerate(words)}
+    # A unit in NFC takes precedence over one that only normalizes to it.
+    indices.update((word, index) for index, word in enumerate(words))
     for marker in _MARKERS:
-        numbers.pop(marker, None)
+        indices.pop(marker, None)
     if separator in names:
-        numbers[separator] = numbers[_space(path, names, numbers, separator, space)]
+        indices[separator] = indices[_space(path, names, indices, separator, space)]
     elif space is not None:
-        raise ValueError(
-            f"from_arpa: space must be None if no token is the separator {separator!r}, and it is {space!r}"
-        )
-    unknown = numbers["<unk>"]
-    units = [unknown if name is None else numbers.get(name, unknown) for name in names]
+        raise ValueError(f"from_arpa: space must be None if {separator!r} is not a token, got {space!r}")
+    unknown = indices["<unk>"]
+    units = [unknown if name is None else indices.get(name, unknown) for name in names]
     if any(names) and all(unit == unknown for unit in units):
         raise ValueError(
-            f"from_arpa: tokens must be units of the model, and {path} has none of them; its units are "
-            f"{_listed(words)}"
+            f"from_arpa: tokens must be units of the model, but {path} has none of them; its units are "
+            f"{_join(words)}"
         )
     return units
 
 
 def _check_kind(
-    path: _Path, tokens: Charset | Sequence[str] | Lexicon, names: list[str | None], words: list[str]
+    path: Path, tokens: Charset | Sequence[str] | Lexicon, names: list[str | None], words: list[str]
 ) -> None:
-    """Checks that symbols and units are of one kind.
+    """Checks that symbols and units are both words or both characters.
 
-    That some of them are the same does not say so: a model over words has units like "a" too.
+    Some common names prove nothing: a model over words has units like "a", too.
     """
     units = [normalize("NFC", word) for word in words if word not in (*_SPACES, *_MARKERS, "<unk>")]
     symbols = [name for name in names if name and name not in _MARKERS]
     if not isinstance(tokens, Lexicon) and _are_words(units, symbols):
         raise ValueError(
-            f"from_arpa: tokens must be a Lexicon for a model over words, and most units of {path} are "
-            f"longer than a character and no tokens: {_listed(units)}"
+            f"from_arpa: tokens must be a Lexicon for a model over words; most units of {path} have several "
+            f"characters and are not tokens: {_join(units)}"
         )
     if _are_words(symbols, units) and not _are_words(units, ()):
         raise ValueError(
-            "from_arpa: tokens must be characters for a model over characters, and most of them are longer "
-            f"and no units of {path}: {_listed(symbols)}"
+            "from_arpa: tokens must be characters for a model over characters; most have several characters "
+            f"and are not units of {path}: {_join(symbols)}"
         )
 
 
 def _are_words(names: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether most of the names have several characters, and are not among the others."""
+    """Whether most of the names have several characters and are not in `others`."""
     known = set(others)
     return 2 * sum(len(name) > 1 and name not in known for name in names) > len(names)
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     return f"{', '.join(map(repr, names[:8]))}{' and others' if len(names) > 8 else ''}"
 
 
 def _space(
-    path: _Path, names: list[str | None], numbers: dict[str, int], separator: str, space: str | None
+    path: Path, names: list[str | None], indices: dict[str, int], separator: str, space: str | None
 ) -> str:
-    """The unit that the separator stands for."""
+    """The unit of the separator."""
     if space is not None:
-        if space not in numbers:
-            raise ValueError(f"from_arpa: space must be a unit of the model, and {path} has no {space!r}")
+        if space not in indices:
+            raise ValueError(f"from_arpa: space must be a unit of {path}, got {space!r}")
         return space
-    if separator in numbers:
+    if separator in indices:
         return separator
-    found = [unit for unit in _SPACES if unit in numbers and unit not in names]
+    found = [unit for unit in _SPACES if unit in indices and unit not in names]
     if len(found) != 1:
         raise ValueError(
-            f"from_arpa: space must say which unit of {path} the token {separator!r} stands for ('<unk>' if "
-            f"none): of {', '.join(_SPACES)} it has {' and '.join(found) or 'none'} that is no token itself"
+            f"from_arpa: space must name the unit of {path} for the token {separator!r} ('<unk>' if none): "
+            f"candidates among {', '.join(_SPACES)} that are not tokens: {', '.join(found) or 'none'}"
         )
     return found[0]

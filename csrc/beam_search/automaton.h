@@ -1,20 +1,19 @@
-// Weighted automata over symbols (token classes, or words) in flat arrays, for host and device.
+// Weighted automata over symbols (token classes or words) as flat arrays, for host and device.
 //
-// A state has edges for some symbols. Where it has none for the next symbol, the walk falls back to the
-// state's fail state and tries there: this is how n-grams back off, and how a search for many words at once
-// goes on after a mismatch.
+// If a state has no edge for the next symbol, the walk moves to its fail state and tries there. Fail states
+// implement the back-off of n-grams and the mismatches of an Aho-Corasick search.
 #pragma once
 
 #include "common/simd.h"
 
 namespace crnn::beam_search {
 
-// The edges of all states, those of a state side by side in the order of their symbols.
+// The edges of all states in CSR form: grouped by state, sorted by symbol.
 struct Edges {
   const int32_t* first;   // (states + 1)
   const int32_t* symbol;  // (edges)
   const int32_t* target;  // (edges): the state each leads to
-  int32_t symbols;        // a state with so many edges has one for every symbol
+  int32_t symbols;        // a state with this many edges has one for every symbol
 
   // The edge of a state for a symbol; -1 if there is none.
   CRNN_INLINE int32_t find(int32_t state, int32_t wanted) const {
@@ -37,11 +36,11 @@ struct Edges {
 struct Automaton {
   Edges edges;
   const float* edge_weight;   // (edges)
-  const int32_t* fail_state;  // (states): below the state itself; a state that is its own takes any symbol
+  const int32_t* fail_state;  // (states): less than the state; or the state itself, which consumes any symbol
   const float* fail_weight;   // (states)
-  const float* final_weight;  // (states): for ending there
+  const float* final_weight;  // (states): added at the end of the text
 
-  // The weight of the walk over one symbol, which moves the state on.
+  // Moves the state on by a symbol and returns the weight.
   CRNN_INLINE double step(int32_t* state, int32_t symbol) const {
     double weight = 0;
     for (;;) {

@@ -1,5 +1,5 @@
-// The schema of beam_search: the tensors of a Result, see beam_search.h; what stands for lm, lexicon and
-// hotwords, see tables.h.
+// The schema of beam_search. It returns the tensors of Result (beam_search.h); fusion_arguments.h documents
+// lm, lexicon and hotwords.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {

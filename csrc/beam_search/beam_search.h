@@ -1,4 +1,4 @@
-// What the backends of beam_search share on torch's side: its arguments, checked once, and its results.
+// Arguments and results of beam_search, shared by the backends.
 #pragma once
 
 #include <tuple>
@@ -20,26 +20,26 @@ struct Shape {
   int32_t classes;  // C
 };
 
-// Shapes, dtypes, devices and options; not the values of input_lengths, which may live on a GPU. In the
-// header, because each backend is a library of its own.
+// Checks shapes, dtypes, devices and options, but not the values of input_lengths, which may be on a GPU.
+// Inline, because each backend is a separate library.
 inline Shape check_tensors(const Tensor& logits, const Tensor& input_lengths, const Options& options) {
   check_logits(logits, options.blank, kOp);
   check_lengths(input_lengths, logits, kOp, "input_lengths");
   check(options.beam_size >= 1 && options.beam_size <= kMaxBeamSize, kOp, "beam_size must be in [1, ",
-        kMaxBeamSize, "], and it is ", options.beam_size);
-  check(options.nbest >= 1 && options.nbest <= options.beam_size, kOp,
-        "nbest must be in [1, beam_size=", options.beam_size, "], and it is ", options.nbest);
-  check(options.token_top_k >= 1, kOp, "token_top_k must be at least 1, and it is ", options.token_top_k);
+        kMaxBeamSize, "], got ", options.beam_size);
+  check(options.nbest >= 1 && options.nbest <= options.beam_size, kOp, "nbest must be in [1, ",
+        options.beam_size, "], got ", options.nbest);
+  check(options.token_top_k >= 1, kOp, "token_top_k must be at least 1, got ", options.token_top_k);
   check(options.token_top_k <= kMaxTopK || options.token_top_k >= logits.size(2) - 1, kOp,
-        "token_top_k must be at most ", kMaxTopK, " or take all of the C=", logits.size(2),
-        " classes, and it is ", options.token_top_k);
-  const int64_t most_frames = INT32_MAX / options.beam_size;
-  check(logits.size(0) < most_frames, kOp, "a beam of ", options.beam_size, " can read fewer than ",
-        most_frames, " frames, and logits has T=", logits.size(0));
+        "token_top_k must be at most ", kMaxTopK, ", or at least ", logits.size(2) - 1, " (all tokens), got ",
+        options.token_top_k);
+  const int64_t max_frames = INT32_MAX / options.beam_size;
+  check(logits.size(0) < max_frames, kOp, "logits must have fewer than ", max_frames,
+        " frames for beam_size ", options.beam_size, ", got ", logits.size(0));
   return {logits.size(0), logits.size(1), int32_t(logits.size(2))};
 }
 
-// A hypothesis that is missing has length -1 and scores of -inf; -1 stands behind the tokens of all.
+// A missing hypothesis has length -1 and scores of -inf. Tokens are padded with -1.
 struct Result {
   Tensor tokens;     // (N, nbest, T)
   Tensor lengths;    // (N, nbest)

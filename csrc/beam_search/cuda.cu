@@ -1,4 +1,4 @@
-// Beam search on a GPU: torch's side of the launch.
+// The beam_search operator on a GPU.
 #include "beam_search/fusion_arguments.h"
 #include "beam_search/kernels.cuh"
 #include "common/cuda_stream.h"
@@ -19,12 +19,12 @@ void decode(const Tensor& logits, const Tensor& input_lengths, const Shape& shap
   const Tensor probabilities = scratch<PrefixProbability<Real>>(logits, 2 * samples * beam);
   const Tensor updated = scratch<PrefixProbability<Real>>(logits, samples * beam);
   const Tensor nodes = scratch<Node>(logits, rows * beam);
-  const Tensor unlisted = scratch<int32_t>(logits, shortlist_size == 0 ? samples * shape.classes : 0);
+  const Tensor collected = scratch<int32_t>(logits, shortlist_size == 0 ? samples * shape.classes : 0);
   const FrameShortlists<Real> frames{data<Real>(row_max), data<Real>(inverse_sum), data<Token<Real>>(tokens),
                                      int(shortlist_size)};
   const Scratch<Real, State> memory{
       data<BeamEntry<State>>(entries), data<PrefixProbability<Real>>(probabilities),
-      data<PrefixProbability<Real>>(updated), data<Node>(nodes), data<int32_t>(unlisted)};
+      data<PrefixProbability<Real>>(updated), data<Node>(nodes), data<int32_t>(collected)};
   const Hypotheses<Real> hypotheses{data<int64_t>(result.tokens), data<int64_t>(result.lengths),
                                     data<Real>(result.scores), data<Real>(result.log_probs)};
   const SearchParams<Storage, Real, Fusion> params{TncView<const Storage>(logits.const_data_ptr(), logits),
@@ -46,14 +46,15 @@ auto beam_search_cuda(const Tensor& logits, const Tensor& input_lengths, int64_t
                       double hotword_weight, double token_score, double largest_step) {
   const Options options{beam_size, nbest, blank, normalize, token_top_k, token_min_logp, beam_threshold};
   const Shape shape = check_tensors(logits, input_lengths, options);
-  const FusionArguments added{lm,         lm_start, lm_over_words,  lm_weight,   lexicon,     words,
-                              word_score, hotwords, hotword_weight, token_score, largest_step};
+  const FusionArguments arguments{lm,         lm_start, lm_over_words,  lm_weight,   lexicon,     words,
+                                  word_score, hotwords, hotword_weight, token_score, largest_step};
   const DeviceScope device(logits, kOp);
   const Result result(logits, shape, nbest);
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
-    if (added.enabled()) {
-      decode<Storage>(logits, input_lengths, shape, options, added.fusion(logits), result, device.stream());
+    if (arguments.enabled()) {
+      decode<Storage>(logits, input_lengths, shape, options, arguments.fusion(logits), result,
+                      device.stream());
     } else {
       decode<Storage>(logits, input_lengths, shape, options, NoFusion{}, result, device.stream());
     }

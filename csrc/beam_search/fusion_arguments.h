@@ -1,5 +1,5 @@
-// Language model, lexicon and hot words as the operator gets them: lists of tensors, empty for those that are
-// not used. Their makers, in crnn_ext/text, answer for the values; here it is shapes, dtypes and devices.
+// Language model, lexicon and hot words as arguments of the operator: lists of tensors, empty if unused.
+// crnn_ext/text guarantees valid values; shapes, dtypes and devices are checked here.
 #pragma once
 
 #include <vector>
@@ -14,7 +14,7 @@ class Tables {
  public:
   Tables(const Tensor& logits, const char* name, const Tensors& tensors, size_t count)
       : logits_(logits), name_(name), tensors_(tensors) {
-    check(tensors.size() == count, kOp, name, " must be ", count, " tensors, and it is ", tensors.size());
+    check(tensors.size() == count, kOp, name, " must have ", count, " tensors, got ", tensors.size());
   }
 
   template <class Element>
@@ -26,13 +26,13 @@ class Tables {
     check(tensor.scalar_type() == kType && tensor.dim() == 1 && tensor.numel() == elements &&
               tensor.is_contiguous() && tensor.device() == logits_.device(),
           kOp, name_, "[", index, "] must be a contiguous vector of ", elements,
-          " elements of its dtype on the device of logits");
+          " elements with its documented dtype on the device of logits");
     return static_cast<const Element*>(tensor.const_data_ptr());
   }
 
   int64_t elements(size_t index) const { return tensors_[index].numel(); }
 
-  // The first three tensors.
+  // The edges, from the first three tensors.
   Edges edges(int64_t symbols) const {
     const int64_t edges = elements(1);
     return {column<int32_t>(0, states() + 1), column<int32_t>(1, edges), column<int32_t>(2, edges),
@@ -47,16 +47,16 @@ class Tables {
   const Tensors& tensors_;
 };
 
-// The arguments of the operator that make up a Fusion.
+// The operator's arguments for fusion.
 struct FusionArguments {
   Tensors lm;  // first edges, symbols, targets, edge weights, fail states, fail weights, final weights
   int64_t lm_start;
   bool lm_over_words;
   double lm_weight;
-  Tensors lexicon;  // first edges, symbols, targets, words of states, roots (N), scores of unknown words (N)
+  Tensors lexicon;  // first edges, symbols, targets, words of states, roots (N), unknown scores (N)
   int64_t words;
   double word_score;
-  Tensors hotwords;  // as lm, and starts (N)
+  Tensors hotwords;  // as for lm, then start states (N)
   double hotword_weight;
   double token_score;
   double largest_step;

@@ -1,12 +1,12 @@
-// Beam search on a GPU, in two kernels: the tokens of every frame, then the search of each sample.
+// Beam search on a GPU, in two kernels: token selection for all frames, then the search of each sample.
 #pragma once
 
 #include "beam_search/search.cuh"
 
 namespace crnn::beam_search {
 
-// How many tokens of a frame are listed, so that the search need not look at others; 0 where it has to look
-// at all of them, because what they add to a score is not the same for all prefixes.
+// Number of tokens per frame in the shortlist that the search is limited to. 0: no shortlist; the search
+// needs all tokens, because with fusion a token's score depends on the prefix.
 template <class Fusion>
 int64_t choose_shortlist_size(const Options& options, int64_t classes) {
   const int64_t needed =
@@ -28,7 +28,7 @@ void launch_beam_search(const SearchParams<Storage, Real, Fusion>& params, int64
               stream, params.logits, params.length_of, params.frames, samples, params.classes,
               int(options.blank), options.normalize, Real(max_log_prob(params.frames)), params.rows);
   gpu::launch(search_kernel<Storage, Real, Fusion>, samples, search_threads(options.beam_size),
-              Shared::bytes(options.beam_size), stream, params);
+              SharedMemory::bytes(options.beam_size), stream, params);
 }
 
 }  // namespace crnn::beam_search

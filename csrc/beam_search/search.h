@@ -1,9 +1,9 @@
 // Prefix beam search of one sample, on the host.
 //
-// A prefix that is in the beam stays in its slot; a frame adds its emissions to all slots in vectors, lists
-// the extensions that can enter the beam, and puts those that do into the slots of the prefixes that drop
-// out. The bound for entering is known before any extension is looked at: a full beam drops nothing that is
-// better than its worst prefix. Most frames of a trained network let only few extensions pass.
+// A prefix keeps its slot as long as it is in the beam. A frame updates the probabilities of all slots in
+// vectors, collects the extensions that can enter the beam, and stores those that do in the slots of evicted
+// prefixes. The score that an extension must exceed is known beforehand: a full beam drops no prefix better
+// than its worst one. In most frames of a trained network few extensions qualify.
 #pragma once
 
 #include <algorithm>
@@ -28,29 +28,29 @@ class Search {
   };
 
   Search(const Options& options, const Fusion& fusion) : options_(options), fusion_(fusion) {
-    const int64_t room = round_up_to_lanes(options.beam_size);
-    now_.resize(room);
-    next_.resize(room);
-    incoming_.resize(room);
-    logit_.resize(room);
-    score_.resize(room);
-    next_score_.resize(room);
-    first_child_.resize(room);
-    next_sibling_.resize(room);
-    evicted_.resize(room);
-    entries_.resize(room);
+    const int64_t capacity = round_up_to_lanes(options.beam_size);
+    current_.resize(capacity);
+    next_.resize(capacity);
+    incoming_.resize(capacity);
+    logit_.resize(capacity);
+    score_.resize(capacity);
+    next_score_.resize(capacity);
+    first_child_.resize(capacity);
+    next_sibling_.resize(capacity);
+    evicted_.resize(capacity);
+    entries_.resize(capacity);
   }
 
-  // The beam of sample n before its first frame: the empty prefix.
+  // Resets the beam to the empty prefix for sample n.
   void start(int64_t n) {
     sample_ = n;
     nodes_.assign(1, {kNone, int32_t(options_.blank)});
     ranked_.assign(1, 0);
-    free_.clear();
+    free_slots_.clear();
     slots_ = 0;
     allocate_slot();
     entries_[0] = empty_prefix(options_.blank, fusion_.start(n));
-    now_.put(0, {Extended<Real>::one(), Extended<Real>::zero(), Extended<Real>::one()});
+    current_.set(0, {Extended<Real>::one(), Extended<Real>::zero(), Extended<Real>::one()});
     score_[0] = 0;
   }
 
@@ -59,21 +59,21 @@ class Search {
     advance(row, row_max, inverse_sum);
     update_ranks();
     collect_extensions(row, classes, row_max, inverse_sum);
-    select();
-    std::swap(now_, next_);
+    select_next_beam();
+    std::swap(current_, next_);
     std::swap(score_, next_score_);
     std::swap(ranked_, next_ranked_);
   }
 
-  // The best hypotheses at the end of the text, best first.
+  // The n-best hypotheses after the last frame, best first.
   void finish(std::vector<Hypothesis>* hypotheses) const {
     hypotheses->clear();
     for (const int32_t slot : ranked_) {
       const BeamEntry<State>& entry = entries_[slot];
-      const double log_prob = log2_of(now_.total.at(slot)) * kLn2;
-      const double added = entry.added + fusion_.end(entry.state, sample_);
-      if (added == -std::numeric_limits<double>::infinity()) continue;
-      hypotheses->push_back({log_prob + added, log_prob, entry.node, entry.length});
+      const double log_prob = log2_of(current_.total.at(slot)) * kLn2;
+      const double fusion_score = entry.fusion_score + fusion_.end(entry.state, sample_);
+      if (fusion_score == -std::numeric_limits<double>::infinity()) continue;
+      hypotheses->push_back({log_prob + fusion_score, log_prob, entry.node, entry.length});
     }
     std::stable_sort(hypotheses->begin(), hypotheses->end(),
                      [](const Hypothesis& a, const Hypothesis& b) { return a.score > b.score; });
@@ -81,7 +81,7 @@ class Search {
   }
 
   // tokens: (hypothesis.length)
-  void spell(const Hypothesis& hypothesis, int64_t* tokens) const {
+  void write_tokens(const Hypothesis& hypothesis, int64_t* tokens) const {
     int32_t node = hypothesis.node;
     for (int64_t i = hypothesis.length - 1; i >= 0; --i, node = nodes_[node].parent)
       tokens[i] = nodes_[node].token;
@@ -93,10 +93,10 @@ class Search {
     int32_t parent;  // slot
     int32_t rank;    // of the parent
     int32_t token;
-    Extended<Real> mass;
+    Extended<Real> probability;
     State state;
-    double added;
-    int32_t slot;  // once it has one
+    double fusion_score;
+    int32_t slot;  // kNone until it enters the beam
 
     friend bool operator<(const Extension& a, const Extension& b) {
       if (a.score != b.score) return a.score > b.score;
@@ -106,11 +106,11 @@ class Search {
 
   static double log2_of(Extended<Real> x) { return double(x.exponent) + std::log2(double(x.mantissa)); }
 
-  double score_of(Extended<Real> mass, double order, double added) const {
-    return Fusion::kHasFusion ? log2_of(mass) + added * kLog2E : order;
+  double score_of(Extended<Real> probability, double probability_log2, double fusion_score) const {
+    return Fusion::kHasFusion ? log2_of(probability) + fusion_score * kLog2E : probability_log2;
   }
 
-  // 1. The probabilities of all prefixes in the beam after the frame.
+  // 1. Computes the probabilities of all prefixes in the beam after the frame.
   void advance(const Real* row, Real row_max, Real inverse_sum) {
     std::fill_n(first_child_.begin(), slots_, kNone);
     for (int32_t slot = 0; slot < slots_; ++slot) {
@@ -118,26 +118,27 @@ class Search {
       logit_[slot] = row[entry.last];
       const int32_t parent = entry.parent;
       if (parent == kNone) {
-        incoming_.put(slot, Extended<Real>::zero());
+        incoming_.set(slot, Extended<Real>::zero());
       } else {
-        incoming_.put(slot, extendable(parent, entry.last));
+        incoming_.set(slot, extendable(parent, entry.last));
         next_sibling_[slot] = first_child_[parent];
         first_child_[parent] = slot;
       }
     }
-    run_vectorized<AdvanceSlots<Real>>(int64_t(slots_), row[options_.blank], row_max, inverse_sum, now_,
+    run_vectorized<AdvanceSlots<Real>>(int64_t(slots_), row[options_.blank], row_max, inverse_sum, current_,
                                        incoming_, logit_.data(), &next_);
   }
 
   Extended<Real> extendable(int32_t slot, int32_t token) const {
-    return extendable_by(token, entries_[slot].last, now_.blank.at(slot), now_.total.at(slot));
+    return extendable_by(token, entries_[slot].last, current_.blank.at(slot), current_.total.at(slot));
   }
 
-  // 2. Their scores and ranks. Few change places, and of equals the one that was before stays before.
+  // 2. Updates their scores and ranks by a stable insertion sort; few ranks change.
   void update_ranks() {
     next_ranked_.clear();
     for (const int32_t slot : ranked_) {
-      const double score = score_of(next_.total.at(slot), next_.order[slot], entries_[slot].added);
+      const double score =
+          score_of(next_.total.at(slot), next_.total_log2[slot], entries_[slot].fusion_score);
       next_score_[slot] = score;
       if (is_zero(next_.total.at(slot))) continue;
       size_t at = next_ranked_.size();
@@ -148,46 +149,47 @@ class Search {
     }
   }
 
-  // 3. The extensions that can enter the beam, best first.
+  // 3. Collects the extensions that can enter the beam, best first.
   void collect_extensions(const Real* row, int64_t classes, Real row_max, Real inverse_sum) {
     extensions_.clear();
     if (ranked_.empty()) return;
-    // What their scores have to exceed, and what they must not be below.
+    // Scores must exceed `threshold` and reach `floor`.
     const double threshold = is_full() ? next_score_[next_ranked_.back()] : kNoScore;
     double floor = next_ranked_.empty()
                        ? kNoScore
                        : score_floor<Fusion::kHasFusion>(next_score_[next_ranked_.front()], options_);
 
-    const double gain = fusion_.largest_step() * kLog2E;
-    const double best = score_[ranked_.front()] + gain + 2 * kApproxLog2Error;
-    const int64_t most =
+    const double max_gain = fusion_.largest_step() * kLog2E;
+    const double best = score_[ranked_.front()] + max_gain + 2 * kApproxLog2Error;
+    const int64_t top_k =
         minimum<int64_t>(options_.token_top_k, Fusion::kHasFusion ? classes : options_.beam_size + 1);
-    const Real least = min_token_logit(maximum(threshold, floor) - best, row_max, inverse_sum, options_);
-    const Real below_least = std::nextafter(least, -std::numeric_limits<Real>::infinity());
-    const auto& tokens = token_selector_.select(row, classes, below_least, most, options_.blank);
+    const Real min_logit = min_token_logit(maximum(threshold, floor) - best, row_max, inverse_sum, options_);
+    const Real exclusive_bound = std::nextafter(min_logit, -std::numeric_limits<Real>::infinity());
+    const auto& tokens = token_selector_.select(row, classes, exclusive_bound, top_k, options_.blank);
     for (int64_t token_rank = 0; token_rank < int64_t(tokens.size()); ++token_rank) {
       const Real logit = tokens[token_rank].logit;
       const auto token = int32_t(tokens[token_rank].token);
       const Extended<Real> token_emission = normalized(emission(logit, row_max, inverse_sum));
-      const double of_token =
-          score_of(token_emission, approx_log2(token_emission), 0) + gain + 2 * kApproxLog2Error;
-      // Both prefixes and tokens are ranked: if one cannot enter, those behind it cannot either.
-      const auto is_hopeless = [&](int32_t slot) {
-        const double most_possible = score_[slot] + of_token;
-        return most_possible <= threshold || most_possible < floor;
+      const double max_token_score =
+          score_of(token_emission, approx_log2(token_emission), 0) + max_gain + 2 * kApproxLog2Error;
+      // Prefixes and tokens are sorted: if one cannot enter the beam, no later one can.
+      const auto cannot_enter = [&](int32_t slot) {
+        const double max_score = score_[slot] + max_token_score;
+        return max_score <= threshold || max_score < floor;
       };
-      if (is_hopeless(ranked_.front()) || is_zero(token_emission)) break;
+      if (cannot_enter(ranked_.front()) || is_zero(token_emission)) break;
       for (int32_t rank = 0; rank < int32_t(ranked_.size()); ++rank) {
         const int32_t slot = ranked_[rank];
-        if (is_hopeless(slot) ||
+        if (cannot_enter(slot) ||
             (!Fusion::kHasFusion && !can_enter_beam(rank, token_rank, options_.beam_size)))
           break;
         if (has_child(slot, token)) continue;
-        const Extended<Real> mass = normalized(extendable(slot, token) * token_emission);
-        if (is_zero(mass)) continue;
-        Extension extension{0, slot, rank, token, mass, entries_[slot].state, entries_[slot].added, kNone};
-        extension.added += fusion_.step(&extension.state, token, sample_);
-        extension.score = score_of(mass, approx_log2(mass), extension.added);
+        const Extended<Real> probability = normalized(extendable(slot, token) * token_emission);
+        if (is_zero(probability)) continue;
+        Extension extension{
+            0, slot, rank, token, probability, entries_[slot].state, entries_[slot].fusion_score, kNone};
+        extension.fusion_score += fusion_.step(&extension.state, token, sample_);
+        extension.score = score_of(probability, approx_log2(probability), extension.fusion_score);
         if (extension.score <= threshold || extension.score < floor) continue;
         extensions_.push_back(extension);
         if (int64_t(extensions_.size()) == 4 * int64_t(options_.beam_size)) floor = keep_best_extensions();
@@ -199,7 +201,7 @@ class Search {
 
   bool is_full() const { return int64_t(next_ranked_.size()) == options_.beam_size; }
 
-  // Returns the score of the last one, which others have to reach.
+  // Keeps beam_size extensions and returns the lowest score, which later ones must reach.
   double keep_best_extensions() {
     const auto last = extensions_.begin() + (options_.beam_size - 1);
     std::nth_element(extensions_.begin(), last, extensions_.end());
@@ -213,8 +215,8 @@ class Search {
     return false;
   }
 
-  // 4. The next beam: the best of the prefixes and of the extensions, both sorted.
-  void select() {
+  // 4. Selects the next beam from the sorted prefixes and the sorted extensions.
+  void select_next_beam() {
     int64_t kept = next_ranked_.size(), entering = extensions_.size();
     const auto last_kept = [&] { return next_score_[next_ranked_[kept - 1]]; };
     const auto last_entering = [&] { return extensions_[entering - 1].score; };
@@ -230,11 +232,11 @@ class Search {
     }
     next_ranked_.resize(kept);
     extensions_.resize(entering);
-    // Before their parents' slots are used again.
-    entering_.clear();
-    for (const Extension& extension : extensions_) entering_.push_back(make_entry(extension));
+    // Built before the slots of their parents are reused.
+    new_entries_.clear();
+    for (const Extension& extension : extensions_) new_entries_.push_back(make_entry(extension));
     if (kept < int64_t(ranked_.size())) evict();
-    for (int64_t i = 0; i < entering; ++i) enter(entering_[i], extensions_[i]);
+    for (int64_t i = 0; i < entering; ++i) insert(new_entries_[i], extensions_[i]);
     merge_ranks(kept);
   }
 
@@ -242,10 +244,10 @@ class Search {
     const BeamEntry<State>& parent = entries_[extension.parent];
     nodes_.push_back({parent.node, extension.token});
     return parent.extended(extension.parent, extension.token, int32_t(nodes_.size() - 1), extension.state,
-                           extension.added);
+                           extension.fusion_score);
   }
 
-  // Empties the slots of the prefixes that are not among next_ranked_.
+  // Frees the slots of prefixes that are not in next_ranked_.
   void evict() {
     for (const int32_t slot : ranked_) evicted_[slot] = true;
     for (const int32_t slot : next_ranked_) evicted_[slot] = false;
@@ -254,24 +256,24 @@ class Search {
       entries_[slot].node = kNone;
       entries_[slot].parent = kNone;
       entries_[slot].last = int32_t(options_.blank);
-      next_.put(slot, {Extended<Real>::zero(), Extended<Real>::zero(), Extended<Real>::zero()});
-      free_.push_back(slot);
+      next_.set(slot, {Extended<Real>::zero(), Extended<Real>::zero(), Extended<Real>::zero()});
+      free_slots_.push_back(slot);
     }
-    const auto forget_dropped = [&](BeamEntry<State>& entry) {
+    const auto clear_evicted_parent = [&](BeamEntry<State>& entry) {
       if (entry.parent != kNone && evicted_[entry.parent]) entry.parent = kNone;
     };
-    std::for_each(entries_.begin(), entries_.begin() + slots_, forget_dropped);
-    std::for_each(entering_.begin(), entering_.end(), forget_dropped);
+    std::for_each(entries_.begin(), entries_.begin() + slots_, clear_evicted_parent);
+    std::for_each(new_entries_.begin(), new_entries_.end(), clear_evicted_parent);
     for (const int32_t slot : ranked_) evicted_[slot] = false;
   }
 
-  void enter(const BeamEntry<State>& entry, Extension& extension) {
+  void insert(const BeamEntry<State>& entry, Extension& extension) {
     const int32_t slot = allocate_slot();
     entries_[slot] = entry;
-    next_.put(slot, {Extended<Real>::zero(), extension.mass, extension.mass});
+    next_.set(slot, {Extended<Real>::zero(), extension.probability, extension.probability});
     next_score_[slot] = extension.score;
     extension.slot = slot;
-    // Prefixes longer by a label may have stayed in the beam when this one had left it.
+    // If this prefix returns to the beam, its children may still be there.
     for (int32_t other = 0; other < slots_; ++other) {
       BeamEntry<State>& child = entries_[other];
       if (child.parent_hash == entry.hash && child.node != kNone) child.parent = slot;
@@ -279,13 +281,13 @@ class Search {
   }
 
   int32_t allocate_slot() {
-    if (free_.empty()) return slots_++;
-    const int32_t slot = free_.back();
-    free_.pop_back();
+    if (free_slots_.empty()) return slots_++;
+    const int32_t slot = free_slots_.back();
+    free_slots_.pop_back();
     return slot;
   }
 
-  // Puts the extensions, sorted, among the `kept` prefixes; of equals the prefix comes first.
+  // Merges the sorted extensions into the ranks of the `kept` prefixes; in a tie the prefix comes first.
   void merge_ranks(int64_t kept) {
     int64_t entering = extensions_.size();
     next_ranked_.resize(kept + entering);
@@ -301,23 +303,23 @@ class Search {
   const Options options_;
   const Fusion fusion_;
   int64_t sample_ = 0;
-  int32_t slots_ = 0;          // that are or were in use
-  std::vector<int32_t> free_;  // those of them that are empty
-  // By slot: before the frame, after it, and what is known of the prefix.
-  PrefixProbabilities<Real> now_, next_;
+  int32_t slots_ = 0;                // used so far, including free ones
+  std::vector<int32_t> free_slots_;  // freed and not reused yet
+  // By slot; current_ and score_ are before the frame, next_ and next_score_ after it.
+  PrefixProbabilities<Real> current_, next_;
   std::vector<double> score_, next_score_;
   std::vector<BeamEntry<State>> entries_;
   // Slots, best first.
   std::vector<int32_t> ranked_, next_ranked_;
   std::vector<Node> nodes_;
 
-  // Of one frame. Lists of the prefixes in the beam that are one label longer than another: by slot.
+  // Valid during one frame. Linked lists of each prefix's children in the beam, by slot.
   std::vector<int32_t> first_child_, next_sibling_;
   ExtendedArray<Real> incoming_;
   std::vector<Real> logit_;
   TokenSelector<Real> token_selector_;
   std::vector<Extension> extensions_;
-  std::vector<BeamEntry<State>> entering_;
+  std::vector<BeamEntry<State>> new_entries_;
   std::vector<char> evicted_;
 };
 

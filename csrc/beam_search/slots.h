@@ -1,7 +1,8 @@
-// The prefixes of a beam, on the host, each in a slot that it keeps as long as it stays.
+// The probabilities of a beam's prefixes, on the host, as a structure of arrays.
 //
-// What every frame computes for all of them lies in arrays, so that it is done in vectors; the rest of a
-// prefix is in its entry. An empty slot computes on with probability zero.
+// A prefix keeps its slot as long as it is in the beam. What every frame computes for all prefixes is stored
+// in arrays for vectorization; the rest of a prefix is in its BeamEntry. Empty slots are computed too, with
+// probability zero.
 #pragma once
 
 #include <vector>
@@ -20,7 +21,7 @@ class ExtendedArray {
     exponents_.resize(count);
   }
   Extended<Real> at(int64_t i) const { return {mantissas_[i], exponents_[i]}; }
-  void put(int64_t i, Extended<Real> x) {
+  void set(int64_t i, Extended<Real> x) {
     mantissas_[i] = x.mantissa;
     exponents_[i] = x.exponent;
   }
@@ -29,7 +30,7 @@ class ExtendedArray {
     return {load<Reals>(mantissas_.data() + i), load<ExponentOf<Reals>>(exponents_.data() + i)};
   }
   template <class Reals>
-  CRNN_INLINE void put_vector(int64_t i, Extended<Reals> x) {
+  CRNN_INLINE void set_vector(int64_t i, Extended<Reals> x) {
     store(mantissas_.data() + i, x.mantissa);
     store(exponents_.data() + i, x.exponent);
   }
@@ -39,45 +40,45 @@ class ExtendedArray {
   std::vector<ExponentOf<Real>> exponents_;
 };
 
-// The probabilities of all prefixes at one frame.
+// The PrefixProbability of every slot after a frame.
 template <class Real>
 struct PrefixProbabilities {
   ExtendedArray<Real> blank, label, total;
-  std::vector<double> order;  // approx_log2(total)
+  std::vector<double> total_log2;  // approx_log2(total)
 
   void resize(int64_t count) {
-    for (ExtendedArray<Real>* numbers : {&blank, &label, &total}) numbers->resize(count);
-    order.resize(count);
+    for (ExtendedArray<Real>* array : {&blank, &label, &total}) array->resize(count);
+    total_log2.resize(count);
   }
-  void put(int64_t i, const PrefixProbability<Real>& mass) {
-    blank.put(i, mass.blank);
-    label.put(i, mass.label);
-    total.put(i, mass.total);
-    order[i] = approx_log2(mass.total);
+  void set(int64_t i, const PrefixProbability<Real>& probability) {
+    blank.set(i, probability.blank);
+    label.set(i, probability.label);
+    total.set(i, probability.total);
+    total_log2[i] = approx_log2(probability.total);
   }
 };
 
-// The probabilities of all slots, a frame updated.
+// advance_prefix for all slots.
 template <class Real>
 struct AdvanceSlots {
-  // incoming, logit: (count), as in advance_prefix and of each last label
+  // incoming: (count), see advance_prefix; logit: (count), of each prefix's last label
   template <int kBytes>
   static CRNN_INLINE void run(int64_t count, Real blank_logit, Real row_max, Real inverse_sum,
-                              const PrefixProbabilities<Real>& now, const ExtendedArray<Real>& incoming,
+                              const PrefixProbabilities<Real>& current, const ExtendedArray<Real>& incoming,
                               const Real* logit, PrefixProbabilities<Real>* next) {
-    // As many lanes as vectors of double have.
+    // As many lanes as a vector of doubles has.
     using Reals = Vector<Real, kBytes / sizeof(double) * sizeof(Real)>;
     const Reals row_maxima = broadcast<Reals>(row_max), inverse_sums = broadcast<Reals>(inverse_sum);
-    const Extended<Reals> of_blank = emission(broadcast<Reals>(blank_logit), row_maxima, inverse_sums);
+    const Extended<Reals> blank_emission = emission(broadcast<Reals>(blank_logit), row_maxima, inverse_sums);
     for (int64_t i = 0; i < count; i += kLanesOf<Reals>) {
-      const PrefixProbability<Reals> mass =
-          advance_prefix(now.total.template vector_at<Reals>(i), now.label.template vector_at<Reals>(i),
-                         incoming.template vector_at<Reals>(i), of_blank,
-                         emission(load<Reals>(logit + i), row_maxima, inverse_sums));
-      next->blank.put_vector(i, mass.blank);
-      next->label.put_vector(i, mass.label);
-      next->total.put_vector(i, mass.total);
-      store(next->order.data() + i, approx_log2(mass.total));
+      const PrefixProbability<Reals> probability =
+          advance_prefix(current.total.template vector_at<Reals>(i),
+                         current.label.template vector_at<Reals>(i), incoming.template vector_at<Reals>(i),
+                         blank_emission, emission(load<Reals>(logit + i), row_maxima, inverse_sums));
+      next->blank.set_vector(i, probability.blank);
+      next->label.set_vector(i, probability.label);
+      next->total.set_vector(i, probability.total);
+      store(next->total_log2.data() + i, approx_log2(probability.total));
     }
   }
 };

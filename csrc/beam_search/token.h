@@ -8,9 +8,9 @@ namespace crnn::beam_search {
 template <class Real>
 struct Token {
   Real logit;
-  ExponentOf<Real> token;  // as wide as the logit, so that no byte is padding
+  ExponentOf<Real> token;  // as wide as the logit, so there are no padding bytes
 
-  // The order of the search: the more probable first, of equals the lower class.
+  // The more probable token first; in a tie the lower class.
   friend CRNN_INLINE bool operator<(const Token& a, const Token& b) {
     return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
   }

@@ -15,13 +15,13 @@ namespace crnn::text {
 namespace {
 
 constexpr double kLn10 = 2.302585092994045684;
-// In log10: the probability of <unk> where a file has none, as in KenLM.
-constexpr double kNoUnknownWord = -100;
+// log10 of the probability of <unk> if the file has none, as in KenLM.
+constexpr double kDefaultUnknownLog10 = -100;
 constexpr float kImplied = std::numeric_limits<float>::quiet_NaN();
 constexpr std::string_view kBlanks = " \t";
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
-// Without the blanks around it and a carriage return behind it.
+// Without surrounding blanks and a trailing carriage return.
 std::string_view stripped(std::string_view line) {
   if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
   const size_t first = line.find_first_not_of(kBlanks);
@@ -29,8 +29,8 @@ std::string_view stripped(std::string_view line) {
   return line.substr(first, line.find_last_not_of(kBlanks) - first + 1);
 }
 
-bool starts_with(std::string_view text, std::string_view beginning) {
-  return text.substr(0, beginning.size()) == beginning;
+bool starts_with(std::string_view text, std::string_view prefix) {
+  return text.substr(0, prefix.size()) == prefix;
 }
 
 template <class T>
@@ -43,17 +43,17 @@ bool parse(std::string_view text, T* value) {
 
 ArpaReader::ArpaReader() {
   ngrams_.words.push_back("<unk>");
-  numbers_.emplace(ngrams_.words.back(), NGrams::kUnknownWord);
+  word_indices_.emplace(ngrams_.words.back(), NGrams::kUnknownWord);
   ngrams_.log_prob.assign(1, 0);
   ngrams_.back_off.assign(1, 0);
-  join(Trie::kRoot, NGrams::kUnknownWord);
+  add_child(Trie::kRoot, NGrams::kUnknownWord);
 }
 
-template <class... Parts>
-void ArpaReader::fail(const Parts&... parts) const {
+template <class... Args>
+void ArpaReader::fail(const Args&... args) const {
   std::ostringstream message;
   message << "line " << line_ << ": ";
-  (message << ... << parts);
+  (message << ... << args);
   throw std::invalid_argument(message.str());
 }
 
@@ -61,9 +61,9 @@ void ArpaReader::read(std::string_view chunk) {
   while (!chunk.empty()) {
     const size_t end = chunk.find('\n');
     const std::string_view piece = chunk.substr(0, end);
-    if (pending_.size() + piece.size() > kLongestLine) {
+    if (pending_.size() + piece.size() > kMaxLineBytes) {
       ++line_;
-      fail("a line must not be longer than 2^20 bytes");
+      fail("a line must have at most 2^20 bytes");
     }
     if (end == chunk.npos) {
       pending_ += piece;
@@ -85,13 +85,12 @@ NGrams ArpaReader::finish() {
     ++line_;
     read_line(pending_);
   }
-  if (part_ == Part::kPreamble)
-    fail("the file ends here, and it has no line \\data\\: it is not an ARPA file");
-  if (part_ != Part::kEnd) fail("the file ends here, and the line \\end\\ is missing");
+  if (state_ == State::kPreamble) fail("not an ARPA file: it ends without a line \\data\\");
+  if (state_ != State::kEnd) fail("the file ends without a line \\end\\");
   float& unknown = ngrams_.log_prob[ngrams_.trie.find(Trie::kRoot, NGrams::kUnknownWord)];
-  if (std::isnan(unknown)) unknown = float(kNoUnknownWord * kLn10);
+  if (std::isnan(unknown)) unknown = float(kDefaultUnknownLog10 * kLn10);
   ngrams_.order = int32_t(counts_.size());
-  ngrams_.complete();
+  ngrams_.finalize();
   NGrams ngrams = std::move(ngrams_);
   *this = ArpaReader();
   return ngrams;
@@ -101,20 +100,20 @@ void ArpaReader::read_line(std::string_view line) {
   if (line_ == 1 && starts_with(line, kByteOrderMark)) line.remove_prefix(kByteOrderMark.size());
   line = stripped(line);
   if (line.empty()) return;
-  switch (part_) {
-    case Part::kPreamble:
-      if (line == "\\data\\") part_ = Part::kCounts;
+  switch (state_) {
+    case State::kPreamble:
+      if (line == "\\data\\") state_ = State::kCounts;
       return;
-    case Part::kCounts:
+    case State::kCounts:
       return line[0] == '\\' ? read_header(line) : read_count(line);
-    case Part::kNGrams:
+    case State::kNGrams:
       return line[0] == '\\' ? read_header(line) : read_ngram(line);
-    case Part::kEnd:
-      fail("nothing may follow \\end\\, and there is ", quoted(line));
+    case State::kEnd:
+      fail("nothing may follow \\end\\, got ", quoted(line));
   }
 }
 
-// "ngram 2=1234"; some toolkits write spaces around the numbers.
+// "ngram 2=1234"; some toolkits put spaces around the numbers.
 void ArpaReader::read_count(std::string_view line) {
   const size_t equals = line.find('=');
   size_t order;
@@ -122,11 +121,10 @@ void ArpaReader::read_count(std::string_view line) {
   if (!starts_with(line, "ngram") || equals == line.npos ||
       !parse(stripped(line.substr(5, equals - 5)), &order) ||
       !parse(stripped(line.substr(equals + 1)), &count) || count < 0) {
-    fail("the line must be 'ngram <order>=<count>', and it is ", quoted(line));
+    fail("the line must be 'ngram <order>=<count>', got ", quoted(line));
   }
   if (order != counts_.size() + 1) {
-    fail("the counts must be those of the orders 1, 2, 3 and so on, and order ", order, " follows ",
-         counts_.size());
+    fail("counts must be given for orders 1, 2, 3 and so on, got order ", order, " after ", counts_.size());
   }
   counts_.push_back(count);
 }
@@ -136,24 +134,24 @@ void ArpaReader::read_header(std::string_view line) {
   if (counts_.empty()) fail("a line 'ngram 1=<count>' must come before ", quoted(line));
   end_section();
   const bool is_end = section_ == counts_.size();
-  part_ = is_end ? Part::kEnd : Part::kNGrams;
+  state_ = is_end ? State::kEnd : State::kNGrams;
   const std::string expected = is_end ? "\\end\\" : '\\' + std::to_string(++section_) + "-grams:";
-  if (line != expected) fail("the line must be ", expected, ", and it is ", quoted(line));
+  if (line != expected) fail("the line must be ", expected, ", got ", quoted(line));
 }
 
 void ArpaReader::end_section() {
   if (section_ == 0) return;
   if (seen_ != counts_[section_ - 1]) {
-    fail("the file announces ", counts_[section_ - 1], ' ', section_, "-grams, and it has ", seen_);
+    fail("there must be ", counts_[section_ - 1], ' ', section_, "-grams as declared, got ", seen_);
   }
   seen_ = 0;
   if (section_ == 1 && counts_.size() > 1 && (ngrams_.begin_word < 0 || ngrams_.end_word < 0)) {
-    fail("a model of order ", counts_.size(), " must have <s> and </s> among its 1-grams, and ",
+    fail("a model of order ", counts_.size(), " must have <s> and </s> among its 1-grams, but ",
          ngrams_.begin_word < 0 ? "<s>" : "</s>", " is missing");
   }
 }
 
-// "<log10 of the probability> <word> ... <word>", and maybe "<log10 of the back-off weight>".
+// "<log10 of the probability> <word> ... <word> [<log10 of the back-off weight>]".
 void ArpaReader::read_ngram(std::string_view line) {
   fields_.clear();
   while (!line.empty()) {
@@ -164,52 +162,49 @@ void ArpaReader::read_ngram(std::string_view line) {
   }
   if (fields_.size() != section_ + 1 && fields_.size() != section_ + 2) {
     fail("a line of \\", section_, "-grams: must have a probability, ", section_,
-         " words and at most a back-off weight, and it has ", fields_.size(), " fields");
+         " words and optionally a back-off weight, got ", fields_.size(), " fields");
   }
   if (++seen_ > counts_[section_ - 1]) {
-    fail("the file announces ", counts_[section_ - 1], ' ', section_, "-grams, and it has more");
+    fail("there must be ", counts_[section_ - 1], ' ', section_, "-grams as declared, got more");
   }
-  const float log_prob = number(fields_[0], "log10 of a probability", 0);
+  const float log_prob = parse_log10(fields_[0], "log10 of a probability", 0);
   float back_off = 0;
   if (fields_.size() == section_ + 2) {
-    // No sum of these overflows.
-    back_off = number(fields_.back(), "log10 of a back-off weight", 1e6);
+    // The bound keeps sums of these from overflowing.
+    back_off = parse_log10(fields_.back(), "log10 of a back-off weight", 1e6);
     if (section_ == counts_.size() && back_off != 0) {
-      fail("an n-gram of the highest order must have no back-off weight, and it has ",
-           quoted(fields_.back()));
+      fail("an n-gram of the highest order must have no back-off weight, got ", quoted(fields_.back()));
     }
   }
   int32_t node = Trie::kRoot;
-  for (size_t i = 1; i <= section_; ++i) node = join(node, word_number(fields_[i]));
-  if (!std::isnan(ngrams_.log_prob[node]))
-    fail("an n-gram must stand in the file once, and this one did before");
+  for (size_t i = 1; i <= section_; ++i) node = add_child(node, word_index(fields_[i]));
+  if (!std::isnan(ngrams_.log_prob[node])) fail("duplicate n-gram");
   ngrams_.log_prob[node] = log_prob;
   ngrams_.back_off[node] = back_off;
 }
 
-float ArpaReader::number(std::string_view text, const char* name, double most) const {
+float ArpaReader::parse_log10(std::string_view text, const char* name, double maximum) const {
   double value;
-  if (!parse(text, &value) || std::isnan(value))
-    fail("the ", name, " must be a number, and it is ", quoted(text));
-  if (value > most) fail("the ", name, " must be at most ", most, ", and it is ", quoted(text));
+  if (!parse(text, &value) || std::isnan(value)) fail("the ", name, " must be a number, got ", quoted(text));
+  if (value > maximum) fail("the ", name, " must be at most ", maximum, ", got ", quoted(text));
   return float(value * kLn10);
 }
 
-int32_t ArpaReader::word_number(std::string_view word) {
+int32_t ArpaReader::word_index(std::string_view word) {
   if (word == "<UNK>") word = "<unk>";
-  const auto found = numbers_.find(word);
-  if (found != numbers_.end()) return found->second;
-  if (section_ > 1) fail("every word must be a 1-gram, and ", quoted(word), " is not");
-  if (!is_utf8(word)) fail("words must be UTF-8, and ", quoted(word), " is not");
-  const int32_t number = int32_t(ngrams_.words.size());
+  const auto found = word_indices_.find(word);
+  if (found != word_indices_.end()) return found->second;
+  if (section_ > 1) fail("every word must be a 1-gram, got ", quoted(word));
+  if (!is_utf8(word)) fail("words must be UTF-8, got ", quoted(word));
+  const int32_t index = int32_t(ngrams_.words.size());
   ngrams_.words.emplace_back(word);
-  numbers_.emplace(ngrams_.words.back(), number);
-  if (word == "<s>") ngrams_.begin_word = number;
-  if (word == "</s>") ngrams_.end_word = number;
-  return number;
+  word_indices_.emplace(ngrams_.words.back(), index);
+  if (word == "<s>") ngrams_.begin_word = index;
+  if (word == "</s>") ngrams_.end_word = index;
+  return index;
 }
 
-int32_t ArpaReader::join(int32_t node, int32_t word) {
+int32_t ArpaReader::add_child(int32_t node, int32_t word) {
   const int32_t child = ngrams_.trie.extend(node, word);
   if (child == int32_t(ngrams_.log_prob.size())) {
     ngrams_.log_prob.push_back(kImplied);

@@ -1,4 +1,4 @@
-// ARPA files, the common text format of back-off n-gram models.
+// Parser of ARPA files, the common text format of back-off n-gram models.
 #pragma once
 
 #include <string>
@@ -10,42 +10,42 @@
 
 namespace crnn::text {
 
-// Reads a file chunk by chunk; no more of it is held than a line. Throws std::invalid_argument with
-// "line <number>: <what is wrong>".
+// Reads a file in chunks and buffers at most one line. Throws std::invalid_argument with the message
+// "line <number>: <problem>".
 class ArpaReader {
  public:
   ArpaReader();
 
   void read(std::string_view chunk);
-  // The n-grams, once the whole file has been read; the reader is then as new.
+  // Returns the n-grams after the whole file has been read, and resets the reader.
   NGrams finish();
 
-  // How many lines have ended so far.
+  // Number of complete lines so far.
   int64_t lines() const { return line_; }
 
  private:
-  enum class Part { kPreamble, kCounts, kNGrams, kEnd };
-  static constexpr size_t kLongestLine = 1 << 20;
+  enum class State { kPreamble, kCounts, kNGrams, kEnd };
+  static constexpr size_t kMaxLineBytes = 1 << 20;
 
-  template <class... Parts>
-  [[noreturn]] void fail(const Parts&... parts) const;
+  template <class... Args>
+  [[noreturn]] void fail(const Args&... args) const;
   void read_line(std::string_view line);
   void read_count(std::string_view line);
   void read_header(std::string_view line);
   void read_ngram(std::string_view line);
   void end_section();
-  int32_t word_number(std::string_view word);
-  float number(std::string_view text, const char* name, double most) const;
-  int32_t join(int32_t node, int32_t word);
+  int32_t word_index(std::string_view word);
+  float parse_log10(std::string_view text, const char* name, double maximum) const;
+  int32_t add_child(int32_t node, int32_t word);
 
   NGrams ngrams_;
-  std::unordered_map<std::string_view, int32_t> numbers_;  // of the words
-  Part part_ = Part::kPreamble;
-  std::vector<int64_t> counts_;           // of n-grams that the file announces, by order from 1
-  size_t section_ = 0;                    // the order of the n-grams that are being read
-  int64_t seen_ = 0;                      // how many of them there were
-  std::vector<std::string_view> fields_;  // of the line
-  std::string pending_;                   // the beginning of a line that ends in the next chunk
+  std::unordered_map<std::string_view, int32_t> word_indices_;
+  State state_ = State::kPreamble;
+  std::vector<int64_t> counts_;           // declared numbers of n-grams, by order - 1
+  size_t section_ = 0;                    // order of the current section; 0: none yet
+  int64_t seen_ = 0;                      // n-grams of the section so far
+  std::vector<std::string_view> fields_;  // of the current line
+  std::string pending_;                   // start of a line that continues in the next chunk
   int64_t line_ = 0;
 };
 

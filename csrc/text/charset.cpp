@@ -1,5 +1,5 @@
-// Charset: texts to the classes of a CTC network, and classes to texts. Arguments are checked in
-// crnn_ext/text/charset.py; what is checked here is all that keeps reads inside the arrays.
+// Conversion between texts and the classes of a CTC network. crnn_ext/text/charset.py checks the arguments;
+// the checks here only keep reads within the arrays.
 #include "text/charset.h"
 
 #include <pybind11/numpy.h>
@@ -23,7 +23,7 @@ constexpr char32_t kNoCharacter = 0xFFFFFFFF;
 
 class Charset {
  public:
-  // characters: every code point once. They take the classes from 0 on, leaving out the blank.
+  // characters: distinct code points; they take the classes from 0 on, skipping the blank.
   Charset(std::u32string characters, int64_t blank) : characters_(std::move(characters)) {
     if (blank < 0 || blank > int64_t(characters_.size()))
       throw py::index_error("Charset: blank out of range");
@@ -36,8 +36,8 @@ class Charset {
     }
   }
 
-  // texts: (N) str. Returns the targets of all texts, one after the other; their lengths (N); and how many
-  // characters were left out, because the charset lacks them.
+  // texts: (N) str. Returns the concatenated targets of all texts, their lengths (N), and the number of
+  // characters that were skipped because the charset lacks them.
   py::tuple encode(const py::tuple& texts) const {
     int64_t total = 0;
     for (const py::handle text : texts) {
@@ -64,9 +64,9 @@ class Charset {
     return py::make_tuple(targets[py::slice(0, filled, 1)], lengths, total - filled);
   }
 
-  // Text n is read from tokens[starts[n]] to tokens[starts[n] + lengths[n] - 1], without the negative ones.
-  // starts, lengths: (N). Returns the texts and no index, or the texts up to the first token of a class
-  // without a character and the index of that token.
+  // Text n is tokens[starts[n]] to tokens[starts[n] + lengths[n] - 1] without negative tokens. starts,
+  // lengths: (N). Returns the texts and None; or, if a token's class has no character, the texts up to the
+  // first such token and its index.
   py::tuple decode(const IntArray& tokens, const IntArray& starts, const IntArray& lengths) const {
     if (starts.size() != lengths.size()) throw py::index_error("decode: starts and lengths differ in size");
     const int64_t* const token = tokens.data();
@@ -77,7 +77,7 @@ class Charset {
       const int64_t start = starts.data()[n];
       const int64_t length = lengths.data()[n];
       if (start < 0 || length < 0 || length > tokens.size() - start) {
-        throw py::index_error("decode: starts and lengths lead out of tokens");
+        throw py::index_error("decode: starts and lengths exceed tokens");
       }
       text.clear();
       for (int64_t i = start; i < start + length; ++i) {
@@ -96,7 +96,7 @@ class Charset {
   }
 
  private:
-  // By code point, up to the highest one: at most 4.25 MiB, and a look-up is one comparison and one read.
+  // By code point, up to the highest one: at most 4.25 MiB. A look-up is one comparison and one read.
   std::vector<int32_t> classes_;
   std::u32string characters_;  // by class; kNoCharacter for the blank
 };

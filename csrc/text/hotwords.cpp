@@ -1,11 +1,11 @@
-// Hot words as an automaton of Aho and Corasick that adds a word's bonus token by token while it is being
-// spelt, and takes it back where the spelling breaks off.
+// Hot words as an Aho-Corasick automaton. It adds a word's bonus token by token while the word is being
+// matched, and subtracts it again if the match fails.
 //
-// A word is matched as separator, word, separator, so that it is found as a whole word only; without
-// separators anywhere. A state is the longest end of the text so far that some of these patterns begin with.
-// Its potential is the number of tokens in it. A step adds the difference of the potentials and the bonuses
-// of all words that it completes, so that their sum over a text telescopes: to the bonuses of its words and
-// the potential of its last state, which the final weight takes back.
+// The pattern of a word is separator, word, separator, so only whole words match; without separators, words
+// match anywhere. A state is the longest suffix of the text so far that is a prefix of a pattern. Its
+// potential is its number of tokens. A step adds the difference of the potentials plus the bonuses of all
+// words that it completes. Over a text this telescopes to the bonuses of its words plus the potential of the
+// last state, which the final weight subtracts.
 #include "text/hotwords.h"
 
 #include <pybind11/stl.h>
@@ -22,7 +22,7 @@ namespace py = pybind11;
 namespace crnn::text {
 namespace {
 
-// Any separator, in the trie.
+// Stands for any separator in the trie.
 constexpr int32_t kSeparator = -1;
 
 // words, lengths: see for_each_spelling; separators: classes.
@@ -30,12 +30,12 @@ Automaton hotword_automaton(const IntArray& words, const IntArray& lengths,
                             const std::vector<int32_t>& separators) {
   const bool whole_words = !separators.empty();
   Trie trie;
-  std::vector<float> spelt{0};  // (nodes): the tokens in each, without separators
-  std::vector<float> bonus{0};  // (nodes): for the words that end there
+  std::vector<float> tokens{0};  // (nodes): number of tokens, without separators
+  std::vector<float> bonus{0};   // (nodes): of the words that end there
   const auto extend = [&](int32_t node, int32_t symbol) {
     const int32_t child = trie.extend(node, symbol);
-    if (child == int32_t(spelt.size())) {
-      spelt.push_back(spelt[node] + (symbol != kSeparator));
+    if (child == int32_t(tokens.size())) {
+      tokens.push_back(tokens[node] + (symbol != kSeparator));
       bonus.push_back(0);
     }
     return child;
@@ -44,33 +44,34 @@ Automaton hotword_automaton(const IntArray& words, const IntArray& lengths,
     int32_t node = Trie::kRoot;
     if (whole_words) node = extend(node, kSeparator);
     for (const int64_t* token = begin; token < end; ++token) {
-      const bool separates = std::find(separators.begin(), separators.end(), *token) != separators.end();
-      node = extend(node, separates ? kSeparator : int32_t(*token));
+      const bool is_separator = std::find(separators.begin(), separators.end(), *token) != separators.end();
+      node = extend(node, is_separator ? kSeparator : int32_t(*token));
     }
     if (whole_words) node = extend(node, kSeparator);
-    bonus[node] = spelt[node];
+    bonus[node] = tokens[node];
   });
 
-  // A word that no longer one begins with is done with once it is complete: its node is no state.
+  // A node is a state if a pattern continues there; complete patterns that no longer one extends need no
+  // state.
   const std::vector<int32_t> nodes = trie.by_depth();
   const std::vector<int32_t> suffix = trie.suffixes(nodes);
-  std::vector<char> goes_on(nodes.size(), false);
-  goes_on[Trie::kRoot] = true;
+  std::vector<char> has_child(nodes.size(), false);
+  has_child[Trie::kRoot] = true;
   for (const int32_t node : nodes) {
-    if (node != Trie::kRoot) goes_on[trie.parent(node)] = true;
+    if (node != Trie::kRoot) has_child[trie.parent(node)] = true;
   }
   std::vector<int32_t> state_of(nodes.size());
   std::vector<int32_t> node_of;
   for (const int32_t node : nodes) {
     bonus[node] += bonus[suffix[node]];
-    if (goes_on[node]) {
+    if (has_child[node]) {
       state_of[node] = int32_t(node_of.size());
       node_of.push_back(node);
     } else {
       state_of[node] = state_of[suffix[node]];
     }
   }
-  const auto potential = [&](int32_t node) { return spelt[node_of[state_of[node]]]; };
+  const auto potential = [&](int32_t node) { return tokens[node_of[state_of[node]]]; };
 
   std::vector<Edge> edges;
   for (const int32_t node : nodes) {
@@ -90,17 +91,17 @@ Automaton hotword_automaton(const IntArray& words, const IntArray& lengths,
   Automaton result{Edges(edges, int32_t(node_of.size())), {}, {}, {}, 0};
   for (const int32_t node : node_of) {
     result.fail_state.push_back(state_of[suffix[node]]);
-    result.fail_weight.push_back(potential(suffix[node]) - spelt[node]);
-    // The end of the text completes words as a separator does.
+    result.fail_weight.push_back(potential(suffix[node]) - tokens[node]);
+    // The end of the text completes words, like a separator.
     int32_t ending = node;
     int32_t completed = trie.find(ending, kSeparator);
     while (completed == Trie::kNone && ending != Trie::kRoot) {
       ending = suffix[ending];
       completed = trie.find(ending, kSeparator);
     }
-    result.final_weight.push_back((completed == Trie::kNone ? 0 : bonus[completed]) - spelt[node]);
+    result.final_weight.push_back((completed == Trie::kNone ? 0 : bonus[completed]) - tokens[node]);
   }
-  // A text begins as after a separator.
+  // The start of a text acts as a separator.
   const int32_t after_separator = trie.find(Trie::kRoot, kSeparator);
   if (after_separator != Trie::kNone) result.start = state_of[after_separator];
   return result;

@@ -1,4 +1,4 @@
-// The words of a lexicon as a trie over token classes. Its nodes are the states.
+// The words of a lexicon as a trie over token classes; its nodes are the states.
 #include "text/lexicon.h"
 
 #include <pybind11/stl.h>
@@ -16,7 +16,8 @@ namespace {
 
 constexpr int32_t kNoWord = -1;
 
-// words: (spellings), the word of each; of words that are spelt alike, the first one. separators: classes.
+// words: (spellings), the word of each spelling; the first word wins if several share one. separators:
+// classes.
 py::tuple word_trie(const IntArray& tokens, const IntArray& lengths, const IntArray& words,
                     const std::vector<int32_t>& separators) {
   if (words.size() != lengths.size()) throw py::index_error("words and lengths differ in size");

@@ -1,4 +1,4 @@
-// The Python module crnn_ext._text: one line for each part, which the file of its name binds.
+// The Python module crnn_ext._text; each part is bound in the file of its name.
 #include "text/arpa.h"
 #include "text/charset.h"
 #include "text/hotwords.h"

@@ -18,7 +18,7 @@ float NGrams::log_prob_after(int32_t context, int32_t word) const {
   }
 }
 
-void NGrams::complete() {
+void NGrams::finalize() {
   const std::vector<int32_t> nodes = trie.by_depth();
   suffix = trie.suffixes(nodes);
   for (const int32_t node : nodes) {
@@ -35,35 +35,36 @@ Automaton NGrams::automaton(const std::vector<int32_t>& word_of_symbol) const {
   }
   const int32_t last_word = end_word == kNoWord ? kUnknownWord : end_word;
 
-  // A text can spell the n-grams of words that have symbols. Those that something comes after are contexts.
+  // A text can contain the n-grams whose words have symbols: those are reachable. A context is an n-gram with
+  // a back-off weight or a continuation.
   const std::vector<int32_t> nodes = trie.by_depth();
-  std::vector<char> is_spelt(nodes.size(), false);
+  std::vector<char> is_reachable(nodes.size(), false);
   std::vector<char> is_context(nodes.size(), false);
-  size_t edges_in_all = 0;
+  size_t edge_count = 0;
   for (const int32_t node : nodes) {
     if (node == Trie::kRoot) {
-      is_spelt[node] = is_context[node] = true;
+      is_reachable[node] = is_context[node] = true;
       continue;
     }
     const int32_t parent = trie.parent(node);
     const int32_t word = trie.symbol(node);
     const size_t symbols = symbols_of[word].size();
-    const bool begins = parent == Trie::kRoot && word == begin_word;
-    is_spelt[node] = is_spelt[parent] && (symbols > 0 || begins);
+    const bool is_begin = parent == Trie::kRoot && word == begin_word;
+    is_reachable[node] = is_reachable[parent] && (symbols > 0 || is_begin);
     is_context[node] = back_off[node] != 0;
-    if (is_spelt[node] || (is_spelt[parent] && word == last_word)) is_context[parent] = true;
-    if (is_spelt[node]) edges_in_all += symbols;
+    if (is_reachable[node] || (is_reachable[parent] && word == last_word)) is_context[parent] = true;
+    if (is_reachable[node]) edge_count += symbols;
   }
-  if (edges_in_all > size_t(std::numeric_limits<int32_t>::max())) {
-    throw std::length_error("an automaton must have at most 2^31 - 1 edges, and it would have " +
-                            std::to_string(edges_in_all));
+  if (edge_count > size_t(std::numeric_limits<int32_t>::max())) {
+    throw std::length_error("an automaton must have at most 2^31 - 1 edges, got " +
+                            std::to_string(edge_count));
   }
 
-  // States: the contexts, shorter ones first.
+  // The states are the contexts, shorter ones first.
   std::vector<int32_t> state_of(nodes.size());
   std::vector<int32_t> context_of;
   for (const int32_t node : nodes) {
-    if (is_spelt[node] && is_context[node]) {
+    if (is_reachable[node] && is_context[node]) {
       state_of[node] = int32_t(context_of.size());
       context_of.push_back(node);
     } else {
@@ -72,9 +73,9 @@ Automaton NGrams::automaton(const std::vector<int32_t>& word_of_symbol) const {
   }
 
   std::vector<Edge> edges;
-  edges.reserve(edges_in_all);
+  edges.reserve(edge_count);
   for (const int32_t node : nodes) {
-    if (node == Trie::kRoot || !is_spelt[node]) continue;
+    if (node == Trie::kRoot || !is_reachable[node]) continue;
     for (const int32_t symbol : symbols_of[trie.symbol(node)]) {
       edges.push_back({state_of[trie.parent(node)], symbol, state_of[node], log_prob[node]});
     }

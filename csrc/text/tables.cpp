@@ -10,9 +10,10 @@ namespace py = pybind11;
 namespace crnn::text {
 namespace {
 
-// The edges in the order of a member that is below `bound`; those in which it is equal keep their order.
+// Stable counting sort of edges by a member with values below `bound`. first: (bound + 1), the start of each
+// value.
 template <int32_t Edge::* member>
-std::vector<int32_t> stably_sorted(const std::vector<Edge>& edges, const std::vector<int32_t>& order,
+std::vector<int32_t> counting_sort(const std::vector<Edge>& edges, const std::vector<int32_t>& order,
                                    int32_t bound, std::vector<int32_t>* first) {
   first->assign(size_t(bound) + 1, 0);
   for (const Edge& edge : edges) ++(*first)[edge.*member + 1];
@@ -33,8 +34,8 @@ Edges::Edges(const std::vector<Edge>& edges, int32_t states) {
   for (const Edge& edge : edges) symbols = std::max(symbols, edge.symbol + 1);
   std::vector<int32_t> order(edges.size());
   std::iota(order.begin(), order.end(), 0);
-  order = stably_sorted<&Edge::symbol>(edges, order, symbols, &first_edge);
-  order = stably_sorted<&Edge::source>(edges, order, states, &first_edge);
+  order = counting_sort<&Edge::symbol>(edges, order, symbols, &first_edge);
+  order = counting_sort<&Edge::source>(edges, order, states, &first_edge);
   for (const int32_t edge : order) {
     edge_symbol.push_back(edges[edge].symbol);
     edge_target.push_back(edges[edge].target);

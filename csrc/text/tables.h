@@ -1,4 +1,4 @@
-// The tables by which the operators walk tries and automata; crnn_ext/text/_tables.py says what they mean.
+// Tries and automata as tables for the operators; documented in crnn_ext/text/_tables.py.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -13,7 +13,7 @@ struct Edge {
   float weight;
 };
 
-// The edges of all states, those of a state side by side in the order of their symbols.
+// The edges of all states in CSR form: grouped by state, sorted by symbol.
 struct Edges {
   Edges(const std::vector<Edge>& edges, int32_t states);
 
@@ -29,7 +29,7 @@ struct Automaton {
   std::vector<float> final_weight;  // (states)
   int32_t start;
 
-  // In the order of the fields of the Python class.
+  // The tables in the order of the fields of the Python class.
   pybind11::tuple to_python() const;
 };
 

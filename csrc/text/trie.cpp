@@ -21,15 +21,15 @@ int32_t Trie::extend(int32_t node, int32_t symbol) {
 }
 
 size_t Trie::slot_of(int32_t node, int32_t symbol) const {
-  // The finaliser of SplitMix64.
+  // The finalizer of SplitMix64.
   uint64_t hash = uint64_t(uint32_t(node)) << 32 | uint32_t(symbol);
   hash = (hash ^ (hash >> 30)) * 0xBF58476D1CE4E5B9;
   hash = (hash ^ (hash >> 27)) * 0x94D049BB133111EB;
   hash ^= hash >> 31;
   const size_t mask = slots_.size() - 1;
   for (size_t slot = hash & mask;; slot = (slot + 1) & mask) {
-    const int32_t held = slots_[slot];
-    if (held == kNone || (parents_[held] == node && symbols_[held] == symbol)) return slot;
+    const int32_t child = slots_[slot];
+    if (child == kNone || (parents_[child] == node && symbols_[child] == symbol)) return slot;
   }
 }
 

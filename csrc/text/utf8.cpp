@@ -5,7 +5,7 @@
 namespace crnn::text {
 namespace {
 
-// How many bytes the well-formed character at the front takes; 0 if there is none.
+// Size in bytes of the first character; 0 if it is not well-formed.
 size_t character_size(std::string_view bytes) {
   const auto byte = [bytes](size_t i) { return uint32_t(uint8_t(bytes[i])); };
   if (byte(0) < 0x80) return 1;
@@ -16,9 +16,9 @@ size_t character_size(std::string_view bytes) {
     if (byte(i) >> 6 != 0b10) return 0;
     code_point = code_point << 6 | (byte(i) & 0x3F);
   }
-  const uint32_t least = size == 4 ? 0x10000 : size == 3 ? 0x800 : 0x80;
+  const uint32_t minimum = size == 4 ? 0x10000 : size == 3 ? 0x800 : 0x80;
   const bool is_surrogate = code_point >= 0xD800 && code_point <= 0xDFFF;
-  return code_point >= least && code_point <= 0x10FFFF && !is_surrogate ? size : 0;
+  return code_point >= minimum && code_point <= 0x10FFFF && !is_surrogate ? size : 0;
 }
 
 }  // namespace
@@ -33,10 +33,10 @@ bool is_utf8(std::string_view bytes) {
 }
 
 std::string quoted(std::string_view bytes) {
-  constexpr size_t kLongest = 60;
+  constexpr size_t kMaxLength = 60;
   constexpr char kDigits[] = "0123456789abcdef";
   std::string text = "'";
-  while (!bytes.empty() && text.size() < kLongest) {
+  while (!bytes.empty() && text.size() < kMaxLength) {
     const size_t size = character_size(bytes);
     const unsigned char first = static_cast<unsigned char>(bytes[0]);
     const bool is_control = first < 0x20 || first == 0x7F;

@@ -1,4 +1,4 @@
-"""benchmarks/bench_decode.py on a small item, and what it makes of peers, where they are installed."""
+"""benchmarks/bench_decode.py on a small item, and with the peers that are installed."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def bench(monkeypatch):
-    """On one small item, as without any peer."""
+    """The benchmark with one small item and without peers."""
     import bench_decode
 
     item = bench_decode.posteriors.peaked(60, 12)
@@ -30,7 +30,7 @@ def test_without_peers(bench, monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("peers_text", "status"), [([1, 2, 3], 0), (None, 1)])
-def test_a_text_of_ours_that_is_less_probable(bench, monkeypatch, capsys, peers_text, status):
+def test_exit_status_if_our_text_is_less_probable(bench, monkeypatch, capsys, peers_text, status):
     (item,) = bench.items()
     best = bench.ours(item, bench.WHOLE)["alone"].labels()
     monkeypatch.setattr(bench, "installed", lambda: {"peer": "1.0"})
@@ -40,11 +40,11 @@ def test_a_text_of_ours_that_is_less_probable(bench, monkeypatch, capsys, peers_
     )
     monkeypatch.setattr(bench, "first_labels", lambda result: [1, 2, 3])
     assert bench.main() == status
-    assert ("less probable than the peer's: 1" in capsys.readouterr().err) == (status == 1)
+    assert ("texts less probable than the peer's: 1" in capsys.readouterr().err) == (status == 1)
 
 
 @pytest.mark.parametrize("peer", ["fast-ctc-decode", "flashlight-text", "pyctcdecode"])
-def test_peers_read_what_we_read(bench, peer):
+def test_peers_find_the_same_text(bench, peer):
     from decode_peers import installed
 
     if peer not in installed():

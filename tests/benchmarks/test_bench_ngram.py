@@ -1,4 +1,4 @@
-"""benchmarks/ngram.py: its definition, by hand and by brute force; probabilities that add up to 1."""
+"""benchmarks/ngram.py: compared with the definition, by hand and by brute force; probabilities sum to 1."""
 
 import math
 import re
@@ -18,7 +18,7 @@ TEXTS = st.lists(st.text(LETTERS, min_size=1, max_size=8), min_size=1, max_size=
 
 
 def model_of(folder, texts, order):
-    """Over the characters of the texts, and `?`, which is in none: it stands for <unk>."""
+    """A model over the characters of the texts and `?`, an unseen character that stands for <unk>."""
     path = folder / "characters.arpa"
     path.write_text(ngram.character_arpa(texts, order))
     characters = "".join(alphabet(texts)) + "?"
@@ -35,14 +35,14 @@ def folder(tmp_path_factory):
 
 
 def probabilities(model, history, units):
-    """Of each of the units after the history, and of the end."""
+    """The probability of each unit after the history, and then of the end."""
     before = model.score(history, eos=False)
     after = [model.score(history + unit, eos=False) for unit in units]
     return [math.exp(score - before) for score in [*after, model.score(history)]]
 
 
 def test_by_hand(tmp_path):
-    """<s>a occurs twice, and ab, a</s> and b</s> once. So before a and b is one unit, and before </s> two."""
+    """<s>a occurs twice; ab, a</s> and b</s> once. One unit precedes a and b, two units precede </s>."""
     model = model_of(tmp_path, ["ab", "a"], 2)
     rest = 0.5 * 3 / 4 / 4  # D n / c for each of a, b, </s>, <unk>; D = 2 / (2 + 2 * 1)
     a, b, end = 0.5 / 4 + rest, 0.5 / 4 + rest, 1.5 / 4 + rest
@@ -59,7 +59,7 @@ def test_by_hand(tmp_path):
 
 
 def defined(texts, order, context, unit):
-    """P(unit | context) by the formula, from lists of n-grams, in which each stands as often as it counts."""
+    """Returns P(unit | context) by the formula, from lists in which each n-gram occurs c times."""
     lines = [["<s>", *text, "</s>"] for text in texts]
     length = len(context) + 1
 
@@ -98,7 +98,7 @@ def test_by_brute_force(folder, texts, order, history):
 
 @settings(deadline=None, max_examples=60)
 @given(texts=TEXTS, order=st.integers(1, 6), history=st.text(LETTERS + "?", max_size=8))
-def test_probabilities_add_up_to_1(folder, texts, order, history):
+def test_probabilities_sum_to_1(folder, texts, order, history):
     model = model_of(folder, texts, order)
     assert model.order == order
     units = [*alphabet(texts), "?"]
@@ -107,7 +107,7 @@ def test_probabilities_add_up_to_1(folder, texts, order, history):
 
 
 def test_longer_contexts_help(folder):
-    """On text in which each character follows from the two before."""
+    """The previous two characters determine each character of these texts."""
     texts = ["aabaab" * 3, "abaaba" * 3, "baabaa" * 3] * 5
     one, two, three = (model_of(folder, texts, order).score("aabaabaabaab") for order in (1, 2, 3))
     assert one < two < three
@@ -135,7 +135,7 @@ def test_composed(folder):
     assert ngram.character_arpa([text], 2) == ngram.character_arpa(["m\u00fcde"], 2)
 
 
-def test_the_command(tmp_path, monkeypatch, capsys):
+def test_command(tmp_path, monkeypatch, capsys):
     labels = write_labels_dataset(tmp_path / "lines", {"1.png": "ab a", "2.png": "b"})
     path = tmp_path / "out.arpa"
     monkeypatch.setattr(sys, "argv", ["ngram.py", str(labels), str(path), "--order", "3"])
@@ -149,10 +149,10 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     [
         (["none", "out.arpa"], "none: "),
         (["lines", "none/out.arpa"], "none/out.arpa"),
-        (["lines", "out.arpa", "--order", "0"], "--order must be 1 or more, and it is 0"),
+        (["lines", "out.arpa", "--order", "0"], "--order must be at least 1, got 0"),
     ],
 )
-def test_the_command_that_cannot(tmp_path, monkeypatch, capsys, arguments, message):
+def test_command_errors(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     write_labels_dataset(tmp_path / "lines", {"1.png": "ab"})
     monkeypatch.setattr(sys, "argv", ["ngram.py", *arguments])

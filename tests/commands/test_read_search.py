@@ -75,16 +75,16 @@ def test_read_with_a_model_over_words(checkpoint, images, word_list, arpa, capsy
         (["--lexicon", "IMAGE"], "IMAGE: a lexicon file must be UTF-8"),
         (
             ["--lexicon", "/dev/null"],
-            "--lexicon /dev/null: from_words: words must be one or more, and there are none",
+            "--lexicon /dev/null: from_words: words must not be empty",
         ),
         (
             ["--hotword", "xyz"],
-            "--hotword: from_words: words must hold characters of the charset only, and 1 of 1 do not, such "
+            "--hotword: from_words: words must consist of characters of the charset, but 1 of 1 do not, such "
             "as 'xyz'; the charset lacks 'x' (U+0078), 'y' (U+0079), 'z' (U+007A)",
         ),
         (
             ["--lm", "ARPA", "--lm-space", "|"],
-            "from_arpa: space must be None if no token is the separator ' ', and it is '|'",
+            "from_arpa: space must be None if ' ' is not a token, got '|'",
         ),
         (["--lm-units", "words", "--lexicon", "/dev/null"], "--lm-units needs --lm"),
         (["--lm-space", "|"], "--lm-space needs --lm"),
@@ -122,7 +122,7 @@ def test_what_a_model_calls_the_space(images, tmp_path, capsys):
     arpa.write_text("\n".join(["\\data\\", "ngram 1=7", "", "\\1-grams:", *lines, "", "\\end\\", ""]))
     read = ["read", str(tmp_path / "model"), *images, "--lm", str(arpa), "--lm-weight", "2"]
     assert main(read) == 2
-    assert "space must say which unit" in capsys.readouterr().err
+    assert "space must name the unit" in capsys.readouterr().err
     recognizer = Recognizer.load(tmp_path / "model")
     printed = []
     for space in ("|", "_", "<unk>"):

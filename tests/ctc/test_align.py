@@ -1,4 +1,4 @@
-"""align against all paths, and against a plain Viterbi recursion in float64."""
+"""align against brute force over all paths, and against a plain Viterbi recursion in float64."""
 
 import math
 from itertools import chain
@@ -6,45 +6,46 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from helpers.logits import DTYPES, LAYOUTS, logits_beyond_32_bit_offsets, with_layout
+from helpers.results import assert_equal_for_any_thread_count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.align import align_operator, brute_force, check_alignment, label_lists, viterbi_path
-from reference.ctc import LAYOUTS, batches, no_synchronization, with_layout
+from reference.ctc import batches, no_synchronization
 
 from crnn_ext.ctc import Alignment, align
 
-DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 INF, NAN = math.inf, math.nan
 SPANS = ("starts", "ends", "peaks", "token_logp")
 
 
 @st.composite
 def problems(draw, **sizes):
-    """(logits, targets, input_lengths, target_lengths, blank), with ties, masks and what is no number."""
+    """(logits, targets, input_lengths, target_lengths, blank), with ties, masks, NaN and infinities."""
     logits, targets, input_lengths, target_lengths, blank = draw(batches(**sizes))
     if draw(st.booleans()):
         logits = logits.clamp(-3, 3).round()  # many paths with equal sums
-    odd = draw(st.sampled_from([None, None, NAN, INF, -INF, -1e30]))
-    if odd is not None:
+    value = draw(st.sampled_from([None, None, NAN, INF, -INF, -1e30]))
+    if value is not None:
         generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
         share = draw(st.sampled_from([0.001, 0.1, 0.6]))
-        logits[torch.rand(logits.shape, generator=generator) < share] = odd
+        logits[torch.rand(logits.shape, generator=generator) < share] = value
     return logits.to(draw(st.sampled_from(DTYPES))), targets, input_lengths, target_lengths, blank
 
 
 @settings(deadline=None, max_examples=150)
 @given(problems(), st.sampled_from(LAYOUTS), st.sampled_from(["logits", "log_probs"]))
-def test_equals_a_plain_recursion(device, problem, layout, input_type):
+def test_align_equals_viterbi_recursion(device, problem, layout, input_type):
     logits, *indices, blank = problem
-    there = with_layout(logits.to(device), layout)
+    logits = with_layout(logits.to(device), layout)
     indices = [tensor.to(device) for tensor in indices]
     with no_synchronization(device):
-        result = align(there, *indices, blank=blank, input_type=input_type)
+        result = align(logits, *indices, blank=blank, input_type=input_type)
     targets, input_lengths, target_lengths = indices
     labels = label_lists(targets, target_lengths)
     check_alignment(
         result,
-        there,
+        logits,
         labels,
         input_lengths.tolist(),
         blank,
@@ -55,7 +56,7 @@ def test_equals_a_plain_recursion(device, problem, layout, input_type):
 
 @settings(deadline=None, max_examples=60)
 @given(problems(max_frames=5, max_classes=4, max_target_length=4))
-def test_equals_the_best_of_all_paths(device, problem):
+def test_align_equals_brute_force(device, problem):
     logits, *indices, blank = problem
     logits = logits.to(device)
     targets, input_lengths, target_lengths = (tensor.to(device) for tensor in indices)
@@ -76,12 +77,12 @@ def test_equals_the_best_of_all_paths(device, problem):
         ([1, 2], 2, [1, 2]),
     ],
 )
-def test_of_equal_paths_the_first_to_read_its_labels(device, labels, frames, tokens):
+def test_align_ties_emit_labels_earliest(device, labels, frames, tokens):
     result = align(torch.zeros(frames, 3, device=device), labels, frames, len(labels))
     assert result.tokens.tolist() == tokens
 
 
-def test_peaks_are_the_first_of_equals(device):
+def test_align_peak_ties_take_first_frame(device):
     logits = torch.zeros(7, 2, device=device)
     logits[[0, 6], 0] = 1
     logits[1:6, 1] = torch.tensor([4.0, 5, 4, 5, 4])
@@ -91,20 +92,20 @@ def test_peaks_are_the_first_of_equals(device):
     assert result.token_logp.tolist() == pytest.approx([expected_logp])
 
 
-def test_the_most_probable_frame_is_that_of_probability(device):
-    """And not that of the largest logit, which the rest of its row may outdo."""
+def test_align_peak_uses_log_probs_not_logits(device):
+    """The frame of the largest logit is not the most probable one if the rest of its row is large too."""
     logits = torch.tensor([[0.0, 5, 0], [9.0, 10, 0]], device=device)
     result = align(logits, [1], 2, 1)
     assert (result.ends.tolist(), result.peaks.tolist()) == ([2], [0])
 
 
 @pytest.mark.parametrize("length", [0, 1, 15, 31, 32, 63, 64, 127, 128, 255, 256, 511, 512, 700])
-def test_lengths_of_targets(device, length):
-    """On both sides of each size for which there is a kernel of its own."""
+def test_align_target_lengths_around_kernel_sizes(device, length):
+    """On both sides of each boundary between kernels for different lengths."""
     generator = torch.Generator().manual_seed(length)
     logits = torch.randn(length + 40, 2, 7, generator=generator).to(device)
     targets = torch.randint(1, 7, (2, length), generator=generator)
-    targets[0] = torch.arange(length) % 6 + 1  # no label twice in a row: the fewest frames are enough
+    targets[0] = torch.arange(length) % 6 + 1  # no repeated label, so the fewest frames are enough
     lengths = [length + 40, length + 7]
     result = align(logits, targets.to(device), lengths, [length, length // 2])
     check_alignment(result, logits, [targets[0].tolist(), targets[1, : length // 2].tolist()], lengths)
@@ -112,7 +113,7 @@ def test_lengths_of_targets(device, length):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("classes", [2, 9, 64, 65, 1025, 5001])
-def test_many_classes(device, classes, dtype):
+def test_align_many_classes(device, classes, dtype):
     generator = torch.Generator().manual_seed(classes)
     logits = (torch.randn(9, 3, classes, generator=generator) * 3).to(device, dtype)
     targets = torch.randint(0, classes - 1, (3, 4), generator=generator)
@@ -122,17 +123,19 @@ def test_many_classes(device, classes, dtype):
     )
 
 
-def test_no_rounding_decides_over_many_frames(device):
-    """Sums of float32 take another path here."""
+def test_align_sums_in_float64(device):
+    """With sums in float32, another path wins here."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3000, 1, 6, generator=generator) + 40
     labels = torch.randint(1, 6, (90,), generator=generator).tolist()
-    in_double, in_float = (viterbi_path(logits[:, 0], labels, 0, dtype) for dtype in (np.float64, np.float32))
-    assert in_double != in_float
+    in_float64, in_float32 = (
+        viterbi_path(logits[:, 0], labels, 0, dtype) for dtype in (np.float64, np.float32)
+    )
+    assert in_float64 != in_float32
     check_alignment(align(logits.to(device), [labels], [3000], [90]), logits.to(device), [labels], [3000])
 
 
-def test_a_large_offset_costs_no_digits(device):
+def test_align_large_logit_offset(device):
     logits = torch.randn(50, 1, 9, generator=torch.Generator().manual_seed(3)).double()
     near = align(logits.to(device), [[3, 3, 1]], [50], [3])
     far = align(logits.to(device) + 2.0**20, [[3, 3, 1]], [50], [3])
@@ -144,7 +147,7 @@ def test_a_large_offset_costs_no_digits(device):
     ("labels", "frames", "score"),
     [([1, 1], 2, -INF), ([1, 2], 1, -INF), ([1], 0, -INF), ([], 0, 0.0), ([1, 1], 3, 3 * -math.log(3))],
 )
-def test_too_few_frames(device, labels, frames, score):
+def test_align_too_few_frames(device, labels, frames, score):
     logits = torch.zeros(4, 2, 3, device=device)
     targets = [labels, [2] * len(labels)]
     result = align(logits, targets, [frames, 4], [len(labels), 0])
@@ -155,11 +158,11 @@ def test_too_few_frames(device, labels, frames, score):
         assert (result.token_logp[0] == 0).all()
 
 
-def test_masked_classes(device):
+def test_align_masked_classes(device):
     logits = torch.zeros(5, 3, 4, device=device)
     logits[..., 3] = -INF
     logits[2:, 1, 0] = -INF  # no blank from frame 2 on
-    logits[3, 2] = -INF  # a frame that nothing can be read from
+    logits[3, 2] = -INF  # no path through frame 3
     result = align(logits, [[1, 3], [1, 2], [1, 2]], [5, 5, 5], [2, 2, 2])
     assert result.scores[[0, 2]].tolist() == [-INF, -INF]
     assert (result.tokens[[0, 2]] == -1).all()
@@ -168,8 +171,8 @@ def test_masked_classes(device):
 
 @pytest.mark.parametrize("bad", [NAN, INF])
 @pytest.mark.parametrize("input_type", ["logits", "log_probs"])
-def test_what_is_no_number(device, bad, input_type):
-    """In logits, one in any class; in log-probabilities, in those that the target needs, at any frame."""
+def test_align_nan_and_inf(device, bad, input_type):
+    """In logits, NaN or inf counts in any class; in log-probabilities, only in classes of the target."""
     logits = torch.zeros(5, 4, 6, device=device)
     logits[4, 1, 5] = bad
     logits[0, 2, 3] = bad
@@ -184,8 +187,8 @@ def test_what_is_no_number(device, bad, input_type):
 @pytest.mark.parametrize("concatenated", [False, True])
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("samples", [1, 5])
-def test_several_texts_a_sample(device, samples, normalize, concatenated):
-    """K * N rows of targets give what K calls give, bit for bit."""
+def test_align_several_texts_per_sample(device, samples, normalize, concatenated):
+    """K * N rows of targets give the same bits as K calls."""
     generator = torch.Generator().manual_seed(samples)
     logits = torch.randn(30, samples, 12, generator=generator).to(device)
     targets = torch.randint(1, 12, (samples, 3, 8), generator=generator).to(device)
@@ -194,21 +197,21 @@ def test_several_texts_a_sample(device, samples, normalize, concatenated):
     rows = targets.flatten(0, 1), target_lengths.flatten()
     if concatenated:
         labels = torch.tensor(list(chain(*label_lists(*rows))), device=device)
-        together = align_operator(logits, labels, input_lengths, rows[1], normalize=normalize)
-        assert together.starts.shape == (3 * samples, min(30, len(labels)))
-        assert (together.starts[:, 8:] == -1).all()
+        batched = align_operator(logits, labels, input_lengths, rows[1], normalize=normalize)
+        assert batched.starts.shape == (3 * samples, min(30, len(labels)))
+        assert (batched.starts[:, 8:] == -1).all()
     else:
-        together = align_operator(logits, rows[0], input_lengths, rows[1], normalize=normalize)
+        batched = align_operator(logits, rows[0], input_lengths, rows[1], normalize=normalize)
     for k in range(3):
-        alone = align_operator(
+        single = align_operator(
             logits, targets[:, k], input_lengths, target_lengths[:, k].contiguous(), normalize=normalize
         )
-        for name, a, b in zip(Alignment._fields, together, alone, strict=True):
+        for name, a, b in zip(Alignment._fields, batched, single, strict=True):
             a = a.unflatten(0, (samples, 3))[:, k]
             assert torch.equal(a[:, :8] if name in SPANS else a, b), name
 
 
-def test_a_batch_equals_its_samples(device):
+def test_align_batch_equals_single_samples(device):
     logits, targets, input_lengths, target_lengths = (
         torch.randn(40, 6, 30, generator=torch.Generator().manual_seed(1)).to(device),
         torch.randint(1, 30, (6, 12), generator=torch.Generator().manual_seed(2)).to(device),
@@ -222,8 +225,8 @@ def test_a_batch_equals_its_samples(device):
             assert torch.equal(a[n], b), name
 
 
-def test_padding_is_nothing(device):
-    """Neither frames and labels behind the lengths nor classes that every path leaves out change anything."""
+def test_align_ignores_padding(device):
+    """Frames and labels beyond the lengths change nothing."""
     generator = torch.Generator().manual_seed(5)
     logits = torch.randn(20, 2, 8, generator=generator).to(device)
     targets = torch.randint(1, 8, (2, 6), generator=generator).to(device)
@@ -241,20 +244,21 @@ def test_padding_is_nothing(device):
         assert (b[:, a.shape[1] :] == (0 if name == "token_logp" else -1)).all()
 
 
-def test_concatenated_targets(device):
+def test_align_concatenated_targets(device):
     generator = torch.Generator().manual_seed(7)
     logits = torch.randn(12, 4, 9, generator=generator).to(device)
     labels = [[1, 2, 2, 5], [], [8], [3, 4]]
     flat = torch.tensor(list(chain(*labels)), device=device)
     result = align(logits, flat, [12, 12, 9, 12], [4, 0, 1, 2])
     check_alignment(result, logits, labels, [12, 12, 9, 12], columns=7)
-    few = align(logits[:3], flat, [3, 3, 3, 3], [4, 0, 1, 2])  # no text that fits has more labels than frames
+    # The columns are limited by T: a target with more labels than frames has no path.
+    few = align(logits[:3], flat, [3, 3, 3, 3], [4, 0, 1, 2])
     check_alignment(few, logits[:3], labels, [3] * 4, columns=3)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 5), (4, 0, 5), (0, 0, 5)])
 @pytest.mark.parametrize("columns", [0, 2])
-def test_empty(device, shape, columns):
+def test_align_empty(device, shape, columns):
     frames, samples, _ = shape
     targets = torch.ones(samples, columns, dtype=torch.long, device=device)
     for length in (0, columns):
@@ -268,26 +272,15 @@ def test_empty(device, shape, columns):
         )
 
 
-def test_offsets_beyond_32_bits(device):
-    """The frames lie 2^31 elements apart; of the memory between them nothing is ever touched."""
-    logits = torch.empty(2**31 + 8, dtype=torch.float16, device=device).as_strided((2, 1, 8), (2**31, 8, 1))
-    logits.copy_(torch.randn(2, 1, 8))
+def test_align_offsets_beyond_32_bits(device):
+    logits = logits_beyond_32_bit_offsets(device)
     check_alignment(align(logits, [[3, 7]], [2], [2]), logits, [[3, 7]], [2])
 
 
 @pytest.mark.parametrize("samples", [1, 7])
-def test_same_bits_from_any_number_of_threads(device, samples):
+def test_align_bitwise_equal_for_any_thread_count(device, samples):
     generator = torch.Generator().manual_seed(samples)
     logits = torch.randn(90, samples, 300, generator=generator).to(device)
     targets = torch.randint(1, 300, (2 * samples, 20), generator=generator).to(device)
     lengths = torch.full((samples,), 90, device=device), torch.full((2 * samples,), 20, device=device)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        one = align_operator(logits, targets, *lengths)
-        torch.set_num_threads(4)
-        four = align_operator(logits, targets, *lengths)
-    finally:
-        torch.set_num_threads(threads)
-    for a, b in zip(one, four, strict=True):
-        assert torch.equal(a, b)
+    assert_equal_for_any_thread_count(lambda: align_operator(logits, targets, *lengths))

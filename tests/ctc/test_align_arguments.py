@@ -1,15 +1,15 @@
-"""What align takes and refuses, and what torch has to know of it."""
+"""Arguments of align: accepted forms, errors, unchecked values, opcheck and compile."""
 
 import pytest
 import torch
+from helpers.logits import DTYPES
+from helpers.results import assert_bitwise_equal, raises_exactly
 from reference.align import align_operator, check_alignment
 
 from crnn_ext.ctc import Alignment, align
 
-DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
-
-def test_unbatched(device):
+def test_align_unbatched(device):
     logits = torch.tensor([[0.0, 2, 0], [0.0, 2, 0], [2.0, 0, 0], [0.0, 0, 2]], device=device)
     for lengths in [(4, 2), ([4], [2]), (torch.tensor(4), torch.tensor([2]))]:
         result = align(logits, torch.tensor([1, 2], device=device), *lengths)
@@ -19,7 +19,7 @@ def test_unbatched(device):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
-def test_integers(device, dtype):
+def test_align_integer_dtypes(device, dtype):
     logits = torch.randn(6, 3, 4, device=device)
     targets, input_lengths, target_lengths = [[1, 2], [3, 1], [2, 2]], [6, 2, 3], [2, 1, 0]
     check_alignment(
@@ -29,14 +29,14 @@ def test_integers(device, dtype):
         input_lengths,
         columns=2,
     )
-    there = [
+    strided = [
         torch.stack([torch.tensor(x, dtype=dtype)] * 2, -1).to(device)[..., 0]
         for x in (targets, input_lengths, target_lengths)
     ]
-    check_alignment(align(logits, *there), logits, [[1, 2], [3], []], input_lengths, columns=2)
+    check_alignment(align(logits, *strided), logits, [[1, 2], [3], []], input_lengths, columns=2)
 
 
-def test_requires_grad(device):
+def test_align_requires_grad(device):
     logits = torch.randn(5, 2, 4, device=device, requires_grad=True)
     result = align(logits, [[1, 2], [3, 3]], [5, 5], [2, 2])
     assert not any(field.requires_grad for field in result)
@@ -125,24 +125,23 @@ TARGETS = [[1, 2], [2, 1]]
         ),
     ],
 )
-def test_errors(arguments, options, error, message):
-    with pytest.raises(error) as caught:
+def test_align_errors(arguments, options, error, message):
+    with raises_exactly(error, message):
         align(*arguments, **options)
-    assert str(caught.value) == message
 
 
-def test_errors_of_several_texts_name_the_text():
+def test_align_errors_name_the_text():
     targets = torch.tensor([[1], [2], [1], [5]])
     with pytest.raises(RuntimeError, match=r"align: targets\[1, 1, 0\] is 5, but logits has C=3 classes"):
         align_operator(LOGITS, targets, torch.tensor([4, 4]), torch.tensor([1, 1, 1, 1]))
-    with pytest.raises(RuntimeError, match="target_lengths must have N=2 elements, or a multiple of it"):
+    with pytest.raises(RuntimeError, match="the number of target_lengths must be a multiple of N=2"):
         align_operator(LOGITS, targets[:3], torch.tensor([4, 4]), torch.tensor([1, 1, 1]))
 
 
 @pytest.mark.parametrize("device", ["cuda_on_host", "cuda"], indirect=True)
 @pytest.mark.parametrize("concatenated", [False, True])
-def test_unchecked_on_a_gpu(device, concatenated):
-    """What breaks the rules makes the score NaN, of concatenated targets also those behind a wrong length."""
+def test_align_gpu_invalid_values_give_nan(device, concatenated):
+    """Invalid values make the score NaN; in concatenated targets, also the scores after a wrong length."""
     logits = torch.randn(4, 6, 5, device=device)
     targets = [[1, 2], [5, 1], [1, 0], [1, 2], [2, 3], [1, 2]]
     input_lengths, target_lengths = [4, 4, 4, 5, 4, 4], [2, 2, 2, 2, 3, 2]
@@ -151,15 +150,15 @@ def test_unchecked_on_a_gpu(device, concatenated):
         indices[0] = indices[0].flatten()
         indices[2][4] = -1
     result = align(logits, *indices)
-    wrong = [False, True, True, True, True, concatenated]
-    assert result.scores.isnan().tolist() == wrong
+    invalid = [False, True, True, True, True, concatenated]
+    assert result.scores.isnan().tolist() == invalid
     for field in (result.tokens, result.starts, result.ends, result.peaks):
-        assert (field[wrong] == -1).all()
+        assert (field[invalid] == -1).all()
         assert not (field[0] == -1).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_opcheck(device, dtype):
+def test_align_opcheck(device, dtype):
     logits = torch.randn(5, 2, 4, device=device, dtype=dtype)
     lengths = torch.tensor([5, 3], device=device), torch.tensor([3, 1, 0, 2], device=device)
     padded = torch.tensor([[1, 2, 2], [3, 1, 1], [1, 1, 1], [2, 3, 1]], device=device)
@@ -169,11 +168,10 @@ def test_opcheck(device, dtype):
 
 
 @pytest.mark.parametrize("targets", [[[1, 2], [3, 1]], [1, 2, 3, 1]])
-def test_compile(device, targets):
+def test_align_compile(device, targets):
     compiled = torch.compile(align, fullgraph=True, backend="aot_eager")
     logits = torch.randn(5, 2, 4, device=device)
     indices = [torch.tensor(x, device=device) for x in (targets, [5, 3], [2, 2])]
     result = compiled(logits, *indices, blank=0)
     assert isinstance(result, Alignment)
-    for a, b in zip(result, align(logits, *indices), strict=True):
-        assert torch.equal(a, b)
+    assert_bitwise_equal(result, align(logits, *indices))

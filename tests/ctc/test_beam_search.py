@@ -1,9 +1,8 @@
-"""beam_search against every path, against torch's loss, and against a plain search with the same beam."""
+"""beam_search against brute force, against torch's loss, and against a plain search with the same beam."""
 
 import pytest
 import torch
 from helpers.beam_search_checks import (
-    DTYPES,
     batches,
     check_against_reference,
     check_invariants,
@@ -13,30 +12,28 @@ from helpers.beam_search_checks import (
     tolerances,
     torch_log_probs,
 )
+from helpers.logits import DTYPES, LAYOUTS, random_logits, with_layout
+from helpers.results import assert_bitwise_equal
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference.beam_search import MISSING, brute_force
-from reference.ctc import LAYOUTS, no_synchronization, with_layout
+from reference.ctc import no_synchronization
 
 from crnn_ext.ctc import beam_search
 
-# Wide enough for all texts of five frames of four classes.
-EVERYTHING = 512
-
-
-def random_logits(*shape, seed=0, scale=3.0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
+# Enough for all texts of five frames and four classes.
+UNPRUNED = 512
 
 
 @settings(deadline=None, max_examples=60)
 @given(batches(max_frames=5, max_classes=4), st.sampled_from(["logits", "log_probs"]))
-def test_a_beam_that_keeps_everything_finds_every_text(device, batch, input_type):
-    """Every text that a path gives, with the sum over its paths, best first."""
+def test_beam_search_unpruned_equals_brute_force(device, batch, input_type):
+    """The result holds every text of any path, with the sum over its paths, best first."""
     logits, lengths, blank = batch
     result = beam_search(
-        logits.to(device), lengths, blank=blank, beam_size=EVERYTHING, nbest=EVERYTHING, input_type=input_type
+        logits.to(device), lengths, blank=blank, beam_size=UNPRUNED, nbest=UNPRUNED, input_type=input_type
     )
-    check_invariants(result, logits.to(device), lengths, blank, EVERYTHING)
+    check_invariants(result, logits.to(device), lengths, blank, UNPRUNED)
     close = tolerances(logits)
     for n, length in enumerate(lengths):
         rows = log_prob_rows(logits, n, length, input_type)
@@ -46,11 +43,11 @@ def test_a_beam_that_keeps_everything_finds_every_text(device, batch, input_type
         exact = {hypothesis.text: hypothesis.log_prob for hypothesis in expected}
         found = hypotheses(result, n)
         assert set(texts(result, n)) == set(exact)
-        # Near ties may swap: each text has its own score, and each rank has the score of that rank.
-        for found_one, in_order in zip(found[: len(expected)], expected, strict=True):
-            assert found_one.score == found_one.log_prob == pytest.approx(exact[found_one.text], **close)
-            assert found_one.score == pytest.approx(in_order.score, **close)
-        assert found[len(expected) :] == [MISSING] * (EVERYTHING - len(expected))
+        # Near ties may swap, so the scores are compared by text and by rank.
+        for hypothesis, of_rank in zip(found[: len(expected)], expected, strict=True):
+            assert hypothesis.score == hypothesis.log_prob == pytest.approx(exact[hypothesis.text], **close)
+            assert hypothesis.score == pytest.approx(of_rank.score, **close)
+        assert found[len(expected) :] == [MISSING] * (UNPRUNED - len(expected))
 
 
 @settings(deadline=None, max_examples=150)
@@ -61,22 +58,22 @@ def test_a_beam_that_keeps_everything_finds_every_text(device, batch, input_type
     st.sampled_from(LAYOUTS),
     st.sampled_from(["logits", "log_probs"]),
 )
-def test_equals_a_plain_search(device, batch, beam_size, nbest, layout, input_type):
+def test_beam_search_equals_reference(device, batch, beam_size, nbest, layout, input_type):
     logits, lengths, blank = batch
     nbest = min(nbest, beam_size)
     options = {"blank": blank, "beam_size": beam_size, "nbest": nbest, "input_type": input_type}
-    logits, lengths_there = logits.to(device), lengths.to(device)
-    there = with_layout(logits, layout)
+    logits, device_lengths = logits.to(device), lengths.to(device)
+    strided = with_layout(logits, layout)
     with no_synchronization(device):
-        result = beam_search(there, lengths_there, **options)
+        result = beam_search(strided, device_lengths, **options)
     compared = check_against_reference(result, logits, lengths, **options)
     assume(compared or not len(lengths))
 
 
 @settings(deadline=None, max_examples=40)
 @given(batches(max_frames=60, max_classes=40, nonfinite=False), st.integers(1, 64))
-def test_no_score_exceeds_the_probability_of_its_text(device, batch, beam_size):
-    """The judge is torch's loss in double precision."""
+def test_beam_search_scores_bounded_by_text_probability(device, batch, beam_size):
+    """The exact probability is that of torch's loss in float64."""
     logits, lengths, blank = batch
     result = beam_search(logits.to(device), lengths, blank=blank, beam_size=beam_size, nbest=beam_size)
     check_invariants(result, logits.to(device), lengths, blank, beam_size)
@@ -94,16 +91,16 @@ def test_no_score_exceeds_the_probability_of_its_text(device, batch, beam_size):
 
 @settings(deadline=None, max_examples=40)
 @given(batches(), st.integers(1, 20))
-def test_a_batch_equals_its_samples_one_by_one(device, batch, beam_size):
-    """And padded samples equal unpadded ones, to the last bit."""
+def test_beam_search_batch_equals_single_samples(device, batch, beam_size):
+    """Padded samples equal unpadded ones bit by bit."""
     logits, lengths, blank = batch
     logits = logits.to(device)
     options = {"blank": blank, "beam_size": beam_size, "nbest": min(3, beam_size)}
-    together = beam_search(logits, lengths, **options)
+    batched = beam_search(logits, lengths, **options)
     for n, length in enumerate(lengths.tolist()):
-        alone = beam_search(logits[:length, n], **options)
-        for name, field in alone._asdict().items():
-            expected = getattr(together, name)[n]
+        single = beam_search(logits[:length, n], **options)
+        for name, field in single._asdict().items():
+            expected = getattr(batched, name)[n]
             if field.dim() == 2:
                 expected = expected[:, :length]
             torch.testing.assert_close(field, expected, rtol=0, atol=0, equal_nan=True, msg=name)
@@ -111,7 +108,7 @@ def test_a_batch_equals_its_samples_one_by_one(device, batch, beam_size):
 
 @pytest.mark.parametrize("beam_size", [1, 2, 31, 32, 33, 64, 127, 128, 129, 256, 511, 512])
 @pytest.mark.parametrize("classes", [2, 5, 40])
-def test_beams(device, classes, beam_size):
+def test_beam_search_beam_sizes(device, classes, beam_size):
     logits = random_logits(7, 1, classes, seed=classes, scale=1.0).double().to(device)
     options = {"beam_size": beam_size, "nbest": beam_size, "blank": classes - 1}
     assert check_against_reference(beam_search(logits, **options), logits, [7], **options) == 1
@@ -119,15 +116,15 @@ def test_beams(device, classes, beam_size):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("classes", [1, 8, 9, 64, 65, 257, 1024, 1025, 5001])
-def test_many_classes(device, classes, dtype):
-    logits = random_logits(3, 2, classes, seed=classes).to(device, dtype)
+def test_beam_search_many_classes(device, classes, dtype):
+    logits = random_logits(3, 2, classes, seed=classes, scale=3.0).to(device, dtype)
     result = beam_search(logits, beam_size=6, nbest=2, blank=classes // 2)
-    # Among thousands of classes in 16 bits many are equal, and so are sums, but for their last bits.
+    # Among thousands of classes in 16 bits, many are equal, and sums differ in their last bits only.
     compared = check_against_reference(result, logits, [3, 3], beam_size=6, nbest=2, blank=classes // 2)
     assert compared == 2 or dtype in (torch.float16, torch.bfloat16)
 
 
-def test_many_frames(device):
+def test_beam_search_many_frames(device):
     logits = random_logits(400, 3, 6, scale=1.5).double().to(device)
     lengths = [400, 399, 257]
     result = beam_search(logits, lengths, beam_size=5, nbest=2)
@@ -135,8 +132,8 @@ def test_many_frames(device):
 
 
 @pytest.mark.parametrize("blank", [0, 2, 4])
-def test_tokens_that_tie_come_in_their_order(device, blank):
-    """All tokens are twins: texts of one pattern tie to the last bit."""
+def test_beam_search_ties_in_token_order(device, blank):
+    """All tokens have equal logits: texts of the same pattern tie exactly."""
     logits = torch.zeros(4, 1, 5, device=device)
     logits[:, 0, blank] = torch.tensor([0.3, -0.8, 1.1, 0.1])
     for beam_size in (1, 2, 3, 5, 8, 13, 21, 60):
@@ -149,25 +146,25 @@ def test_tokens_that_tie_come_in_their_order(device, blank):
     [
         (1, 5, [(), (0,), (1,), (3,)]),
         (1, 2, [(), (0,)]),
-        # Three alignments of four tokens, and one of each of the rest: what stays before what is new.
+        # (0,), (1,) and (3,) have three alignments, the rest one each: stay before extend.
         (2, 9, [(0,), (1,), (3,), (), (0, 1), (0, 3), (1, 0), (1, 3), (3, 0)]),
         (2, 5, [(0,), (1,), (3,), (), (0, 1)]),
         (2, 4, [(0,), (1,), (3,), ()]),
-        # 1 and 3 are lost in the first frame, and tie with the empty text when they begin again.
+        # (1,) and (3,) are pruned in the first frame, and tie with the empty text when they begin again.
         (2, 2, [(0,), ()]),
         (2, 1, [()]),
     ],
 )
-def test_ties_of_uniform_frames(device, frames, beam_size, expected):
-    """Score, then stay before extend, then the rank in the beam before, then the token."""
+def test_beam_search_ties_of_uniform_frames(device, frames, beam_size, expected):
+    """The order is: score, stay before extend, rank in the previous beam, token."""
     for value in (0.0, -7.0, 2.0**20):
         logits = torch.full((frames, 1, 4), value, device=device)
         result = beam_search(logits, blank=2, beam_size=beam_size, nbest=beam_size)
         assert texts(result) == expected
 
 
-def test_unbatched(device):
-    logits = random_logits(7, 1, 5).to(device)
+def test_beam_search_unbatched(device):
+    logits = random_logits(7, 1, 5, scale=3.0, device=device)
     batched = beam_search(logits, [6], nbest=4)
     for length in (6, [6], torch.tensor(6), torch.tensor([6], dtype=torch.uint8)):
         result = beam_search(logits[:, 0], length, nbest=4)
@@ -175,24 +172,20 @@ def test_unbatched(device):
             assert torch.equal(getattr(result, name), field[0]), name
 
 
-def test_defaults(device):
-    logits = random_logits(20, 2, 30, scale=1.0).to(device)
-    for given_one, default in zip(
-        beam_search(logits, [20, 20], blank=0, beam_size=16, nbest=1), beam_search(logits), strict=True
-    ):
-        assert torch.equal(given_one, default)
+def test_beam_search_defaults(device):
+    logits = random_logits(20, 2, 30, scale=1.0, device=device)
+    explicit = beam_search(logits, [20, 20], blank=0, beam_size=16, nbest=1)
+    assert_bitwise_equal(beam_search(logits), explicit)
 
 
 @pytest.mark.parametrize("device", ["cuda"], indirect=True)
 @pytest.mark.parametrize("classes", [30, 1000])
-def test_a_gpu_finds_what_the_cpu_finds(device, classes):
+def test_beam_search_gpu_equals_cpu(device, classes):
     logits = random_logits(150, 6, classes, seed=classes, scale=2.0).double()
     lengths = [150, 149, 100, 31, 1, 0]
     for options in ({}, {"beam_size": 100, "nbest": 50}, {"token_top_k": 5}, {"beam_threshold": 12.0}):
-        there, here = (
-            beam_search(logits.to(device), lengths, **options),
-            beam_search(logits, lengths, **options),
-        )
-        assert torch.equal(there.tokens.cpu(), here.tokens)
-        torch.testing.assert_close(there.scores.cpu(), here.scores, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(there.token_logp.cpu(), here.token_logp, rtol=1e-9, atol=1e-9)
+        on_gpu = beam_search(logits.to(device), lengths, **options)
+        on_cpu = beam_search(logits, lengths, **options)
+        assert torch.equal(on_gpu.tokens.cpu(), on_cpu.tokens)
+        torch.testing.assert_close(on_gpu.scores.cpu(), on_cpu.scores, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(on_gpu.token_logp.cpu(), on_cpu.token_logp, rtol=1e-9, atol=1e-9)

@@ -1,4 +1,4 @@
-"""Where beam_search reads its tokens: timesteps, spans, and their log-probabilities; and exact rescoring."""
+"""Timesteps, spans and token log-probabilities of beam_search; exact rescoring."""
 
 import functools
 import math
@@ -6,16 +6,16 @@ import math
 import pytest
 import torch
 from helpers.beam_search_checks import (
-    DTYPES,
     batches,
     check_invariants,
     hypotheses,
     log_prob_rows,
-    score_dtype,
     texts,
     tolerances,
     torch_log_probs,
 )
+from helpers.logits import DTYPES, score_dtype
+from helpers.results import assert_fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.beam_search import MISSING, collapse
@@ -25,39 +25,35 @@ from crnn_ext.ctc import beam_search
 INF = math.inf
 
 
-def best_path_score(rows, text, blank):
-    """Log-probability of the best of all paths that give the text."""
+def viterbi_score(rows, text, blank):
+    """Log-probability of the best path of the text."""
 
     @functools.cache
-    def best(frame, read, last):
-        """Of the frames from `frame` on, after `read` tokens and the class `last`."""
+    def best(frame, emitted, last):
+        """The best score of the frames from `frame` on, after `emitted` tokens and the class `last`."""
         if frame == len(rows):
-            return 0.0 if read == len(text) else -INF
-        options = [rows[frame][blank] + best(frame + 1, read, blank)]
+            return 0.0 if emitted == len(text) else -INF
+        options = [rows[frame][blank] + best(frame + 1, emitted, blank)]
         if last != blank:
-            options.append(rows[frame][last] + best(frame + 1, read, last))
-        if read < len(text) and text[read] != last:
-            options.append(rows[frame][text[read]] + best(frame + 1, read + 1, text[read]))
+            options.append(rows[frame][last] + best(frame + 1, emitted, last))
+        if emitted < len(text) and text[emitted] != last:
+            options.append(rows[frame][text[emitted]] + best(frame + 1, emitted + 1, text[emitted]))
         return max(options)
 
     return best(0, 0, blank)
 
 
 def check_alignment(result, logits, lengths, blank, nbest, input_type="logits"):
-    """Each span is that of a best path, whichever of equal ones; what is told of it follows from the span."""
+    """Checks that the spans are those of some Viterbi path, and the other fields against the spans."""
     frames, samples, _ = logits.shape
-    for name, dtype, padding in [
-        ("timesteps", torch.int64, -1),
-        ("starts", torch.int64, -1),
-        ("ends", torch.int64, -1),
-        ("token_logp", score_dtype(logits), 0),
-    ]:
-        field = getattr(result, name)
-        expected = (dtype, (samples, nbest, frames), logits.device)
-        assert (field.dtype, tuple(field.shape), field.device) == expected, name
-        assert not field.requires_grad, name
-        behind = torch.arange(frames, device=logits.device) >= result.lengths.unsqueeze(-1)
-        assert (field[behind] == padding).all(), name
+    indices = torch.int64, (samples, nbest, frames)
+    token_logp = score_dtype(logits), (samples, nbest, frames)
+    fields = {**dict.fromkeys(("timesteps", "starts", "ends"), indices), "token_logp": token_logp}
+    assert_fields(result, logits.device, fields)
+    is_padding = torch.arange(frames, device=logits.device) >= result.lengths.unsqueeze(-1)
+    for name in fields:
+        padding = 0 if name == "token_logp" else -1
+        assert (getattr(result, name)[is_padding] == padding).all(), name
 
     close = tolerances(logits)
     for n, length in enumerate(lengths):
@@ -74,7 +70,7 @@ def check_alignment(result, logits, lengths, blank, nbest, input_type="logits"):
                 path[start:end] = [token] * (end - start)
             assert collapse(path, blank) == text
             score = sum(row[label] for row, label in zip(rows, path, strict=True))
-            assert score == pytest.approx(best_path_score(rows, text, blank), **close)
+            assert score == pytest.approx(viterbi_score(rows, text, blank), **close)
             for i, token in enumerate(text):
                 span = [row[token] for row in rows[starts[i] : ends[i]]]
                 assert token_logp[i] == pytest.approx(sum(span) / len(span), **close)
@@ -84,7 +80,7 @@ def check_alignment(result, logits, lengths, blank, nbest, input_type="logits"):
 
 @settings(deadline=None, max_examples=80)
 @given(batches(), st.integers(1, 12), st.sampled_from(["logits", "log_probs"]))
-def test_spans_of_the_best_path(device, batch, beam_size, input_type):
+def test_beam_search_spans_of_viterbi_path(device, batch, beam_size, input_type):
     logits, lengths, blank = batch
     logits = logits.to(device)
     nbest = min(beam_size, 4)
@@ -94,15 +90,15 @@ def test_spans_of_the_best_path(device, batch, beam_size, input_type):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_longer_texts(device, dtype):
+def test_beam_search_spans_of_long_texts(device, dtype):
     generator = torch.Generator().manual_seed(4)
     logits = (torch.randn(90, 2, 7, generator=generator) * 2).to(device, dtype)
     result = beam_search(logits, [90, 61], blank=6, beam_size=5, nbest=3)
     check_alignment(result, logits, [90, 61], 6, 3)
 
 
-def test_by_hand(device):
-    """Frames count from 0; a token shows where it is most probable, which need not be where it begins."""
+def test_beam_search_spans_by_hand(device):
+    """Frames count from 0; the timestep is the most probable frame, not necessarily the first."""
     table = [
         [0.90, 0.05, 0.05],
         [0.10, 0.60, 0.30],
@@ -122,22 +118,22 @@ def test_by_hand(device):
     assert result.token_logp[0, :4].tolist() == pytest.approx(expected)
 
 
-def test_equal_probabilities_show_in_the_first_frame(device):
+def test_beam_search_timestep_ties_take_first_frame(device):
     logits = torch.zeros(4, 1, 2, device=device)
     logits[..., 1] = 5.0
     result = beam_search(logits)
     assert (result.starts[0, 0, 0], result.ends[0, 0, 0], result.timesteps[0, 0, 0]) == (0, 4, 0)
 
 
-def test_without_frames(device):
+def test_beam_search_spans_without_frames(device):
     result = beam_search(torch.zeros(0, 2, 3, device=device), nbest=2)
     check_alignment(result, torch.zeros(0, 2, 3, device=device), [0, 0], 0, 2)
 
 
 @settings(deadline=None, max_examples=60)
 @given(batches(nonfinite=False), st.integers(1, 12), st.sampled_from(["logits", "log_probs"]))
-def test_rescored_texts_have_their_exact_probability(device, batch, beam_size, input_type):
-    """The judge is torch's loss in double precision. The texts stay those that the beam has found."""
+def test_beam_search_rescored_log_probs_are_exact(device, batch, beam_size, input_type):
+    """The texts are those without rescoring; the exact probability is that of torch's loss in float64."""
     logits, lengths, blank = batch
     logits = logits.to(device)
     nbest = min(beam_size, 5)
@@ -155,8 +151,8 @@ def test_rescored_texts_have_their_exact_probability(device, batch, beam_size, i
 
 
 @pytest.mark.parametrize("token_score", [0.0, 1.3])
-def test_rescoring_sorts_again(device, token_score):
-    """A beam of 4 ranks texts by what it has kept of them, and that order is not always the exact one."""
+def test_beam_search_rescoring_sorts_again(device, token_score):
+    """A beam of 4 ranks texts by the probability that it has kept; the exact order may differ."""
     resorted = 0
     for seed in range(40):
         logits = torch.randn(10, 1, 4, generator=torch.Generator().manual_seed(seed)).double().to(device)
@@ -175,7 +171,7 @@ def test_rescoring_sorts_again(device, token_score):
     assert resorted > 0
 
 
-def test_rescoring_leaves_what_is_missing_or_invalid(device):
+def test_beam_search_rescoring_keeps_missing_and_invalid(device):
     logits = torch.zeros(2, 3, 2, device=device)
     logits[1, 1] = math.nan
     logits[1, 2] = -INF

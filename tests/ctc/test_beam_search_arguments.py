@@ -1,4 +1,4 @@
-"""What beam_search accepts, and what it says of the rest: empty things, masks, NaN, lengths, errors."""
+"""Arguments of beam_search: empty inputs, masks, NaN, lengths, options, errors, opcheck and compile."""
 
 import itertools
 import math
@@ -6,7 +6,9 @@ import re
 
 import pytest
 import torch
-from helpers.beam_search_checks import DTYPES, check_against_reference, check_invariants, hypotheses, texts
+from helpers.beam_search_checks import check_against_reference, check_invariants, hypotheses, texts
+from helpers.logits import DTYPES, logits_beyond_32_bit_offsets, random_logits
+from helpers.results import assert_bitwise_equal, assert_equal_for_any_thread_count, raises_exactly
 from reference.beam_search import INVALID, MISSING, Hypothesis
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,16 +18,12 @@ from crnn_ext.text import Charset, HotWords, Lexicon
 INF, NAN = math.inf, math.nan
 
 
-def logits_of(device, frames, samples, classes, seed=0):
-    return torch.randn(frames, samples, classes, generator=torch.Generator().manual_seed(seed)).to(device)
-
-
 def is_invalid(result, n, nbest):
     return all(repr(hypothesis) == repr(INVALID) for hypothesis in hypotheses(result, n)[:nbest])
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 5), (4, 0, 5), (0, 0, 5), (0, 1, 1)])
-def test_empty(device, shape):
+def test_beam_search_empty(device, shape):
     logits = torch.zeros(shape, device=device)
     result = beam_search(logits, nbest=2)
     check_invariants(result, logits, [shape[0]] * shape[1], 0, 2)
@@ -33,7 +31,7 @@ def test_empty(device, shape):
         assert hypotheses(result, n) == [Hypothesis((), 0.0, 0.0), MISSING]
 
 
-def test_empty_and_unbatched(device):
+def test_beam_search_empty_unbatched(device):
     result = beam_search(torch.zeros(0, 5, device=device), nbest=2)
     assert (result.tokens.shape, result.log_probs.shape) == ((2, 0), (2,))
     assert result.lengths.tolist() == [0, -1]
@@ -41,7 +39,7 @@ def test_empty_and_unbatched(device):
 
 
 @pytest.mark.parametrize("input_type", ["logits", "log_probs"])
-def test_one_class_that_is_the_blank(device, input_type):
+def test_beam_search_single_class_is_blank(device, input_type):
     logits = torch.full((5, 2, 1), -0.25, device=device)
     result = beam_search(logits, [5, 3], beam_size=4, nbest=2, input_type=input_type)
     for n, total in enumerate([-1.25, -0.75]):
@@ -50,38 +48,38 @@ def test_one_class_that_is_the_blank(device, input_type):
         assert result.scores[n].tolist() == pytest.approx([score, -INF])
 
 
-def test_more_hypotheses_asked_for_than_there_are(device):
-    logits = logits_of(device, 2, 1, 3)
+def test_beam_search_nbest_beyond_number_of_texts(device):
+    logits = random_logits(2, 1, 3, device=device)
     result = beam_search(logits, beam_size=40, nbest=40)
     assert check_against_reference(result, logits, [2], beam_size=40, nbest=40) == 1
-    assert len(texts(result)) == 5  # nothing, 1, 2, 1 2, 2 1
+    assert len(texts(result)) == 5  # (), (1,), (2,), (1, 2), (2, 1)
 
 
 @pytest.mark.parametrize("mask", [-INF, -1e30, torch.finfo(torch.float32).min])
-def test_masked_classes(device, mask):
-    logits = logits_of(device, 8, 1, 6)
+def test_beam_search_masked_classes(device, mask):
+    logits = random_logits(8, 1, 6, device=device)
     logits[..., [2, 5]] = mask
     result = beam_search(logits, beam_size=400, nbest=50)
     used = {token for text in texts(result) for token in text}
     assert used == {1, 3, 4}
-    rest = logits[..., [0, 1, 3, 4]]
-    names = {1: 1, 2: 3, 3: 4}
-    expected = beam_search(rest, beam_size=400, nbest=50)
-    assert texts(result) == [tuple(names[token] for token in text) for text in texts(expected)]
+    unmasked = logits[..., [0, 1, 3, 4]]
+    classes = {1: 1, 2: 3, 3: 4}
+    expected = beam_search(unmasked, beam_size=400, nbest=50)
+    assert texts(result) == [tuple(classes[token] for token in text) for text in texts(expected)]
     torch.testing.assert_close(result.scores, expected.scores)
 
 
-def test_a_masked_blank(device):
-    logits = logits_of(device, 6, 1, 4).double()
+def test_beam_search_masked_blank(device):
+    logits = random_logits(6, 1, 4, device=device).double()
     logits[..., 1] = -INF
     result = beam_search(logits, blank=1, beam_size=50, nbest=50)
     assert check_against_reference(result, logits, [6], blank=1, beam_size=50, nbest=50) == 1
-    # Without blanks nothing is empty, and no token is doubled.
+    # Without blanks, no text is empty and no token is repeated.
     assert all(text and all(a != b for a, b in itertools.pairwise(text)) for text in texts(result))
 
 
-def test_nothing_is_possible_where_a_frame_is_masked_throughout(device):
-    logits = logits_of(device, 4, 3, 3)
+def test_beam_search_fully_masked_frame(device):
+    logits = random_logits(4, 3, 3, device=device)
     logits[1, 0] = -INF
     logits[3, 2] = -INF
     result = beam_search(logits, [4, 4, 3], nbest=2)
@@ -89,8 +87,8 @@ def test_nothing_is_possible_where_a_frame_is_masked_throughout(device):
     assert check_against_reference(result, logits, [4, 4, 3], nbest=2) == 3
 
 
-def test_a_path_without_probability_is_no_hypothesis(device):
-    """One way through: 2, blank, 2."""
+def test_beam_search_omits_impossible_texts(device):
+    """The only path is 2, blank, 2."""
     logits = torch.full((3, 1, 4), -INF, device=device)
     for frame, token in enumerate([2, 0, 2]):
         logits[frame, 0, token] = -3.0
@@ -99,33 +97,33 @@ def test_a_path_without_probability_is_no_hypothesis(device):
 
 
 @pytest.mark.parametrize("input_type", ["logits", "log_probs"])
-@pytest.mark.parametrize("odd", [NAN, INF])
+@pytest.mark.parametrize("bad", [NAN, INF])
 @pytest.mark.parametrize("token", [0, 3])
-def test_a_sample_with_nan_leaves_its_neighbours_alone(device, odd, token, input_type):
-    logits = logits_of(device, 6, 3, 5)
+def test_beam_search_nan_stays_in_its_sample(device, bad, token, input_type):
+    logits = random_logits(6, 3, 5, device=device)
     expected = beam_search(logits, [6, 6, 4], nbest=3, input_type=input_type)
     for frame in (0, 3, 5):
-        broken = logits.clone()
-        broken[frame, 1, token] = odd
-        result = beam_search(broken, [6, 6, 4], nbest=3, input_type=input_type)
+        changed = logits.clone()
+        changed[frame, 1, token] = bad
+        result = beam_search(changed, [6, 6, 4], nbest=3, input_type=input_type)
         assert is_invalid(result, 1, 3)
         for field, expected_field in zip(result, expected, strict=True):
             assert torch.equal(field[[0, 2]], expected_field[[0, 2]])
 
 
-@pytest.mark.parametrize("odd", [NAN, INF, -INF])
-def test_frames_beyond_the_length_are_not_read(device, odd):
-    logits = logits_of(device, 6, 3, 4)
-    logits[3:, 0] = odd
-    logits[:, 1] = odd
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_beam_search_ignores_padding_frames(device, bad):
+    logits = random_logits(6, 3, 4, device=device)
+    logits[3:, 0] = bad
+    logits[:, 1] = bad
     result = beam_search(logits, [3, 0, 6], nbest=2)
     assert check_against_reference(result, logits, [3, 0, 6], nbest=2) == 3
     assert hypotheses(result, 1) == [Hypothesis((), 0.0, 0.0), MISSING]
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, None])
-def test_lengths(device, dtype):
-    logits = logits_of(device, 6, 3, 4)
+def test_beam_search_length_dtypes(device, dtype):
+    logits = random_logits(6, 3, 4, device=device)
     lengths = [6, 0, 3]
     given_lengths = lengths if dtype is None else torch.tensor(lengths, dtype=dtype)
     assert check_against_reference(beam_search(logits, given_lengths), logits, lengths) == 3
@@ -135,50 +133,38 @@ def test_lengths(device, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_log_probabilities_are_taken_as_they_are(device, dtype):
-    """Also where they add up to no distribution, or are above 0."""
-    log_probs = logits_of(device, 7, 2, 5, seed=1).to(dtype)
+def test_beam_search_log_probs_not_normalized(device, dtype):
+    """Log-probabilities may be above 0, and need not sum to a distribution."""
+    log_probs = random_logits(7, 2, 5, seed=1, device=device).to(dtype)
     options = {"beam_size": 8, "nbest": 4, "input_type": "log_probs"}
     assert check_against_reference(beam_search(log_probs, **options), log_probs, [7, 7], **options) == 2
 
 
-def test_normalising_twice_changes_nothing(device):
-    logits = logits_of(device, 9, 2, 5).double()
+def test_beam_search_normalizing_twice(device):
+    logits = random_logits(9, 2, 5, device=device).double()
     once, twice = (beam_search(x, nbest=4) for x in (logits, logits.log_softmax(-1)))
     assert torch.equal(once.tokens, twice.tokens)
     torch.testing.assert_close(once.scores, twice.scores)
 
 
-def test_offsets_beyond_32_bits(device):
-    """The frames lie 2^31 elements apart; of the memory between them nothing is ever touched."""
-    logits = torch.empty(2**31 + 8, dtype=torch.float16, device=device).as_strided((2, 1, 8), (2**31, 8, 1))
-    logits.copy_(logits_of(device, 2, 1, 8))
+def test_beam_search_offsets_beyond_32_bits(device):
+    logits = logits_beyond_32_bit_offsets(device)
     assert check_against_reference(beam_search(logits, nbest=3), logits, [2], nbest=3) == 1
 
 
-def test_requires_grad(device):
-    logits = logits_of(device, 5, 2, 4).requires_grad_()
+def test_beam_search_requires_grad(device):
+    logits = random_logits(5, 2, 4, device=device).requires_grad_()
     assert check_against_reference(beam_search(logits), logits.detach(), [5, 5]) == 2
 
 
-def test_same_bits_from_any_number_of_threads(device):
-    logits = logits_of(device, 30, 7, 60)
+def test_beam_search_bitwise_equal_for_any_thread_count(device):
+    logits = random_logits(30, 7, 60, device=device)
     options = {"beam_size": 10, "nbest": 3}
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2, 4):
-            torch.set_num_threads(count)
-            results.append(beam_search(logits, **options))
-    finally:
-        torch.set_num_threads(threads)
-    for result in results[1:]:
-        for a, b in zip(results[0], result, strict=True):
-            assert torch.equal(a, b)
+    assert_equal_for_any_thread_count(lambda: beam_search(logits, **options), counts=(1, 2, 4))
 
 
-class ArgumentsOf(TorchDispatchMode):
-    """Keeps the arguments of the last call of an operator."""
+class RecordArguments(TorchDispatchMode):
+    """Records the arguments of the last call of an operator."""
 
     def __init__(self, operator):
         super().__init__()
@@ -192,28 +178,29 @@ class ArgumentsOf(TorchDispatchMode):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("constrained", [False, True])
-def test_opcheck(device, dtype, constrained):
+def test_beam_search_opcheck(device, dtype, constrained):
     charset = Charset(" ab")
     options = {"blank": 0, "beam_size": 5, "nbest": 2}
     if constrained:
         lexicon = Lexicon.from_words(["ab", "b"], charset, unknown_score=-1.0)
         options |= {"lexicon": [lexicon, None], "hotwords": HotWords.from_words(["ba"], charset)}
     operator = torch.ops.crnn_ext.beam_search.default
-    with ArgumentsOf(operator) as call:
-        beam_search(logits_of(device, 5, 2, 4).to(dtype), torch.tensor([5, 3], device=device), **options)
+    with RecordArguments(operator) as call:
+        beam_search(
+            random_logits(5, 2, 4, device=device).to(dtype), torch.tensor([5, 3], device=device), **options
+        )
     torch.library.opcheck(operator, call.arguments)
 
 
-def test_compile(device):
+def test_beam_search_compile(device):
     torch._dynamo.reset()
     compiled = torch.compile(beam_search, fullgraph=True, backend="aot_eager")
-    logits = logits_of(device, 5, 2, 4)
+    logits = random_logits(5, 2, 4, device=device)
     lengths = torch.tensor([5, 3], device=device)
     options = {"blank": 1, "beam_size": 6, "nbest": 3, "token_top_k": 2, "beam_threshold": 9.0}
     result = compiled(logits, lengths, **options)
     assert isinstance(result, BeamResult)
-    for a, b in zip(result, beam_search(logits, lengths, **options), strict=True):
-        assert torch.equal(a, b)
+    assert_bitwise_equal(result, beam_search(logits, lengths, **options))
 
 
 LOGITS = torch.zeros(4, 2, 3)
@@ -264,17 +251,15 @@ LOGITS = torch.zeros(4, 2, 3)
         ),
     ],
 )
-def test_errors(arguments, options, error, message):
-    with pytest.raises(error) as caught:
+def test_beam_search_errors(arguments, options, error, message):
+    with raises_exactly(error, message):
         beam_search(*arguments, **options)
-    assert str(caught.value) == message
 
 
-def test_options_may_be_infinite_where_that_means_none(device):
-    logits = logits_of(device, 5, 2, 4)
+def test_beam_search_infinite_limits(device):
+    logits = random_logits(5, 2, 4, device=device)
     result = beam_search(logits, token_min_logp=-INF, beam_threshold=INF, token_top_k=2**70)
-    for field, expected in zip(result, beam_search(logits), strict=True):
-        assert torch.equal(field, expected)
+    assert_bitwise_equal(result, beam_search(logits))
 
 
 NUMBERS = ["lm_weight", "token_score", "word_score", "hotword_weight"]
@@ -315,23 +300,23 @@ NUMBERS = ["lm_weight", "token_score", "word_score", "hotword_weight"]
     ],
     ids=str,
 )
-def test_options_that_break_their_rule(options, error, said):
-    """The message names the option, its rule and what was found."""
+def test_beam_search_option_errors(options, error, said):
+    """The message names the option, the allowed values and the value given."""
     (name,) = options
     with pytest.raises(error) as caught:
         beam_search(LOGITS, **options)
     assert re.fullmatch(rf"{name}(\[\d\])? must .+, {re.escape(said)}", str(caught.value))
 
 
-def test_checks_come_before_any_work():
+def test_beam_search_checks_options_of_empty_batch():
     with pytest.raises(ValueError, match="beam_size must"):
         beam_search(torch.zeros(0, 0, 3), beam_size=0)
 
 
 @pytest.mark.parametrize("device", ["cuda_on_host", "cuda"], indirect=True)
-def test_impossible_lengths_on_a_gpu_give_no_hypothesis(device):
-    """The values of GPU tensors are not checked."""
-    logits = logits_of(device, 4, 3, 5)
+def test_beam_search_gpu_invalid_lengths(device):
+    """Lengths on a GPU are not checked."""
+    logits = random_logits(4, 3, 5, device=device)
     result = beam_search(logits, torch.tensor([5, -1, 4], device=device), nbest=2)
     assert is_invalid(result, 0, 2)
     assert is_invalid(result, 1, 2)

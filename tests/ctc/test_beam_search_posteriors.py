@@ -1,4 +1,4 @@
-"""beam_search on matrices of real networks, with the answers that their sources publish."""
+"""beam_search on outputs of real networks, against the results that their sources publish."""
 
 import json
 
@@ -24,14 +24,14 @@ LINE_CHARACTERS = " !\"#&'()*+,-./0123456789:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg
 
 @pytest.fixture
 def line():
-    """(100, 80) scores of a line of handwriting, the blank last."""
+    """(100, 80) logits of a line of handwriting; the blank is the last class."""
     path = POSTERIORS / "ctcdecoder" / "line_rnnOutput.csv"
     return torch.from_numpy(np.genfromtxt(path, delimiter=";")[:, :80])
 
 
 @pytest.fixture(params=["seq1", "seq2"])
 def sequence(request):
-    """(log-probabilities (6, 7), the dict with the answers)."""
+    """((6, 7) log-probabilities, the dict with the published results)."""
     data = json.loads((POSTERIORS / "parlance" / "probs.json").read_text())[request.param]
     return torch.tensor(data["probs"], dtype=torch.float64).log(), data
 
@@ -41,7 +41,7 @@ def read(text):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_adding_up_alignments_finds_a_more_probable_line_than_the_best_path(device, line, dtype):
+def test_beam_search_line_beats_best_path(device, line, dtype):
     line = line.to(device, dtype)
     greedy = greedy_decode(line, blank=79)
     best_path = tuple(greedy.tokens[: greedy.lengths].tolist())
@@ -54,7 +54,7 @@ def test_adding_up_alignments_finds_a_more_probable_line_than_the_best_path(devi
     assert hypothesis.score == pytest.approx(-11.5406, abs=1e-4)
 
 
-def test_a_line_as_a_plain_search_reads_it(device, line):
+def test_beam_search_line_equals_reference(device, line):
     logits = line.unsqueeze(1).to(device)
     options = {"blank": 79, "beam_size": 12, "nbest": 5}
     result = beam_search(logits, **options)
@@ -65,19 +65,19 @@ def test_a_line_as_a_plain_search_reads_it(device, line):
 
 
 @pytest.mark.parametrize("input_type", ["logits", "log_probs"])
-def test_the_most_probable_of_all_texts(device, sequence, input_type):
+def test_beam_search_published_top5(device, sequence, input_type):
     log_probs, data = sequence
     options = {"blank": data["blank"], "input_type": input_type}
     result = beam_search(log_probs.unsqueeze(1).to(device), beam_size=1024, nbest=5, **options)
     found = ["".join(data["labels"][token] for token in text) for text in texts(result)]
     expected_texts, expected_scores = zip(*data["exhaustive_top5"], strict=True)
     assert found == list(expected_texts)
-    # The rows add up to 1 but for the last of eight digits.
+    # The rows add up to 1 within eight digits.
     assert result.scores[0].tolist() == pytest.approx(expected_scores, abs=1e-6)
 
 
-def test_what_a_narrow_beam_finds_instead(device, sequence):
-    """The source's own answers, with a beam of 20."""
+def test_beam_search_published_beam_20(device, sequence):
+    """The published results of the source's own decoder, with a beam of 20."""
     log_probs, data = sequence
     result = beam_search(log_probs.unsqueeze(1).to(device), blank=data["blank"], beam_size=20)
     (text,) = texts(result)

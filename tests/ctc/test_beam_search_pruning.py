@@ -1,10 +1,11 @@
-"""Pruning: which prefixes the tokens of a frame may make, and which candidates are dropped."""
+"""Pruning of beam_search: token_top_k, token_min_logp and beam_threshold."""
 
 import math
 
 import pytest
 import torch
 from helpers.beam_search_checks import batches, check_against_reference, hypotheses, texts
+from helpers.pruning_cases import CASES, ROWS
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,9 @@ INF = math.inf
     st.none() | st.floats(0, 15),
     st.sampled_from(["logits", "log_probs"]),
 )
-def test_equals_a_plain_search(device, batch, beam_size, top_k, min_logp, threshold, input_type):
+def test_beam_search_pruned_equals_reference(
+    device, batch, beam_size, top_k, min_logp, threshold, input_type
+):
     logits, lengths, blank = batch
     logits = logits.to(device)
     options = {
@@ -42,45 +45,24 @@ def log_probs_of(device, *rows):
     return torch.tensor(rows, dtype=torch.float64, device=device).log().unsqueeze(1)
 
 
-ROWS = [0.5, 0.3, 0.2], [0.1, 0.2, 0.7]
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, [(2,), (1, 2), (1,), (), (2, 1)]),
-        ({"token_top_k": 1}, [(2,), (1, 2), (1,), ()]),
-        ({"token_top_k": 2}, [(2,), (1, 2), (1,), (), (2, 1)]),
-        ({"token_min_logp": math.log(0.25)}, [(2,), (1, 2), (1,), ()]),
-        ({"token_min_logp": math.log(0.6)}, [(2,), ()]),
-        ({"token_min_logp": 0.0}, [()]),
-        ({"token_min_logp": -INF}, [(2,), (1, 2), (1,), (), (2, 1)]),
-        # After the first frame they have 0.5 (nothing), 0.3 and 0.2; after the second, if all are kept,
-        # 0.51, 0.21, 0.19, 0.05 and 0.04; 2 has 0.35 if it has to begin again.
-        ({"beam_threshold": math.log(2.55)}, [(2,), (1, 2)]),
-        ({"beam_threshold": math.log(2.3)}, [(2,), (1, 2), (1,)]),
-        ({"beam_threshold": math.log(1.8)}, [(2,), (1, 2)]),
-        ({"beam_threshold": 0.0}, [(2,)]),
-        ({"beam_threshold": INF}, [(2,), (1, 2), (1,), (), (2, 1)]),
-    ],
-)
-def test_by_hand(device, options, expected):
-    result = beam_search(log_probs_of(device, *ROWS), nbest=6, **options)
+@pytest.mark.parametrize(("options", "expected"), CASES)
+def test_beam_search_pruning_by_hand(device, options, expected):
+    result = beam_search(log_probs_of(device, *ROWS), **{"nbest": 6, **options})
     assert texts(result) == expected
 
 
-def test_prefixes_that_are_kept_go_on_receiving_all_of_their_probability(device):
+def test_beam_search_pruning_keeps_probability_of_kept_prefixes(device):
     result = beam_search(log_probs_of(device, *ROWS), nbest=3, token_min_logp=math.log(0.25))
     scores = {text: math.exp(score) for text, score, _ in hypotheses(result)}
-    # 1 may begin in the first frame alone: 1 blank, 1 1, and blank 1 none the less.
+    # A new (1,) is allowed in frame 0 only, but (1,) is kept: it gets 1 blank, 1 1, and blank 1.
     assert scores[1,] == pytest.approx(0.3 * 0.1 + 0.3 * 0.2 + 0.5 * 0.2)
-    # 2 may begin in the second frame alone: what was pruned is lost.
+    # A new (2,) is allowed in frame 1 only: the paths pruned in frame 0 are lost.
     assert scores[2,] == pytest.approx(0.5 * 0.7)
     assert scores[1, 2] == pytest.approx(0.3 * 0.7)
 
 
-def test_the_blank_is_never_pruned(device):
-    """Least probable in every frame, between equal tokens it is still passed."""
+def test_beam_search_never_prunes_blank(device):
+    """A blank that is least probable in every frame still separates equal tokens."""
     log_probs = log_probs_of(device, [0.04, 0.9, 0.06], [0.04, 0.05, 0.91], [0.04, 0.9, 0.06])
     for options in ({"token_top_k": 1}, {"token_min_logp": math.log(0.5)}):
         result = beam_search(log_probs, beam_size=50, nbest=9, **options)
@@ -89,7 +71,7 @@ def test_the_blank_is_never_pruned(device):
         assert scores[()] == pytest.approx(0.04**3)
 
 
-def test_equal_tokens_are_cut_behind_the_lower_class(device):
+def test_beam_search_token_top_k_ties_keep_lower_class(device):
     logits = torch.zeros(1, 1, 6, device=device)
     logits[..., 4] = -1.0
     for count, expected in [(1, [0]), (2, [0, 1]), (3, [0, 1, 3]), (4, [0, 1, 3, 5]), (5, [0, 1, 3, 5, 4])]:
@@ -97,7 +79,7 @@ def test_equal_tokens_are_cut_behind_the_lower_class(device):
         assert texts(result) == [(), *((token,) for token in expected)]
 
 
-def test_what_has_probability_zero_is_kept_by_no_option(device):
+def test_beam_search_always_prunes_probability_zero(device):
     logits = torch.zeros(2, 1, 4, device=device)
     logits[..., 3] = -INF
     for options in ({"token_top_k": 3}, {"token_min_logp": -INF}, {"beam_threshold": INF}):
@@ -105,8 +87,8 @@ def test_what_has_probability_zero_is_kept_by_no_option(device):
         assert set(texts(result)) == {(), (1,), (2,), (1, 2), (2, 1)}
 
 
-def test_limits_are_in_nats_after_the_softmax(device):
-    """Whatever is added to the logits of a frame; of log-probabilities they are the limits of the values."""
+def test_beam_search_limits_apply_to_log_probs(device):
+    """Limits apply after the softmax of logits, and to log-probabilities as they are."""
     logits = log_probs_of(device, *ROWS) + torch.tensor([[[40.0]], [[-25.0]]], device=device)
     for limit, expected in [(math.log(0.69), [(2,), ()]), (math.log(0.71), [()])]:
         assert texts(beam_search(logits, nbest=6, token_min_logp=limit)) == expected
@@ -114,6 +96,6 @@ def test_limits_are_in_nats_after_the_softmax(device):
     assert texts(result) == [(2,), (1,), ()]
 
 
-def test_equals_of_the_best_are_within_any_threshold(device):
+def test_beam_search_threshold_zero_keeps_ties(device):
     logits = torch.zeros(1, 1, 3, device=device)
     assert texts(beam_search(logits, beam_threshold=0.0, nbest=4)) == [(), (1,), (2,)]

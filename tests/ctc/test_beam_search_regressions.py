@@ -1,4 +1,4 @@
-"""Faults that other decoders have had, one test each."""
+"""Regression tests for faults of other decoders, one test each."""
 
 import math
 
@@ -13,6 +13,7 @@ from helpers.beam_search_checks import (
     to_ngram_model,
     torch_log_probs,
 )
+from helpers.logits import random_logits
 from reference.ngram import BackoffModel
 
 from crnn_ext.ctc import beam_search
@@ -21,12 +22,8 @@ from crnn_ext.text import Charset, HotWords, Lexicon
 INF = math.inf
 
 
-def random_logits(*shape, seed=0, scale=3.0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
-
-
 @pytest.mark.parametrize("beam_size", [1, 2, 16])
-def test_doubled_letters_are_kept(device, beam_size):
+def test_beam_search_keeps_doubled_labels(device, beam_size):
     """TensorFlow #6034, EasyOCR #305."""
     path = [1, 0, 1, 2, 2, 0, 2, 0, 0, 2, 1]
     logits = (9.0 * torch.nn.functional.one_hot(torch.tensor(path), 4)).unsqueeze(1).to(device)
@@ -38,47 +35,47 @@ def test_doubled_letters_are_kept(device, beam_size):
         assert hypotheses(result)[0].score == pytest.approx(exact, abs=1e-2)
 
 
-def test_letters_are_doubled_by_a_blank_alone(device):
+def test_beam_search_merges_repeats_without_blank(device):
     logits = torch.zeros(6, 1, 3, device=device)
     logits[..., 1] = 9.0
     assert texts(beam_search(logits)) == [(1,)]
 
 
-def test_alignments_are_added_up(device):
-    """Most decoders take the best path of each text for its probability: here the empty text's."""
+def test_beam_search_sums_over_alignments(device):
+    """Decoders that score a text by its best path prefer the empty text here."""
     log_probs = torch.tensor([[0.6, 0.4], [0.6, 0.4]], dtype=torch.float64, device=device).log()
     result = beam_search(log_probs.unsqueeze(1), nbest=2)
     assert texts(result) == [(1,), ()]
     assert result.scores.exp().tolist() == [pytest.approx([0.64, 0.36])]
 
 
-def test_no_text_comes_twice(device):
-    """NeMo's batched beam returns texts once for each of their alignments."""
-    logits = random_logits(12, 4, 3, scale=0.5).to(device)
+def test_beam_search_texts_are_distinct(device):
+    """NeMo's batched beam returns a text once for each alignment."""
+    logits = random_logits(12, 4, 3, scale=0.5, device=device)
     for beam_size in (2, 5, 60):
         result = beam_search(logits, beam_size=beam_size, nbest=beam_size)
         check_invariants(result, logits, [12] * 4, 0, beam_size)
 
 
 @pytest.mark.parametrize("beam_size", [2, 3, 4])
-def test_a_prefix_that_left_the_beam_and_came_back_is_still_the_same(device, beam_size):
-    """What it spells goes on with the prefixes that stayed, in narrow beams and uncertain frames."""
+def test_beam_search_prefix_reenters_beam(device, beam_size):
+    """A prefix that is pruned and found again merges with its extensions in the beam."""
     logits = random_logits(16, 60, 3, scale=1.5).double().to(device)
     options = {"beam_size": beam_size, "nbest": beam_size}
     assert check_against_reference(beam_search(logits, **options), logits, [16] * 60, **options) == 60
 
 
-def test_padding_is_not_decoded(device):
+def test_beam_search_padding_is_not_decoded(device):
     """parlance/ctcdecode #54."""
-    logits = random_logits(9, 2, 4).to(device)
+    logits = random_logits(9, 2, 4, scale=3.0, device=device)
     logits[4:, 0] = 50.0 * torch.nn.functional.one_hot(torch.tensor([1, 2, 3, 1, 2]), 4)
     result = beam_search(logits, [4, 9], beam_size=50, nbest=10)
-    alone = beam_search(logits[:4, :1], beam_size=50, nbest=10)
-    assert hypotheses(result, 0) == hypotheses(alone)
+    single = beam_search(logits[:4, :1], beam_size=50, nbest=10)
+    assert hypotheses(result, 0) == hypotheses(single)
 
 
-def test_scores_are_sorted_whatever_is_added(device):
-    """parlance/ctcdecode #195: with a weight on top, the beam's order is no longer that of the scores."""
+def test_beam_search_sorted_by_fused_score(device):
+    """parlance/ctcdecode #195: with added weights, the order of the beam is not that of the scores."""
     logits = random_logits(10, 3, 6, scale=1.0).double().to(device)
     for token_score in (-4.0, 0.0, 2.5):
         result = beam_search(logits, token_score=token_score, nbest=16)
@@ -89,7 +86,7 @@ def test_scores_are_sorted_whatever_is_added(device):
                 assert score == pytest.approx(log_prob + token_score * len(text))
 
 
-def test_each_pruning_option_has_its_effect(device):
+def test_beam_search_pruning_options_take_effect(device):
     """parlance/ctcdecode #70 and #104: options without effect, logarithms compared with probabilities."""
     log_probs = torch.tensor([[0.5, 0.3, 0.15, 0.05]], dtype=torch.float64, device=device).log()
     for options, expected in [
@@ -107,9 +104,9 @@ def test_each_pruning_option_has_its_effect(device):
 
 
 @pytest.mark.parametrize("blank", [0, 3])
-def test_nothing_but_blanks_has_the_score_of_the_blanks(device, blank):
+def test_beam_search_all_blank_score(device, blank):
     """torchaudio's cuctc leaves the score of such input unset."""
-    logits = random_logits(20, 3, 4).to(device)
+    logits = random_logits(20, 3, 4, scale=3.0, device=device)
     logits[..., blank] = 60.0
     lengths = [20, 7, 0]
     result = beam_search(logits, lengths, blank=blank)
@@ -124,16 +121,16 @@ def test_nothing_but_blanks_has_the_score_of_the_blanks(device, blank):
     assert result.scores[:, 0].tolist() == pytest.approx([-0.25 * length for length in lengths])
 
 
-def test_frames_that_are_surely_blank_count_too(device):
-    """Decoders that skip them leave out their log-probability."""
-    logits = random_logits(12, 1, 5).double().to(device)
+def test_beam_search_counts_confident_blank_frames(device):
+    """Decoders that skip such frames omit their log-probability."""
+    logits = random_logits(12, 1, 5, scale=3.0).double().to(device)
     logits[::2, :, 0] += 12.0
     options = {"beam_size": 8, "nbest": 8}
     assert check_against_reference(beam_search(logits, **options), logits, [12], **options) == 1
 
 
-def test_more_numbers_than_an_int32_counts(device):
-    """N * beam * T * C beyond 2^31: torchaudio's cuctc returns what its memory held before."""
+def test_beam_search_sizes_beyond_int32(device):
+    """N * beam * T * C beyond 2^31: torchaudio's cuctc returns uninitialized memory."""
     frames, samples, classes, beam_size = 3, 2, 1 << 20, 512
     generator = torch.Generator().manual_seed(2)
     used = torch.cat(
@@ -157,7 +154,7 @@ def test_more_numbers_than_an_int32_counts(device):
 
 
 @pytest.mark.parametrize("beam_size", [129, 300])
-def test_a_beam_above_128_keeps_as_many(device, beam_size):
+def test_beam_search_beam_above_128(device, beam_size):
     """torchaudio's cuctc aborts the process."""
     logits = random_logits(8, 2, 5, scale=0.5).double().to(device)
     options = {"beam_size": beam_size, "nbest": beam_size}
@@ -166,19 +163,19 @@ def test_a_beam_above_128_keeps_as_many(device, beam_size):
     assert check_against_reference(result, logits, [8, 8], **options) == 2
 
 
-def test_more_than_800_samples(device):
+def test_beam_search_more_than_800_samples(device):
     """torchaudio's cuctc launches an empty grid."""
-    logits = random_logits(3, 1000, 3).double().to(device)
+    logits = random_logits(3, 1000, 3, scale=3.0).double().to(device)
     assert check_against_reference(beam_search(logits, beam_size=3), logits, [3] * 1000, beam_size=3) > 990
 
 
-def test_results_are_on_the_device_of_the_logits(device):
-    """torchaudio #3910, where that is not the current one."""
+def test_beam_search_result_device(device):
+    """torchaudio #3910: the device of the logits may not be the current one."""
     if device.type == "cuda":
         if torch.cuda.device_count() < 2:
             pytest.skip("needs two GPUs")
         device = torch.device("cuda:1")
-    logits = random_logits(6, 2, 5).to(device)
+    logits = random_logits(6, 2, 5, scale=3.0, device=device)
     options = {"beam_size": 4, "nbest": 2}
     assert check_against_reference(beam_search(logits, [6, 5], **options), logits, [6, 5], **options) == 2
 
@@ -187,12 +184,12 @@ CHARSET = Charset(" ab")
 SPACE, A, B = 1, 2, 3
 
 
-def test_the_end_of_the_text_counts_once_and_at_the_end(device):
-    """pyctcdecode #94: a prefix's score kept for the finished text, or the other way round."""
+def test_beam_search_lm_scores_end_of_text_once(device):
+    """pyctcdecode #94: the score of a prefix was used for the complete text, and vice versa."""
     ngrams = {("<s>",): (-99.0, 0.0), ("</s>",): (-2.0, 0.0), ("<unk>",): (-3.0, 0.0)}
     ngrams |= {("a",): (-0.5, 0.0), ("b",): (-0.7, 0.0), ("a", "</s>"): (-0.1, 0.0)}
     lm = to_ngram_model(BackoffModel(2, ngrams), CHARSET, space="<unk>")
-    # The same text ends after one frame, after three, and goes on: each time with the same model.
+    # The same text ends after one frame, ends after three, and continues.
     logits = torch.zeros(4, 3, 4, dtype=torch.float64, device=device)
     logits[:, :, 0] = 4.0
     logits[0, :, A] = 9.0
@@ -208,7 +205,7 @@ def test_the_end_of_the_text_counts_once_and_at_the_end(device):
 
 
 @pytest.mark.parametrize("separators", [" ", ""])
-def test_the_bonus_of_an_unfinished_hot_word_is_taken_back(device, separators):
+def test_beam_search_removes_bonus_of_unfinished_hotword(device, separators):
     """WeNet #864."""
     hotwords = HotWords.from_words(["abab"], CHARSET, separators=separators)
     path = [A, 0, B, 0, A]
@@ -220,16 +217,16 @@ def test_the_bonus_of_an_unfinished_hot_word_is_taken_back(device, separators):
     assert texts(finished) == [(A, B, A, B)]
     assert unfinished.scores.item() == pytest.approx(unfinished.log_probs.item())
     assert finished.scores.item() == pytest.approx(finished.log_probs.item() + 2.0 * 4)
-    # Broken off by another letter.
+    # Another letter ends the partial match.
     logits[6, 0] = logits[0, 0]
     logits[5, 0, B] = 1.0
-    broken = beam_search(logits, hotwords=hotwords, hotword_weight=0.01)
-    assert texts(broken) == [(A, B, A, A)]
-    assert broken.scores.item() == pytest.approx(broken.log_probs.item())
+    mismatch = beam_search(logits, hotwords=hotwords, hotword_weight=0.01)
+    assert texts(mismatch) == [(A, B, A, A)]
+    assert mismatch.scores.item() == pytest.approx(mismatch.log_probs.item())
 
 
-def test_repeated_separators_are_a_text_of_their_own(device):
-    """pyctcdecode adds texts up that differ in white space, and exceeds the probability of each."""
+def test_beam_search_repeated_separators_are_distinct_texts(device):
+    """pyctcdecode sums texts that differ in white space only, and so exceeds the probability of each."""
     logits = random_logits(8, 3, 4, scale=1.0).double().to(device)
     logits[..., SPACE] += 1.5
     lexicon = Lexicon.from_words(["a", "b", "ab"], CHARSET, unknown_score=-0.5)
@@ -243,22 +240,22 @@ def test_repeated_separators_are_a_text_of_their_own(device):
 
 
 def thue_morse(length):
-    """As many letters of the sequence in which each half is the other one's complement."""
+    """The first `length` letters of the Thue-Morse sequence."""
     return [A if i.bit_count() % 2 else B for i in range(length)]
 
 
-def test_texts_with_equal_polynomial_hashes_stay_apart(device):
-    """The sequence of Thue and Morse and its complement have the same hash modulo 2^64, whatever its base."""
+def test_beam_search_polynomial_hash_collisions(device):
+    """The Thue-Morse sequence and its complement have equal hashes modulo 2^64 for every base."""
     first = thue_morse(1024)
     second = [A + B - token for token in first]
     tail = [4, A, B, B] * 6
     charset = Charset(" abc")
-    spelt = charset.decode(torch.tensor([first + tail, second + tail]), [len(first + tail)] * 2)
-    lexicon = Lexicon.from_words(spelt, charset)
-    # But for the first frame, in which either word starts, letters are equally probable. Frames are clear
-    # where the words differ, and unclear behind that, so that prefixes share alignments.
-    frame, between, unclear = ([0.0, -INF, *[letter] * 3] for letter in (12.0, -12.0, 0.5))
-    logits = torch.tensor([frame, between] * len(first) + [unclear] * 3 * len(tail), dtype=torch.float64)
+    words = charset.decode(torch.tensor([first + tail, second + tail]), [len(first + tail)] * 2)
+    lexicon = Lexicon.from_words(words, charset)
+    # After frame 0, in which both words start, all letters are equally probable. Where the words differ, the
+    # frames are peaked; after that they are flat, so that prefixes share alignments.
+    peaked, between, flat = ([0.0, -INF, *[letter] * 3] for letter in (12.0, -12.0, 0.5))
+    logits = torch.tensor([peaked, between] * len(first) + [flat] * 3 * len(tail), dtype=torch.float64)
     logits[0, [0, 4]] = -INF
     logits[0, first[0]] = 14.0
     result = beam_search(logits.unsqueeze(1).to(device), lexicon=lexicon, beam_size=64, nbest=2)

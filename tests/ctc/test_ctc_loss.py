@@ -1,13 +1,15 @@
-"""Value and gradient of ctc_loss: against torch in float64, brute force, known values, invariances."""
+"""Values and gradients of ctc_loss: against torch in float64, brute force, known values, invariances."""
 
 import functools
 import math
 
 import pytest
 import torch
+from helpers.logits import LAYOUTS, with_layout
+from helpers.results import assert_equal_for_any_thread_count
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference.ctc import LAYOUTS, batches, brute_force, loss_and_grad, torch_loss_and_grad, with_layout
+from reference.ctc import batches, brute_force, loss_and_grad, torch_loss_and_grad
 from torch.testing._internal.common_nn import ctcloss_reference
 
 from crnn_ext.ctc import CTCLoss, ctc_loss
@@ -15,11 +17,11 @@ from crnn_ext.ctc import CTCLoss, ctc_loss
 
 @settings(deadline=None, max_examples=300)
 @given(batches(), st.sampled_from(LAYOUTS), st.booleans(), st.integers(0, 2**31))
-def test_equals_torch(device, batch, layout, concatenated, seed):
+def test_ctc_loss_equals_torch(device, batch, layout, concatenated, seed):
     logits, targets, input_lengths, target_lengths, blank = batch
     weights = torch.rand(len(input_lengths), generator=torch.Generator().manual_seed(seed))
     arguments = targets, input_lengths, target_lengths, blank
-    # torch's own gradient is NaN only for impossible samples; those are compared as zeros.
+    # zero_infinity avoids torch's NaN gradients of impossible samples.
     expected, expected_gradient = torch_loss_and_grad(logits, *arguments, zero_infinity=True, weights=weights)
     if concatenated:
         rows = [row[:length] for row, length in zip(targets, target_lengths, strict=True)]
@@ -33,34 +35,37 @@ def test_equals_torch(device, batch, layout, concatenated, seed):
 
 @settings(deadline=None, max_examples=60)
 @given(batches(), st.sampled_from([torch.float16, torch.bfloat16, torch.float64]), st.sampled_from(LAYOUTS))
-def test_equals_torch_in_other_dtypes(device, batch, dtype, layout):
+def test_ctc_loss_equals_torch_in_other_dtypes(device, batch, dtype, layout):
     logits, *arguments = batch
     logits = with_layout(logits.to(device, dtype), layout)
     expected, expected_gradient = torch_loss_and_grad(logits.cpu(), *arguments, zero_infinity=True)
     losses, gradient = loss_and_grad(logits, *arguments, zero_infinity=True)
     assert losses.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert gradient.dtype == dtype
-    assert gradient.stride() == logits.stride() or layout == "every other class"
+    is_dense = layout in ("contiguous", "batch first", "classes first")
+    assert gradient.stride() == logits.stride() or not is_dense
     rtol, atol = (1e-12, 1e-11) if dtype == torch.float64 else (2e-6, 1e-5)
     torch.testing.assert_close(losses.double(), expected, rtol=rtol, atol=atol)
-    # One rounding to the dtype; the reference itself works with logarithms in the hundreds.
+    # One rounding to the dtype; in float64, the error of the reference, whose logarithms are in the hundreds.
     atol = 1e-11 if dtype == torch.float64 else torch.finfo(dtype).eps
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=atol)
 
 
 @settings(deadline=None, max_examples=60)
 @given(batches())
-def test_log_probs_are_taken_as_they_are(device, batch):
+def test_ctc_loss_log_probs_not_normalized(device, batch):
     logits, *arguments = batch
     log_probs = logits.double().log_softmax(-1)
-    expected, softmax_minus_occupancy = torch_loss_and_grad(logits, *arguments, zero_infinity=True)
+    expected, softmax_minus_posterior = torch_loss_and_grad(logits, *arguments, zero_infinity=True)
     on_device = log_probs.to(device)
     losses, gradient = loss_and_grad(on_device, *arguments, zero_infinity=True, input_type="log_probs")
     torch.testing.assert_close(losses, expected, rtol=1e-10, atol=1e-10)
-    # softmax - posterior on the live frames of possible samples, 0 elsewhere.
-    live = (softmax_minus_occupancy != 0).any(-1, keepdim=True) | (gradient != 0).any(-1, keepdim=True)
-    torch.testing.assert_close(gradient + live * log_probs.exp(), softmax_minus_occupancy, rtol=0, atol=1e-10)
-    # Not normalised: a constant added to all frames multiplies every path.
+    # softmax - posterior on the valid frames of possible samples, 0 elsewhere.
+    valid = (softmax_minus_posterior != 0).any(-1, keepdim=True) | (gradient != 0).any(-1, keepdim=True)
+    torch.testing.assert_close(
+        gradient + valid * log_probs.exp(), softmax_minus_posterior, rtol=0, atol=1e-10
+    )
+    # Not normalized: a constant added to all log-probabilities shifts the loss.
     shifted, _ = loss_and_grad(on_device + 0.25, *arguments, input_type="log_probs")
     plain, _ = loss_and_grad(on_device, *arguments, input_type="log_probs")
     frames = arguments[1].double()
@@ -70,7 +75,7 @@ def test_log_probs_are_taken_as_they_are(device, batch):
 @pytest.mark.parametrize("target", [[], [1], [1, 2], [1, 1], [2, 1, 2], [1, 1, 1], [1, 2, 2]])
 @pytest.mark.parametrize("blank", [0, 1, 2])
 @pytest.mark.parametrize("frames", [1, 2, 5])
-def test_equals_brute_force(device, target, blank, frames):
+def test_ctc_loss_equals_brute_force(device, target, blank, frames):
     swap = {0: blank, blank: 0}
     target = [swap.get(label, label) for label in target]
     logits = torch.randn(frames, 3, generator=torch.Generator().manual_seed(1)) * 2
@@ -79,7 +84,7 @@ def test_equals_brute_force(device, target, blank, frames):
     assert float(loss) == pytest.approx(brute_force(logits, target, blank), rel=1e-6)
 
 
-# Probabilities and losses of the basic test of TensorFlow's ctc_loss; blank is the last class.
+# Probabilities and losses from the basic test of TensorFlow's ctc_loss; the blank is the last class.
 TENSORFLOW = [
     (
         [
@@ -107,10 +112,10 @@ TENSORFLOW = [
 
 
 @pytest.mark.parametrize(("probabilities", "target", "loss"), TENSORFLOW)
-def test_known_values_of_tensorflow(device, probabilities, target, loss):
+def test_ctc_loss_known_values_of_tensorflow(device, probabilities, target, loss):
     logits = torch.tensor(probabilities, device=device).log()
-    ours = ctc_loss(logits, target, 5, len(target), blank=5, reduction="none")
-    assert float(ours) == pytest.approx(loss, rel=2e-6)
+    actual = ctc_loss(logits, target, 5, len(target), blank=5, reduction="none")
+    assert float(actual) == pytest.approx(loss, rel=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -121,19 +126,19 @@ def test_known_values_of_tensorflow(device, probabilities, target, loss):
         (torch.arange(-15.0, 0).view(3, 5).flip(0), [2, 3], 4.9388504),
     ],
 )
-def test_known_values_of_warp_ctc(device, logits, target, loss):
-    ours = ctc_loss(logits.to(device), target, len(logits), len(target), reduction="none")
-    assert float(ours) == pytest.approx(loss, rel=4e-7)
+def test_ctc_loss_known_values_of_warp_ctc(device, logits, target, loss):
+    actual = ctc_loss(logits.to(device), target, len(logits), len(target), reduction="none")
+    assert float(actual) == pytest.approx(loss, rel=4e-7)
 
 
-def test_known_value_and_gradient_of_nemo(device):
+def test_ctc_loss_known_value_and_gradient_of_nemo(device):
     logits = torch.full((6, 1, 5), 0.1)
     for t, c, value in [(0, 1, 0.6), (1, 2, 0.6), (2, 2, 0.2), (2, 3, 0.8), (3, 1, 0.6), (4, 2, 0.2)]:
         logits[t, 0, c] = value
     logits[5, 0, 0], logits[5, 0, 2] = 0.7, 0.2
     losses, gradient = loss_and_grad(logits.to(device), torch.tensor([[1, 2, 3]]), [6], [3])
-    # In ulps of float32, an emission is off by up to 2 of exp2, 4 of the sum of the softmax, 1 of products,
-    # and a step of the recursion by 1.5: 6 frames of 8.5 * 2^-23 move the loss by 6.1e-6.
+    # Error bound in ulps of float32: per emission 2 for exp2, 4 for the softmax sum, 1 for products, and 1.5
+    # per step of the recursion; 6 frames of 8.5 * 2^-23 give 6.1e-6.
     assert float(losses) == pytest.approx(5.0279555, abs=6.1e-6)
     first_and_last = torch.tensor(
         [
@@ -144,21 +149,21 @@ def test_known_value_and_gradient_of_nemo(device):
     torch.testing.assert_close(gradient[[0, 5], 0], first_and_last, rtol=0, atol=5e-7)
 
 
-def test_probabilities_of_a_small_example(device):
+def test_ctc_loss_two_frames_by_hand(device):
     logits = torch.tensor([[0.6, 0.4]] * 2, device=device).log()
     assert float(ctc_loss(logits, [], 2, 0, reduction="none").neg().exp()) == pytest.approx(0.36)
     assert float(ctc_loss(logits, [1], 2, 1, reduction="none").neg().exp()) == pytest.approx(0.64)
 
 
 @pytest.mark.parametrize(("frames", "classes"), [(1, 2), (7, 5), (300, 80)])
-def test_uniform_logits_have_a_closed_form(device, frames, classes):
+def test_ctc_loss_closed_form_of_uniform_logits(device, frames, classes):
     loss = ctc_loss(torch.zeros(frames, classes, device=device), [1], frames, 1, reduction="none")
     paths = frames * (frames + 1) / 2
     assert float(loss) == pytest.approx(frames * math.log(classes) - math.log(paths), rel=1e-6)
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_reductions_equal_the_reference_of_torch(device, reduction):
+def test_ctc_loss_reductions(device, reduction):
     generator = torch.Generator().manual_seed(2)
     logits = torch.randn(12, 3, 6, generator=generator, dtype=torch.float64)
     arguments = torch.randint(1, 6, (3, 4), generator=generator), [12, 11, 9], [4, 1, 2]
@@ -167,7 +172,7 @@ def test_reductions_equal_the_reference_of_torch(device, reduction):
         torch.testing.assert_close(ours(logits.to(device), *arguments).cpu(), expected.squeeze())
 
 
-# Vectors of every length and more than one of each; on a GPU every class of sizes of targets and of rows.
+# Every SIMD vector length, more than one vector each; on a GPU, every kernel size for targets and rows.
 SHAPES = [
     (26, 64, 37, 8),
     (160, 8, 97, 40),
@@ -184,7 +189,7 @@ SHAPES = [
 @pytest.mark.parametrize(
     ("shape", "blank_offset"), [*((shape, 0) for shape in SHAPES), ((590, 2, 64, 90), 30)]
 )
-def test_accuracy_of_float32(device, shape, blank_offset):
+def test_ctc_loss_accuracy_of_float32(device, shape, blank_offset):
     frames, samples, classes, length = shape
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(frames, samples, classes, generator=generator) * 3
@@ -197,8 +202,8 @@ def test_accuracy_of_float32(device, shape, blank_offset):
     assert (gradient - expected_gradient).norm() / expected_gradient.norm() < 5e-6
 
 
-def test_accuracy_of_the_sum_over_very_many_classes(device):
-    """Terms that are all alike, so that roundings go one way."""
+def test_ctc_loss_accuracy_over_2_20_classes(device):
+    """With equal terms, all rounding errors have the same sign."""
     x = torch.full((2, 1, 1 << 20), math.log(0.2457))
     x[..., :1024] = 0
     expected = -2 * (x[0, 0, 1].double() - x[0, 0].double().logsumexp(0)) - math.log(3)
@@ -206,10 +211,10 @@ def test_accuracy_of_the_sum_over_very_many_classes(device):
     assert float(loss) == pytest.approx(float(expected), abs=4e-5)
 
 
-def test_accuracy_does_not_depend_on_an_offset(device):
+def test_ctc_loss_accuracy_with_logit_offset(device):
     logits = torch.randn(30, 1, 8, generator=torch.Generator().manual_seed(3))
     for offset in (0.0, 4096.0, -4096.0):
-        shifted = logits + offset  # rounded; the reference gets the rounded values
+        shifted = logits + offset  # the reference gets the rounded sums too
         expected, expected_gradient = torch_loss_and_grad(shifted, torch.tensor([[1, 2, 2]]), [30], [3])
         losses, gradient = loss_and_grad(shifted.to(device), torch.tensor([[1, 2, 2]]), [30], [3])
         torch.testing.assert_close(losses.double(), expected, rtol=1e-6, atol=0)
@@ -218,7 +223,7 @@ def test_accuracy_does_not_depend_on_an_offset(device):
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize("input_type", ["logits", "log_probs"])
-def test_gradcheck(device, reduction, input_type):
+def test_ctc_loss_gradcheck(device, reduction, input_type):
     logits = torch.randn(6, 3, 4, dtype=torch.float64, device=device, requires_grad=True)
     targets = torch.tensor([[1, 1], [3, 2], [0, 0]])
 
@@ -230,7 +235,7 @@ def test_gradcheck(device, reduction, input_type):
 
 @settings(deadline=None, max_examples=60)
 @given(batches(), st.data())
-def test_invariances(device, batch, data):
+def test_ctc_loss_invariances(device, batch, data):
     logits, targets, input_lengths, target_lengths, blank = batch
     logits = logits.to(device)
     frames, samples, classes = logits.shape
@@ -245,7 +250,7 @@ def test_invariances(device, batch, data):
         blank,
         zero_infinity=True,
     )
-    # Not bit by bit: on a GPU the order of additions within a row depends on the alignment of its address.
+    # Not bitwise: on a GPU, the order of additions within a row depends on the alignment of its address.
     torch.testing.assert_close(permuted[0], losses[order], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(permuted[1], gradient[:, order], rtol=0, atol=1e-6)
 
@@ -258,21 +263,21 @@ def test_invariances(device, batch, data):
     assert torch.equal(padded[1][:frames], gradient)
     assert (padded[1][frames:] == 0).all()
 
-    relabel = torch.tensor(data.draw(st.permutations(range(classes))))
-    relabelled = torch.empty_like(logits)
-    relabelled[..., relabel] = logits
-    again = loss_and_grad(
-        relabelled,
-        relabel[targets],
+    new_class = torch.tensor(data.draw(st.permutations(range(classes))))
+    new_logits = torch.empty_like(logits)
+    new_logits[..., new_class] = logits
+    relabeled = loss_and_grad(
+        new_logits,
+        new_class[targets],
         input_lengths,
         target_lengths,
-        int(relabel[blank]),
+        int(new_class[blank]),
         zero_infinity=True,
     )
-    torch.testing.assert_close(again[0], losses, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(again[1][..., relabel], gradient, rtol=0, atol=1e-6)
+    torch.testing.assert_close(relabeled[0], losses, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(relabeled[1][..., new_class], gradient, rtol=0, atol=1e-6)
 
-    # A constant added to a frame; exact, so that the logits keep all their digits.
+    # A constant added to each frame, without rounding.
     constants = torch.randint(-8, 9, (frames, samples, 1), device=device) * 64.0
     doubles = logits.double()
     shifted = loss_and_grad(doubles + constants, *batch[1:], zero_infinity=True)
@@ -282,18 +287,8 @@ def test_invariances(device, batch, data):
 
 
 @pytest.mark.parametrize("shape", [(90, 8, 40, 20), (400, 1, 3000, 12), (64, 2, 300, 30)])
-def test_bitwise_the_same_from_run_to_run_for_any_number_of_threads(device, shape):
+def test_ctc_loss_bitwise_equal_for_any_thread_count(device, shape):
     frames, samples, classes, length = shape
     logits = torch.randn(frames, samples, classes, device=device)
     arguments = torch.randint(1, classes, (samples, length)), [frames] * samples, [length] * samples
-    results = []
-    threads = torch.get_num_threads()
-    try:
-        for count in (1, 2, 3, 7):
-            torch.set_num_threads(count)
-            results.append(loss_and_grad(logits, *arguments))
-    finally:
-        torch.set_num_threads(threads)
-    for losses, gradient in results[1:]:
-        assert torch.equal(losses, results[0][0])
-        assert torch.equal(gradient, results[0][1])
+    assert_equal_for_any_thread_count(lambda: loss_and_grad(logits, *arguments), counts=(1, 2, 3, 7))

@@ -1,9 +1,10 @@
-"""What ctc_loss accepts, and what it says of the rest: lengths, masks, NaN, empty things, errors."""
+"""Arguments of ctc_loss: lengths, masks, NaN, empty inputs, dtypes, errors, unvalidated values."""
 
 import math
 
 import pytest
 import torch
+from helpers.logits import random_logits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.ctc import batches, loss_and_grad, torch_loss_and_grad
@@ -13,40 +14,34 @@ from crnn_ext.ctc import CTCLoss, ctc_loss
 NAN, INF = math.nan, math.inf
 
 
-def logits_of(device, frames, samples, classes):
-    return torch.randn(frames, samples, classes, generator=torch.Generator().manual_seed(0)).to(device)
-
-
 @settings(deadline=None, max_examples=60)
 @given(batches(max_frames=12, max_target_length=8), st.randoms(use_true_random=False))
-def test_a_sample_with_nan_leaves_its_neighbours_alone(device, batch, random):
+def test_ctc_loss_nan_stays_in_its_sample(device, batch, random):
     logits, _, input_lengths, *_ = batch
     logits = logits.to(device)
     losses, gradient = loss_and_grad(logits, *batch[1:])
     n = random.randrange(logits.shape[1])
     if input_lengths[n] == 0:
         return
-    broken = logits.clone()
-    broken[random.randrange(int(input_lengths[n])), n, random.randrange(logits.shape[2])] = random.choice(
-        [NAN, INF]
-    )
+    frames = int(input_lengths[n])
+    changed = logits.clone()
+    changed[random.randrange(frames), n, random.randrange(logits.shape[2])] = random.choice([NAN, INF])
     for zero_infinity in (False, True):
-        after, gradient_after = loss_and_grad(broken, *batch[1:], zero_infinity=zero_infinity)
-        live = int(input_lengths[n])
-        assert after[n].isnan()
-        assert gradient_after[:live, n].isnan().all()
-        assert (gradient_after[live:, n] == 0).all()
+        new_losses, new_gradient = loss_and_grad(changed, *batch[1:], zero_infinity=zero_infinity)
+        assert new_losses[n].isnan()
+        assert new_gradient[:frames, n].isnan().all()
+        assert (new_gradient[frames:, n] == 0).all()
         if not zero_infinity:
-            others = torch.arange(len(after)) != n
-            torch.testing.assert_close(after[others], losses[others], rtol=0, atol=0, equal_nan=True)
+            others = torch.arange(len(losses)) != n
+            torch.testing.assert_close(new_losses[others], losses[others], rtol=0, atol=0, equal_nan=True)
             torch.testing.assert_close(
-                gradient_after[:, others], gradient[:, others], rtol=0, atol=0, equal_nan=True
+                new_gradient[:, others], gradient[:, others], rtol=0, atol=0, equal_nan=True
             )
 
 
-def test_impossible_samples(device):
-    x = logits_of(device, 5, 3, 4)
-    # Three frames would do for different labels; equal ones need four.
+def test_ctc_loss_impossible_samples(device):
+    x = random_logits(5, 3, 4, device=device)
+    # Three different labels need three frames; with a repeated label they need four.
     arguments = torch.tensor([[1, 2, 3], [1, 1, 2], [2, 1, 1]]), [3, 3, 5], [3, 3, 3]
     losses, gradient = loss_and_grad(x, *arguments)
     assert losses.isfinite().tolist() == [True, False, True]
@@ -61,8 +56,8 @@ def test_impossible_samples(device):
     assert torch.equal(zeroed_gradient[:, [0, 2]], gradient[:, [0, 2]])
 
 
-def test_padding_is_never_looked_at(device):
-    x = logits_of(device, 6, 2, 5)
+def test_ctc_loss_ignores_padding(device):
+    x = random_logits(6, 2, 5, device=device)
     x[3:, 0] = NAN
     targets = torch.tensor([[1, 2, -1, 5], [3, 3, 99, 2**40]])
     losses, gradient = loss_and_grad(x, targets, [3, 6], [2, 2])
@@ -88,28 +83,28 @@ def test_padding_is_never_looked_at(device):
     ],
 )
 @pytest.mark.parametrize("masked", [0, 4])
-def test_a_masked_class(device, dtype, mask, masked):
-    x = logits_of(device, 8, 1, 5).to(dtype)
+def test_ctc_loss_masked_class(device, dtype, mask, masked):
+    x = random_logits(8, 1, 5, device=device).to(dtype)
     x[..., masked] = {"-inf": -INF, "lowest": torch.finfo(dtype).min, "-1e30": -1e30}[mask]
     losses, gradient = loss_and_grad(x, torch.tensor([[1, 2, 3]]), [8], [3])
     assert losses.isfinite().all()
     assert (gradient[..., masked] == 0).all()
-    # Without the class there would be the same sum over paths.
-    rest = [c for c in range(5) if c != masked]
+    # The sum over paths is the same without the class.
+    others = [c for c in range(5) if c != masked]
     if masked != 0:
-        expected, expected_gradient = loss_and_grad(x[..., rest], torch.tensor([[1, 2, 3]]), [8], [3])
+        expected, expected_gradient = loss_and_grad(x[..., others], torch.tensor([[1, 2, 3]]), [8], [3])
         torch.testing.assert_close(losses, expected, rtol=1e-5, atol=0)
-        torch.testing.assert_close(gradient[..., rest], expected_gradient, rtol=0, atol=1e-3)
-    # Every path needs the class: as a label, or as the blank between equal ones.
+        torch.testing.assert_close(gradient[..., others], expected_gradient, rtol=0, atol=1e-3)
+    # Every path needs the class, as a label or as the blank between equal labels.
     impossible, _ = loss_and_grad(x, torch.tensor([[1, 1, 4]]), [4], [3])
     if dtype == torch.float16 and mask == "lowest":
-        assert 65504 <= impossible < 65600  # a number like any other in the range of float32
+        assert 65504 <= impossible < 65600  # in the range of float32, not masked
     else:
         assert impossible == INF
 
 
-def test_a_frame_masked_throughout_makes_every_path_impossible(device):
-    x = logits_of(device, 4, 2, 3)
+def test_ctc_loss_fully_masked_frame(device):
+    x = random_logits(4, 2, 3, device=device)
     x[1, 0] = -INF
     losses, gradient = loss_and_grad(x, torch.tensor([[1], [1]]), [4, 4], [1, 1])
     assert losses[0] == INF
@@ -119,11 +114,11 @@ def test_a_frame_masked_throughout_makes_every_path_impossible(device):
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_empty_batches_and_targets(device, reduction):
-    none = ctc_loss(
+def test_ctc_loss_empty_batches_and_targets(device, reduction):
+    loss = ctc_loss(
         torch.zeros(3, 0, 2, device=device), torch.zeros(0, 0, dtype=torch.long), [], [], reduction=reduction
     )
-    assert {"none": none.shape == (0,), "mean": none.isnan().all(), "sum": (none == 0).all()}[reduction]
+    assert {"none": loss.shape == (0,), "mean": loss.isnan().all(), "sum": (loss == 0).all()}[reduction]
 
     x = torch.zeros(0, 2, 3, device=device, requires_grad=True)
     losses = ctc_loss(x, [[1], [1]], [0, 0], [0, 1], reduction="none")
@@ -131,7 +126,7 @@ def test_empty_batches_and_targets(device, reduction):
     losses.sum().backward()
     assert x.grad.shape == (0, 2, 3)
 
-    x = logits_of(device, 4, 2, 3).requires_grad_()
+    x = random_logits(4, 2, 3, device=device).requires_grad_()
     loss = ctc_loss(x, torch.zeros(2, 0, dtype=torch.int32), [4, 2], [0, 0], reduction=reduction)
     blanks = -x.log_softmax(-1)[..., 0]
     expected = torch.stack([blanks[:, 0].sum(), blanks[:2, 1].sum()])
@@ -139,7 +134,7 @@ def test_empty_batches_and_targets(device, reduction):
     torch.testing.assert_close(loss, expected)
 
 
-def test_one_class_that_is_the_blank(device):
+def test_ctc_loss_single_class_is_blank(device):
     x = torch.zeros(3, 1, 1, device=device, requires_grad=True)
     loss = ctc_loss(x, torch.zeros(1, 0, dtype=torch.long), [3], [0])
     loss.backward()
@@ -148,8 +143,8 @@ def test_one_class_that_is_the_blank(device):
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_unbatched(device, reduction):
-    x = logits_of(device, 7, 1, 5)
+def test_ctc_loss_unbatched(device, reduction):
+    x = random_logits(7, 1, 5, device=device)
     batched = ctc_loss(x, [[1, 2, 2]], [6], [3], reduction=reduction)
     for lengths in ((6, 3), (torch.tensor(6), torch.tensor(3)), ([6], torch.tensor([3], dtype=torch.uint8))):
         loss = ctc_loss(x[:, 0], torch.tensor([1, 2, 2]), *lengths, reduction=reduction)
@@ -170,8 +165,8 @@ INTEGERS = [
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_integers_of_every_dtype(device, dtype):
-    x = logits_of(device, 7, 2, 5)
+def test_ctc_loss_integer_dtypes(device, dtype):
+    x = random_logits(7, 2, 5, device=device)
     expected = ctc_loss(x, [[1, 2], [3, 0]], [7, 5], [2, 1])
     targets = torch.tensor([[1, 2], [3, 0]], dtype=dtype)
     lengths = torch.tensor([7, 5], dtype=dtype), torch.tensor([2, 1], dtype=dtype)
@@ -180,8 +175,8 @@ def test_integers_of_every_dtype(device, dtype):
     assert ctc_loss(x, torch.tensor([1, 2, 3], dtype=dtype), *lengths) == expected
 
 
-def test_an_expanded_incoming_gradient(device):
-    x = logits_of(device, 6, 3, 4).requires_grad_()
+def test_ctc_loss_expanded_grad_output(device):
+    x = random_logits(6, 3, 4, device=device).requires_grad_()
     losses = ctc_loss(x, [[1], [2], [3]], [6, 6, 6], [1, 1, 1], reduction="none")
     (expanded,) = torch.autograd.grad(losses, x, torch.ones((), device=device).expand(3), retain_graph=True)
     (plain,) = torch.autograd.grad(losses, x, torch.ones(3, device=device))
@@ -189,7 +184,7 @@ def test_an_expanded_incoming_gradient(device):
 
 
 def free_memory(device):
-    """Bytes."""
+    """The free memory of the device in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -199,14 +194,14 @@ def free_memory(device):
         return 0
 
 
-def test_more_elements_than_an_int32_counts(device):
+def test_ctc_loss_sizes_beyond_int32(device):
     if free_memory(device) < 10 * 2**30:
         pytest.skip("needs 10 GB of free memory")
     frames, classes = 2050, 1 << 20
     x = torch.zeros(frames, 1, classes, dtype=torch.bfloat16, device=device)
     x[-1, 0, -1] = 16
     loss = ctc_loss(x, [[classes - 1]], [frames], [1], reduction="none")
-    # Of the runs of frames that may show the label, `frames` many end with the last one.
+    # A path is a run of label frames; `frames` of the runs end at the last frame.
     paths = frames * (frames + 1) // 2 - frames + frames * math.exp(16)
     expected = (frames - 1) * math.log(classes) + math.log(classes - 1 + math.exp(16)) - math.log(paths)
     assert float(loss) == pytest.approx(expected, rel=1e-6)
@@ -294,7 +289,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("change", "error", "message"), ERRORS, ids=[row[2] for row in ERRORS])
-def test_errors(device, change, error, message):
+def test_ctc_loss_errors(device, change, error, message):
     arguments = {
         "logits": torch.zeros(4, 2, 3, device=device),
         "targets": [[1, 2], [1, 2]],
@@ -319,10 +314,11 @@ def test_errors(device, change, error, message):
         {"target_lengths": [2, -1]},
     ],
 )
-def test_unchecked_values_make_their_sample_nan(device, change):
+def test_ctc_loss_unvalidated_values_give_nan(device, change):
     arguments = {"targets": [[1, 2], [1, 2]], "input_lengths": [4, 4], "target_lengths": [2, 2]} | change
-    losses, gradient = loss_and_grad(logits_of(device, 4, 2, 3), *arguments.values(), validate=False)
-    valid, valid_gradient = loss_and_grad(logits_of(device, 4, 2, 3)[:, :1], [[1, 2]], [4], [2])
+    logits = random_logits(4, 2, 3, device=device)
+    losses, gradient = loss_and_grad(logits, *arguments.values(), validate=False)
+    valid, valid_gradient = loss_and_grad(logits[:, :1], [[1, 2]], [4], [2])
     assert losses[0] == valid[0]
     assert torch.equal(gradient[:, 0], valid_gradient[:, 0])
     assert losses[1].isnan()
@@ -330,11 +326,12 @@ def test_unchecked_values_make_their_sample_nan(device, change):
 
 
 @pytest.mark.parametrize("change", [{"targets": [[1, 2], [1, 3]]}, {"target_lengths": [2, 3]}])
-def test_unchecked_values_leave_dead_frames_alone(device, change):
+def test_ctc_loss_unvalidated_values_keep_padding_gradient_zero(device, change):
     arguments = {"targets": [[1, 2], [1, 2]], "input_lengths": [6, 4], "target_lengths": [2, 2]} | change
+    logits = random_logits(6, 2, 3, device=device)
     for zero_infinity in (False, True):
         losses, gradient = loss_and_grad(
-            logits_of(device, 6, 2, 3), *arguments.values(), validate=False, zero_infinity=zero_infinity
+            logits, *arguments.values(), validate=False, zero_infinity=zero_infinity
         )
         assert losses.isnan().tolist() == [False, True]
         assert gradient[:4, 1].isnan().all()
@@ -342,12 +339,13 @@ def test_unchecked_values_leave_dead_frames_alone(device, change):
 
 
 @pytest.mark.parametrize("lengths", [[9, 1, 2], [-1, 1, 2]])
-def test_labels_behind_an_unchecked_wrong_length_cannot_be_told(device, lengths):
-    losses, _ = loss_and_grad(logits_of(device, 4, 3, 3), [1, 2, 1, 1], [4, 4, 4], lengths, validate=False)
+def test_ctc_loss_unvalidated_length_of_concatenated_targets(device, lengths):
+    logits = random_logits(4, 3, 3, device=device)
+    losses, _ = loss_and_grad(logits, [1, 2, 1, 1], [4, 4, 4], lengths, validate=False)
     assert losses.isnan().all()
 
 
-def test_a_blank_far_below_the_peak_has_its_share(device):
+def test_ctc_loss_blank_far_below_peak(device):
     x = torch.tensor([[0.0, 9.5, 3000.0]] * 3, dtype=torch.float64).unsqueeze(1)
     expected, expected_gradient = torch_loss_and_grad(
         x, torch.tensor([[1]]), torch.tensor([3]), torch.tensor([1])
@@ -355,19 +353,19 @@ def test_a_blank_far_below_the_peak_has_its_share(device):
     losses, gradient = loss_and_grad(x.float().to(device), [[1]], [3], [1])
     torch.testing.assert_close(losses.double(), expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=1e-6)
-    assert (gradient[[0, 2], 0, 0] < 0).all()  # before the label or after it
+    assert (gradient[[0, 2], 0, 0] < 0).all()  # the blank before and after the label
 
 
-def test_a_masked_blank_in_very_many_frames(device):
-    x = logits_of(device, 100_000, 1, 4) * 0.01
+def test_ctc_loss_masked_blank_in_many_frames(device):
+    x = random_logits(100_000, 1, 4, device=device) * 0.01
     x[..., 0] = -INF
     losses, gradient = loss_and_grad(x, [[1, 2, 3]], [100_000], [3])
     assert losses.isfinite().all()
     assert (gradient[..., 0] == 0).all()
 
 
-def test_the_module_passes_its_options_on(device):
-    x = logits_of(device, 4, 1, 3)
+def test_ctc_loss_module_options(device):
+    x = random_logits(4, 1, 3, device=device)
     module = CTCLoss(blank=2, reduction="sum", zero_infinity=True, input_type="log_probs", validate=False)
     assert module(x, [[0, 0]], [2], [2]) == 0
     assert module(x, [[2]], [4], [1]).isnan()

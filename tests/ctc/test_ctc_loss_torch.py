@@ -1,4 +1,4 @@
-"""ctc_loss inside torch: operator contract, compile, export, autocast, second derivatives, memory."""
+"""ctc_loss inside torch: opcheck, compile, export, autocast, second derivatives, saved memory."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def logits(device, requires_grad=False):
 
 @pytest.mark.parametrize("reduction", [0, 1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_operator_contract(device, targets, reduction, dtype):
+def test_ctc_loss_opcheck(device, targets, reduction, dtype):
     x = logits(device).to(dtype).requires_grad_()
     operator = torch.ops.crnn_ext.ctc_loss.default
     torch.library.opcheck(operator, (x, *targets, 0, reduction, False, True, True, True))
@@ -29,7 +29,7 @@ def test_operator_contract(device, targets, reduction, dtype):
     torch.library.opcheck(operator, (x, concatenated, *targets[1:], 0, reduction, True, False, True, True))
 
 
-def test_operator_contract_of_the_gradient(device, targets):
+def test_ctc_loss_backward_opcheck(device, targets):
     x = logits(device)
     arguments = (*targets, 0, 0)
     _, saved = torch.ops.crnn_ext.ctc_loss.default(x, *arguments, False, True, True, True)
@@ -38,11 +38,11 @@ def test_operator_contract_of_the_gradient(device, targets):
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compile_into_one_graph(device, targets, backend):
+def test_ctc_loss_compile(device, targets, backend):
     torch._dynamo.reset()
     module = CTCLoss(zero_infinity=True, validate=True)
     compiled = torch.compile(module, fullgraph=True, backend=backend)
-    for frames in (6, 9):  # the second shape is compiled as a dynamic one
+    for frames in (6, 9):  # the second shape triggers compilation with dynamic shapes
         x = torch.randn(frames, 2, 4, device=device, requires_grad=True)
         expected = torch.autograd.grad(module(x * 2, *targets), x)[0]
         torch.testing.assert_close(torch.autograd.grad(compiled(x * 2, *targets), x)[0], expected)
@@ -50,7 +50,7 @@ def test_compile_into_one_graph(device, targets, backend):
         compiled(x, torch.tensor([[1, 9], [3, 1]], device=device), *targets[1:])
 
 
-def test_export(device, targets):
+def test_ctc_loss_export(device, targets):
     class Training(torch.nn.Module):
         def forward(self, x, targets, input_lengths, target_lengths):
             return ctc_loss(x, targets, input_lengths, target_lengths, reduction="sum")
@@ -66,7 +66,7 @@ def test_export(device, targets):
     )
 
 
-def test_autocast_casts_nothing(device, targets):
+def test_ctc_loss_autocast_keeps_dtype(device, targets):
     network = torch.nn.Linear(8, 4, device=device)
     with torch.autocast(device.type, torch.bfloat16):
         x = network(torch.randn(6, 2, 8, device=device))
@@ -80,27 +80,27 @@ def test_autocast_casts_nothing(device, targets):
     assert gradient.dtype == torch.bfloat16
 
 
-def test_a_second_derivative_raises(device, targets):
+def test_ctc_loss_double_backward_raises(device, targets):
     x = logits(device, requires_grad=True)
     (gradient,) = torch.autograd.grad(ctc_loss(x, *targets), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
+    with pytest.raises(RuntimeError, match="the gradient is not differentiable"):
         torch.autograd.grad(gradient.square().sum(), x)
 
 
-def test_forward_mode_raises(device, targets):
+def test_ctc_loss_forward_mode_raises(device, targets):
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(logits(device), torch.ones(6, 2, 4, device=device))
-        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        with pytest.raises(NotImplementedError, match="forward-mode differentiation is not supported"):
             ctc_loss(dual, *targets)
 
 
 @pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev])
-def test_transforms_that_differentiate_raise(device, targets, transform):
+def test_ctc_loss_functorch_transforms_raise(device, targets, transform):
     with pytest.raises(RuntimeError, match="functorch transforms"):
         transform(lambda x: ctc_loss(x, *targets))(logits(device))
 
 
-def test_activation_checkpointing(device, targets):
+def test_ctc_loss_activation_checkpointing(device, targets):
     layer = torch.nn.Linear(4, 4, device=device)
 
     def loss(x):
@@ -111,7 +111,7 @@ def test_activation_checkpointing(device, targets):
     assert torch.equal(layer.weight.grad, plain)
 
 
-def test_logits_changed_before_the_backward_pass_are_noticed(device, targets):
+def test_ctc_loss_logits_modified_before_backward(device, targets):
     x = logits(device, requires_grad=True)
     y = x * 1
     loss = ctc_loss(y, *targets)
@@ -120,27 +120,28 @@ def test_logits_changed_before_the_backward_pass_are_noticed(device, targets):
         loss.backward()
 
 
-@pytest.mark.parametrize("later", [100, -1])
-def test_lengths_changed_behind_autograds_back_make_the_gradient_nan(device, later):
+@pytest.mark.parametrize("length", [100, -1])
+def test_ctc_loss_lengths_modified_before_backward(device, length):
+    """Through `.data`, autograd does not notice the modification; the gradient of the sample is NaN."""
     x = logits(device, requires_grad=True)
     targets = torch.arange(200).remainder(3).add(1).view(2, 100).to(device)
     input_lengths, target_lengths = (torch.tensor(y, device=device) for y in ([6, 6], [2, 2]))
     loss = ctc_loss(x, targets, input_lengths, target_lengths, reduction="sum")
     expected = torch.autograd.grad(loss, x, retain_graph=True)[0]
-    target_lengths.data[1] = later
+    target_lengths.data[1] = length
     gradient = torch.autograd.grad(loss, x)[0]
     assert torch.equal(gradient[:, 0], expected[:, 0])
     assert gradient[:, 1].isnan().all()
 
 
-def test_a_graph_may_be_kept_and_walked_twice(device, targets):
+def test_ctc_loss_retain_graph(device, targets):
     x = logits(device, requires_grad=True)
     loss = ctc_loss(x, *targets)
     first = torch.autograd.grad(loss, x, retain_graph=True)[0]
     assert torch.equal(torch.autograd.grad(loss, x)[0], first)
 
 
-def test_memory_held_for_the_backward_pass(device):
+def test_ctc_loss_saved_memory(device):
     frames, samples, classes, length = 50, 3, 1000, 7
     x = torch.randn(frames, samples, classes, device=device, requires_grad=True)
     targets = torch.randint(1, classes, (samples, length), device=device)
@@ -150,15 +151,15 @@ def test_memory_held_for_the_backward_pass(device):
     )
     loss = ctc_loss(x, targets, *lengths)
     saved = loss.grad_fn.saved_tensors
-    own = [tensor for tensor in saved if tensor.is_floating_point() and tensor.data_ptr() != x.data_ptr()]
-    assert sum(tensor.untyped_storage().nbytes() for tensor in own) <= frames * samples * (length + 2) * 4
+    floats = [tensor for tensor in saved if tensor.is_floating_point() and tensor.data_ptr() != x.data_ptr()]
+    assert sum(tensor.untyped_storage().nbytes() for tensor in floats) <= frames * samples * (length + 2) * 4
     operator = torch.ops.crnn_ext.ctc_loss.default
     _, without_gradient = operator(x, targets, *lengths, 0, 1, False, True, True, False)
     assert without_gradient.numel() == 0
 
 
 @pytest.mark.parametrize("concatenated", [False, True])
-def test_targets_longer_than_the_longest_are_invalid(device, targets, concatenated):
+def test_ctc_loss_targets_beyond_longest_target(device, targets, concatenated):
     x = logits(device)
     labels = torch.tensor([1, 2, 3], device=device) if concatenated else targets[0]
     arguments = (labels, *targets[1:], 0, 0)

@@ -5,7 +5,8 @@ import re
 
 import pytest
 import torch
-from helpers.decoder_checks import TOKENS, best_hypothesis, raises_exactly
+from helpers.decoder_checks import TOKENS, best_hypothesis
+from helpers.results import raises_exactly
 from reference.ngram import BackoffModel
 
 from crnn_ext.ctc import BeamSearchDecoder
@@ -20,17 +21,17 @@ LEXICON = Lexicon.from_words(["ab"], Charset(" abc"))
     [
         (
             b"ab a b |\n\ncab\n",
-            ", line 3: a line must be a word and its spelling, and it is 'cab' alone",
+            ", line 3: a line must hold a word and its spelling, got only 'cab'",
         ),
-        (b"ab |\n", ", line 1: spellings must not be empty, and one of 'ab' is"),
-        (b"ab a b\r\n\r\nad a d", ", line 3: spellings must be of tokens, and that of 'ad' has 'd'"),
+        (b"ab |\n", ", line 1: spellings must not be empty, got an empty one for 'ab'"),
+        (b"ab a b\r\n\r\nad a d", ", line 3: spellings must consist of tokens, got 'd' in that of 'ad'"),
         # The blank is none of them.
-        (b"a-b a - b", ", line 1: spellings must be of tokens, and that of 'a-b' has '-'"),
+        (b"a-b a - b", ", line 1: spellings must consist of tokens, got '-' in that of 'a-b'"),
         (
             b"ab a b\nab a | b |",
-            ", line 2: spellings must hold no separators before the end, and that of 'ab' has '|'",
+            ", line 2: spellings may have separators only at the end, got '|' in that of 'ab'",
         ),
-        (b" \n\n", ": a lexicon must have words, and this file has none"),
+        (b" \n\n", ": a lexicon file must hold at least one word"),
         (
             b"ab a b\na\xff a",
             ", line 2: not UTF-8 ('utf-8' codec can't decode byte 0xff in position 1: invalid start byte)",
@@ -62,9 +63,9 @@ def test_other_spaces_may_be_tokens(write_file):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (b"-\na b\n", "line 2: a line must be one token, and it is 'a b'"),
-        (b"-\na\nb \n", "line 3: a line must be one token, and it is 'b '"),
-        (b"-\n\t\n", "line 2: a line must be one token, and it is '\\t'"),
+        (b"-\na b\n", "line 2: a line must hold one token, got 'a b'"),
+        (b"-\na\nb \n", "line 3: a line must hold one token, got 'b '"),
+        (b"-\n\t\n", "line 2: a line must hold one token, got '\\t'"),
         (
             b"-\n\xe9",
             "line 2: not UTF-8 ('utf-8' codec can't decode byte 0xe9 in position 0: unexpected end of data)",
@@ -171,8 +172,7 @@ def test_token_files_that_are_refused(lines, message, write_file):
             TOKENS,
             {"hotwords": ["a  b"]},
             ValueError,
-            "from_spellings: separators (['|']) must stand one by one between the words of a phrase, and in "
-            "'a  b' they do not",
+            "from_spellings: phrases must have single separators (['|']) between words, got 'a  b'",
         ),
     ],
     ids=str,

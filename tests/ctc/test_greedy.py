@@ -1,28 +1,34 @@
-"""greedy_decode against a plain Python collapse."""
+"""greedy_decode against argmax and collapse in plain Python; its arguments and errors."""
 
 import math
 from itertools import groupby
 
 import pytest
 import torch
+from helpers.logits import DTYPES, LAYOUTS, logits_beyond_32_bit_offsets, score_dtype, with_layout
+from helpers.results import (
+    assert_bitwise_equal,
+    assert_equal_for_any_thread_count,
+    assert_fields,
+    raises_exactly,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.ctc import no_synchronization
 
 from crnn_ext.ctc import GreedyResult, greedy_decode
 
-DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 INF, NAN = math.inf, math.nan
 
 
 def best_class(row):
-    """The lowest class that holds the largest number; NaN is passed over; 0 if nothing is above -inf."""
-    above = [x for x in row if x > -INF]
-    return row.index(max(above)) if above else 0
+    """The lowest class with the largest number; skips NaN; 0 if nothing is above -inf."""
+    candidates = [x for x in row if x > -INF]
+    return row.index(max(candidates)) if candidates else 0
 
 
 def log_probability(row, best):
-    """log_softmax(row)[best], NaN if the row holds NaN or +inf."""
+    """log_softmax(row)[best]; NaN if the row holds NaN or +inf."""
     if any(math.isnan(x) or x == INF for x in row):
         return NAN
     if row[best] == -INF:
@@ -31,7 +37,7 @@ def log_probability(row, best):
 
 
 def collapse(rows, blank, normalize):
-    """The best path: its score, and (token, start, end, mean log-probability) of each token."""
+    """The score of the best path, and (token, start, end, mean log-probability) of each token."""
     path = [best_class(row) for row in rows]
     log_probs = [log_probability(r, c) if normalize else r[c] for r, c in zip(rows, path, strict=True)]
     runs, start = [], 0
@@ -45,20 +51,18 @@ def collapse(rows, blank, normalize):
 
 def check(result, logits, lengths, blank, normalize=True):
     frames, samples, _ = logits.shape
-    real = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    expected = {
-        "tokens": (torch.int64, (samples, frames)),
-        "lengths": (torch.int64, (samples,)),
-        "scores": (real, (samples,)),
-        "starts": (torch.int64, (samples, frames)),
-        "ends": (torch.int64, (samples, frames)),
-        "token_logp": (real, (samples, frames)),
-    }
-    for name, (dtype, shape) in expected.items():
-        field = getattr(result, name)
-        assert (field.dtype, tuple(field.shape), field.device) == (dtype, shape, logits.device), name
-
-    close = {"rel": 1e-12, "abs": 1e-12} if real == torch.float64 else {"rel": 1e-5, "abs": 1e-5}
+    dtype = score_dtype(logits)
+    assert_fields(
+        result,
+        logits.device,
+        {
+            "lengths": (torch.int64, (samples,)),
+            "scores": (dtype, (samples,)),
+            **dict.fromkeys(("tokens", "starts", "ends"), (torch.int64, (samples, frames))),
+            "token_logp": (dtype, (samples, frames)),
+        },
+    )
+    close = {"rel": 1e-12, "abs": 1e-12} if dtype == torch.float64 else {"rel": 1e-5, "abs": 1e-5}
     for n, length in enumerate(lengths):
         score, runs = collapse(logits[:length, n].double().tolist(), blank, normalize)
         count = len(runs)
@@ -72,17 +76,6 @@ def check(result, logits, lengths, blank, normalize=True):
         assert result.scores[n].item() == pytest.approx(score, nan_ok=True, **close)
 
 
-def laid_out(logits, layout):
-    """Equal numbers in another place; what lies between and beside them is NaN."""
-    if layout == "batch first":
-        return logits.transpose(0, 1).contiguous().transpose(0, 1)
-    if layout == "class stride":
-        return torch.stack([logits, torch.full_like(logits, NAN)], -1)[..., 0]
-    if layout == "part":
-        return torch.nn.functional.pad(logits, (3, 2), value=NAN)[..., 3:-2]
-    return logits
-
-
 @st.composite
 def batches(draw):
     frames, samples, classes = draw(st.integers(0, 30)), draw(st.integers(0, 4)), draw(st.integers(1, 40))
@@ -92,41 +85,37 @@ def batches(draw):
     )
     if draw(st.booleans()):
         logits = logits.round()  # ties
-    odd = draw(st.sampled_from([None, NAN, INF, -INF, -1e30]))
-    if odd is not None:
+    value = draw(st.sampled_from([None, NAN, INF, -INF, -1e30]))
+    if value is not None:
         share = draw(st.sampled_from([0.02, 0.5, 0.95]))
-        logits[torch.rand(logits.shape, generator=generator) < share] = odd
+        logits[torch.rand(logits.shape, generator=generator) < share] = value
     lengths = torch.randint(0, frames + 1, (samples,), generator=generator)
     return logits.to(draw(st.sampled_from(DTYPES))), lengths, draw(st.integers(0, classes - 1))
 
 
 @settings(deadline=None, max_examples=200)
-@given(
-    batches(),
-    st.sampled_from(["contiguous", "batch first", "class stride", "part"]),
-    st.sampled_from(["logits", "log_probs"]),
-)
-def test_equals_plain_collapse(device, batch, layout, input_type):
+@given(batches(), st.sampled_from(LAYOUTS), st.sampled_from(["logits", "log_probs"]))
+def test_greedy_equals_reference(device, batch, layout, input_type):
     logits, lengths, blank = batch
     logits = logits.to(device)
-    logits_there, lengths_there = laid_out(logits, layout), lengths.to(device)
+    strided, device_lengths = with_layout(logits, layout), lengths.to(device)
     with no_synchronization(device):
-        result = greedy_decode(logits_there, lengths_there, blank=blank, input_type=input_type)
+        result = greedy_decode(strided, device_lengths, blank=blank, input_type=input_type)
     check(result, logits, lengths, blank, input_type == "logits")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("classes", [1, 8, 9, 64, 65, 257, 1024, 1025, 5001])
-def test_many_classes(device, classes, dtype):
-    """Odd numbers of classes put each row at another distance from a 16-byte boundary."""
+def test_greedy_many_classes(device, classes, dtype):
+    """With odd numbers of classes, the rows differ in their alignment to 16 bytes."""
     logits = torch.randn(4, 3, classes, generator=torch.Generator().manual_seed(classes)) * 3
     logits = logits.to(device, dtype)
     check(greedy_decode(logits, blank=classes - 1), logits, [4, 4, 4], classes - 1)
 
 
 @pytest.mark.parametrize("hold", [1, 40, 700])
-def test_many_frames(device, hold):
-    """Tokens that last for `hold` frames, and so across any boundary between groups of frames."""
+def test_greedy_many_frames(device, hold):
+    """Tokens of `hold` frames each cross every boundary between groups of frames."""
     generator = torch.Generator().manual_seed(hold)
     path = torch.randint(0, 3, (700 // hold + 1, 4), generator=generator).repeat_interleave(hold, 0)[:700]
     logits = torch.randn(700, 4, 3, generator=generator) + 9 * torch.nn.functional.one_hot(path, 3)
@@ -135,7 +124,7 @@ def test_many_frames(device, hold):
     check(greedy_decode(logits, lengths.to(device)), logits, lengths, 0)
 
 
-def test_one_token_in_all_frames(device):
+def test_greedy_one_token_in_all_frames(device):
     logits = torch.zeros(600, 1, 2, device=device)
     logits[..., 1] = 3
     result = greedy_decode(logits)
@@ -157,7 +146,7 @@ def test_one_token_in_all_frames(device):
         ([-1e30] * 4, 0, -math.log(4), -1e30),
     ],
 )
-def test_rows(device, row, best, logp, raw):
+def test_greedy_single_frames(device, row, best, logp, raw):
     logits = torch.tensor(row, device=device)[None, None]
     blank = (best + 1) % 4
     for input_type, score in [("logits", logp), ("log_probs", raw)]:
@@ -168,7 +157,7 @@ def test_rows(device, row, best, logp, raw):
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 5), (4, 0, 5), (0, 0, 5), (0, 5)])
-def test_empty(device, shape):
+def test_greedy_empty(device, shape):
     result = greedy_decode(torch.zeros(shape, device=device))
     batch = shape[1:-1]
     assert result.tokens.shape == (*batch, shape[0])
@@ -176,7 +165,7 @@ def test_empty(device, shape):
     assert result.lengths.tolist() == torch.zeros(batch).tolist()
 
 
-def test_unbatched(device):
+def test_greedy_unbatched(device):
     logits = torch.tensor([[0.0, 2.0], [0.0, 2.0], [2.0, 0.0], [0.0, 2.0]], device=device)
     for length in [None, 4, [4], torch.tensor(4), torch.tensor([4])]:
         result = greedy_decode(logits, length)
@@ -188,7 +177,7 @@ def test_unbatched(device):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, None])
-def test_lengths(device, dtype):
+def test_greedy_length_dtypes(device, dtype):
     logits = torch.randn(6, 3, 4, device=device)
     lengths = [6, 0, 3]
     given_lengths = lengths if dtype is None else torch.tensor(lengths, dtype=dtype)
@@ -198,38 +187,27 @@ def test_lengths(device, dtype):
         check(greedy_decode(logits, strided), logits, lengths, 0)
 
 
-def test_frames_beyond_the_length_are_not_read(device):
+def test_greedy_ignores_padding_frames(device):
     logits = torch.randn(6, 2, 4, device=device)
     logits[3:, 0] = NAN
     check(greedy_decode(logits, [3, 6]), logits, [3, 6], 0)
 
 
-def test_offsets_beyond_32_bits(device):
-    """The frames lie 2^31 elements apart; of the memory between them nothing is ever touched."""
-    logits = torch.empty(2**31 + 8, dtype=torch.float16, device=device).as_strided((2, 1, 8), (2**31, 8, 1))
-    logits.copy_(torch.randn(2, 1, 8))
+def test_greedy_offsets_beyond_32_bits(device):
+    logits = logits_beyond_32_bit_offsets(device)
     check(greedy_decode(logits), logits, [2], 0)
 
 
-def test_requires_grad(device):
+def test_greedy_requires_grad(device):
     logits = torch.randn(5, 2, 4, device=device, requires_grad=True)
     result = greedy_decode(logits)
     assert not any(field.requires_grad for field in result)
     check(result, logits.detach(), [5, 5], 0)
 
 
-def test_same_bits_from_any_number_of_threads(device):
+def test_greedy_bitwise_equal_for_any_thread_count(device):
     logits = torch.randn(90, 7, 300, device=device)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        one = greedy_decode(logits)
-        torch.set_num_threads(4)
-        four = greedy_decode(logits)
-    finally:
-        torch.set_num_threads(threads)
-    for a, b in zip(one, four, strict=True):
-        assert torch.equal(a, b)
+    assert_equal_for_any_thread_count(lambda: greedy_decode(logits))
 
 
 LOGITS = torch.zeros(4, 2, 3)
@@ -286,33 +264,31 @@ LOGITS = torch.zeros(4, 2, 3)
         ),
     ],
 )
-def test_errors(arguments, options, error, message):
-    with pytest.raises(error) as caught:
+def test_greedy_errors(arguments, options, error, message):
+    with raises_exactly(error, message):
         greedy_decode(*arguments, **options)
-    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_opcheck(device, dtype):
+def test_greedy_opcheck(device, dtype):
     logits = torch.randn(5, 2, 4, device=device, dtype=dtype)
     for normalize in (True, False):
         arguments = (logits, torch.tensor([5, 3], device=device), 0, normalize)
         torch.library.opcheck(torch.ops.crnn_ext.greedy_decode.default, arguments)
 
 
-def test_compile(device):
+def test_greedy_compile(device):
     compiled = torch.compile(greedy_decode, fullgraph=True, backend="aot_eager")
     logits = torch.randn(5, 2, 4, device=device)
     lengths = torch.tensor([5, 3], device=device)
     result = compiled(logits, lengths, blank=1)
     assert isinstance(result, GreedyResult)
-    for a, b in zip(result, greedy_decode(logits, lengths, blank=1), strict=True):
-        assert torch.equal(a, b)
+    assert_bitwise_equal(result, greedy_decode(logits, lengths, blank=1))
 
 
 @pytest.mark.parametrize("device", ["cuda_on_host", "cuda"], indirect=True)
-def test_impossible_lengths_on_a_gpu_count_as_none(device):
-    """The values of GPU tensors are not checked."""
+def test_greedy_gpu_invalid_lengths(device):
+    """Lengths on a GPU are not checked."""
     logits = torch.randn(4, 3, 5, device=device)
     result = greedy_decode(logits, torch.tensor([5, -1, 4], device=device))
     assert result.lengths[:2].tolist() == [0, 0]

@@ -1,4 +1,4 @@
-"""Labels and lengths beside logits on another device: what is checked, and how one copy brings them."""
+"""Targets and lengths for logits on another device: checks of their values, and the copy in one transfer."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from crnn_ext.ctc import align, ctc_loss, log_probability
 from crnn_ext.ctc._indices import _pack, _unpack, check_cpu_values, index_tensor, to_device
 
 
-def test_all_of_them_in_one_tensor():
+def test_indices_pack_and_unpack():
     tensors = [
         torch.arange(6, dtype=torch.int32).view(2, 3).t(),
         torch.tensor([2**40, -1]),
@@ -24,18 +24,18 @@ def test_all_of_them_in_one_tensor():
         assert torch.equal(part, tensor.long())
 
 
-def test_what_is_there_stays_as_it_is():
+def test_indices_on_same_device_are_not_copied():
     tensors = [torch.tensor([1]), torch.tensor([[2]], dtype=torch.int32)]
     assert to_device(tensors, torch.device("cpu")) is tensors
 
 
-def elsewhere(tensor):
-    """In a place of which the CPU sees no values, as a GPU is."""
+def on_other_device(tensor):
+    """The tensor on the meta device, whose values the CPU cannot read, as on a GPU."""
     return tensor.to("meta")
 
 
-RIGHT = torch.tensor([[1, 2], [3, 1]]), torch.tensor([4, 5]), torch.tensor([2, 1])
-WRONG = torch.tensor([[1, 9], [3, 1]]), torch.tensor([4, 6]), torch.tensor([2, 3])
+VALID = torch.tensor([[1, 2], [3, 1]]), torch.tensor([4, 5]), torch.tensor([2, 1])
+INVALID = torch.tensor([[1, 9], [3, 1]]), torch.tensor([4, 6]), torch.tensor([2, 3])
 MESSAGES = (
     "targets[0, 1] is 9, but logits has C=4 classes",
     "input_lengths[1] is 6, but logits has T=5 frames",
@@ -44,41 +44,41 @@ MESSAGES = (
 
 
 @pytest.mark.parametrize("blank", [0, 3])
-@pytest.mark.parametrize("wrong", [0, 1, 2])
-@pytest.mark.parametrize("held", [(0, 1, 2), (0, 2), (1, 2), (0, 1), (0,), (1,), (2,), ()])
-def test_values_are_checked_where_they_can_be_seen(held, wrong, blank):
-    right = [torch.where(RIGHT[0] == blank, 2, RIGHT[0]), *RIGHT[1:]]
-    indices = [WRONG[i] if i == wrong else right[i] for i in range(3)]
-    indices = [tensor if i in held else elsewhere(tensor) for i, tensor in enumerate(indices)]
-    # A label can be told from padding only by its sample's length.
-    if wrong in held and (wrong != 0 or 2 in held):
+@pytest.mark.parametrize("invalid", [0, 1, 2])
+@pytest.mark.parametrize("on_cpu", [(0, 1, 2), (0, 2), (1, 2), (0, 1), (0,), (1,), (2,), ()])
+def test_indices_checked_only_on_cpu(on_cpu, invalid, blank):
+    valid = [torch.where(VALID[0] == blank, 2, VALID[0]), *VALID[1:]]
+    indices = [INVALID[i] if i == invalid else valid[i] for i in range(3)]
+    indices = [tensor if i in on_cpu else on_other_device(tensor) for i, tensor in enumerate(indices)]
+    # Labels are checked only with the target lengths, which tell them from padding.
+    if invalid in on_cpu and (invalid != 0 or 2 in on_cpu):
         with pytest.raises(RuntimeError) as raised:
             check_cpu_values("ctc_loss", indices, 5, 4, blank)
-        assert str(raised.value).splitlines()[0] == f"ctc_loss: {MESSAGES[wrong]}"
+        assert str(raised.value).splitlines()[0] == f"ctc_loss: {MESSAGES[invalid]}"
     else:
         check_cpu_values("ctc_loss", indices, 5, 4, blank)
 
 
-def test_another_default_device():
-    """What is made here is made on the CPU, wherever new tensors go by default."""
+def test_indices_with_other_default_device():
+    """Index tensors are created on the CPU, whatever the default device."""
     torch.set_default_device("meta")
     try:
         assert index_tensor("lengths", [1, 2]).tolist() == [1, 2]
         assert _pack([torch.tensor([7], device="cpu")], pin_memory=False).tolist() == [7]
-        for held in [(0, 1, 2), (1, 2), (0, 1)]:
-            indices = [tensor if i in held else elsewhere(tensor) for i, tensor in enumerate(RIGHT)]
+        for on_cpu in [(0, 1, 2), (1, 2), (0, 1)]:
+            indices = [tensor if i in on_cpu else on_other_device(tensor) for i, tensor in enumerate(VALID)]
             check_cpu_values("ctc_loss", indices, 5, 4, 0)
     finally:
         torch.set_default_device(None)
 
 
-def test_lengths_alone_are_checked():
+def test_indices_input_lengths_check():
     with pytest.raises(RuntimeError, match=r"greedy_decode: input_lengths\[1\] is 6, but logits has T=5"):
         torch.ops.crnn_ext.input_lengths_check.default(torch.tensor([5, 6]), 5, "greedy_decode")
     torch.ops.crnn_ext.input_lengths_check.default(torch.tensor([5, 0]), 5, "greedy_decode")
 
 
-def test_messages_name_the_text_of_several_and_the_operator():
+def test_indices_errors_name_text_and_operator():
     targets = torch.tensor([[1, 2], [3, 1], [1, 1], [2, 9]])
     lengths = torch.tensor([4, 5]), torch.tensor([2, 2, 2, 2])
     with pytest.raises(RuntimeError, match=r"log_probability: targets\[1, 1, 1\] is 9, but logits has C=4"):
@@ -88,65 +88,66 @@ def test_messages_name_the_text_of_several_and_the_operator():
 @pytest.mark.parametrize(
     "arguments",
     [
-        (torch.zeros(2, 2), *RIGHT[1:]),
-        (torch.zeros(2, 2, 2, dtype=torch.long), *RIGHT[1:]),
-        (torch.zeros(3, 2, dtype=torch.long), *RIGHT[1:]),
-        (RIGHT[0], torch.tensor(3), RIGHT[2]),
-        (RIGHT[0], RIGHT[1], torch.tensor([1])),
+        (torch.zeros(2, 2), *VALID[1:]),
+        (torch.zeros(2, 2, 2, dtype=torch.long), *VALID[1:]),
+        (torch.zeros(3, 2, dtype=torch.long), *VALID[1:]),
+        (VALID[0], torch.tensor(3), VALID[2]),
+        (VALID[0], VALID[1], torch.tensor([1])),
     ],
 )
-def test_shapes_that_no_caller_passes_are_refused_too(arguments):
+def test_indices_targets_check_shape_errors(arguments):
     with pytest.raises(RuntimeError, match="targets and lengths must be"):
         torch.ops.crnn_ext.targets_check.default(*arguments, 5, 4, 0, "ctc_loss")
 
 
 def longest_target_of(function, arguments):
-    """What a call has for it; default arguments are left out at its end."""
+    """The argument `longest_target` of a call, which may omit it as a trailing default."""
     names = [argument.name for argument in function._schema.arguments]
     return dict(zip(names, arguments, strict=False)).get("longest_target", -1)
 
 
-class LongestTargets(TorchDispatchMode):
-    """What the operators are given as `longest_target`, by their names."""
+class RecordLongestTargets(TorchDispatchMode):
+    """Records the argument `longest_target` of each operator by name."""
 
     def __init__(self):
         super().__init__()
-        self.seen = {}
+        self.recorded = {}
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if any(argument.name == "longest_target" for argument in function._schema.arguments):
-            self.seen[function._schema.name] = longest_target_of(function, args)
+            self.recorded[function._schema.name] = longest_target_of(function, args)
         return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("validate", [None, False])
 @pytest.mark.parametrize("concatenated", [False, True])
-@pytest.mark.parametrize("lengths_elsewhere", [False, True])
-def test_operators_elsewhere_get_the_longest_target(concatenated, validate, lengths_elsewhere):
-    """Or what each of them allows for would be the labels of all texts together."""
+@pytest.mark.parametrize("lengths_on_other_device", [False, True])
+def test_indices_longest_target_passed_to_other_devices(concatenated, validate, lengths_on_other_device):
+    """Without it, the operators allocate for the labels of all texts together."""
     logits = torch.randn(600, 3, 9, device="meta", requires_grad=True)
     targets = torch.ones((600,) if concatenated else (3, 300), dtype=torch.long)
     lengths = torch.tensor([200, 300, 100])
-    where = elsewhere(lengths) if lengths_elsewhere else lengths
-    with LongestTargets() as given:
-        ctc_loss(logits, targets, [600] * 3, where, validate=validate).backward()
-        align(logits, targets, [600] * 3, where)
+    if lengths_on_other_device:
+        lengths = on_other_device(lengths)
+    with RecordLongestTargets() as calls:
+        ctc_loss(logits, targets, [600] * 3, lengths, validate=validate).backward()
+        align(logits, targets, [600] * 3, lengths)
         if not concatenated:
-            log_probability(logits, targets.unsqueeze(1), [600] * 3, where.unsqueeze(1), validate=validate)
+            log_probability(logits, targets.unsqueeze(1), [600] * 3, lengths.unsqueeze(1), validate=validate)
     names = ["ctc_loss", "ctc_loss_backward", "align", *([] if concatenated else ["log_probability"])]
-    assert given.seen == {f"crnn_ext::{name}": -1 if lengths_elsewhere else 300 for name in names}
+    assert calls.recorded == {f"crnn_ext::{name}": -1 if lengths_on_other_device else 300 for name in names}
 
 
 @pytest.mark.parametrize("lengths", [[], [-1, -1, 5]])
-def test_the_longest_of_none_and_of_negative_ones(lengths):
+def test_indices_longest_target_of_empty_and_negative_lengths(lengths):
     logits = torch.randn(6, len(lengths), 9, device="meta")
-    with LongestTargets() as given:
+    with RecordLongestTargets() as calls:
         ctc_loss(logits, [1] * 5, [6] * len(lengths), lengths, validate=False)
-    assert given.seen == {"crnn_ext::ctc_loss": max(lengths, default=-1)}
+    assert calls.recorded == {"crnn_ext::ctc_loss": max(lengths, default=-1)}
 
 
 @pytest.mark.parametrize("tracing_mode", ["real", "fake", "symbolic"])
-def test_the_longest_is_unknown_where_calls_are_traced(tracing_mode):
+def test_indices_longest_target_unknown_under_tracing(tracing_mode):
     lengths = torch.tensor([2, 3])
 
     def losses(logits, targets, lengths):
@@ -159,7 +160,7 @@ def test_the_longest_is_unknown_where_calls_are_traced(tracing_mode):
     assert longest_target_of(call.target, call.args) == -1
 
 
-def test_losses_of_fake_tensors():
+def test_indices_fake_tensors():
     with FakeTensorMode():
         logits = torch.randn(6, 2, 9, device="meta")
         losses = ctc_loss(logits, [[1, 2], [3, 4]], [6, 6], [2, 2], reduction="none", validate=False)

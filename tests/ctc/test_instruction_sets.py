@@ -1,4 +1,4 @@
-"""Results of the kernels compiled for narrower instruction sets: their tests again, in other processes."""
+"""The kernels compiled for narrower instruction sets: runs their tests again in other processes."""
 
 import os
 import subprocess
@@ -18,8 +18,8 @@ TESTS = [
 
 
 @pytest.mark.parametrize("capability", ["default", "avx2"])
-def test_on_a_narrower_instruction_set(capability):
-    # The CUDA kernels, on a CPU or not, have no instruction set to choose.
+def test_kernels_on_instruction_set(capability):
+    # CUDA kernels do not depend on the instruction set.
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not cuda", *TESTS]
     environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "CRNN_REQUIRE_CUDA": "0"}
     done = subprocess.run(

@@ -4,18 +4,19 @@ import math
 
 import pytest
 import torch
+from helpers.logits import DTYPES, LAYOUTS, logits_beyond_32_bit_offsets, score_dtype, with_layout
+from helpers.results import assert_equal_for_any_thread_count, raises_exactly
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference.ctc import LAYOUTS, brute_force, no_synchronization, torch_loss_and_grad, with_layout
+from reference.ctc import brute_force, no_synchronization, torch_loss_and_grad
 
 from crnn_ext.ctc import ctc_loss, log_probability
 
-DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 INF, NAN = math.inf, math.nan
 
 
 def reference(logits, targets, input_lengths, target_lengths, blank=0):
-    """(N, K) by a call for each k; -inf for a length of -1."""
+    """(N, K) log-probabilities by torch, one call for each k; -inf for a length of -1."""
     log_p = []
     for k in range(targets.shape[1]):
         lengths = target_lengths[:, k]
@@ -34,8 +35,8 @@ def problems(draw):
     logits = torch.randn(frames, samples, classes, generator=generator) * draw(
         st.sampled_from([0.1, 3.0, 20])
     )
-    few = min(classes - 1, draw(st.sampled_from([2, 40])))  # few different labels are often doubled
-    labels = torch.randint(0, few, (samples, texts, columns), generator=generator)
+    distinct = min(classes - 1, draw(st.sampled_from([2, 40])))  # two labels are often repeated
+    labels = torch.randint(0, distinct, (samples, texts, columns), generator=generator)
     targets = torch.where(labels >= blank, labels + 1, labels)
     input_lengths = torch.randint(0, frames + 1, (samples,), generator=generator)
     target_lengths = torch.randint(-1, columns + 1, (samples, texts), generator=generator)
@@ -44,27 +45,24 @@ def problems(draw):
 
 @settings(deadline=None, max_examples=100)
 @given(problems(), st.sampled_from(LAYOUTS), st.booleans())
-def test_equals_the_losses_of_torch(device, problem, layout, normalized):
+def test_log_probability_equals_torch(device, problem, layout, normalized):
     logits, *indices, blank = problem
     if normalized:
         logits = logits.double().log_softmax(-1)
-    there = with_layout(logits.to(device), layout)
-    indices_there = [tensor.to(device) for tensor in indices]
+    strided = with_layout(logits.to(device), layout)
+    device_indices = [tensor.to(device) for tensor in indices]
     with no_synchronization(device):
         log_p = log_probability(
-            there,
-            *indices_there,
-            blank=blank,
-            input_type="log_probs" if normalized else "logits",
+            strided, *device_indices, blank=blank, input_type="log_probs" if normalized else "logits"
         )
-    real = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    assert (log_p.dtype, log_p.shape, log_p.device) == (real, indices[0].shape[:2], there.device)
-    tolerance = 1e-10 if real == torch.float64 else 3e-6
+    dtype = score_dtype(logits)
+    assert (log_p.dtype, log_p.shape, log_p.device) == (dtype, indices[0].shape[:2], strided.device)
+    tolerance = 1e-10 if dtype == torch.float64 else 3e-6
     expected = reference(logits, *indices, blank)
     torch.testing.assert_close(log_p.double().cpu(), expected, rtol=tolerance, atol=tolerance)
 
 
-def test_equals_the_sum_over_all_paths(device):
+def test_log_probability_equals_brute_force(device):
     logits = torch.randn(4, 1, 3, generator=torch.Generator().manual_seed(0))
     texts = [[], [1], [2], [1, 1], [1, 2], [2, 1, 2], [1, 2, 2, 1]]
     targets = torch.tensor([[text + [0] * (4 - len(text)) for text in texts]])
@@ -76,7 +74,7 @@ def test_equals_the_sum_over_all_paths(device):
 
 @pytest.mark.parametrize("input_type", ["logits", "log_probs"])
 @pytest.mark.parametrize("samples", [1, 5])
-def test_equals_the_loss_of_each_text_bit_for_bit(device, samples, input_type):
+def test_log_probability_bitwise_equals_ctc_loss(device, samples, input_type):
     generator = torch.Generator().manual_seed(samples)
     logits = torch.randn(60, samples, 25, generator=generator).to(device)
     targets = torch.randint(1, 25, (samples, 4, 9), generator=generator).to(device)
@@ -89,8 +87,8 @@ def test_equals_the_loss_of_each_text_bit_for_bit(device, samples, input_type):
 
 
 @pytest.mark.parametrize("length", [31, 32, 63, 64, 127, 128, 255, 256, 511, 512])
-def test_lengths_of_targets(device, length):
-    """On both sides of each size for which the loss has a kernel of its own."""
+def test_log_probability_target_lengths_around_kernel_sizes(device, length):
+    """On both sides of each boundary between kernels for different lengths."""
     generator = torch.Generator().manual_seed(length)
     logits = torch.randn(length + 30, 2, 9, generator=generator)
     targets = torch.randint(1, 9, (2, 2, length), generator=generator)
@@ -103,8 +101,8 @@ def test_lengths_of_targets(device, length):
 
 @pytest.mark.parametrize("bad", [NAN, INF])
 @pytest.mark.parametrize("input_type", ["logits", "log_probs"])
-def test_what_is_no_number(device, bad, input_type):
-    """In logits, one in any class; in log-probabilities, in those that a text needs."""
+def test_log_probability_nan_and_inf(device, bad, input_type):
+    """In logits, NaN or inf counts in any class; in log-probabilities, only in classes of the text."""
     logits = torch.zeros(5, 3, 6, device=device)
     logits[1, 1, 3] = bad
     logits[4, 2, 3] = bad
@@ -112,7 +110,7 @@ def test_what_is_no_number(device, bad, input_type):
     assert log_p.isnan().tolist() == [[False, False], [True, input_type == "logits"], [False, False]]
 
 
-def test_missing_texts_and_such_without_an_alignment(device):
+def test_log_probability_missing_and_impossible_texts(device):
     logits = torch.zeros(2, 3, 4, device=device)
     logits[0, 2] = NAN
     targets = torch.tensor([[[1, 2], [3, 3], [9, 9], [1, 0]]] * 3, device=device)
@@ -123,19 +121,19 @@ def test_missing_texts_and_such_without_an_alignment(device):
     assert log_p[2, 2] == -INF
 
 
-def test_unbatched(device):
+def test_log_probability_unbatched(device):
     logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(4)).to(device)
     targets = torch.tensor([[1, 2], [3, 3], [4, 0]], device=device)
-    alone = log_probability(logits, targets, 6, [2, 2, 1])
+    single = log_probability(logits, targets, 6, [2, 2, 1])
     batch = log_probability(logits[:, None], targets[None], [6], [[2, 2, 1]])
-    assert torch.equal(alone, batch[0])
+    assert torch.equal(single, batch[0])
 
 
 @pytest.mark.parametrize(
     ("shape", "texts", "columns"),
     [((0, 3, 5), 2, 2), ((4, 0, 5), 2, 2), ((4, 3, 5), 0, 2), ((4, 3, 5), 2, 0)],
 )
-def test_empty(device, shape, texts, columns):
+def test_log_probability_empty(device, shape, texts, columns):
     frames, samples, _ = shape
     targets = torch.ones(samples, texts, columns, dtype=torch.long, device=device)
     lengths = torch.zeros(samples, texts, dtype=torch.long, device=device)
@@ -145,36 +143,26 @@ def test_empty(device, shape, texts, columns):
     torch.testing.assert_close(log_p, expected)
 
 
-def test_offsets_beyond_32_bits(device):
-    """The frames lie 2^31 elements apart; of the memory between them nothing is ever touched."""
-    logits = torch.empty(2**31 + 8, dtype=torch.float16, device=device).as_strided((2, 1, 8), (2**31, 8, 1))
-    logits.copy_(torch.randn(2, 1, 8))
+def test_log_probability_offsets_beyond_32_bits(device):
+    logits = logits_beyond_32_bit_offsets(device)
     log_p = log_probability(logits, [[[3, 7], [7, 7]]], [2], [[2, 1]])
     targets, lengths = torch.tensor([[[3, 7], [7, 7]]]), torch.tensor([[2, 1]])
     expected = reference(logits.cpu(), targets, torch.tensor([2]), lengths)
     torch.testing.assert_close(log_p.double().cpu(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_requires_grad(device):
+def test_log_probability_requires_grad(device):
     logits = torch.randn(5, 2, 4, device=device, requires_grad=True)
     assert not log_probability(logits, [[[1, 2]], [[3, 3]]], [5, 5], [[2], [2]]).requires_grad
 
 
 @pytest.mark.parametrize("samples", [1, 7])
-def test_same_bits_from_any_number_of_threads(device, samples):
+def test_log_probability_bitwise_equal_for_any_thread_count(device, samples):
     generator = torch.Generator().manual_seed(samples)
     logits = torch.randn(90, samples, 300, generator=generator).to(device)
     targets = torch.randint(1, 300, (samples, 3, 20), generator=generator).to(device)
     lengths = torch.full((samples,), 90, device=device), torch.full((samples, 3), 20, device=device)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        one = log_probability(logits, targets, *lengths)
-        torch.set_num_threads(4)
-        four = log_probability(logits, targets, *lengths)
-    finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(one, four)
+    assert_equal_for_any_thread_count(lambda: [log_probability(logits, targets, *lengths)])
 
 
 LOGITS = torch.zeros(4, 2, 3)
@@ -247,26 +235,25 @@ TWOS = [[2, 2], [2, 2]]
         ),
     ],
 )
-def test_errors(arguments, options, error, message):
-    with pytest.raises(error) as caught:
+def test_log_probability_errors(arguments, options, error, message):
+    with raises_exactly(error, message):
         log_probability(*arguments, **options)
-    assert str(caught.value) == message
 
 
-def test_unchecked(device):
-    """A text that breaks the rules is NaN, and so are all texts of a sample whose input length does."""
+def test_log_probability_unvalidated_values_give_nan(device):
+    """An invalid text gives NaN; an invalid input length gives NaN for all texts of its sample."""
     logits = torch.randn(4, 2, 5, device=device)
     targets = torch.tensor([[[5, 1], [1, 2], [1, 0], [2, 1]], [[1, 2]] * 4], device=device)
     lengths = torch.tensor([[2, 2, 2, 3], [2, 1, -1, 0]], device=device)
     frames = torch.tensor([4, 5], device=device)
     log_p = log_probability(logits, targets, frames, lengths, validate=False)
     assert log_p.isnan().tolist() == [[True, False, True, True], [True, True, False, True]]
-    alone = log_probability(logits, targets[:, 1:2], frames.clamp(max=4), lengths[:, 1:2])
-    assert torch.equal(log_p[0, 1], alone[0, 0])
+    single = log_probability(logits, targets[:, 1:2], frames.clamp(max=4), lengths[:, 1:2])
+    assert torch.equal(log_p[0, 1], single[0, 0])
 
 
 @pytest.mark.parametrize("device", ["cuda_on_host", "cuda"], indirect=True)
-def test_validate_on_a_gpu(device):
+def test_log_probability_gpu_validate(device):
     logits = torch.zeros(4, 1, 5, device=device)
     indices = [torch.tensor(x, device=device) for x in ([[[1, 5]]], [4], [[2]])]
     with pytest.raises(
@@ -276,7 +263,7 @@ def test_validate_on_a_gpu(device):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_opcheck(device, dtype):
+def test_log_probability_opcheck(device, dtype):
     logits = torch.randn(5, 2, 4, device=device, dtype=dtype)
     targets = torch.tensor([[1, 2], [3, 1], [1, 1], [2, 2]], device=device)
     lengths = torch.tensor([5, 3], device=device), torch.tensor([2, 1, 0, 2], device=device)
@@ -288,7 +275,7 @@ def test_opcheck(device, dtype):
     torch.library.opcheck(torch.ops.crnn_ext.log_probability.default, arguments)
 
 
-def test_compile(device):
+def test_log_probability_compile(device):
     compiled = torch.compile(log_probability, fullgraph=True, backend="aot_eager")
     logits = torch.randn(5, 2, 4, device=device)
     indices = [torch.tensor(x, device=device) for x in ([[[1, 2]], [[3, 1]]], [5, 3], [[2], [-1]])]

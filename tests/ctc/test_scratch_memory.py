@@ -1,4 +1,4 @@
-"""What the operators take of a GPU's memory besides their results: it does not grow with the square of T."""
+"""Scratch memory of the operators on a GPU: it is bounded, and does not grow with the square of T."""
 
 import itertools
 
@@ -15,7 +15,7 @@ MOST_SCRATCH = 2**28
 
 
 def peak_of(call, device):
-    """The most bytes that are allocated at a time during the call, and what it returns."""
+    """(peak number of bytes allocated during the call, its result)."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -39,7 +39,7 @@ def scratch_of(call, device):
     return peak - bytes_of([results] if isinstance(results, torch.Tensor) else results)
 
 
-# T, N, K: texts of T columns, without a frame or a label so that the kernels have next to nothing to do.
+# T, N, K: texts of T columns without frames or labels, so that the kernels have almost nothing to compute.
 SHAPES = [(500, 4, 200), (2500, 2, 9), (3000, 12, 1)]
 
 
@@ -53,7 +53,7 @@ def empty_texts(device, frames, samples, texts):
 @ON_A_GPU
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_scratch_of_many_texts_is_bounded(device, shape, dtype):
+def test_scratch_memory_of_many_texts(device, shape, dtype):
     logits, *texts = empty_texts(device, *shape)
     logits = logits.to(dtype)
     log_probability = torch.ops.crnn_ext.log_probability.default
@@ -63,7 +63,7 @@ def test_scratch_of_many_texts_is_bounded(device, shape, dtype):
 
 
 @ON_A_GPU
-def test_scratch_of_a_loss_without_a_gradient_is_bounded(device):
+def test_scratch_memory_of_loss_without_gradient(device):
     logits, *targets = empty_texts(device, 1500, 20, 1)
 
     def call():
@@ -73,12 +73,12 @@ def test_scratch_of_a_loss_without_a_gradient_is_bounded(device):
 
 
 @ON_A_GPU
-def test_memory_of_a_beam_search_is_bounded(device):
+def test_scratch_memory_of_beam_search(device):
     frames, samples, nbest = 1000, 2, 100
     logits = torch.zeros(frames, samples, 5, device=device)
     none = torch.zeros(samples, dtype=torch.int64, device=device)
-    of_search = 2**23
+    memory_of_search = 2**23
     scratch = scratch_of(
         lambda: beam_search(logits, none, beam_size=nbest, nbest=nbest, rescore=True), device
     )
-    assert scratch <= MOST_SCRATCH + of_search
+    assert scratch <= MOST_SCRATCH + memory_of_search

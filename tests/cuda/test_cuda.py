@@ -1,4 +1,4 @@
-"""What only a GPU can show: capture in CUDA graphs, streams and devices, calls that wait for nothing."""
+"""GPU-only behavior: CUDA graphs, streams, several devices and asynchronous calls."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def batch(device, frames=30, samples=4, classes=37, length=8, seed=0):
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 @pytest.mark.parametrize("concatenated", [False, True])
 def test_loss_and_gradient_in_a_graph(device, reduction, concatenated):
-    """Captured once, replayed with other values of the same shapes."""
+    """Captures once and replays with other values of the same shapes."""
 
     def inputs(seed):
         logits, targets, input_lengths, target_lengths = batch(device, seed=seed)
@@ -130,7 +130,7 @@ def test_scores_of_several_texts_in_a_graph(device):
     assert torch.equal(captured, log_probability(*fresh))
 
 
-def test_a_graph_takes_nothing_from_the_memory_of_the_cpu(device):
+def test_graph_capture_rejects_cpu_targets_and_lengths(device):
     logits, targets, input_lengths, target_lengths = batch(device)
     input_list, target_list = input_lengths.tolist(), target_lengths.tolist()
     greedy_decode(logits, input_lengths)
@@ -145,7 +145,7 @@ def test_a_graph_takes_nothing_from_the_memory_of_the_cpu(device):
             align(logits, targets, input_list, target_lengths)
 
 
-def test_lengths_that_are_left_out_are_on_the_gpu(device):
+def test_default_lengths_can_be_captured(device):
     logits = batch(device)[0]
     for decode in (greedy_decode, beam_search):
         decode(logits)
@@ -155,12 +155,12 @@ def test_lengths_that_are_left_out_are_on_the_gpu(device):
 
 @pytest.mark.parametrize("on_cpu", [(), (1, 2, 3), (2, 3), (1,), (3,)])
 @pytest.mark.parametrize("validate", [None, False])
-def test_the_loss_waits_for_nothing(device, on_cpu, validate):
+def test_operators_do_not_synchronize(device, on_cpu, validate):
     arguments = batch(device)
     arguments = [tensor.cpu() if i in on_cpu else tensor for i, tensor in enumerate(arguments)]
     loss = CTCLoss(validate=validate)
     logits = arguments[0].requires_grad_()
-    ctc_loss(*arguments).backward()  # the first call may set up memory
+    ctc_loss(*arguments).backward()  # the first call may allocate
     with no_synchronization(device):
         loss(*arguments).backward()
         greedy_decode(logits, arguments[2])
@@ -169,20 +169,20 @@ def test_the_loss_waits_for_nothing(device, on_cpu, validate):
         log_probability(logits, arguments[1][:, None], arguments[2], arguments[3][:, None], validate=validate)
 
 
-def test_constraints_of_each_sample_wait_for_nothing(device):
+def test_per_sample_constraints_do_not_synchronize(device):
     charset = Charset("abcdefghijklmnopqrstuvwxyz 012345678")
     lexicons = [Lexicon.from_words([a + "a", a], charset, unknown_score=-1.0) for a in "bcd"]
     hotwords = [None, *(HotWords.from_words([word], charset) for word in ("ab", "c", "d"))]
     logits, _, lengths, _ = batch(device)
     options = {"lexicon": [*lexicons, None], "hotwords": hotwords}
-    before = beam_search(logits, lengths, **options)  # the tables go to the device
+    before = beam_search(logits, lengths, **options)  # copies the tables to the device
     with no_synchronization(device):
         again = beam_search(logits, lengths, **options)
     for a, b in zip(again, before, strict=True):
         assert torch.equal(a, b)
 
 
-def test_values_in_the_memory_of_the_cpu_are_checked(device):
+def test_cpu_values_are_checked(device):
     logits, targets, input_lengths, target_lengths = (tensor.cpu() for tensor in batch(device))
     logits = logits.to(device)
     with pytest.raises(ValueError, match=r"input_lengths\[0\] is 31, but logits has T=30 frames"):
@@ -206,8 +206,8 @@ def test_values_in_the_memory_of_the_cpu_are_checked(device):
         ctc_loss(logits, *on_device, validate=True)
 
 
-def test_under_compile_values_in_the_memory_of_the_cpu_are_not_checked(device):
-    """What goes to the GPU in the graph is there before anything could look at it."""
+def test_compile_does_not_check_cpu_values(device):
+    """A compiled graph copies CPU values to the GPU before any check could read them."""
     logits, targets, input_lengths, target_lengths = batch(device)
     too_long = input_lengths.cpu().clamp(min=31)
 
@@ -225,8 +225,8 @@ def test_under_compile_values_in_the_memory_of_the_cpu_are_not_checked(device):
         assert scores.isnan().all()
 
 
-def test_a_stream_of_its_own(device):
-    """The work is in the order of the stream that is current, behind what fills the logits."""
+def test_current_stream(device):
+    """The operators run on the current stream, after the copy that fills the logits."""
     logits, *arguments = batch(device, frames=200, samples=16, classes=4000)
     expected, expected_gradient = loss_and_grad(logits, *arguments)
     expected_texts = beam_search(logits, arguments[1])
@@ -243,7 +243,7 @@ def test_a_stream_of_its_own(device):
         assert torch.equal(a, b)
 
 
-def test_another_device_than_the_current_one(device):
+def test_device_other_than_the_current_one(device):
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
     other = torch.device("cuda:1")
@@ -255,7 +255,7 @@ def test_another_device_than_the_current_one(device):
     assert torch.cuda.current_device() == 0
 
 
-def test_far_more_rows_than_a_grid_has_at_once(device):
+def test_more_rows_than_resident_threads(device):
     arguments = batch(device, frames=600, samples=700, classes=5)
     losses, gradient = loss_and_grad(*arguments, zero_infinity=True)
     expected = torch_loss_and_grad(*(tensor.cpu() for tensor in arguments), zero_infinity=True)

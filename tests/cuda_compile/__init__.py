@@ -1,1 +1,1 @@
-"""Compiles the CUDA sources as other machines do, and looks at the machine code. No GPU is needed."""
+"""Compiles the CUDA sources against several releases of torch and CUDA, and audits the machine code."""

@@ -1,13 +1,13 @@
-"""`python -m cuda_compile`, in tests/: compiles and audits, and ends with an error if anything is wrong."""
+"""Run `python -m cuda_compile` in tests/ to compile and audit; failures give a nonzero exit status."""
 
 import sys
 
 from cuda_compile import build, kernel_usage
 
 if missing := build.unavailable_reason():
-    sys.exit(f"the CUDA sources cannot be compiled here: {missing}")
+    sys.exit(f"cannot compile the CUDA sources: {missing}")
 if not build.build():
-    sys.exit("a compiler refused a source: see above")
+    sys.exit("compilation failed; see the messages above")
 
 usages: dict[kernel_usage.Kernel, kernel_usage.Usage] = {}
 failures = []

@@ -1,6 +1,6 @@
-"""Runs the compilers: each source through each front end, and the kernels on to machine code.
+"""Compiles every source with every front end, and the kernels to machine code.
 
-Everything lands in build/cuda_compile/. What is up to date is not compiled again.
+The outputs are in build/cuda_compile/. Outputs that are up to date are not compiled again.
 """
 
 import importlib.metadata
@@ -19,16 +19,16 @@ from cuda_compile.headers import ROOT
 FOLDER = ROOT / "build" / "cuda_compile"
 
 OLDEST_TORCH = "2.10.0"
-# Of the oldest GPU whose code is audited; ptxas makes that of the others from it, as a driver does.
+# The oldest compute capability that is audited. ptxas compiles its PTX for newer GPUs, as a driver does.
 PTX = "80"
 ARCHITECTURES = ["80", "90", "120"]
 
 CUDA_SOURCES = sorted((ROOT / "csrc").glob("*/*.cu"))
 CPU_SOURCES = sorted(path for path in (ROOT / "csrc").glob("*/*.cpp") if path.parent.name != "text")
 
-# As setup.py has them. Torch's build adds --expt-relaxed-constexpr for nvcc.
+# The flags of setup.py. Torch's build adds --expt-relaxed-constexpr for nvcc.
 COMMON = "-std=c++17 -DTORCH_TARGET_VERSION=0x020a000000000000"
-# Those of bugprone that have something to say of sound code here are left out.
+# Checks of bugprone with false positives in this code.
 NOISY = [
     "dynamic-static-initializers",
     "easily-swappable-parameters",
@@ -42,7 +42,7 @@ CHECKS = ",".join(["-*", "clang-diagnostic-*", "bugprone-*", *(f"-bugprone-{name
 
 
 def artifact(source: Path, architecture: str, suffix: str) -> Path:
-    """A file that is made of the source: "ptxas", what ptxas says, or "sass", the instructions."""
+    """The path of an output: "ptxas" for the log of ptxas, "sass" for the instructions, or "cubin"."""
     return FOLDER / _name(source) / f"sm_{architecture}.{suffix}"
 
 
@@ -51,7 +51,7 @@ def ptx(source: Path) -> Path:
 
 
 def unavailable_reason() -> str | None:
-    """Why nothing can be compiled on this machine; None if it can."""
+    """Returns why this machine cannot compile anything, or None if it can."""
     for program in ("nvcc", "g++", "c++filt"):
         if shutil.which(program) is None:
             return f"{program} is not on PATH"
@@ -62,7 +62,7 @@ def unavailable_reason() -> str | None:
 
 
 def _toolkit() -> Path:
-    """Where nvcc is; what is on PATH may only call it."""
+    """The folder of the CUDA toolkit. The nvcc on PATH may be a wrapper."""
     command = ["nvcc", "--dryrun", "-x", "cu", os.devnull]
     steps = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     (folder,) = re.findall(r"^#\$ _HERE_=(.*)$", steps, re.MULTILINE)
@@ -112,14 +112,14 @@ def _ninja_file() -> str:
     ]
 
     def target(rule: str, output: Path, source: Path, **variables: str | Path) -> Path:
-        # The headers are dependencies of all, as clang-tidy lists none.
+        # Every target depends on all headers, because clang-tidy does not report dependencies.
         lines.append(f"build {output}: {rule} {source} | headers")
         lines.extend(f"  {name} = {value}" for name, value in variables.items())
         output.parent.mkdir(parents=True, exist_ok=True)
         return output
 
     lines.append("build headers: phony " + " ".join(map(str, sorted((ROOT / "csrc").rglob("*.*h")))))
-    old, new = f"torch {OLDEST_TORCH}", "the torch that is installed"
+    old, new = f"torch {OLDEST_TORCH}", "the installed torch"
     for source in CPU_SOURCES:
         target("host", FOLDER / _name(source) / "host", source, flags=system(old_torch), against=old)
     for source in CUDA_SOURCES:
@@ -147,7 +147,7 @@ def _ninja_file() -> str:
 
 
 def build() -> bool:
-    """Whether every compiler took every source; what they said is printed."""
+    """Compiles everything, prints the compilers' messages, and returns whether all succeeded."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "build.ninja").write_text(_ninja_file())
     jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count())

@@ -1,4 +1,4 @@
-"""Headers of other releases of torch and CUDA: taken out of their packages, which are not installed."""
+"""Headers of other releases of torch and CUDA, extracted from their wheels without installing them."""
 
 import shutil
 import subprocess
@@ -15,17 +15,17 @@ FOLDER = ROOT / "build" / "headers"
 @dataclass(frozen=True)
 class Package:
     requirement: str
-    folders: dict[str, str]  # what is taken: folders of the package, and where they go
+    folders: dict[str, str]  # folders of the wheel to extract, and their targets
     platform: str = "manylinux2014_x86_64"
 
 
 def torch_release(version: str) -> list[Package]:
-    # The wheel for Macs has the same headers in the fewest bytes.
+    # The wheel for macOS has the same headers and is the smallest.
     folders = {"torch/include/": ""}
     return [Package(f"torch=={version}", folders, platform="macosx_11_0_arm64")]
 
 
-# As a CUDA toolkit lays them out: clang looks for bin/ and libdevice too.
+# Laid out like a CUDA toolkit: clang also looks for bin/ and libdevice.
 CUDA_12_6 = [
     Package("nvidia-cuda-runtime-cu12==12.6.77", {"nvidia/cuda_runtime/include/": "include/"}),
     Package("nvidia-cuda-cccl-cu12==12.6.77", {"nvidia/cuda_cccl/include/": "include/cccl/"}),
@@ -41,7 +41,7 @@ CUDA_12_6 = [
 
 
 def unpack(name: str, packages: list[Package]) -> Path:
-    """The folder of that name with what the packages hold; they are downloaded when it is first asked for."""
+    """Returns the folder with the contents of the packages, downloading them on the first call."""
     folder = FOLDER / name
     if folder.is_dir():
         return folder
@@ -61,9 +61,7 @@ def _download(package: Package, folder: Path) -> Path:
     command += ["--platform", package.platform, package.requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SystemExit(
-            f"cannot download {package.requirement}, whose headers are not in {FOLDER} yet\n{done.stderr}"
-        )
+        raise SystemExit(f"cannot download {package.requirement} for its headers in {FOLDER}\n{done.stderr}")
     (wheel,) = (folder / "wheels").iterdir()
     return wheel.rename(folder / wheel.name)
 

@@ -1,4 +1,4 @@
-"""What nvcc made of each kernel: registers, memory, and instructions that have no place in it."""
+"""Audits the machine code of each kernel: registers, memory and unwanted instructions."""
 
 import math
 import re
@@ -13,13 +13,13 @@ STATIC_SHARED_BYTES = 48 * 1024
 
 @dataclass(frozen=True)
 class Usage:
-    """Of a kernel, or of several the most; as a limit, what they may use."""
+    """The resources of a kernel, the maximum over several kernels, or a limit."""
 
     registers: int = 0
-    local_bytes: int = 0  # memory of each thread's own, spilled registers above all
-    local_accesses: int = 0  # instructions
-    # Additions, products and comparisons in double in the innermost loops of a kernel that computes in float:
-    # each takes 32 to 64 times as long on most GPUs.
+    local_bytes: int = 0  # local memory per thread, mostly spilled registers
+    local_accesses: int = 0  # load and store instructions
+    # float64 additions, multiplications and comparisons in the innermost loops of a float32 kernel: on most
+    # GPUs each takes 32 to 64 times as long as in float32.
     double_in_loops: int = 0
 
     def maximum(self, other: "Usage") -> "Usage":
@@ -31,12 +31,12 @@ class Usage:
 
 class Kernel(NamedTuple):
     name: str
-    real: str  # what it computes in
+    real: str  # compute type: "float" or "double"
 
 
-# Of all that a template makes, on all architectures; registers by eights, as they are allotted. A
-# change that needs more raises the limit here. Alignment, beam search and greedy scores add up in double on
-# purpose.
+# The maximum over all instances of a template on all architectures. Registers are rounded up to multiples of
+# 8, their allocation unit. A change that needs more raises the limit here. Alignment, beam search and greedy
+# scores accumulate in double on purpose.
 LIMITS = {
     Kernel("align::logits_kernel", "double"): Usage(64),
     Kernel("align::logits_kernel", "float"): Usage(40),
@@ -46,18 +46,18 @@ LIMITS = {
     Kernel("beam_search::search_kernel", "float"): Usage(128, double_in_loops=200),
     Kernel("beam_search::select_tokens_kernel", "double"): Usage(80, 16, 6),
     Kernel("beam_search::select_tokens_kernel", "float"): Usage(64),
-    Kernel("ctc_loss::emissions_kernel", "double"): Usage(64, 8, 2),
-    # The exponents of emissions.
-    Kernel("ctc_loss::emissions_kernel", "float"): Usage(64, double_in_loops=6),
     Kernel("ctc_loss::gradient_kernel", "double"): Usage(64, 24, 16),
     Kernel("ctc_loss::gradient_kernel", "float"): Usage(64),
     Kernel("ctc_loss::prepare_gradient_kernel", "double"): Usage(40),
     Kernel("ctc_loss::prepare_gradient_kernel", "float"): Usage(40),
-    Kernel("ctc_loss::recursion_kernel", "double"): Usage(256, 560, 490),
+    Kernel("forward_backward::emissions_kernel", "double"): Usage(64, 8, 2),
+    # The exponents of emissions.
+    Kernel("forward_backward::emissions_kernel", "float"): Usage(64, double_in_loops=6),
+    Kernel("forward_backward::recursion_kernel", "double"): Usage(256, 560, 490),
     # Once a sample, where both directions meet.
-    Kernel("ctc_loss::recursion_kernel", "float"): Usage(256, 16, 8, double_in_loops=4),
-    Kernel("ctc_loss::reduction_kernel", "double"): Usage(40),
-    Kernel("ctc_loss::reduction_kernel", "float"): Usage(40, double_in_loops=20),
+    Kernel("forward_backward::recursion_kernel", "float"): Usage(256, 16, 8, double_in_loops=4),
+    Kernel("forward_backward::reduction_kernel", "double"): Usage(40),
+    Kernel("forward_backward::reduction_kernel", "float"): Usage(40, double_in_loops=20),
     Kernel("target_offsets_kernel", "float"): Usage(40),
     Kernel("greedy::argmax_kernel", "double"): Usage(64),
     Kernel("greedy::argmax_kernel", "float"): Usage(40, 8, 2),
@@ -76,7 +76,7 @@ class PtxasReport(NamedTuple):
 
 
 def parse_ptxas_log(log: str) -> Iterator[PtxasReport]:
-    """From what `ptxas -v` says."""
+    """Parses the output of `ptxas -v`."""
     for mangled, report in re.findall(
         r"Compiling entry function '(\w+)'(.*?)(?=Compiling|\Z)", log, re.DOTALL
     ):
@@ -88,7 +88,7 @@ def parse_ptxas_log(log: str) -> Iterator[PtxasReport]:
 
 
 def max_threads_per_block(ptx: str) -> dict[str, int]:
-    """By mangled name, the threads of a block that the launch bounds of a kernel allow."""
+    """Maps mangled names to the maximum number of threads per block in the launch bounds."""
     entries = re.findall(r"\.entry (\w+)\(([^{]*)\{", ptx)
     bounds = {mangled: re.search(r"\.maxntid (\d+)", head) for mangled, head in entries}
     return {mangled: int(bound[1]) for mangled, bound in bounds.items() if bound}
@@ -96,12 +96,12 @@ def max_threads_per_block(ptx: str) -> dict[str, int]:
 
 class Instruction(NamedTuple):
     address: int
-    operation: str  # up to the first dot
+    operation: str  # opcode up to the first dot
 
 
 class Code(NamedTuple):
     instructions: list[Instruction]
-    loops: list[tuple[int, int]]  # addresses of the first and the last instruction; a branch back ends a loop
+    loops: list[tuple[int, int]]  # addresses of the first instruction and of the backward branch
 
     def count(self, operations: set[str]) -> int:
         return sum(instruction.operation in operations for instruction in self.instructions)
@@ -122,10 +122,10 @@ class Code(NamedTuple):
 
 
 def parse_sass(sass: str) -> Iterator[tuple[str, Code]]:
-    """By mangled name, from what nvdisasm says."""
+    """Parses the output of nvdisasm into (mangled name, code) pairs."""
     for mangled, body in re.findall(r"^\.text\.(\w+):\n(.*?)(?=^//-----|\Z)", sass, re.DOTALL | re.MULTILINE):
         instructions, addresses, branches = [], {}, []
-        labels: list[str] = []  # of the instruction that comes next
+        labels: list[str] = []  # of the next instruction
         for line in body.splitlines():
             if label := re.match(r"(\.L_\w+):", line):
                 labels.append(label[1])
@@ -156,7 +156,7 @@ DOUBLE = {"DADD", "DMUL", "DFMA", "DSETP", "DMNMX"}
 
 
 def audit(ptx: str, log: str, sass: str) -> tuple[dict[Kernel, Usage], list[str]]:
-    """What the kernels of a source use on an architecture, and which of them could not be launched."""
+    """Returns the usage of each kernel of a source for one GPU, and why kernels cannot be launched."""
     threads, code = max_threads_per_block(ptx), dict(parse_sass(sass))
     usages: dict[Kernel, Usage] = {}
     failures = []
@@ -166,7 +166,7 @@ def audit(ptx: str, log: str, sass: str) -> tuple[dict[Kernel, Usage], list[str]
         kernel = kernels[mangled]
         if mangled not in threads:
             failures.append(f"{kernel.name} has no launch bounds")
-        elif threads[mangled] * 8 * math.ceil(registers / 8) > REGISTERS_PER_SM:  # allotted by eights
+        elif threads[mangled] * 8 * math.ceil(registers / 8) > REGISTERS_PER_SM:  # allocated in units of 8
             failures.append(f"{kernel.name}: {threads[mangled]} threads of {registers} registers")
         if shared_bytes > STATIC_SHARED_BYTES:
             failures.append(f"{kernel.name}: {shared_bytes} bytes of static shared memory")
@@ -184,8 +184,6 @@ def limit_violations(usages: dict[Kernel, Usage]) -> list[str]:
         if limit is None:
             failures.append(f"{kernel} has no limit in kernel_usage.LIMITS; it uses {usage}")
         elif usage.exceeds(limit):
-            failures.append(f"{kernel} uses {usage}, and the limit is {limit}")
-    failures += [
-        f"there is no {kernel}, which kernel_usage.LIMITS names" for kernel in LIMITS.keys() - usages
-    ]
+            failures.append(f"{kernel} uses {usage}, limit {limit}")
+    failures += [f"{kernel} in kernel_usage.LIMITS does not exist" for kernel in LIMITS.keys() - usages]
     return failures

@@ -1,4 +1,4 @@
-"""The audit of machine code finds what it is there for (tests/cuda_compile; `make check-cuda` runs it)."""
+"""The audit of machine code in tests/cuda_compile, which `make check-cuda` runs."""
 
 import pytest
 
@@ -40,7 +40,7 @@ SUM = Kernel("sum", "float")
 
 
 def test_usage():
-    """Of the three operations in double, one is in the innermost loop."""
+    """One of the three float64 operations is in the innermost loop."""
     usages, failures = audit(PTX, LOG, SASS)
     assert usages == {SUM: Usage(registers=40, local_bytes=8, local_accesses=1, double_in_loops=1)}
     assert failures == []
@@ -69,7 +69,7 @@ def test_usage_beyond_its_limit(monkeypatch, field):
     monkeypatch.setattr(kernel_usage, "LIMITS", {SUM: limit})
     assert limit_violations({SUM: limit}) == []
     more = Usage(**{**vars(limit), field: getattr(limit, field) + 1})
-    assert limit_violations({SUM: more}) == [f"{SUM} uses {more}, and the limit is {limit}"]
+    assert limit_violations({SUM: more}) == [f"{SUM} uses {more}, limit {limit}"]
 
 
 def test_limits_name_each_kernel_and_no_other(monkeypatch):
@@ -77,5 +77,5 @@ def test_limits_name_each_kernel_and_no_other(monkeypatch):
     new = Kernel("product", "float")
     assert limit_violations({new: Usage(30)}) == [
         f"{new} has no limit in kernel_usage.LIMITS; it uses {Usage(30)}",
-        f"there is no {SUM}, which kernel_usage.LIMITS names",
+        f"{SUM} in kernel_usage.LIMITS does not exist",
     ]

@@ -1,1 +1,1 @@
-"""Runs the CUDA kernels on a CPU: docs/explanation/testing-kernels.md."""
+"""Runs the CUDA kernels on a CPU; see docs/explanation/testing-kernels.md."""

@@ -1,6 +1,6 @@
-"""Builds what runs the CUDA kernels on a CPU: the drivers in four variants, and the operators for torch.
+"""Builds the CUDA kernels for the CPU: the drivers in four variants, and the operators for torch.
 
-`python -m cuda_on_host.build`, in tests/, builds everything; results are in build/cuda_on_host/.
+Run `python -m cuda_on_host.build` in tests/ to build everything into build/cuda_on_host/.
 """
 
 import fcntl
@@ -17,20 +17,20 @@ FOLDER = ROOT / "build" / "cuda_on_host"
 
 DRIVERS = sorted(path.stem for path in (HERE / "drivers").glob("*.cu"))
 
-# What kernels and drivers are compiled with; the runtime below them is compiled once, without any of it.
+# Compiler flags of kernels and drivers. The runtime is compiled once, without them.
 VARIANTS = {
     "plain": "-O2",
     "asan": "-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer",
-    # Instrumented, but not linked with ThreadSanitizer's library: the race checker stands in for it.
+    # Instrumented, but linked with the race checker instead of ThreadSanitizer's library.
     "race": "-O1 -fsanitize=thread",
-    # Arithmetic as a GPU's: fused multiply-add, and functions that are off by the ulps that CUDA documents.
+    # GPU-like arithmetic: fused multiply-add, and math functions with the ulp errors that CUDA documents.
     "rounding": "-O2 -mfma -ffp-contract=fast -DCUDA_ON_HOST_ROUNDING",
 }
 
-# The kernels as operators of torch, under the dispatch key PrivateUse3.
+# The kernels as torch operators, with the dispatch key PrivateUse3.
 OPERATOR_LIBRARY = FOLDER / "libcrnn_ext_cuda_on_host.so"
 
-# A device for torch on which they run: pretend_cuda.
+# The torch device of tests/pretend_cuda.
 DEVICE_LIBRARY = FOLDER / "libpretend_cuda.so"
 
 
@@ -39,8 +39,8 @@ def driver_path(variant: str, name: str) -> Path:
 
 
 def unavailable_reason() -> str | None:
-    """Why nothing can be built on this machine; None if it can."""
-    return None if shutil.which("g++") else "the kernels are compiled with g++, and it is not there"
+    """Returns why this machine cannot build anything, or None if it can."""
+    return None if shutil.which("g++") else "g++ is not installed"
 
 
 def _ninja_file() -> str:
@@ -92,15 +92,15 @@ def _ninja_file() -> str:
 
 
 def build(*targets: Path) -> None:
-    """Brings the targets up to date: all of them if none is named."""
+    """Brings the given targets up to date, or all targets if none are given."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another test run may be building
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another test run may build at the same time
         (FOLDER / "build.ninja").write_text(_ninja_file())
         command = [sys.executable, "-m", "ninja", "-C", FOLDER, *targets]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"the build of {FOLDER} failed\n{done.stdout}{done.stderr}")
+        raise RuntimeError(f"cannot build {FOLDER}\n{done.stdout}{done.stderr}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The CUDA kernels in place of the CPU kernels of crnn_ext's operators."""
+"""Replaces the CPU kernels of crnn_ext's operators by the CUDA kernels, built for the CPU."""
 
 import functools
 import os
@@ -13,20 +13,20 @@ KEY = torch._C.DispatchKey.PrivateUse3
 
 unavailable_reason = build.unavailable_reason
 
-# Chooses the last digits of exp2, log and log2: these move a known loss further than those of most seeds.
+# Seeds the rounding errors of exp2, log and log2. This seed changes a known loss more than most seeds do.
 SEED = "16"
 
 
 @functools.cache
 def load():
-    """Builds and loads the kernels. Nothing calls them yet."""
+    """Builds and loads the kernels, without using them yet."""
     build.build(build.OPERATOR_LIBRARY)
     os.environ.setdefault("CUDA_ON_HOST_SEED", SEED)
     torch.ops.load_library(build.OPERATOR_LIBRARY)
 
 
 def names():
-    """The operators that have such a kernel, without the namespace."""
+    """Returns the operators that have a CUDA kernel, without the namespace."""
     names = torch._C._dispatch_get_all_op_names()
     ours = [name for name in names if name.startswith("crnn_ext::")]
     return [
@@ -36,20 +36,20 @@ def names():
     ]
 
 
-_users = 0  # of override_cpu_kernels, now
+_active_overrides = 0
 
 
 def cpu_kernels_overridden():
-    """Whether operators called with CPU tensors run the CUDA kernels now."""
-    return _users > 0
+    """Returns whether operators on CPU tensors currently run the CUDA kernels."""
+    return _active_overrides > 0
 
 
 @contextmanager
 def override_cpu_kernels():
-    """Operators called with CPU tensors run the CUDA kernels."""
-    global _users
+    """Runs the CUDA kernels when operators are called with CPU tensors."""
+    global _active_overrides
     library = torch.library.Library("crnn_ext", "IMPL", "CPU")
-    _users += 1
+    _active_overrides += 1
     try:
         for name in names():
             operator = getattr(torch.ops.crnn_ext, name).default
@@ -59,5 +59,5 @@ def override_cpu_kernels():
                 library.impl(name, kernel, allow_override=True)
         yield
     finally:
-        _users -= 1
+        _active_overrides -= 1
         library._destroy()

@@ -1,4 +1,4 @@
-"""The CUDA kernels on a CPU: drivers in four builds, and what the builds have to find (docs/explanation/testing-kernels.md)."""
+"""CUDA kernels on a CPU: drivers in four builds, planted faults; see docs/explanation/testing-kernels.md."""
 
 import os
 import re
@@ -42,14 +42,14 @@ def test_driver(name, variant):
 
 @pytest.mark.parametrize("seed", [2, 3])
 @pytest.mark.parametrize("name", [name for name in build.DRIVERS if name != FAULTS.stem])
-def test_driver_when_functions_round_otherwise(name, seed):
+def test_driver_with_other_rounding_errors(name, seed):
     done = run_driver("rounding", name, seed=seed)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("variant", build.VARIANTS)
 def test_kernels_without_a_fault(variant):
-    """The kernels that the faults are planted in."""
+    """The correct versions of the kernels with planted faults."""
     done = run_driver(variant, FAULTS.stem, "sum_rows", "rotate", "count_values", "reverse", "add_squares")
     assert done.returncode == 0, done.stdout
 
@@ -60,16 +60,16 @@ BARRIER, SYNCWARP = "__syncthreads();", "__syncwarp"
 @pytest.mark.parametrize(
     ("variant", "case", "message", "lines"),
     [
-        ("plain", "sum_rows without a barrier", "should be", []),
+        ("plain", "sum_rows without a barrier", "expected", []),
         ("race", "sum_rows without a barrier", "data race", ["parts[warp] =", "+= parts[i]"]),
-        ("plain", "sum_rows reuses its buffer a barrier early", "should be", []),
+        ("plain", "sum_rows reuses its buffer a barrier early", "expected", []),
         ("race", "sum_rows reuses its buffer a barrier early", "data race", ["parts[warp] =", "+= parts[i]"]),
         ("plain", "sum_rows with a barrier in both branches", "divergent barrier", [BARRIER]),
         ("plain", "sum_rows with a warp that skips a barrier", "divergent barrier", [BARRIER]),
         ("plain", "sum_rows with a warp that returns before a barrier", "deadlock in block 0", [BARRIER]),
-        ("race", "sum_rows reads unwritten shared memory", "uninitialised memory", ["+= parts[i]"]),
-        ("asan", "sum_rows writes behind a shared variable", "index 4 out of bounds", ["parts[blockDim.x"]),
-        ("plain", "rotate without __syncwarp", "should be", []),
+        ("race", "sum_rows reads unwritten shared memory", "uninitialized memory", ["+= parts[i]"]),
+        ("asan", "sum_rows writes past a shared variable", "index 4 out of bounds", ["parts[blockDim.x"]),
+        ("plain", "rotate without __syncwarp", "expected", []),
         ("race", "rotate without __syncwarp", "data race", ["held[lane] =", "= held["]),
         ("plain", "rotate with a mask without its own lane", "without its own lane 16", [SYNCWARP]),
         ("plain", "rotate with masks that differ", "mismatched warp call", [SYNCWARP]),
@@ -83,21 +83,21 @@ BARRIER, SYNCWARP = "__syncthreads();", "__syncwarp"
         ("race", "count_values adds to global memory without atomicAdd", "data race", ["counts[own] +="]),
         (
             "asan",
-            "count_values writes behind dynamic shared memory",
+            "count_values writes past dynamic shared memory",
             "use-after-poison",
             ["of_block[own] = 0"],
         ),
-        ("asan", "reverse reads behind global memory", "heap-buffer-overflow", ["= in[kFault"]),
-        ("asan", "reverse writes behind global memory", "heap-buffer-overflow", ["out[kFault"]),
+        ("asan", "reverse reads past global memory", "heap-buffer-overflow", ["= in[kFault"]),
+        ("asan", "reverse writes past global memory", "heap-buffer-overflow", ["out[kFault"]),
         ("asan", "reverse reads at a misaligned address", "misaligned address", ["in + 1"]),
-        ("race", "reverse reads unwritten global memory", "uninitialised memory", ["= in[kFault"]),
-        ("plain", "reverse leaves out an element", r"out\[40\] is nan", []),
-        ("race", "reverse leaves out an element", "what nobody has written: byte 160", []),
-        ("rounding", "add_squares as each partner sees it", r"differences\[\d+\] is -?\d.*e-", []),
+        ("race", "reverse reads unwritten global memory", "uninitialized memory", ["= in[kFault"]),
+        ("plain", "reverse skips an element", r"out\[40\] is nan", []),
+        ("race", "reverse skips an element", "uninitialized memory: byte 160", []),
+        ("rounding", "add_squares with swapped operands", r"differences\[\d+\] is -?\d.*e-", []),
     ],
 )
 def test_planted_fault(variant, case, message, lines):
-    """Each is found, and reported with the source lines that `lines` are parts of."""
+    """The build reports the fault, with the source lines that contain `lines`."""
     output = run_driver(variant, FAULTS.stem, case).stdout
     assert "FAILED" in output or "ERROR: AddressSanitizer" in output or "runtime error" in output
     assert re.search(message, output), output
@@ -108,7 +108,7 @@ def test_planted_fault(variant, case, message, lines):
         assert any(line in other for other in reported), output
 
 
-def test_all_schedules_find_what_depends_on_none():
+def test_every_schedule_finds_a_race():
     output = run_driver("race", FAULTS.stem, "rotate without __syncwarp").stdout
     assert output.count("data race") == output.count("FAILED") == 5, output
 
@@ -118,7 +118,7 @@ def test_all_schedules_find_what_depends_on_none():
     "fault", ["sum_rows with a warp that returns before a barrier", "rotate with masks that differ"]
 )
 def test_kernels_run_after_a_fault(fault, variant):
-    """In the same process, and nothing leaks with the threads that are left as they are."""
+    """A later kernel runs in the same process, and the abandoned threads leak nothing."""
     output = run_driver(variant, FAULTS.stem, fault, "reverse").stdout
     assert output.count(f"FAILED {fault}") == output.count("FAILED") == 5, output
     assert "LeakSanitizer" not in output
@@ -130,11 +130,11 @@ def lengths_beyond_the_frames():
 
 @pytest.mark.parametrize("device", ["cuda_on_host"], indirect=True)
 def test_operators_run_the_cuda_kernels(device):
-    """They do not look at the values of lengths before they start, as the CPU kernels do."""
+    """Unlike CPU kernels, CUDA kernels do not check lengths before they start."""
     assert lengths_beyond_the_frames().isnan().all()
 
 
-def test_operators_run_the_cpu_kernels_again():
+def test_operators_return_to_the_cpu_kernels():
     operators.load()
     with operators.override_cpu_kernels():
         assert lengths_beyond_the_frames().isnan().all()

@@ -1,4 +1,4 @@
-"""Batches to search in, and what a BeamResult is held to: the plain reference, and torch's loss as judge."""
+"""Batches for beam search, and checks of a BeamResult against the reference and torch's loss."""
 
 import math
 import tempfile
@@ -7,17 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from cuda_on_host import operators
+from helpers.logits import DTYPES, score_dtype
+from helpers.results import assert_fields
 from hypothesis import strategies as st
 from reference.beam_search import INVALID, MISSING, Hypothesis, beam_search, log_softmax
 
 from crnn_ext.text import NGramModel
 
 INF, NAN = math.inf, math.nan
-DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
-
-
-def score_dtype(logits):
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 def tolerances(logits):
@@ -25,7 +22,7 @@ def tolerances(logits):
 
 
 def log_prob_rows(logits, n, length, input_type="logits"):
-    """The live frames of a sample as lists of log-probabilities, in double precision."""
+    """The valid frames of a sample as lists of log-probabilities in float64."""
     rows = logits[:length, n].double().tolist()
     return [log_softmax(row) for row in rows] if input_type == "logits" else rows
 
@@ -42,23 +39,23 @@ def hypotheses(result, n=0):
 
 
 def texts(result, n=0):
-    """Those of its n-best that exist."""
+    """The texts of the n-best of a sample, without missing hypotheses."""
     return [hypothesis.text for hypothesis in hypotheses(result, n) if hypothesis.text is not None]
 
 
 def check_invariants(result, logits, lengths, blank, nbest):
-    """Dtypes, shapes, padding, and what holds for every n-best."""
+    """Checks dtypes, shapes and padding, and that texts are distinct, valid and sorted by score."""
     frames, samples, classes = logits.shape
-    for name, dtype, shape in [
-        ("tokens", torch.int64, (samples, nbest, frames)),
-        ("lengths", torch.int64, (samples, nbest)),
-        ("scores", score_dtype(logits), (samples, nbest)),
-        ("log_probs", score_dtype(logits), (samples, nbest)),
-    ]:
-        field = getattr(result, name)
-        assert (field.dtype, tuple(field.shape), field.device) == (dtype, shape, logits.device), name
-        assert not field.requires_grad, name
-
+    assert_fields(
+        result,
+        logits.device,
+        {
+            "tokens": (torch.int64, (samples, nbest, frames)),
+            "lengths": (torch.int64, (samples, nbest)),
+            "scores": (score_dtype(logits), (samples, nbest)),
+            "log_probs": (score_dtype(logits), (samples, nbest)),
+        },
+    )
     for n, length in enumerate(lengths):
         found = hypotheses(result, n)
         existing = [hypothesis for hypothesis in found if hypothesis.text is not None]
@@ -88,9 +85,9 @@ def check_against_reference(
     close=None,
     **pruning,
 ):
-    """The n-best of the reference. Returns how many samples were compared.
+    """Compares the n-best with the reference, and returns the number of samples compared.
 
-    In the others a decision was between scores so close that the last bits of what computes them decide.
+    Skips samples in which a decision depends on the last bits of nearly equal scores.
     """
     check_invariants(result, logits, lengths, blank, nbest)
     close = close or tolerances(logits)
@@ -104,8 +101,8 @@ def check_against_reference(
         highest = max((abs(h.score) for h in expected if math.isfinite(h.score)), default=0)
         if margin <= 4 * (close["abs"] + close["rel"] * highest):
             continue
-        # Numbers of few digits have equal sums by chance. Where -inf leaves few paths, different texts may be
-        # left with equal sums in another order, which a GPU's arithmetic rounds apart.
+        # Sums of 16-bit numbers are often equal by chance. Where -inf leaves few paths, different texts may
+        # have equal sums in another order, which the arithmetic of a GPU rounds differently.
         few_paths = any(math.isinf(logit) for row in rows for logit in row)
         on_gpu = logits.is_cuda or operators.cpu_kernels_overridden()
         if has_ties and (logits.element_size() == 2 or (few_paths and on_gpu)):
@@ -121,7 +118,7 @@ def check_against_reference(
 
 
 def torch_log_probs(rows, texts, blank):
-    """ln P of each text by torch's loss in double precision; rows are log-probabilities."""
+    """ln P of each text by torch's loss in float64; rows are log-probabilities."""
     if not rows or not texts:
         return [0.0 if not text else -INF for text in texts]
     log_probs = torch.tensor(rows, dtype=torch.float64).unsqueeze(1).expand(-1, len(texts), -1)
@@ -133,13 +130,13 @@ def torch_log_probs(rows, texts, blank):
 
 @st.composite
 def batches(draw, max_frames=12, max_classes=12, min_classes=1, nonfinite=True, ties=True):
-    """(logits, lengths, blank); the frames behind a sample's length hold NaN.
+    """(logits, lengths, blank); the frames beyond a sample's length hold NaN.
 
-    Some classes are twins, with equal logits in every frame, so that texts tie whatever the rounding.
+    ties: some classes have equal logits in every frame, so that texts tie whatever the rounding.
     """
     frames, samples = draw(st.integers(0, max_frames)), draw(st.sampled_from([1, 2, 3, 0]))
     classes = draw(st.integers(min_classes, max_classes))
-    if draw(st.booleans()):  # of few classes more prefixes meet
+    if draw(st.booleans()):  # with few classes, more paths merge into one prefix
         classes = max(min_classes, min(classes, 4))
     blank = draw(st.integers(0, classes - 1))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
@@ -163,7 +160,7 @@ def batches(draw, max_frames=12, max_classes=12, min_classes=1, nonfinite=True, 
 
 
 def to_ngram_model(model, tokens, **options):
-    """The NGramModel in the ARPA file of a reference."""
+    """The NGramModel of a reference model, by way of an ARPA file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.arpa")
         path.write_text(model.arpa())

@@ -1,8 +1,5 @@
-"""What the tests of BeamSearchDecoder share: emissions, files, and what beam_search finds in its form."""
+"""Helpers for the tests of BeamSearchDecoder: emissions, and results of beam_search in comparable form."""
 
-import re
-
-import pytest
 import torch
 
 from crnn_ext.ctc import beam_search
@@ -16,14 +13,14 @@ def random_emissions(samples=6, frames=12, classes=5, seed=0):
 
 
 def best_hypothesis(decoder, text, tokens=TOKENS):
-    """The best text of a network that is sure of these tokens, with a frame for the blank behind each."""
+    """The best hypothesis for emissions that spell these tokens, each followed by a blank frame."""
     path = [index for token in text for index in (tokens.index(token), 0)]
     emissions = 9.0 * torch.nn.functional.one_hot(torch.tensor([path]), len(tokens))
     return decoder(emissions)[0][0]
 
 
 def as_tuples(hypotheses):
-    """What can be compared of them."""
+    """The fields of the hypotheses, comparable by ==."""
     return [
         [
             (
@@ -38,7 +35,7 @@ def as_tuples(hypotheses):
 
 
 def expected_tuples(emissions, lengths=None, **options):
-    """What beam_search finds, as BeamSearchDecoder(TOKENS) writes it."""
+    """`as_tuples` of what BeamSearchDecoder(TOKENS) should return, by beam_search."""
     result = beam_search(emissions.transpose(0, 1), lengths, **options)
     found = []
     for n in range(len(emissions)):
@@ -56,7 +53,3 @@ def expected_tuples(emissions, lengths=None, **options):
             sample.append((tokens, text.split(), text, score, timesteps, log_prob, token_logp, starts, ends))
         found.append(sample)
     return found
-
-
-def raises_exactly(error, message):
-    return pytest.raises(error, match=f"^{re.escape(message)}$")

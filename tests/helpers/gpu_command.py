@@ -1,4 +1,4 @@
-"""The command of `make gpu`, a toolkit for it, and rows of its results."""
+"""Runs `make gpu` in tests: the command, a fake CUDA toolkit, and rows of results."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def loss_row(contender, shape=SMALL, **fields):
 
 
 def toolkit(folder, status=0):
-    """The path of a CUDA toolkit whose nvcc has a version, makes nothing and ends with this status."""
+    """Creates a CUDA toolkit whose nvcc has a version, writes no output and exits with this status."""
     (folder / "bin").mkdir(parents=True)
     (folder / "lib64").mkdir()
     (folder / "lib64" / "libcudart_static.a").touch()

@@ -1,10 +1,10 @@
-"""What a hostile file may hold."""
+"""A pickle that runs code when it is loaded."""
 
 from pathlib import Path
 
 
 class MaliciousPickle:
-    """A pickle of it writes the file when it is loaded."""
+    """Writes a file at `path` when it is unpickled."""
 
     def __init__(self, path):
         self.path = path

@@ -7,16 +7,16 @@ from torch import nn
 from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
 
 requires_dynamic_width_export = pytest.mark.skipif(
-    torch.__version__ < "2.13", reason="this torch exports networks for some widths alone"
+    torch.__version__ < "2.13", reason="torch before 2.13 exports networks for some widths only"
 )
 
 NETWORKS = [CRNN, CRNN_v2, CRNN_res]
 
 
 def small_network(network, nc=1, nclass=5, nh=4, **options):
-    """A network of 8 channels everywhere, in eval mode, in which every layer shows in the output.
+    """A network with 8 channels per layer, in eval mode, in which every layer affects the output.
 
-    With torch's own initial weights the maps fade from layer to layer, and the normalisations are identities.
+    With torch's default initialization, activations fade from layer to layer and batch norms are identities.
     """
     torch.manual_seed(0)
     model = network(32, nc, nclass, nh, width=0.01, **options)

@@ -1,4 +1,4 @@
-"""A checkpoint without training, whose random network reads something else in nearly every image."""
+"""A checkpoint of an untrained network that reads a different text in nearly every image."""
 
 import torch
 
@@ -12,7 +12,7 @@ def random_checkpoint(name="CRNN", nc=1):
     architecture = Architecture(name, charset.num_classes, nh=8, nc=nc, width=0.125)
     network = architecture.build()
     with torch.no_grad():
-        # Without these statistics, and with weights as small as they begin, it would answer the same to all.
+        # With the default statistics and small initial weights, the output would be the same for all images.
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = 1

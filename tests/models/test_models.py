@@ -1,4 +1,4 @@
-"""The three networks: names, shapes and order of their layers, arguments, checkpoints."""
+"""The three networks: names, shapes and order of their layers, arguments, state dicts."""
 
 import inspect
 
@@ -9,8 +9,8 @@ from torch import nn
 
 from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
 
-# Layer by layer, as saved checkpoints have them with nc=1, nclass=37, nh=256: the shape of a convolution's
-# weight (and bias), or the channels of a batch normalisation.
+# The layers in saved checkpoints with nc=1, nclass=37, nh=256: the shape of the weight of a convolution (and
+# "bias" if it has one), or the channels of a batch norm.
 CRNN_LAYERS = """
 conv1 64 1 3 3 bias
 conv2 128 64 3 3 bias
@@ -138,7 +138,7 @@ def table_entries(table):
         (CRNN_res, CRNN_RES_LAYERS, 155, 20_824_997),
     ],
 )
-def test_state_dict(network, table, entries, parameters):
+def test_models_state_dict(network, table, entries, parameters):
     with torch.device("meta"):
         model = network(32, 1, 37, 256)
     found = [(name, tuple(value.shape)) for name, value in model.state_dict().items()]
@@ -154,8 +154,8 @@ def pool_rows(maps):
     return nn.functional.max_pool2d(maps, (2, 2), (2, 1), (0, 1))
 
 
-def assert_reads(model, images, frames):
-    """The image layers of the model make these frames, and its recurrence follows."""
+def assert_forward(model, images, frames):
+    """Asserts that the image layers output `frames`, and that the recurrent layers follow."""
     logits = frames
     for layer in (model.rnn[0], model.rnn[1]):
         logits = layer.embedding(layer.rnn(logits)[0])
@@ -164,17 +164,17 @@ def assert_reads(model, images, frames):
     torch.testing.assert_close(model(images), frames)
 
 
-def test_layers_of_crnn_run_in_the_published_order():
+def test_crnn_layer_order():
     m, images = small_network(CRNN), torch.randn(2, 1, 32, 40)
     x = nn.functional.max_pool2d(relu(m.conv1(images)), 2)
     x = nn.functional.max_pool2d(relu(m.conv2(x)), 2)
     x = pool_rows(relu(m.conv3_2(relu(m.bn3(m.conv3_1(x))))))
     x = pool_rows(relu(m.conv4_2(relu(m.bn4(m.conv4_1(x))))))
     x = relu(m.bn5(m.conv5(x)))
-    assert_reads(m, images, x[:, :, 0].permute(2, 0, 1))
+    assert_forward(m, images, x[:, :, 0].permute(2, 0, 1))
 
 
-def test_layers_of_crnn_v2_run_in_the_published_order():
+def test_crnn_v2_layer_order():
     m, images = small_network(CRNN_v2), torch.randn(2, 1, 32, 40)
     x = relu(m.bn1_2(m.conv1_2(relu(m.bn1_1(m.conv1_1(images))))))
     x = nn.functional.max_pool2d(x, 2)
@@ -184,10 +184,10 @@ def test_layers_of_crnn_v2_run_in_the_published_order():
     x = pool_rows(relu(m.bn4_2(m.conv4_2(relu(m.bn4_1(m.conv4_1(x)))))))
     # Feature 2 c + r of a frame is row r of channel c.
     x = torch.stack([m.bn5(x)[:, c, r] for c in range(8) for r in range(2)], dim=1)
-    assert_reads(m, images, x.permute(2, 0, 1))
+    assert_forward(m, images, x.permute(2, 0, 1))
 
 
-def test_layers_of_crnn_res_run_in_the_published_order():
+def test_crnn_res_layer_order():
     m, images = small_network(CRNN_res), torch.randn(2, 1, 32, 40)
     x = relu(m.conv1(images))
     for name in ("res1", "res2_1", "res2_2", "res3_1", "res3_2", "res3_3", "res4_1", "res4_2", "res4_3"):
@@ -197,11 +197,11 @@ def test_layers_of_crnn_res_run_in_the_published_order():
         x = relu(y + (block.downsample(x) if block.downsample else x))
     x = nn.functional.avg_pool2d(x, (2, 2), (2, 1), (0, 1))
     x = relu(m.bn5(m.conv5(x)))
-    assert_reads(m, images, x[:, :, 0].permute(2, 0, 1))
+    assert_forward(m, images, x[:, :, 0].permute(2, 0, 1))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_normalisations_add_the_usual_epsilon(network):
+def test_models_batch_norm_epsilon(network):
     epsilons = {
         module.eps for module in small_network(network).modules() if isinstance(module, nn.BatchNorm2d)
     }
@@ -209,7 +209,7 @@ def test_normalisations_add_the_usual_epsilon(network):
 
 
 @pytest.mark.parametrize(("network", "activations"), [(CRNN, 7), (CRNN_v2, 8)])
-def test_leaky_relu_is_used(network, activations):
+def test_models_leaky_relu(network, activations):
     leaky, plain = small_network(network, leakyRelu=True), small_network(network)
     slopes = [module.negative_slope for module in leaky.modules() if isinstance(module, nn.LeakyReLU)]
     assert slopes == [0.2] * activations
@@ -232,7 +232,7 @@ def test_crnn_res_has_no_leaky_relu():
         (CRNN_res, [16, 16, 16, 32, 32, 32, 32, 32, *[64] * 7, *[128] * 8], 128),
     ],
 )
-def test_width_scales_every_convolution(network, channels, features):
+def test_models_width_scales_every_convolution(network, channels, features):
     model = network(32, 1, 5, 4, width=0.25)
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     assert [convolution.out_channels for convolution in convolutions] == channels
@@ -241,7 +241,7 @@ def test_width_scales_every_convolution(network, channels, features):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_width_leaves_at_least_eight_channels_and_rounds_to_eight(network):
+def test_models_width_rounds_to_multiples_of_eight(network):
     for width in (1e-6, 0.3, 1.1):
         with torch.device("meta"):
             model = network(32, 1, 5, 4, width=width)
@@ -250,7 +250,7 @@ def test_width_leaves_at_least_eight_channels_and_rounds_to_eight(network):
         assert all(count % 8 == 0 for count in channels)
 
 
-def test_width_is_keyword_only():
+def test_models_width_is_keyword_only():
     for network in NETWORKS:
         assert inspect.signature(network).parameters["width"].kind is inspect.Parameter.KEYWORD_ONLY
 
@@ -259,25 +259,25 @@ def test_width_is_keyword_only():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"imgH": 48}, "imgH must be 32, the height its layers are made for, but is 48"),
-        ({"nc": 0}, "nc must be at least 1, but is 0"),
-        ({"nclass": 1}, r"nclass must be at least 2 \(the blank and one character\), but is 1"),
-        ({"nh": -2}, "nh must be at least 1, but is -2"),
-        ({"width": 0.0}, r"width must be finite and above 0, but is 0\.0"),
-        ({"width": float("inf")}, "width must be finite and above 0, but is inf"),
-        ({"width": float("nan")}, "width must be finite and above 0, but is nan"),
+        ({"imgH": 48}, "imgH must be 32, the height that its layers are built for, got 48"),
+        ({"nc": 0}, "nc must be at least 1, got 0"),
+        ({"nclass": 1}, r"nclass must be at least 2 \(the blank and one character\), got 1"),
+        ({"nh": -2}, "nh must be at least 1, got -2"),
+        ({"width": 0.0}, r"width must be finite and above 0, got 0\.0"),
+        ({"width": float("inf")}, "width must be finite and above 0, got inf"),
+        ({"width": float("nan")}, "width must be finite and above 0, got nan"),
     ],
 )
-def test_bad_arguments(network, change, message):
+def test_models_value_errors(network, change, message):
     arguments = {"imgH": 32, "nc": 1, "nclass": 5, "nh": 4} | change
     with pytest.raises(ValueError, match=f"{network.__name__}: {message}"):
         network(**arguments)
 
 
-def test_arguments_of_another_type():
-    with pytest.raises(TypeError, match=r"CRNN: nh must be an int, but is 4\.0"):
+def test_models_type_errors():
+    with pytest.raises(TypeError, match=r"CRNN: nh must be an int, got 4\.0"):
         CRNN(32, 1, 5, 4.0)
-    with pytest.raises(TypeError, match="CRNN_v2: width must be a number, but is 'half'"):
+    with pytest.raises(TypeError, match="CRNN_v2: width must be a number, got 'half'"):
         CRNN_v2(32, 1, 5, 4, width="half")
 
 
@@ -286,20 +286,20 @@ def prefixed(state, prefix):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_state_of_a_data_parallel_wrapper_loads(network):
+def test_models_load_data_parallel_state_dict(network):
     saved = small_network(network)
-    wrapped = prefixed(saved.state_dict(), "module.")
+    state = prefixed(saved.state_dict(), "module.")
     torch.manual_seed(1)
     model = network(32, 1, 5, 4, width=0.01)
-    names = list(wrapped)
-    result = model.load_state_dict(wrapped)
+    names = list(state)
+    result = model.load_state_dict(state)
     assert result.missing_keys == result.unexpected_keys == []
-    assert list(wrapped) == names
+    assert list(state) == names
     for name, value in saved.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
 
 
-def test_state_loads_into_and_inside_other_modules():
+def test_models_load_state_dict_as_submodule():
     saved = small_network(CRNN)
     wrapper = nn.DataParallel(CRNN(32, 1, 5, 4, width=0.01))
     wrapper.load_state_dict(prefixed(saved.state_dict(), "module."))
@@ -313,7 +313,7 @@ def test_state_loads_into_and_inside_other_modules():
         assert torch.equal(holder["reader"].conv1.weight, saved.conv1.weight)
 
 
-def test_loading_stays_strict():
+def test_models_load_state_dict_strict():
     model = small_network(CRNN)
     wrapped = prefixed(model.state_dict(), "module.")
     with pytest.raises(RuntimeError, match=r"Missing key.*conv1\.bias"):
@@ -322,7 +322,7 @@ def test_loading_stays_strict():
         model.load_state_dict(wrapped | {"module.conv9.bias": torch.zeros(1)})
     with pytest.raises(RuntimeError, match=r"size mismatch for rnn\.1\.embedding\.bias"):
         model.load_state_dict(wrapped | {"module.rnn.1.embedding.bias": torch.zeros(9)})
-    # Only a prefix that all keys share is one.
+    # The prefix must be common to all keys.
     mixed = prefixed(model.state_dict(), "") | {"module.conv1.bias": torch.zeros(8)}
     with pytest.raises(RuntimeError, match=r"Unexpected key.*module\.conv1\.bias"):
         model.load_state_dict(mixed)

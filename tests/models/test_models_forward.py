@@ -1,4 +1,4 @@
-"""The three networks at work: frames of each width, what they refuse, gradients, copies, tracing."""
+"""The forward pass of the three networks: output lengths, errors, gradients, copies, export and compile."""
 
 import copy
 import functools
@@ -21,7 +21,7 @@ MIN_WIDTH = {CRNN: 4, CRNN_v2: 4, CRNN_res: 1}
 @pytest.mark.parametrize(
     ("network", "frames"), [(CRNN, [26, 33, 41]), (CRNN_v2, [27, 34, 42]), (CRNN_res, [25, 32, 40])]
 )
-def test_frames_of_common_widths(network, frames):
+def test_models_frames_of_common_widths(network, frames):
     model = small_network(network, nc=3, nclass=7)
     assert model.output_lengths([100, 128, 160]).tolist() == frames
     with torch.no_grad():
@@ -30,7 +30,7 @@ def test_frames_of_common_widths(network, frames):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_output_lengths_are_those_of_forward(network):
+def test_output_lengths_equal_forward(network):
     model = small_network(network)
     widths = range(MIN_WIDTH[network], 201)
     with torch.no_grad():
@@ -41,7 +41,7 @@ def test_output_lengths_are_those_of_forward(network):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_output_lengths_take_any_integers(network):
+def test_output_lengths_integer_dtypes(network):
     model = small_network(network)
     expected = model.output_lengths([8, 9, 100])
     assert expected.dtype == torch.int64
@@ -58,14 +58,14 @@ def test_output_lengths_take_any_integers(network):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_output_lengths_of_too_narrow_images_are_zero(network):
+def test_output_lengths_zero_below_min_width(network):
     narrow = range(-3, MIN_WIDTH[network])
     assert small_network(network).output_lengths(narrow).tolist() == [0] * len(narrow)
 
 
 @pytest.mark.parametrize("widths", [[8.0], torch.tensor([8.0]), torch.tensor([True])])
-def test_output_lengths_refuse_what_is_not_an_integer(widths):
-    with pytest.raises(TypeError, match=r"CRNN: widths must be integers, but are torch\.(float32|bool)"):
+def test_output_lengths_type_errors(widths):
+    with pytest.raises(TypeError, match=r"CRNN: widths must be integers, got torch\.(float32|bool)"):
         small_network(CRNN).output_lengths(widths)
 
 
@@ -73,7 +73,7 @@ def test_output_lengths_refuse_what_is_not_an_integer(widths):
 @given(
     columns=st.integers(1, 40), kernel=st.integers(1, 6), stride=st.integers(1, 4), padding=st.integers(0, 3)
 )
-def test_window_arithmetic_is_that_of_a_convolution(columns, kernel, stride, padding):
+def test_window_columns_equal_conv2d(columns, kernel, stride, padding):
     layer = nn.Conv2d(1, 1, (1, kernel), (1, stride), (0, padding))
     window = Window(kernel, stride, padding)
     if columns + 2 * padding < kernel:
@@ -85,26 +85,26 @@ def test_window_arithmetic_is_that_of_a_convolution(columns, kernel, stride, pad
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("shape", [(1, 2, 32, 40), (1, 1, 31, 40), (1, 32, 40), (1, 1, 1, 32, 40)])
-def test_images_of_another_shape(network, shape):
+def test_models_image_shape_errors(network, shape):
     with pytest.raises(ValueError, match=rf"images must have shape \(N, nc=1, imgH=32, W\).*\({shape[0]}, "):
         small_network(network)(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_images_that_are_too_narrow(network):
+def test_models_image_width_errors(network):
     least = MIN_WIDTH[network]
     with pytest.raises(ValueError, match=f"at least {least} columns wide .* but are {least - 1}"):
         small_network(network)(torch.zeros(1, 1, 32, least - 1))
 
 
-def test_images_of_integers():
-    with pytest.raises(TypeError, match=r"images must be floating point, but are torch\.uint8"):
+def test_models_image_dtype_error():
+    with pytest.raises(TypeError, match=r"images must be floating point, got torch\.uint8"):
         small_network(CRNN)(torch.zeros(1, 1, 32, 40, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_gradient_reaches_every_parameter(network):
-    # In training mode a bias in front of a batch normalisation cancels, and its gradient is rounding.
+def test_models_gradient_reaches_every_parameter(network):
+    # In training mode, a bias before a batch norm cancels, and its gradient is rounding error.
     model = small_network(network)
     images = torch.randn(2, 1, 32, 40, requires_grad=True)
     model(images).square().sum().backward()
@@ -116,7 +116,7 @@ def test_gradient_reaches_every_parameter(network):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_batch_equals_one_by_one(network):
+def test_models_batch_equals_single_images(network):
     model = small_network(network)
     images = torch.randn(5, 1, 32, 61)
     with torch.no_grad():
@@ -127,33 +127,33 @@ def test_batch_equals_one_by_one(network):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_double_precision_and_copies(network):
+def test_models_float64_and_copies(network):
     model = small_network(network).double()
     images = torch.randn(1, 1, 32, 20, dtype=torch.float64)
     expected = model(images)
     assert expected.dtype == torch.float64
-    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        torch.testing.assert_close(again(images), expected, rtol=0, atol=0)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(copied(images), expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_weights_of_copied_lstms_are_put_into_one_buffer(again, monkeypatch):
-    """On a GPU torch would otherwise do so at every call, and warn."""
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_models_copied_lstm_flattens_weights(make_copy, monkeypatch):
+    """Otherwise torch flattens the weights at every call on a GPU, and warns."""
     flattened = []
     monkeypatch.setattr(nn.LSTM, "flatten_parameters", lambda self: flattened.append(self))
-    copied = again(small_network(CRNN))
+    copied = make_copy(small_network(CRNN))
     lstms = [module for module in copied.modules() if isinstance(module, nn.LSTM)]
     assert len(lstms) == 2
     for lstm in lstms:
         assert any(each is lstm for each in flattened)
-        # What flatten_parameters works on.
-        own = [id(weight) for weight in lstm.parameters()]
-        assert [id(weight) for weight in lstm._flat_weights] == own
+        # flatten_parameters reads _flat_weights.
+        expected = [id(weight) for weight in lstm.parameters()]
+        assert [id(weight) for weight in lstm._flat_weights] == expected
 
 
 @pytest.mark.parametrize("device", ["cuda"], indirect=True)
 @pytest.mark.filterwarnings("error:RNN module weights are not part of single contiguous chunk")
-def test_copied_networks_read_without_packing_weights(device):
+def test_models_copies_on_gpu_have_flat_weights(device):
     model = small_network(CRNN).to(device)
     images = torch.randn(1, 1, 32, 20, device=device)
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
@@ -165,7 +165,7 @@ def test_copied_networks_read_without_packing_weights(device):
 @pytest.mark.parametrize("network", NETWORKS)
 @requires_dynamic_width_export
 @pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
-def test_export_with_dynamic_batch_and_width(network):
+def test_models_export_dynamic_batch_and_width(network):
     model = small_network(network)
     dynamic = {"images": {0: torch.export.Dim("batch"), 3: torch.export.Dim("columns", min=8, max=4096)}}
     program = torch.export.export(model, (torch.randn(2, 1, 32, 50),), dynamic_shapes=dynamic)
@@ -176,7 +176,7 @@ def test_export_with_dynamic_batch_and_width(network):
 
 @requires_dynamic_width_export
 @pytest.mark.filterwarnings("ignore:The tensor attributes? self.rnn", "ignore:_check_is_size will be removed")
-def test_export_and_other_tracing_do_not_disturb_each_other():
+def test_models_export_keeps_other_tracing():
     lstm = nn.LSTM(2, 2)
     arguments = dict(lstm.named_parameters()), torch.zeros(3, 1, 2)
 
@@ -190,7 +190,7 @@ def test_export_and_other_tracing_do_not_disturb_each_other():
     assert trace() == before
 
 
-def test_compile_into_one_graph():
+def test_models_compile():
     model = small_network(CRNN)
     torch._dynamo.reset()
     with torch._dynamo.config.patch(allow_rnn=True):
@@ -199,7 +199,7 @@ def test_compile_into_one_graph():
         torch.testing.assert_close(compiled(images), model(images), rtol=0, atol=1e-6)
 
 
-def test_output_lengths_compile_into_one_graph():
+def test_output_lengths_compile():
     model = small_network(CRNN_res)
     compiled = torch.compile(model.output_lengths, backend="eager", fullgraph=True)
     widths = torch.tensor([1, 37, 100])

@@ -1,4 +1,4 @@
-"""In which dtypes the networks compute under autocast."""
+"""The dtypes in which the networks compute under autocast."""
 
 import itertools
 
@@ -13,8 +13,8 @@ from crnn_ext.models import CRNN
 from crnn_ext.models.lstm import BidirectionalLSTM, _lstm_takes_bfloat16
 
 
-class LSTMCalls(TorchFunctionMode):
-    """What torch's LSTM is called with: the dtypes of its tensors, and whether autocast would cast them."""
+class RecordLSTMCalls(TorchFunctionMode):
+    """Records calls of torch's LSTM: the dtypes of its tensors, whether autocast is on, its weights."""
 
     def __init__(self):
         super().__init__()
@@ -32,39 +32,37 @@ class LSTMCalls(TorchFunctionMode):
 padded = pytest.mark.parametrize("padded", [False, True])
 
 
-def read(padded, dtype):
-    """A layer under autocast, what it makes of frames, and the calls of torch's LSTM that it takes."""
+def lstm_calls(padded, dtype):
+    """The calls of torch's LSTM by a layer under autocast, whose output is checked."""
     torch.manual_seed(0)
-    layer, calls = BidirectionalLSTM(16, 8, 5), LSTMCalls()
+    layer, calls = BidirectionalLSTM(16, 8, 5), RecordLSTMCalls()
     frames = torch.randn(9, 3, 16)
-    live = torch.ones(9, 3, 1) if padded else None
-    expected = layer(frames, live)
+    valid = torch.ones(9, 3, 1) if padded else None
+    expected = layer(frames, valid)
     with torch.autocast("cpu", dtype), calls:
-        found = layer(frames.to(dtype), None if live is None else live.to(dtype))
+        found = layer(frames.to(dtype), None if valid is None else valid.to(dtype))
     assert found.dtype == dtype
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=2e-2)
     return calls
 
 
 @padded
-@pytest.mark.parametrize(("taken", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_lstms_compute_in_bfloat16_where_their_kernel_does_and_else_in_float32(
-    padded, taken, dtype, monkeypatch
-):
-    """And outside of autocast, which on a GPU would take them to float16."""
-    monkeypatch.setattr("crnn_ext.models.lstm._lstm_takes_bfloat16", lambda device: taken)
-    calls = read(padded, torch.bfloat16)
+@pytest.mark.parametrize(("supported", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_lstm_dtype_under_bfloat16_autocast(padded, supported, dtype, monkeypatch):
+    """bfloat16 if the kernel supports it, else float32; autocast, which would cast to float16, is off."""
+    monkeypatch.setattr("crnn_ext.models.lstm._lstm_takes_bfloat16", lambda device: supported)
+    calls = lstm_calls(padded, torch.bfloat16)
     assert calls.dtypes == [{dtype}]
     assert calls.under_autocast == [False]
 
 
 @padded
-def test_under_float16_autocast_lstms_are_left_to_torch(padded):
-    assert read(padded, torch.float16).under_autocast == [True]
+def test_lstm_under_float16_autocast(padded):
+    assert lstm_calls(padded, torch.float16).under_autocast == [True]
 
 
 @pytest.mark.parametrize(
-    ("capability", "cudnn", "enabled", "taken"),
+    ("capability", "cudnn", "enabled", "supported"),
     [
         ((8, 0), 91300, True, True),
         ((12, 0), 92000, True, True),
@@ -74,24 +72,24 @@ def test_under_float16_autocast_lstms_are_left_to_torch(padded):
         ((8, 0), 91300, False, False),
     ],
 )
-def test_which_gpus_have_an_lstm_in_bfloat16(capability, cudnn, enabled, taken, monkeypatch):
+def test_lstm_bfloat16_support_by_gpu(capability, cudnn, enabled, supported, monkeypatch):
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn)
     with torch.backends.cudnn.flags(enabled=enabled):
-        assert _lstm_takes_bfloat16(torch.device("cuda")) is taken
+        assert _lstm_takes_bfloat16(torch.device("cuda")) is supported
         torch._dynamo.reset()
         compiled = torch.compile(
             lambda x: x + 1 if _lstm_takes_bfloat16(torch.device("cuda")) else x,
             backend="eager",
             fullgraph=True,
         )
-        assert compiled(torch.zeros(())) == taken
+        assert compiled(torch.zeros(())) == supported
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 @padded
-def test_both_lstms_of_a_network_compute_in_bfloat16_under_autocast(network, padded):
-    model, calls = small_network(network).train(), LSTMCalls()
+def test_models_lstms_in_bfloat16_under_autocast(network, padded):
+    model, calls = small_network(network).train(), RecordLSTMCalls()
     with torch.autocast("cpu", torch.bfloat16), calls:
         logits = model(torch.randn(2, 1, 32, 40), [40, 21] if padded else None)
     assert calls.dtypes == [{torch.bfloat16}] * 2
@@ -102,7 +100,7 @@ def test_both_lstms_of_a_network_compute_in_bfloat16_under_autocast(network, pad
 
 
 @padded
-def test_float64_stays_float64_under_autocast(padded):
+def test_models_float64_under_autocast(padded):
     model, images = small_network(CRNN).double(), torch.randn(2, 1, 32, 40, dtype=torch.float64)
     widths = [40, 21] if padded else None
     expected = model(images, widths)
@@ -110,14 +108,14 @@ def test_float64_stays_float64_under_autocast(padded):
         assert torch.equal(model(images, widths), expected)
 
 
-def test_weights_of_the_lstm_lie_as_cudnn_wants_them():
-    """All matrices, then all biases, in one buffer: what flatten_parameters() makes of nn.LSTM's on a GPU."""
-    layer, live = BidirectionalLSTM(3, 4, 2), torch.ones(5, 2, 1)
+def test_lstm_weight_layout_for_cudnn():
+    """All matrices, then all biases, in one buffer, as flatten_parameters() lays out nn.LSTM on a GPU."""
+    layer, valid = BidirectionalLSTM(3, 4, 2), torch.ones(5, 2, 1)
     for inputs, options in ((11, {}), (11, {"dtype": torch.bfloat16}), (3, {"dtype": torch.bfloat16})):
-        calls = LSTMCalls()
+        calls = RecordLSTMCalls()
         frames = torch.randn(5, 2, 3).to(options.get("dtype", torch.float32))
         with calls:
-            layer.rnn.read(frames, live if inputs == 11 else None, **options)
+            layer.rnn.run(frames, valid if inputs == 11 else None, **options)
         [weights] = calls.weights
         assert [tuple(weight.shape) for weight in weights] == 2 * [(16, inputs), (16, 4), (16,), (16,)]
         end = 0
@@ -130,7 +128,7 @@ def test_weights_of_the_lstm_lie_as_cudnn_wants_them():
 
 
 @pytest.mark.parametrize("trace_lstm", [False, True])
-def test_compile_under_autocast(trace_lstm):
+def test_models_compile_under_autocast(trace_lstm):
     model, images, widths = small_network(CRNN), torch.randn(2, 1, 32, 12), torch.tensor([7, 12])
     torch._dynamo.reset()
     with torch._dynamo.config.patch(allow_rnn=trace_lstm), torch.autocast("cpu", torch.bfloat16):
@@ -139,8 +137,8 @@ def test_compile_under_autocast(trace_lstm):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-2)
 
 
-class Float16(TorchDispatchMode):
-    """Which operators have a float16 tensor among their arguments or results."""
+class RecordFloat16(TorchDispatchMode):
+    """Records the operators with a float16 tensor among their arguments or results."""
 
     def __init__(self):
         super().__init__()
@@ -157,8 +155,8 @@ class Float16(TorchDispatchMode):
 @pytest.mark.parametrize("device", ["cpu", "cuda"], indirect=True)
 @pytest.mark.parametrize("network", NETWORKS)
 @padded
-def test_bfloat16_autocast_hands_no_kernel_float16(device, network, padded):
-    model, found = small_network(network).train().to(device), Float16()
+def test_models_bfloat16_autocast_without_float16(device, network, padded):
+    model, found = small_network(network).train().to(device), RecordFloat16()
     images = torch.randn(2, 1, 32, 40, device=device)
     with torch.autocast(device.type, torch.bfloat16), found:
         logits = model(images, torch.tensor([40, 21]) if padded else None)
@@ -168,9 +166,9 @@ def test_bfloat16_autocast_hands_no_kernel_float16(device, network, padded):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"], indirect=True)
-def test_float16_autocast_hands_kernels_float16(device):
-    """What the test above looks for is seen."""
-    model, found = small_network(CRNN).train().to(device), Float16()
+def test_models_float16_autocast_with_float16(device):
+    """The test above would find float16 tensors."""
+    model, found = small_network(CRNN).train().to(device), RecordFloat16()
     with torch.autocast(device.type, torch.float16), found:
         model(torch.randn(2, 1, 32, 40, device=device))
     assert found.operators

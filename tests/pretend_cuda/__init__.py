@@ -1,4 +1,4 @@
-"""A CUDA device that is the CPU, for tests of what only a GPU would refuse: docs/explanation/testing-kernels.md."""
+"""A CUDA device on the CPU, which rejects what a GPU rejects; see docs/explanation/testing-kernels.md."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ unavailable_reason = build.unavailable_reason
 
 
 def install() -> None:
-    """Gives this process, which has a CPU build of torch, the device cuda:0 for good.
+    """Adds the device cuda:0 to a process with a CPU build of torch, permanently.
 
-    Comes before anything imports crnn_ext.
+    Must run before crnn_ext is imported.
     """
     if torch.version.cuda is not None:
-        raise RuntimeError("the pretend device is for CPU builds of torch")
+        raise RuntimeError("the pretend device requires a CPU build of torch")
     build.build(build.DEVICE_LIBRARY, build.OPERATOR_LIBRARY)
     torch.ops.load_library(build.DEVICE_LIBRARY)
 
@@ -26,7 +26,7 @@ def install() -> None:
 
 
 def _patch_cuda_library_path() -> None:
-    """Lets crnn_ext find its CUDA library; what it finds is never loaded, as this torch has no CUDA."""
+    """Lets crnn_ext find a CUDA library. It is never loaded, because this torch has no CUDA."""
     from crnn_ext import _load
 
     built = _load.library_path

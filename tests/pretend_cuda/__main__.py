@@ -1,4 +1,4 @@
-"""`python -m pretend_cuda SCRIPT ...` runs a script, or a folder with a __main__.py, on the device."""
+"""`python -m pretend_cuda SCRIPT ...` runs a script or a folder with a __main__.py on the device."""
 
 import runpy
 import sys

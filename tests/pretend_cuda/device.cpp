@@ -1,9 +1,8 @@
-// A CUDA device for a torch that has none: its memory is the host's, and its work is done when a call
-// returns.
+// A CUDA device for CPU builds of torch. It uses host memory and is synchronous.
 //
-// Tensors are real ones of device cuda:0 (no subclass), so that autograd, autocast, torch.compile and the
-// operators of crnn_ext see what they would see on a GPU. Operators of torch come to kernels.py, which runs
-// them on tensors of the CPU over the same memory.
+// Its tensors are real tensors of device cuda:0, not a subclass: autograd, autocast, torch.compile and the
+// operators of crnn_ext see what they see on a GPU. Operators of torch dispatch to kernels.py, which runs
+// them on CPU tensors over the same memory.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
@@ -33,7 +32,7 @@ using c10::Stream;
 
 const Device kCuda(DeviceType::CUDA, 0);
 
-// New memory is all ones: NaN, or -1.
+// The fill byte of new memory: NaN in floating point, -1 as an integer.
 constexpr int kGarbage = 0xff;
 
 DataPtr cpu_memory(size_t bytes) {
@@ -49,7 +48,7 @@ struct DeviceAllocator final : c10::Allocator {
     void* const start = memory.get();
     {
       const std::lock_guard lock(mutex);
-      if (in_capture) of_capture.insert(start);
+      if (in_capture) captured.insert(start);
     }
     const c10::DeleterFnPtr deleter = memory.get_deleter();
     return {start, memory.release_context(), deleter, kCuda};
@@ -60,24 +59,24 @@ struct DeviceAllocator final : c10::Allocator {
   void begin_capture() {
     const std::lock_guard lock(mutex);
     in_capture = true;
-    of_capture.clear();
+    captured.clear();
   }
   void end_capture() {
     const std::lock_guard lock(mutex);
     in_capture = false;
   }
-  bool is_of_capture(const void* start) {
+  bool is_captured(const void* start) {
     const std::lock_guard lock(mutex);
-    return of_capture.count(start) > 0;
+    return captured.count(start) > 0;
   }
 
   const pid_t process = getpid();
   std::mutex mutex;
   bool in_capture = false;
-  std::set<const void*> of_capture;  // the memory allocated in the last capture
+  std::set<const void*> captured;  // allocations of the most recent capture
 };
 
-// Memory of the CPU that copies may be made from without waiting; it knows its own.
+// Pinned CPU memory, which records its allocations for is_pinned().
 struct PinnedAllocator final : c10::Allocator {
   DataPtr allocate(size_t bytes) override {
     if (bytes == 0) return {nullptr, c10::Device(DeviceType::CPU)};
@@ -99,10 +98,10 @@ struct PinnedAllocator final : c10::Allocator {
   static void release(void* context);
 
   std::mutex mutex;
-  std::map<const void*, const void*> ends;  // of each start
+  std::map<const void*, const void*> ends;  // start -> end of each allocation
 };
 
-// Never destroyed, as tensors outlive the statics of a library.
+// Never destroyed, because tensors outlive the static objects of a library.
 DeviceAllocator& device_allocator = *new DeviceAllocator;
 PinnedAllocator& pinned_allocator = *new PinnedAllocator;
 
@@ -113,7 +112,7 @@ void PinnedAllocator::release(void* context) {
   delete memory;
 }
 
-// Random numbers of device cuda:0; kernels.py draws them from a generator of the CPU in the same state.
+// The random number generator of cuda:0. kernels.py draws from a CPU generator in the same state.
 struct Generator final : at::CPUGeneratorImpl {
   Generator() { device_ = kCuda; }
 };
@@ -167,8 +166,8 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   void synchronizeDevice(const DeviceIndex) const override {}
 };
 
-// import torch has made the hooks of a build without CUDA, and torch asks for them once. Both classes hold
-// nothing but functions, so that ours can take their place in memory.
+// `import torch` has already created the hooks of a build without CUDA, and torch looks them up only once.
+// Both classes have only virtual functions, so Hooks is constructed in place over them.
 static_assert(sizeof(Hooks) == sizeof(at::CUDAHooksInterface));
 const auto* const hooks = new (const_cast<at::CUDAHooksInterface*>(&at::detail::getCUDAHooks())) Hooks;
 
@@ -176,15 +175,16 @@ void release_storage(void* context) {
   delete static_cast<Storage*>(context);
 }
 
-// A storage of another device over the memory of `storage`, which it keeps alive.
-Storage shared(const Storage& storage, Device device) {
+// A storage of another device that aliases `storage` and keeps it alive.
+Storage alias_storage(const Storage& storage, Device device) {
   DataPtr memory(storage.mutable_data(), new Storage(storage), &release_storage, device);
   c10::Allocator* allocator = device.is_cpu() ? c10::GetCPUAllocator() : &device_allocator;
   return {Storage::use_byte_size_t(), storage.nbytes(), std::move(memory), allocator, true};
 }
 
-// The same elements in a storage of the device of `key`; an inference tensor if `tensor` is one.
-Tensor over(const Tensor& tensor, Storage storage, c10::DispatchKey key) {
+// A tensor with the shape of `tensor` over `storage`, on the device of `key`; an inference tensor if `tensor`
+// is one.
+Tensor with_storage(const Tensor& tensor, Storage storage, c10::DispatchKey key) {
   const c10::BackendComponent backend = c10::toBackendComponent(key);
   DispatchKeySet keys = DispatchKeySet(key) | c10::getAutocastRelatedKeySetFromBackend(backend);
   if (!tensor.is_inference()) keys = keys | c10::getAutogradRelatedKeySetFromBackend(backend);
@@ -195,30 +195,30 @@ Tensor over(const Tensor& tensor, Storage storage, c10::DispatchKey key) {
   return made;
 }
 
-// A tensor of the CPU over the memory of one of the device.
+// A CPU tensor over the memory of a device tensor.
 Tensor host_view(const Tensor& tensor) {
-  return over(tensor, shared(tensor.storage(), Device(DeviceType::CPU)), c10::DispatchKey::CPU);
+  return with_storage(tensor, alias_storage(tensor.storage(), Device(DeviceType::CPU)),
+                      c10::DispatchKey::CPU);
 }
 
-// The storage on the device that has this memory of the CPU: what host_view() began with, so that a view
-// shares the storage of its base.
+// The device storage of a CPU storage. It undoes host_view(), so that a view shares the storage of its base.
 Storage device_storage(const Storage& storage) {
   const DataPtr& memory = storage.data_ptr();
   if (memory.get_deleter() == &release_storage) return *static_cast<Storage*>(memory.get_context());
-  return shared(storage, kCuda);
+  return alias_storage(storage, kCuda);
 }
 
-// The way back.
+// A device tensor over the memory of a CPU tensor; the inverse of host_view().
 Tensor device_view(const Tensor& tensor) {
-  return over(tensor, device_storage(tensor.storage()), c10::DispatchKey::CUDA);
+  return with_storage(tensor, device_storage(tensor.storage()), c10::DispatchKey::CUDA);
 }
 
-// Gives a tensor the shape and the memory that an operator has given to that of host_view().
+// Gives a device tensor the shape and the memory of its host view after an operator changed them.
 void adopt_layout(const Tensor& tensor, const Tensor& host) {
   if (tensor.storage().data() != host.storage().data() ||
       tensor.storage().nbytes() != host.storage().nbytes()) {
     const Storage& storage = tensor.storage();
-    const Storage moved = shared(host.storage(), kCuda);
+    const Storage moved = alias_storage(host.storage(), kCuda);
     storage.unsafeGetStorageImpl()->set_data_ptr_noswap(
         std::move(moved.unsafeGetStorageImpl()->_mutable_data_ptr_no_checks()));
     storage.set_nbytes(host.storage().nbytes());
@@ -235,10 +235,10 @@ void end_capture() {
   device_allocator.end_capture();
 }
 
-// Fills memory with garbage if it was allocated in the last capture.
+// Fills memory that was allocated in the most recent capture.
 void fill_with_garbage(const Tensor& tensor) {
   const Storage& storage = tensor.storage();
-  if (device_allocator.is_of_capture(storage.data()))
+  if (device_allocator.is_captured(storage.data()))
     std::memset(storage.mutable_data(), kGarbage, storage.nbytes());
 }
 

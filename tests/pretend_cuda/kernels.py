@@ -1,4 +1,4 @@
-"""The operators on the pretend device, from those of the CPU; what a GPU would refuse is refused."""
+"""The operators of the pretend device. They run the CPU operators and reject what a GPU rejects."""
 
 import functools
 import re
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 _device_view = torch.ops.pretend_cuda.device_view
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 
-# Operators that wait until the GPU has said how large their result is, or what it is.
+# Operators that synchronize because the size or the value of the result depends on data.
 _SYNCHRONIZING_OPS = {
     "_local_scalar_dense",
     "_unique",
@@ -31,15 +31,16 @@ _SYNCHRONIZING_OPS = {
 }
 _INDEXING_OPS = {"index", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
 
-# Whether a library computes torch's own loss, which is asked with lengths on the CPU too: there is none.
+# Queries whether cuDNN or MIOpen computes torch's CTC loss, also with lengths on the CPU: there is neither.
 _USES_LIBRARY_CTC = re.compile(r"aten::_use_(cudnn|miopen)_ctc_loss(\.\w+)?")
 
-# Operators that torch composes of others for any device, which need kernels of the GPU or many small ones.
+# Composite operators of torch that need a kernel of their own here: they dispatch to GPU kernels, or to very
+# many small operators.
 _COMPOSITE_OPS = re.compile(r"aten::(copy_|convolution|convolution_backward|_foreach_\w+)(\.\w+)?")
 
 
 def _taking_cpu_scalars() -> set[str]:
-    """The operators whose kernels for GPUs take arguments of no dimension from the CPU."""
+    """Returns the operators whose GPU kernels accept zero-dimensional CPU tensors."""
     declared = files("torchgen").joinpath("packaged/ATen/native/native_functions.yaml").read_text()
     blocks = declared.split("\n- func: ")
     return {re.match(r"[\w.]+", block)[0] for block in blocks if "device_check: NoCheck" in block}
@@ -55,7 +56,7 @@ def _check_devices(op: Any, args: Any, kwargs: Any) -> None:
         return
     values = [value for value in stream.flatten_tensors(args[2:3]) if not value.is_cuda]
     if name in _INDEXING_OPS and args[0].is_cuda and all(value.dim() == 0 for value in values):
-        return  # indices go to the GPU
+        return  # torch copies CPU indices to the GPU
     overload = op._schema.overload_name
     written = stream.flatten_tensors([*args[:1], *kwargs.values()]) if op._schema.is_mutable else []
     if (f"{name}.{overload}" if overload else name) in _CPU_SCALARS and all(t.is_cuda for t in written):
@@ -79,7 +80,7 @@ def _check_call(op: Any, args: Any, kwargs: Any) -> None:
     elif name in _INDEXING_OPS:
         indices = stream.flatten_tensors(args[1])
         masks = [index for index in indices if index.dtype in (torch.bool, torch.uint8)]
-        filled = len(args) > 2 and not args[2].is_cuda  # a mask with one value: masked_fill_
+        filled = len(args) > 2 and not args[2].is_cuda  # a mask and a CPU scalar: masked_fill_
         if not all(index.is_cuda for index in indices) or (masks and not filled):
             stream.check_sync_allowed(f"{op} with {'a mask' if masks else 'indices on the CPU'}")
 
@@ -94,11 +95,11 @@ def _check_copy(to: Tensor, source: Tensor, non_blocking: bool) -> None:
             "unless the CPU tensor is pinned."
         )
     if not non_blocking:
-        stream.check_sync_allowed("a copy that is not non_blocking")
+        stream.check_sync_allowed("a blocking copy")
 
 
 def _check_batch_norm(grad: Tensor, maps: Tensor, *rest: Any) -> None:
-    """One kernel computes mean and deviation where they are not given; for these maps another is chosen."""
+    """Rejects a missing mean or deviation where torch selects a kernel that requires them."""
     _, _, _, mean, deviation, train, _, wanted = rest
     last = maps.is_contiguous() and maps.stride(1) == 1
     if maps.dim() == 4:
@@ -110,19 +111,19 @@ def _check_batch_norm(grad: Tensor, maps: Tensor, *rest: Any) -> None:
 
 
 def _compute(op: Any, args: Any, kwargs: Any) -> Any:
-    """What the CPU makes of the memory of the arguments."""
-    hosts: dict[int, Tensor] = {}  # by the id of the argument
-    arguments: dict[int, Tensor] = {}  # by the id of the tensor that the operator gets for it
+    """Runs the CPU operator on the memory of the arguments."""
+    hosts: dict[int, Tensor] = {}  # id of the argument -> its host view
+    arguments: dict[int, Tensor] = {}  # id of the host view -> the argument
     generators: list[tuple[torch.Generator, torch.Generator]] = []
 
-    def down(value: Any) -> Any:
+    def to_host(value: Any) -> Any:
         if isinstance(value, Tensor):
             if id(value) not in hosts:
                 host = hosts[id(value)] = stream.host_view(value) if value.is_cuda else value
                 arguments[id(host)] = value
             return hosts[id(value)]
         if isinstance(value, list | tuple):
-            return [down(part) for part in value]
+            return [to_host(part) for part in value]
         if isinstance(value, torch.device):
             return CPU
         if isinstance(value, torch.Generator) and value.device.type == "cuda":
@@ -130,31 +131,31 @@ def _compute(op: Any, args: Any, kwargs: Any) -> Any:
             return generators[-1][1]
         return value
 
-    def up(value: Any) -> Any:
+    def to_device(value: Any) -> Any:
         if isinstance(value, Tensor):
             return arguments[id(value)] if id(value) in arguments else _device_view(value)
         if isinstance(value, list | tuple):
-            return type(value)(up(part) for part in value)
+            return type(value)(to_device(part) for part in value)
         return value
 
-    results = op(*down(args), **{name: down(value) for name, value in kwargs.items()})
+    results = op(*to_host(args), **{name: to_host(value) for name, value in kwargs.items()})
     if op._schema.is_mutable:
         for tensor in filter(lambda argument: argument.is_cuda, arguments.values()):
             torch.ops.pretend_cuda.adopt_layout(tensor, hosts[id(tensor)])
     for generator, drawn in generators:
         generator.set_state(drawn.get_state())
-    return up(results)
+    return to_device(results)
 
 
 def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
-    """Any operator of torch on tensors of the device."""
+    """Runs an operator of torch on tensors of the device."""
     _check_devices(op, args, kwargs)
     _check_call(op, args, kwargs)
     return stream.launch(_compute, op, args, kwargs)
 
 
 def _run_crnn_ext_op(op: Any, *args: Any) -> Any:
-    """An operator of crnn_ext, which checks for itself what it is given."""
+    """Runs an operator of crnn_ext, which checks its arguments itself."""
     return stream.launch(_redispatch, op, args, {})
 
 
@@ -163,7 +164,7 @@ def _redispatch(op: Any, args: Any, kwargs: Any) -> Any:
 
 
 class _LSTM(torch.autograd.Function):
-    """aten::lstm in one call, as from cuDNN; of the CPU's operator, computed in float32 at least."""
+    """aten::lstm in one call, like cuDNN's. Runs the CPU operator in float32 or float64."""
 
     @staticmethod
     def forward(ctx: Any, options: tuple[Any, ...], state_size: int, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -197,12 +198,12 @@ def _lstm(frames: Tensor, state: list[Tensor], weights: list[Tensor], *options: 
     if len({tensor.dtype for tensor in tensors}) > 1:
         stream.fail("RNN input, state and weights must have the same dtype")
     if stream.capture is not None:
-        stream.fail("the pretend device captures no LSTM")
+        stream.fail("the pretend device cannot capture an LSTM")
     return _LSTM.apply(options, len(state), *tensors)
 
 
 def _lstm_under_autocast(*args: Any) -> Any:
-    """aten::lstm, which cuDNN computes in float16 under autocast, whatever dtype autocast is set to."""
+    """aten::lstm under autocast: cuDNN computes in float16, whatever the dtype of autocast."""
 
     def half(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -217,7 +218,7 @@ _libraries: list[torch.library.Library] = []
 
 
 def register() -> None:
-    """Makes the kernels those of device cuda; for good, as a process cannot have a device for a while."""
+    """Registers the kernels for the device cuda, permanently."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)
         _register_aten_kernels()

@@ -6,13 +6,13 @@ import pretend_cuda
 
 pretend_cuda.install()
 
-# The tests that the device cannot run, by a part of their names. Those that need two GPUs skip themselves.
+# Tests that the device cannot run, by a part of their node ids. Tests that need two GPUs skip themselves.
 UNSUPPORTED = {
-    "::test_cuda_library_loads_beside_any_torch": "its place is taken by the harness",
-    "::test_compile_into_one_graph[cuda-inductor]": "Inductor writes kernels for a GPU, in Triton",
-    "::test_processes_share_a_gpu[cuda]": "it starts processes, which have no such device",
-    "::test_copied_networks_read_without_packing_weights[cuda]": "it has no cuDNN, which packs weights",
-    "test_scratch_memory.py::": "it keeps no statistics of memory",
+    "::test_cuda_library_loads_without_torch_cuda": "it has no CUDA library",
+    "::test_ctc_loss_compile[cuda-inductor]": "it cannot run Triton kernels from Inductor",
+    "::test_processes_share_a_gpu[cuda]": "child processes do not have it",
+    "::test_models_copies_on_gpu_have_flat_weights[cuda]": "it has no cuDNN, which packs weights",
+    "test_scratch_memory.py::": "it has no memory statistics",
 }
 
 

@@ -1,4 +1,4 @@
-"""What the Python of torch.cuda asks of the CUDA runtime, answered for the pretend device."""
+"""The functions and classes of the CUDA runtime that torch.cuda uses, for the pretend device."""
 
 import os
 import time
@@ -23,7 +23,7 @@ _PROPERTIES = SimpleNamespace(
 
 
 class Stream:
-    """One that is never behind the CPU."""
+    """A stream that has always finished."""
 
     device_index = 0
     device_type = 1
@@ -58,7 +58,7 @@ class Stream:
 
 
 class Event:
-    """A time of the CPU."""
+    """An event that records CPU time."""
 
     def __init__(
         self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
@@ -87,14 +87,14 @@ class Event:
 
 
 class CUDAGraph:
-    """The calls of a capture."""
+    """A graph that holds the calls of a capture."""
 
     def __init__(self, keep_graph: bool = False) -> None:
         self._capture: stream.Capture | None = None
 
     def capture_begin(self, *_: Any, **__: Any) -> None:
         if stream.capture is not None:
-            stream.fail("CUDA error: a capture is under way already")
+            stream.fail("CUDA error: a capture is already in progress")
         stream.capture = stream.Capture()
 
     def capture_end(self) -> None:
@@ -144,14 +144,14 @@ def _capturing() -> bool:
 
 
 def _new_storage(cls: type, *args: Any, device: Any = None, **kwargs: Any) -> torch.UntypedStorage:
-    """torch.UntypedStorage, which builds without CUDA make on no GPU."""
+    """torch.UntypedStorage.__new__, which CPU builds of torch restrict to the CPU."""
     if device is not None and torch.device(device).type == "cuda":
         return torch.empty(args[0] if args else 0, dtype=torch.uint8, device=device).untyped_storage()
     return torch._C.StorageBase.__new__(cls, *args, device=device, **kwargs)
 
 
 def install() -> None:
-    """Puts the answers where torch.cuda looks for them."""
+    """Replaces the functions and classes in torch._C and torch.cuda."""
     process = os.getpid()
     native = {
         "_cuda_init": lambda: None,

@@ -1,6 +1,6 @@
-"""The pretend device refuses what a GPU refuses, and computes what a GPU computes.
+"""The pretend device rejects what a GPU rejects and computes what a GPU computes.
 
-Runs where the device is: python -m pytest -p pretend_cuda.plugin pretend_cuda/self_test.py, in tests/.
+Run `python -m pytest -p pretend_cuda.plugin pretend_cuda/self_test.py` in tests/.
 """
 
 import os
@@ -10,7 +10,7 @@ import torch
 from reference.ctc import no_synchronization
 from torch import nn
 
-# Tests of any other device see no GPU.
+# The fixture hides the GPU from tests of other devices.
 pytestmark = [
     pytest.mark.usefixtures("device"),
     pytest.mark.parametrize("device", ["cuda"], indirect=True),
@@ -51,25 +51,25 @@ MIXED = {
 
 
 @pytest.mark.parametrize("call", MIXED.values(), ids=MIXED)
-def test_mixed_devices_are_refused(numbers, call):
+def test_mixed_devices(numbers, call):
     with pytest.raises(RuntimeError, match=r"device|expected torch.cuda.FloatTensor"):
         call(numbers, torch.ones(2, 3))
 
 
-def test_scalars_of_the_cpu_are_taken(numbers):
+def test_cpu_scalars(numbers):
     assert (numbers + torch.tensor(1.0)).sum().item() == 21
     assert torch.where(numbers > 2, numbers, torch.tensor(0.0)).sum().item() == 12
     numbers[numbers > 2] = 0
     assert numbers.tolist() == [[0, 1, 2], [0, 0, 0]]
 
 
-def test_numpy_does_not_reach_the_memory_of_the_device(numbers):
+def test_numpy_cannot_access_device_memory(numbers):
     for call in (numbers.numpy, lambda: numbers.__array__()):
         with pytest.raises(TypeError, match="can't convert cuda:0 device type tensor to numpy"):
             call()
 
 
-WAITING = {
+SYNCHRONIZING = {
     "item": lambda x: x[0, 0].item(),
     "tolist": lambda x: x.tolist(),
     "bool": lambda x: bool(x[0, 0] > 1),
@@ -92,25 +92,25 @@ WAITING = {
 }
 
 
-def refused_in_a_capture(graph, call, refused):
-    with torch.cuda.graph(graph), pytest.raises(RuntimeError, match=refused):
+def assert_capture_rejects(graph, call, message):
+    with torch.cuda.graph(graph), pytest.raises(RuntimeError, match=message):
         call()
 
 
-@pytest.mark.parametrize("call", WAITING.values(), ids=WAITING)
-def test_waiting_is_refused_where_nothing_may_wait(numbers, graph, call):
+@pytest.mark.parametrize("call", SYNCHRONIZING.values(), ids=SYNCHRONIZING)
+def test_synchronizing_operations(numbers, graph, call):
     call(numbers)
     with no_synchronization(CUDA), pytest.raises(RuntimeError, match="called a synchronizing CUDA operation"):
         call(numbers)
     call(numbers)
-    refused = "operation not permitted when stream is capturing|Cannot copy between CPU and CUDA tensors"
+    message = "operation not permitted when stream is capturing|Cannot copy between CPU and CUDA tensors"
     with pytest.raises(RuntimeError, match="operation failed due to a previous error during capture"):
-        refused_in_a_capture(graph, lambda: call(numbers), refused)
+        assert_capture_rejects(graph, lambda: call(numbers), message)
     with pytest.raises(RuntimeError, match="without a preceding successful capture"):
         graph.replay()
 
 
-def test_copies_end_on_the_device_that_they_go_to(numbers):
+def test_copies_between_devices(numbers):
     there = torch.zeros(2, 3)
     assert there.copy_(numbers) is there
     assert there.tolist() == numbers.tolist()
@@ -118,7 +118,7 @@ def test_copies_end_on_the_device_that_they_go_to(numbers):
     assert numbers.copy_(torch.zeros(2, 3)).device == CUDA
 
 
-def test_what_does_not_wait_passes(numbers):
+def test_operations_that_do_not_synchronize(numbers):
     pinned = torch.ones(2, 3).pin_memory()
     with no_synchronization(CUDA):
         numbers.copy_(pinned, non_blocking=True)
@@ -129,23 +129,23 @@ def test_what_does_not_wait_passes(numbers):
     assert numbers.tolist() == [[1, 1, 1], [1, 1, 1]]
 
 
-def test_synchronize_is_refused_in_a_capture(graph):
+def test_synchronize_during_capture(graph):
     for call in (
         torch.cuda.synchronize,
         torch.cuda.Event().synchronize,
         torch.cuda.current_stream().synchronize,
     ):
         with pytest.raises(RuntimeError, match="operation failed due to a previous error during capture"):
-            refused_in_a_capture(graph, call, "operation not permitted when stream is capturing")
+            assert_capture_rejects(graph, call, "operation not permitted when stream is capturing")
 
 
-def test_a_replay_computes_again(numbers, graph):
+def test_graph_replay(numbers, graph):
     total = torch.zeros((), device=CUDA)
     with torch.cuda.graph(graph):
         rows = numbers[1]
         squares = (rows + torch.tensor(1.0)).square()
         total += squares.sum()
-    assert squares.isnan().all()  # a capture computes nothing
+    assert squares.isnan().all()  # a capture does not compute
     total.zero_()
     for value in (1.0, 2.0):
         numbers.fill_(value)
@@ -154,7 +154,7 @@ def test_a_replay_computes_again(numbers, graph):
     assert total.item() == 12 + 27
 
 
-def test_a_replay_reads_and_writes_pinned_memory(graph):
+def test_graph_replay_with_pinned_memory(graph):
     source, there = torch.ones(3).pin_memory(), torch.zeros(3).pin_memory()
     with torch.cuda.graph(graph):
         there.copy_(source.to(CUDA, non_blocking=True) + 1, non_blocking=True)
@@ -163,12 +163,12 @@ def test_a_replay_reads_and_writes_pinned_memory(graph):
     assert there.tolist() == [6, 6, 6]
 
 
-def test_new_memory_holds_garbage():
+def test_new_memory_is_filled_with_garbage():
     assert torch.empty(5, device=CUDA).isnan().all()
     assert torch.empty(5, device=CUDA, dtype=torch.int64).tolist() == [-1] * 5
 
 
-def test_views_share_memory_and_autograd_follows_them():
+def test_views_and_autograd():
     base = torch.zeros(2, 3, device=CUDA, requires_grad=True)
     x = base * 1
     x[0].add_(2)
@@ -179,7 +179,7 @@ def test_views_share_memory_and_autograd_follows_them():
     assert x[0].untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
 
 
-def test_results_take_the_shape_that_an_operator_gives_them():
+def test_operators_that_resize_their_results():
     out = torch.empty(0, device=CUDA)
     torch.arange(4.0, out=out)
     assert out.tolist() == [0, 1, 2, 3]
@@ -187,7 +187,7 @@ def test_results_take_the_shape_that_an_operator_gives_them():
     assert out.t_().tolist() == [[0, 2], [1, 3]]
 
 
-def test_an_lstm_is_that_of_the_cpu():
+def test_lstm_matches_cpu():
     network = nn.LSTM(3, 4, bidirectional=True)
     there = nn.LSTM(3, 4, bidirectional=True).to(CUDA)
     there.load_state_dict(network.state_dict())
@@ -199,14 +199,14 @@ def test_an_lstm_is_that_of_the_cpu():
         torch.testing.assert_close(ours.grad.cpu(), theirs.grad)
 
 
-def test_autocast_runs_an_lstm_in_float16_and_what_else_in_its_own_dtype():
+def test_autocast_dtypes():
     x = torch.ones(5, 2, 3, device=CUDA)
     with torch.autocast("cuda", dtype=torch.bfloat16):
         assert nn.Linear(3, 4, device=CUDA)(x).dtype == torch.bfloat16
         assert nn.LSTM(3, 4, device=CUDA)(x)[0].dtype == torch.float16
 
 
-def test_batch_normalization_by_a_mean_that_is_not_given_is_refused_where_one_kernel_takes_it():
+def test_batch_norm_backward_without_saved_mean():
     def backward(*shape):
         maps, channel = torch.ones(shape, device=CUDA), torch.ones(shape[1], device=CUDA)
         constants = (channel, channel, channel, None, None, False, 1e-5, [True, True, True])
@@ -217,14 +217,14 @@ def test_batch_normalization_by_a_mean_that_is_not_given_is_refused_where_one_ke
         backward(2, 3, 1, 1)
 
 
-def test_a_generator_of_the_device():
+def test_cuda_generator():
     def drawn(seed):
         return torch.randn(3, device=CUDA, generator=torch.Generator(CUDA).manual_seed(seed)).tolist()
 
     assert drawn(0) == drawn(0) != drawn(1)
 
 
-def test_a_forked_process_has_no_device():
+def test_forked_process():
     child = os.fork()
     if child == 0:
         try:
@@ -235,7 +235,7 @@ def test_a_forked_process_has_no_device():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
 
 
-def test_there_is_one_device():
+def test_device_count():
     assert torch.cuda.device_count() == 1
     with pytest.raises(RuntimeError, match="invalid device ordinal"):
         torch.empty(1, device="cuda:1")

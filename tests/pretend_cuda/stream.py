@@ -1,4 +1,4 @@
-"""The one stream of the pretend device: what may not be waited for in it, and what a graph records of it."""
+"""The only stream of the pretend device: synchronization checks and graph capture."""
 
 import warnings
 from collections.abc import Callable
@@ -14,7 +14,7 @@ capture: "Capture | None" = None
 
 
 class Capture:
-    """The calls between capture_begin and capture_end, which a replay makes again."""
+    """The calls between capture_begin and capture_end, which a replay repeats."""
 
     def __init__(self) -> None:
         self._calls: list[tuple[Callable[[], Any], Any, Any]] = []
@@ -25,7 +25,7 @@ class Capture:
         self._calls.append((call, op, results))
 
     def end(self) -> None:
-        """Leaves garbage in the new tensors: a GPU computes nothing before the graph is replayed."""
+        """Fills new tensors with garbage: a GPU computes nothing until the graph is replayed."""
         torch.ops.pretend_cuda.end_capture()
         for _, _, results in self._calls:
             for result in filter(lambda tensor: tensor.is_cuda, flatten_tensors(results)):
@@ -39,7 +39,7 @@ class Capture:
 
 
 def _new(op: Any, results: Any) -> list[torch.Tensor]:
-    """The results that share no memory with an argument; what does was written by the call itself."""
+    """Returns the results that do not alias an argument. The call itself writes aliased results."""
     listed = results if isinstance(results, tuple) else (results,)
     declared = op._schema.returns
     return flatten_tensors(
@@ -48,7 +48,7 @@ def _new(op: Any, results: Any) -> list[torch.Tensor]:
 
 
 def flatten_tensors(value: Any) -> list[torch.Tensor]:
-    """The tensors of nested lists."""
+    """Returns the tensors of nested lists."""
     if isinstance(value, torch.Tensor):
         return [value]
     if isinstance(value, list | tuple):
@@ -57,7 +57,7 @@ def flatten_tensors(value: Any) -> list[torch.Tensor]:
 
 
 def check_sync_allowed(what: str) -> None:
-    """Is called by whatever waits for the GPU."""
+    """Must be called by every operation that synchronizes with the GPU."""
     if capture is not None:
         fail(f"CUDA error: operation not permitted when stream is capturing ({what})")
     if sync_debug_mode == 2:
@@ -67,14 +67,14 @@ def check_sync_allowed(what: str) -> None:
 
 
 def fail(message: str) -> None:
-    """An error in a capture, after which the graph is lost."""
+    """Raises an error and invalidates the current capture."""
     if capture is not None:
         capture.failed = True
     raise RuntimeError(message)
 
 
 def launch(compute: Callable[..., Any], op: Any, args: Any, kwargs: Any) -> Any:
-    """The results of `compute`, the work of `op`; in a capture it becomes part of the graph."""
+    """Runs `op` through `compute`. During a capture, the call becomes part of the graph."""
     if capture is None:
         return compute(op, args, kwargs)
     if capture.failed:

@@ -1,1 +1,1 @@
-"""Slow, plain and independent versions of what the package computes."""
+"""Slow, plain and independent reference implementations of the package."""

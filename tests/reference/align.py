@@ -1,4 +1,4 @@
-"""References for the alignment: all paths, and a plain Viterbi recursion."""
+"""Reference alignments: brute force over all paths, and a plain Viterbi recursion."""
 
 import itertools
 import math
@@ -6,14 +6,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.logits import score_dtype
+from helpers.results import assert_fields
 
 from crnn_ext.ctc import Alignment
 
-IMPOSSIBLE = -math.inf
+NEG_INF = -math.inf
 
 
 def path_states(path, blank):
-    """The states that a path of classes goes through: 2i for the blank before label i, 2i + 1 for label i."""
+    """The lattice states of a path of classes: 2i for the blank before label i, 2i + 1 for label i."""
     states, labels, previous = [], 0, blank
     for token in path:
         if token != blank and token != previous:
@@ -26,7 +28,7 @@ def path_states(path, blank):
 def brute_force(logits, labels, blank):
     """The states of the best of all C^T paths that collapse to the labels; None if its sum is -inf.
 
-    Of equal ones, that which is in the highest state at the last frame, then at the one before it, and so on.
+    Among equal paths, the one in the highest state at the last frame wins, then at the frame before, etc.
     """
     rows = logits.double().tolist()
     best = None
@@ -35,30 +37,30 @@ def brute_force(logits, labels, blank):
             continue
         total = sum(row[token] for row, token in zip(rows, path, strict=True))
         candidate = total, path_states(path, blank)[::-1]
-        if total > IMPOSSIBLE and (best is None or candidate > best):
+        if total > NEG_INF and (best is None or candidate > best):
             best = candidate
     return None if best is None else best[1][::-1]
 
 
 def viterbi_path(logits, labels, blank, dtype=np.float64):
-    """The same for any size, with sums of that dtype; the first of stay, step and skip wins ties."""
+    """The result of `brute_force` for any size, with sums in `dtype`; in ties, stay beats step beats skip."""
     rows = logits.double().cpu().numpy().astype(dtype)
     states = 2 * len(labels) + 1
     token = np.full(states, blank)
     token[1::2] = labels
     may_skip = np.zeros(states, dtype=bool)
     may_skip[3::2] = token[3::2] != token[1:-2:2]
-    best = np.full(states, IMPOSSIBLE, dtype)
+    best = np.full(states, NEG_INF, dtype)
     best[0] = 0
     moves = np.empty((len(rows), states), dtype=np.int64)
     for row, move in zip(rows, moves, strict=True):
-        step = np.concatenate([[IMPOSSIBLE], best])[:states]
-        skip = np.where(may_skip, np.concatenate([[IMPOSSIBLE] * 2, best])[:states], IMPOSSIBLE)
+        step = np.concatenate([[NEG_INF], best])[:states]
+        skip = np.where(may_skip, np.concatenate([[NEG_INF] * 2, best])[:states], NEG_INF)
         candidates = np.stack([best, step, skip]).astype(dtype)
         move[:] = candidates.argmax(0)
         best = candidates.max(0) + row[token]
     last = states - 2 if states > 1 and best[-2] > best[-1] else states - 1
-    if best[last] == IMPOSSIBLE:
+    if best[last] == NEG_INF:
         return None
     path = []
     for move in moves[::-1]:
@@ -67,17 +69,18 @@ def viterbi_path(logits, labels, blank, dtype=np.float64):
     return path[::-1]
 
 
-def expected(logits, labels, blank, normalize=True, find=viterbi_path):
-    """(score, tokens, spans) of one sample's live frames; a span is [start, end, log-probabilities in it].
+def expected_alignment(logits, labels, blank, normalize=True, find=viterbi_path):
+    """(score, tokens, spans) of one sample's valid frames; a span is (start, end, its log-probabilities).
 
-    The score is NaN for logits that have no best path, -inf if there is none; both without tokens and spans.
+    The score is NaN if a logit that counts is NaN or +inf, -inf if no path is possible; tokens and spans are
+    then empty.
     """
     needed = logits if normalize else logits[:, [blank, *labels]]
     if not bool((needed < math.inf).all()):
         return math.nan, [], []
     path = find(logits, labels, blank)
     if path is None:
-        return IMPOSSIBLE, [], []
+        return NEG_INF, [], []
     logits = logits.double()
     log_probs = torch.log_softmax(logits, -1) if normalize else logits
     tokens = [labels[state // 2] if state % 2 else blank for state in path]
@@ -96,25 +99,24 @@ def expected(logits, labels, blank, normalize=True, find=viterbi_path):
 def check_alignment(
     result, logits, targets, lengths, blank=0, normalize=True, columns=None, find=viterbi_path
 ):
-    """Every field of an Alignment; targets: a list of labels for each sample."""
+    """Compares every field of an Alignment; `targets` has a list of labels for each sample."""
     frames, samples, _ = logits.shape
     columns = max(map(len, targets), default=0) if columns is None else columns
-    real = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    shapes = {
-        "tokens": (torch.int64, (samples, frames)),
-        "scores": (real, (samples,)),
-        "starts": (torch.int64, (samples, columns)),
-        "ends": (torch.int64, (samples, columns)),
-        "peaks": (torch.int64, (samples, columns)),
-        "token_logp": (real, (samples, columns)),
-    }
-    for name, (dtype, shape) in shapes.items():
-        field = getattr(result, name)
-        assert (field.dtype, tuple(field.shape), field.device) == (dtype, shape, logits.device), name
-
-    close = {"rel": 1e-12, "abs": 1e-12} if real == torch.float64 else {"rel": 2e-6, "abs": 1e-5}
+    dtype = score_dtype(logits)
+    indices = torch.int64, (samples, columns)
+    assert_fields(
+        result,
+        logits.device,
+        {
+            "tokens": (torch.int64, (samples, frames)),
+            "scores": (dtype, (samples,)),
+            **dict.fromkeys(("starts", "ends", "peaks"), indices),
+            "token_logp": (dtype, (samples, columns)),
+        },
+    )
+    close = {"rel": 1e-12, "abs": 1e-12} if dtype == torch.float64 else {"rel": 2e-6, "abs": 1e-5}
     for n, (labels, length) in enumerate(zip(targets, lengths, strict=True)):
-        score, tokens, spans = expected(logits[:length, n].cpu(), labels, blank, normalize, find)
+        score, tokens, spans = expected_alignment(logits[:length, n].cpu(), labels, blank, normalize, find)
         assert result.tokens[n].tolist() == tokens + [-1] * (frames - len(tokens))
         assert result.scores[n].item() == pytest.approx(score, nan_ok=True, **close)
         padding = [-1] * (columns - len(spans))
@@ -135,7 +137,7 @@ def label_lists(targets, target_lengths):
 
 
 def align_operator(logits, targets, input_lengths, target_lengths, blank=0, normalize=True):
-    """The operator itself, which takes K targets a sample."""
+    """The operator itself, which takes K targets per sample."""
     return Alignment(
         *torch.ops.crnn_ext.align.default(logits, targets, input_lengths, target_lengths, blank, normalize)
     )

@@ -1,25 +1,25 @@
-"""The tables of language models, hot words and lexicons, walked state by state."""
+"""Automata of language models, hot words and lexicons, traversed state by state."""
 
 import math
 
 import torch
 
-OFF = -1
-"""The state of a lexicon within a word that it does not have."""
+OUT_OF_LEXICON = -1
+"""The lexicon state inside an unknown word."""
 
 
-def edge_for(edges, state, symbol):
-    """The number of the state's edge for the symbol; None if it has none."""
+def find_edge(edges, state, symbol):
+    """The index of the state's edge for the symbol, or None."""
     first, last = edges.first_edge[state : state + 2].tolist()
     symbols = edges.edge_symbol[first:last].tolist()
     return first + symbols.index(symbol) if symbol in symbols else None
 
 
-def step(automaton, state, symbol):
-    """The state after one more symbol, and its weight."""
+def advance(automaton, state, symbol):
+    """The next state after `symbol`, and the weight of the transition."""
     weight = 0.0
     while True:
-        edge = edge_for(automaton, state, symbol)
+        edge = find_edge(automaton, state, symbol)
         if edge is not None:
             return int(automaton.edge_target[edge]), weight + float(automaton.edge_weight[edge])
         weight += float(automaton.fail_weight[state])
@@ -29,55 +29,50 @@ def step(automaton, state, symbol):
         state = fail_state
 
 
-def final(automaton, state):
-    """The weight of ending in the state."""
-    return float(automaton.final_weight[state])
-
-
 def prefix_weights(automaton, symbols, start=None):
-    """The weights of all prefixes, the empty one first, and what the end adds to the last of them."""
+    """The weights of all prefixes, the empty one first, and the final weight after the last symbol."""
     state = automaton.start if start is None else start
     weights = [0.0]
     for symbol in symbols:
-        state, weight = step(automaton, state, symbol)
+        state, weight = advance(automaton, state, symbol)
         weights.append(weights[-1] + weight)
-    return weights, final(automaton, state)
+    return weights, float(automaton.final_weight[state])
 
 
 def lexicon_step(lexicon, state, token, word_score=0.0):
-    """The state after one more token; what it adds; the number of the word that it ended, or None.
+    """(next state, added score, index of the word that the token ended, or None).
 
-    An unknown word has the number len(lexicon).
+    An unknown word has the index len(lexicon).
     """
     trie = lexicon.trie
-    edge = edge_for(trie, state, token) if state != OFF else None
+    edge = find_edge(trie, state, token) if state != OUT_OF_LEXICON else None
     if edge is not None:
         return int(trie.edge_target[edge]), 0.0, None
-    separator = edge_for(trie, 0, token)
+    separator = find_edge(trie, 0, token)
     if separator is not None and int(trie.edge_target[separator]) == 0:
         return (0, *_word_end(lexicon, state, word_score))
-    added = _unknown_score(lexicon) if state != OFF else 0.0
-    return OFF, added, None
+    added = _unknown_score(lexicon) if state != OUT_OF_LEXICON else 0.0
+    return OUT_OF_LEXICON, added, None
 
 
 def lexicon_end(lexicon, state, word_score=0.0):
-    """What the end of the text adds, and the number of the word that it ended, or None."""
+    """(score added by the end of the text, index of the word that it ended, or None)."""
     return (0.0, None) if state == 0 else _word_end(lexicon, state, word_score)
 
 
 def lexicon_score(lexicon, tokens, word_score=0.0):
-    """What the lexicon adds to a text, and the numbers of its words; -inf if it does not allow it."""
+    """The lexicon's score of a text, -inf if a word is not allowed, and the indices of its words."""
     state, score, words = 0, 0.0, []
     for token in tokens:
         state, added, word = lexicon_step(lexicon, state, token, word_score)
         score += added
         words.append(word)
     added, word = lexicon_end(lexicon, state, word_score)
-    return score + added, [number for number in (*words, word) if number is not None]
+    return score + added, [index for index in (*words, word) if index is not None]
 
 
 def _word_end(lexicon, state, word_score):
-    if state == OFF:  # charged when its spelling left the lexicon
+    if state == OUT_OF_LEXICON:  # scored when the spelling left the lexicon
         return 0.0, len(lexicon)
     word = int(lexicon.trie.word_of_state[state])
     return (word_score, word) if word >= 0 else (_unknown_score(lexicon), len(lexicon))
@@ -88,7 +83,7 @@ def _unknown_score(lexicon):
 
 
 def assert_valid(automaton, num_symbols):
-    """What the operators rely on."""
+    """Asserts the invariants that the operators rely on."""
     assert_valid_edges(automaton, num_symbols)
     states, edges = len(automaton.fail_state), len(automaton.edge_symbol)
     assert (
@@ -97,11 +92,10 @@ def assert_valid(automaton, num_symbols):
     assert len(automaton.edge_weight) == edges
     for weights in (automaton.edge_weight, automaton.fail_weight, automaton.final_weight):
         assert weights.dtype == torch.float32
-        assert (weights < math.inf).all()  # and none is NaN
+        assert (weights < math.inf).all()  # fails for NaN too
     assert automaton.fail_state.dtype == torch.int32
-    numbers = torch.arange(states)
     assert (automaton.fail_state >= 0).all()
-    assert ((automaton.fail_state < numbers) | (automaton.fail_state == numbers)).all()
+    assert (automaton.fail_state <= torch.arange(states)).all()
     assert automaton.fail_state[0] == 0
     assert 0 <= automaton.start < states
 
@@ -117,6 +111,6 @@ def assert_valid_edges(edges, num_symbols):
     degree = first.diff()
     assert (degree >= 0).all()
     source = torch.arange(states).repeat_interleave(degree)
-    assert ((source * num_symbols + edges.edge_symbol).diff() > 0).all()  # ascending, each symbol once
+    assert ((source * num_symbols + edges.edge_symbol).diff() > 0).all()  # sorted, each symbol once per state
     assert ((edges.edge_symbol >= 0) & (edges.edge_symbol < num_symbols)).all()
     assert ((edges.edge_target >= 0) & (edges.edge_target < states)).all()

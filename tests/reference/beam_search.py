@@ -1,10 +1,10 @@
 """Prefix beam search of one sample, slow and plain: texts are tuples, numbers are Python floats.
 
-Besides it, every text with its score by trying every path.
+`brute_force` scores every text by enumerating all paths.
 
-What language model, lexicon and hot words add to the log-probability of a text is a *scorer*, an object with
-`prefix_score(prefix)`, what the search counts while it goes on, and `text_score(text)`, what a finished text has. Both
-are functions of the text alone; `reference.scorers` has them.
+A *scorer* adds the scores of language model, lexicon and hot words to the log-probability of a text.
+`prefix_score(prefix)` is the score during the search, `text_score(text)` the score of a complete text. Both
+depend on the text alone; `reference.scorers` implements them.
 """
 
 import itertools
@@ -27,13 +27,13 @@ INVALID = Hypothesis(None, NAN, NAN)
 
 class SearchResult(NamedTuple):
     hypotheses: list[Hypothesis]
-    """The n-best, padded with MISSING; all INVALID where a frame has no probabilities."""
+    """The n-best, padded with MISSING; all INVALID if a frame holds NaN or +inf."""
     margin: float
-    """How close the closest decision was: the smallest difference between two numbers that differ and whose
-    order decided something. A search in another precision may go another way where it is tiny."""
+    """The smallest difference between two unequal numbers whose order decided something. If it is tiny, a
+    search in another precision may decide otherwise."""
     has_ties: bool
-    """Whether the order of equal scores decided something. A search in another precision may find them
-    different, unless they came about in the same way, as those of texts in tokens that are always equal."""
+    """Whether the order of equal scores decided something. In another precision these scores may differ,
+    unless they are computed in the same way, as for texts of tokens with equal logits in every frame."""
 
 
 class ZeroScorer:
@@ -53,35 +53,35 @@ def log_add(*terms):
 
 
 def log_softmax(row):
-    """NaN throughout if the row holds NaN or +inf, and -inf if it holds nothing but -inf."""
+    """All NaN if the row holds NaN or +inf, all -inf if it holds only -inf."""
     if any(math.isnan(x) or x == INF for x in row):
         return [NAN] * len(row)
     total = log_add(*row)
     return [x - total if x > -INF else -INF for x in row]
 
 
-def _distance(numbers, edge):
-    """From `edge` to the nearest number that is another one."""
-    return min((abs(x - edge) for x in numbers if x != edge), default=INF)
+def _margin(numbers, threshold):
+    """The distance from `threshold` to the nearest number that differs from it."""
+    return min((abs(x - threshold) for x in numbers if x != threshold), default=INF)
 
 
-def _cut(ordered, count, key):
-    """The first `count` of them, by how much the cut was decided, and whether by a tie."""
+def _first(ordered, count, key):
+    """(the first `count` items, the margin of the cut, whether the cut separates a tie)."""
     if len(ordered) <= count:
         return ordered, INF, False
-    edge = key(ordered[count - 1])
-    return ordered[:count], _distance(map(key, ordered), edge), key(ordered[count]) == edge
+    threshold = key(ordered[count - 1])
+    return ordered[:count], _margin(map(key, ordered), threshold), key(ordered[count]) == threshold
 
 
 def _extending_tokens(row, blank, top_k, min_logp):
-    """The tokens that may make new prefixes in a frame, and by how much that was decided."""
+    """(the tokens that may extend prefixes in a frame, the margin of the choice)."""
     tokens = [token for token in range(len(row)) if token != blank]
     margin = INF
     if top_k is not None:
         best = sorted(tokens, key=lambda token: (-row[token], token))
-        tokens, margin, _ = _cut(best, top_k, row.__getitem__)
+        tokens, margin, _ = _first(best, top_k, row.__getitem__)
     if min_logp is not None:
-        margin = min(margin, _distance(row, min_logp))
+        margin = min(margin, _margin(row, min_logp))
         tokens = [token for token in tokens if row[token] >= min_logp]
     return sorted(tokens), margin
 
@@ -89,11 +89,11 @@ def _extending_tokens(row, blank, top_k, min_logp):
 class _Candidate(NamedTuple):
     score: float
     is_new: bool
-    rank: int  # of the prefix, or of the one that it extends, in the beam before
+    rank: int  # in the previous beam, of this prefix or of the one that it extends
     token: int
     text: tuple[int, ...]
-    blank: float  # log-probability of its paths that end in the blank
-    label: float  # and of those that end in its last label
+    blank: float  # log-probability of the paths that end in the blank
+    label: float  # log-probability of the paths that end in the last label
 
     def order(self):
         return (-self.score, self.is_new, self.rank, self.token)
@@ -110,7 +110,7 @@ def beam_search(
     beam_threshold=None,
     scorer=ZERO_SCORER,
 ):
-    """SearchResult: the n-best texts of (T, C) log-probabilities, a list of lists."""
+    """The n-best texts of (T, C) log-probabilities, a list of lists."""
     if any(math.isnan(x) or x == INF for row in log_probs for x in row):
         return SearchResult([INVALID] * nbest, INF, False)
     margin, has_ties = INF, False
@@ -120,8 +120,8 @@ def beam_search(
         margin = min(margin, closest)
         known = {prefix.text: prefix for prefix in beam}
 
-        def by(prefix, token, row=row):
-            """Log-probability of its paths that go on with the token as a further label."""
+        def extended(prefix, token, row=row):
+            """Log-probability of the paths that extend the prefix by the token as a further label."""
             repeated = prefix.text[-1:] == (token,)
             return row[token] + (prefix.blank if repeated else log_add(prefix.blank, prefix.label))
 
@@ -133,23 +133,23 @@ def beam_search(
             if text:
                 ends_label = row[text[-1]] + prefix.label
                 if text[:-1] in known:
-                    ends_label = log_add(ends_label, by(known[text[:-1]], text[-1]))
+                    ends_label = log_add(ends_label, extended(known[text[:-1]], text[-1]))
             score = log_add(ends_blank, ends_label) + scorer.prefix_score(text)
             candidates.append(_Candidate(score, False, rank, -1, text, ends_blank, ends_label))
             for token in extending:
                 longer = (*text, token)
                 if longer not in known:
-                    log_prob = by(prefix, token)
+                    log_prob = extended(prefix, token)
                     score = log_prob + scorer.prefix_score(longer) if log_prob > -INF else -INF
                     candidates.append(_Candidate(score, True, rank, token, longer, -INF, log_prob))
 
         candidates = sorted((c for c in candidates if c.score > -INF), key=_Candidate.order)
         if beam_threshold is not None and candidates:
             floor = candidates[0].score - beam_threshold
-            margin = min(margin, _distance((c.score for c in candidates), floor))
+            margin = min(margin, _margin((c.score for c in candidates), floor))
             candidates = [c for c in candidates if c.score >= floor]
-        beam, closest, by_a_tie = _cut(candidates, beam_size, lambda candidate: candidate.score)
-        margin, has_ties = min(margin, closest), has_ties or by_a_tie
+        beam, closest, is_tie = _first(candidates, beam_size, lambda candidate: candidate.score)
+        margin, has_ties = min(margin, closest), has_ties or is_tie
 
     hypotheses = []
     for prefix in beam:
@@ -157,12 +157,12 @@ def beam_search(
         hypotheses.append(Hypothesis(prefix.text, log_prob + scorer.text_score(prefix.text), log_prob))
     hypotheses = best_first(hypotheses)
     for a, b in itertools.pairwise(hypotheses[: nbest + 1]):
-        margin, has_ties = min(margin, _distance([a.score], b.score)), has_ties or a.score == b.score
+        margin, has_ties = min(margin, _margin([a.score], b.score)), has_ties or a.score == b.score
     return SearchResult((hypotheses + [MISSING] * nbest)[:nbest], margin, has_ties)
 
 
 def best_first(hypotheses):
-    """Those that are possible; equal ones stay in order."""
+    """The hypotheses with a score above -inf, sorted; ties keep their order."""
     possible = [hypothesis for hypothesis in hypotheses if hypothesis.score > -INF]
     return sorted(possible, key=lambda hypothesis: -hypothesis.score)
 
@@ -172,7 +172,7 @@ def collapse(path, blank):
 
 
 def brute_force(log_probs, *, blank=0, scorer=ZERO_SCORER):
-    """All texts that some path of (T, C) log-probabilities gives, best first: their paths added up."""
+    """All texts of (T, C) log-probabilities, best first, each with the sum over its paths."""
     paths = defaultdict(list)
     for path in itertools.product(range(len(log_probs[0]) if log_probs else 1), repeat=len(log_probs)):
         log_prob = sum(row[label] for row, label in zip(log_probs, path, strict=True))

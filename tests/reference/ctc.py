@@ -1,4 +1,4 @@
-"""References for the loss: the sum over all paths, and torch in float64; and random batches to compare on."""
+"""Reference losses: the sum over all paths, and torch in float64; random batches to compare on."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from crnn_ext.ctc import ctc_loss
 
 
 def brute_force(logits, target, blank):
-    """Minus the logarithm of the summed probability of all C^T paths that collapse to the target."""
+    """-log of the total probability of all C^T paths that collapse to the target."""
     log_probs = F.log_softmax(logits.double(), -1)
     frames, classes = log_probs.shape
     total = 0.0
@@ -26,7 +26,7 @@ def brute_force(logits, target, blank):
 def torch_loss_and_grad(
     logits, targets, input_lengths, target_lengths, blank=0, zero_infinity=False, weights=None
 ):
-    """Losses (N,) and the gradient of their sum, or weighted sum, in float64."""
+    """Losses (N,) of torch and the gradient of their (weighted) sum, in float64."""
     x = logits.detach().double().requires_grad_()
     losses = F.ctc_loss(
         F.log_softmax(x, -1), targets, input_lengths, target_lengths, blank, "none", zero_infinity
@@ -36,7 +36,7 @@ def torch_loss_and_grad(
 
 
 def loss_and_grad(logits, *arguments, weights=None, **options):
-    """The same from crnn_ext on the device of the logits, in their precision and with their strides."""
+    """The same by crnn_ext, on the device of the logits, in their dtype and with their strides."""
     x = logits.detach().requires_grad_()
     weights = None if weights is None else weights.to(x.device)
     with no_synchronization(x.device):
@@ -48,7 +48,7 @@ def loss_and_grad(logits, *arguments, weights=None, **options):
 
 @contextmanager
 def no_synchronization(device):
-    """On a GPU, what waits for it is an error."""
+    """Makes every call that synchronizes with the GPU an error."""
     if device.type != "cuda":
         yield
         return
@@ -70,7 +70,7 @@ def batches(draw, max_frames=40, max_classes=40, max_target_length=36):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     scale = draw(st.sampled_from([0.1, 3.0, 20.0]))
     logits = torch.randn(frames, samples, classes, generator=generator) * scale
-    # Few different labels make doubled ones common.
+    # With few distinct labels, repeated labels are common.
     labels = torch.randint(
         0, min(classes - 1, draw(st.sampled_from([2, 40]))), (samples, columns), generator=generator
     )
@@ -78,18 +78,3 @@ def batches(draw, max_frames=40, max_classes=40, max_target_length=36):
     input_lengths = torch.randint(0, frames + 1, (samples,), generator=generator)
     target_lengths = torch.randint(0, columns + 1, (samples,), generator=generator)
     return logits, targets, input_lengths, target_lengths, blank
-
-
-def with_layout(logits, layout):
-    """The same logits with other strides."""
-    if layout == "batch first":
-        return logits.transpose(0, 1).contiguous().transpose(0, 1)
-    if layout == "classes first":
-        return logits.permute(2, 0, 1).contiguous().permute(1, 2, 0)
-    if layout == "every other class":
-        return torch.stack([logits, torch.full_like(logits, 7)], -1).flatten(-2)[..., ::2]
-    assert layout == "contiguous"
-    return logits
-
-
-LAYOUTS = ["contiguous", "batch first", "classes first", "every other class"]

@@ -1,4 +1,4 @@
-"""n-gram models as dictionaries: back-off by its definition, ARPA files, random models."""
+"""n-gram models as dictionaries: backoff by definition, ARPA files, random and estimated models."""
 
 import math
 from collections import Counter
@@ -9,7 +9,7 @@ LN10 = math.log(10)
 
 
 class BackoffModel:
-    """ngrams: (log10 of the probability, log10 of the back-off weight) of tuples of words."""
+    """ngrams: {tuple of words: (log10 of the probability, log10 of the backoff weight)}."""
 
     def __init__(self, order, ngrams):
         self.order = order
@@ -25,11 +25,11 @@ class BackoffModel:
             return self.ngrams[ngram][0]
         if not context:
             return self.ngrams[("<unk>",)][0] if ("<unk>",) in self.ngrams else -100.0
-        _, back_off = self.ngrams.get(context, (None, 0.0))
-        return back_off + self.log10_prob(word, context[1:])
+        _, backoff = self.ngrams.get(context, (None, 0.0))
+        return backoff + self.log10_prob(word, context[1:])
 
     def score(self, words, bos=True, eos=True):
-        """In nats."""
+        """The log-probability in nats."""
         history = ("<s>",) if bos else ()
         total = 0.0
         for word in [*words, *["</s>"] * eos]:
@@ -40,7 +40,7 @@ class BackoffModel:
         return total * LN10
 
     def arpa(self):
-        """The text of the file."""
+        """The model as the text of an ARPA file."""
         by_order = [
             {ngram: weights for ngram, weights in self.ngrams.items() if len(ngram) == order}
             for order in range(1, self.order + 1)
@@ -48,8 +48,8 @@ class BackoffModel:
         lines = ["\\data\\", *(f"ngram {order}={len(part)}" for order, part in enumerate(by_order, 1)), ""]
         for order, part in enumerate(by_order, 1):
             lines.append(f"\\{order}-grams:")
-            for ngram, (log_prob, back_off) in part.items():
-                weight = f"\t{back_off}" if order < self.order and back_off else ""
+            for ngram, (log_prob, backoff) in part.items():
+                weight = f"\t{backoff}" if order < self.order and backoff else ""
                 lines.append(f"{log_prob}\t{' '.join(ngram)}{weight}")
             lines.append("")
         return "\n".join([*lines, "\\end\\", ""])
@@ -57,11 +57,11 @@ class BackoffModel:
 
 @st.composite
 def backoff_models(draw, for_kenlm=False):
-    """Models over letters, pruned at random: they may lack n-grams that longer ones begin or end with.
+    """Models over letters, pruned at random: prefixes and suffixes of an n-gram may be missing.
 
-    KenLM reads no unigram models, and none that lack n-grams that longer ones begin with. It has room for few
-    that lack those which longer ones end with, so that there are n-grams of other words too; and such n-grams
-    must not get a probability above 1 by back-off.
+    KenLM rejects unigram models and models that lack a prefix of an n-gram. It reserves room for few n-grams
+    with a missing suffix; n-grams of other words make that room larger. Such an n-gram must not get a
+    probability above 1 by backoff.
     """
     order = draw(st.integers(2 if for_kenlm else 1, 5))
     letters = "abcd"[: draw(st.integers(1, 4))]
@@ -70,8 +70,8 @@ def backoff_models(draw, for_kenlm=False):
 
     def weights(length, word):
         log_prob = -99.0 if word == "<s>" else random.choice([0.0, -3.0, *[-4 * random.random()] * 8])
-        back_off = random.choice([0.0, 0.0, -1.0, 0.0 if for_kenlm else 0.5, -2 * random.random()])
-        return log_prob, back_off if length < order else 0.0
+        backoff = random.choice([0.0, 0.0, -1.0, 0.0 if for_kenlm else 0.5, -2 * random.random()])
+        return log_prob, backoff if length < order else 0.0
 
     ngrams = {(word,): weights(1, word) for word in [*words, "<s>", "</s>"]}
     for length in range(2, order + 1):
@@ -87,7 +87,7 @@ def backoff_models(draw, for_kenlm=False):
 
 
 def estimate_model(order, sentences, discount=0.5):
-    """A model with absolute discounting of these sequences of words."""
+    """A model of these sequences of words, estimated by absolute discounting."""
     counts = Counter()
     for sentence in sentences:
         words = ("<s>", *sentence, "</s>")

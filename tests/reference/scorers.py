@@ -1,7 +1,7 @@
-"""What language model, lexicon and hot words add to a text, as their definitions say it, without any tables.
+"""Scorers of language model, lexicon and hot words by definition, without tables.
 
-Each has `prefix_score(prefix)`, what the search counts for an unfinished text, and `text_score(text)`. Texts are tuples
-of token classes; a *separator* is a class that stands between words. Weights are in nats.
+`prefix_score(prefix)` is the score of an incomplete text during the search, `text_score(text)` that of a
+complete one. Texts are tuples of token classes; a *separator* is a class between words. Scores are in nats.
 """
 
 import math
@@ -11,7 +11,7 @@ INF = math.inf
 
 
 def words_of(text, separators):
-    """The words before each separator and the one behind the last, which may be empty."""
+    """The words before each separator and the word after the last one; each may be empty."""
     words = [()]
     for token in text:
         if token in separators:
@@ -22,7 +22,7 @@ def words_of(text, separators):
 
 
 class WeightedSum:
-    """Weights, each times a factor."""
+    """A sum of scorers; terms: (factor, scorer) pairs."""
 
     def __init__(self, *terms):
         self.terms = terms
@@ -58,7 +58,7 @@ class TokenLMScorer:
 
 
 class WordLMScorer:
-    """The same over words, which count when they end; names: {word as a tuple of tokens: its name}."""
+    """A BackoffModel over words, scored when a word ends; names: {word as a tuple of tokens: its name}."""
 
     def __init__(self, model, names, separators):
         self.model, self.names, self.separators = model, names, separators
@@ -74,64 +74,64 @@ class WordLMScorer:
 
 
 class LexiconScorer:
-    """The words of a lexicon; other words are impossible, or cost `unknown_score` each."""
+    """`word_score` for each word of the lexicon, `unknown_score` (None: -inf) for each other word."""
 
     def __init__(self, words, separators, word_score=0.0, unknown_score=None):
         self.words = set(words)
-        self.begun = {word[:i] for word in words for i in range(1, len(word) + 1)}
+        self.prefixes = {word[:i] for word in words for i in range(1, len(word) + 1)}
         self.separators = separators
         self.word_score = word_score
         self.unknown_score = -INF if unknown_score is None else unknown_score
 
-    def _finished(self, words):
+    def _score(self, words):
         return sum(self.word_score if word in self.words else self.unknown_score for word in words if word)
 
     def prefix_score(self, prefix):
         *words, last = words_of(prefix, self.separators)
-        still_known = not last or last in self.begun
-        return self._finished(words) + (0.0 if still_known else self.unknown_score)
+        may_be_known = not last or last in self.prefixes
+        return self._score(words) + (0.0 if may_be_known else self.unknown_score)
 
     def text_score(self, text):
-        return self._finished(words_of(text, self.separators))
+        return self._score(words_of(text, self.separators))
 
 
 class HotwordScorer:
-    """A nat for each token of each occurrence of a hot word, and, until it ends, of one that is being spelt.
+    """One nat per token of each occurrence of a hot word, and of the partial match at the end of a prefix.
 
-    With separators an occurrence is a whole word, or a phrase whose separators do not count, and ends with
-    a separator or the text; without, it is any part of the text.
+    With separators, an occurrence is a whole word or phrase that ends at a separator or at the end of the
+    text; separators inside a phrase do not count. Without separators, it is any part of the text.
     """
 
     def __init__(self, words, separators=()):
         self.separators = separators
-        self.words = {self._written(word) for word in words}
+        self.words = {self._as_str(word) for word in words}
 
-    def _written(self, text):
+    def _as_str(self, text):
         return "".join(" " if token in self.separators else chr(0x100 + token) for token in text)
 
-    def _finished(self, text, end):
+    def _complete_score(self, text, end):
         start = r"(?<![^ ])" if self.separators else ""
         found = {word: re.findall(f"(?={start}{re.escape(word)}{end})", text) for word in self.words}
-        return sum(_tokens(word) * len(occurrences) for word, occurrences in found.items())
+        return sum(_num_tokens(word) * len(occurrences) for word, occurrences in found.items())
 
-    def _being_spelt(self, text):
-        """The tokens of the longest end of the text that is the beginning of an occurrence, but not all."""
+    def _partial_score(self, text):
+        """The number of tokens in the longest suffix of the text that begins an occurrence."""
         for start in range(len(text)):
-            spelt = text[start:]
+            suffix = text[start:]
             if self.separators and text[start - 1 : start] not in ("", " "):
                 continue
-            # A word that lacks nothing but its separator is still being spelt.
-            if any(word.startswith(spelt) and (self.separators or word != spelt) for word in self.words):
-                return _tokens(spelt)
+            # With separators, a word is partial until its separator follows.
+            if any(word.startswith(suffix) and (self.separators or word != suffix) for word in self.words):
+                return _num_tokens(suffix)
         return 0
 
     def prefix_score(self, prefix):
-        text = self._written(prefix)
-        return self._finished(text, "(?= )" if self.separators else "") + self._being_spelt(text)
+        text = self._as_str(prefix)
+        return self._complete_score(text, "(?= )" if self.separators else "") + self._partial_score(text)
 
     def text_score(self, text):
-        return self._finished(self._written(text), r"(?![^ ])" if self.separators else "")
+        return self._complete_score(self._as_str(text), r"(?![^ ])" if self.separators else "")
 
 
-def _tokens(written):
-    return len(written) - written.count(" ")
+def _num_tokens(text):
+    return len(text) - text.count(" ")

@@ -1,9 +1,10 @@
-"""The references of beam search against each other, against torch and against numbers worked out by hand."""
+"""The references of beam search against each other, against torch, and against values computed by hand."""
 
 import math
 
 import pytest
 import torch
+from helpers.pruning_cases import CASES, ROWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,9 +30,9 @@ from reference.scorers import (
 )
 
 INF, NAN = math.inf, math.nan
-EVERYTHING = 2000
+UNPRUNED = 2000
 
-# Class 0 is the blank, 3 stands between words. Back-offs are there, are missing, and are of unknown words.
+# Class 0 is the blank, 3 the separator. Some n-grams have no backoff weight; <unk> has one in the word model.
 NAMES = ["<blank>", "a", "b", "_"]
 TOKEN_MODEL = BackoffModel(
     3,
@@ -101,7 +102,7 @@ def torch_log_probability(log_probs, text, blank):
 
 @settings(deadline=None, max_examples=40)
 @given(matrices(), st.integers(0, 3))
-def test_every_path_adds_up_to_what_torch_finds(log_probs, blank):
+def test_reference_brute_force_equals_torch(log_probs, blank):
     found = brute_force(log_probs, blank=blank)
     for text, score, log_prob in found:
         assert score == log_prob
@@ -114,21 +115,21 @@ def test_every_path_adds_up_to_what_torch_finds(log_probs, blank):
 @pytest.mark.parametrize("scorer", SCORERS.values(), ids=SCORERS)
 @settings(deadline=None, max_examples=25)
 @given(matrices())
-def test_a_beam_that_keeps_everything_finds_every_text(scorer, log_probs):
-    """However the search counts on the way, a finished text has its own scorer."""
+def test_reference_unpruned_equals_brute_force(scorer, log_probs):
+    """Prefix scores do not affect the score of a complete text."""
     expected = brute_force(log_probs, scorer=scorer)
-    found, *_ = beam_search(log_probs, beam_size=EVERYTHING, nbest=len(expected) + 1, scorer=scorer)
+    found, *_ = beam_search(log_probs, beam_size=UNPRUNED, nbest=len(expected) + 1, scorer=scorer)
     assert found.pop() == MISSING
     exact = {hypothesis.text: hypothesis for hypothesis in expected}
     assert len({hypothesis.text for hypothesis in found}) == len(found)
-    for hypothesis, in_order in zip(found, expected, strict=True):
-        assert hypothesis.score == pytest.approx(in_order.score, abs=1e-9)
+    for hypothesis, of_rank in zip(found, expected, strict=True):
+        assert hypothesis.score == pytest.approx(of_rank.score, abs=1e-9)
         assert hypothesis[1:] == pytest.approx(exact[hypothesis.text][1:], abs=1e-9)
 
 
 @settings(deadline=None, max_examples=60)
 @given(matrices(max_frames=12, classes=5), st.integers(0, 4), st.integers(1, 30))
-def test_no_score_exceeds_the_probability_of_its_text(log_probs, blank, beam_size):
+def test_reference_scores_bounded_by_text_probability(log_probs, blank, beam_size):
     found, *_ = beam_search(log_probs, blank=blank, beam_size=beam_size, nbest=beam_size)
     found = [hypothesis for hypothesis in found if hypothesis != MISSING]
     assert len({hypothesis.text for hypothesis in found}) == len(found)
@@ -137,8 +138,8 @@ def test_no_score_exceeds_the_probability_of_its_text(log_probs, blank, beam_siz
         assert score == log_prob <= torch_log_probability(log_probs, text, blank) + 1e-9
 
 
-def test_by_hand():
-    a, b = math.log(0.6), math.log(0.4)  # of the blank, and of the only token
+def test_reference_scores_by_hand():
+    a, b = math.log(0.6), math.log(0.4)  # the blank, the only token
     found, *_ = beam_search([[a, b], [a, b]], nbest=3)
     assert [hypothesis.text for hypothesis in found] == [(1,), (), None]
     assert [math.exp(hypothesis.score) for hypothesis in found] == pytest.approx([0.64, 0.36, 0])
@@ -148,8 +149,8 @@ def test_by_hand():
     assert [math.exp(hypothesis.score) for hypothesis in found] == pytest.approx(expected)
 
 
-def test_ties():
-    """Stay before extend, then the rank in the beam before, then the token."""
+def test_reference_tie_order():
+    """The order is: stay before extend, rank in the previous beam, token."""
     even = [math.log(1 / 3)] * 3
 
     def texts(frames, beam_size):
@@ -163,43 +164,26 @@ def test_ties():
     assert texts(2, 4) == [(1,), (2,), (), (1, 2)]
 
 
-ROWS = [[math.log(p) for p in row] for row in ([0.5, 0.3, 0.2], [0.1, 0.2, 0.7])]
+LOG_PROBS = [[math.log(p) for p in row] for row in ROWS]
 
 
-@pytest.mark.parametrize(
-    ("options", "texts"),
-    [
-        ({}, [(2,), (1, 2), (1,), (), (2, 1)]),
-        ({"token_top_k": 1}, [(2,), (1, 2), (1,), ()]),
-        ({"token_top_k": 2}, [(2,), (1, 2), (1,), (), (2, 1)]),
-        ({"token_min_logp": math.log(0.25)}, [(2,), (1, 2), (1,), ()]),
-        ({"token_min_logp": math.log(0.6)}, [(2,), ()]),
-        ({"token_min_logp": 0.0}, [()]),
-        # After the first frame they have 0.5 (nothing), 0.3 and 0.2; after the second, if all are kept,
-        # 0.51, 0.21, 0.19, 0.05 and 0.04; 2 has 0.35 if it has to begin again.
-        ({"beam_threshold": math.log(2.55)}, [(2,), (1, 2)]),
-        ({"beam_threshold": math.log(2.3)}, [(2,), (1, 2), (1,)]),
-        ({"beam_threshold": math.log(1.8)}, [(2,), (1, 2)]),
-        ({"beam_threshold": 0.0}, [(2,)]),
-        ({"beam_size": 1}, [(2,)]),
-    ],
-)
-def test_pruning_by_hand(options, texts):
-    found, *_ = beam_search(ROWS, nbest=6, **options)
+@pytest.mark.parametrize(("options", "texts"), CASES)
+def test_reference_pruning_by_hand(options, texts):
+    found, *_ = beam_search(LOG_PROBS, **{"nbest": 6, **options})
     assert [hypothesis.text for hypothesis in found if hypothesis.text is not None] == texts
 
 
-def test_pruning_takes_nothing_from_the_prefixes_that_are_kept():
-    (best, *_), *_ = beam_search(ROWS, nbest=1, token_min_logp=math.log(0.25))
-    # The token 2 alone: blank 2. 2 2 and 2 blank are lost with the first 2, which was pruned.
+def test_reference_pruning_keeps_probability_of_kept_prefixes():
+    (best, *_), *_ = beam_search(LOG_PROBS, nbest=1, token_min_logp=math.log(0.25))
+    # (2,): only blank 2; the paths 2 2 and 2 blank are lost, since 2 was pruned in frame 0.
     assert math.exp(best.score) == pytest.approx(0.5 * 0.7)
-    found, *_ = beam_search(ROWS, nbest=3, token_min_logp=math.log(0.25))
-    # The token 1 alone: 1 blank, 1 1, and blank 1 although 1 may not begin there.
+    found, *_ = beam_search(LOG_PROBS, nbest=3, token_min_logp=math.log(0.25))
+    # (1,): 1 blank, 1 1, and blank 1, although frame 1 does not allow a new (1,).
     assert found[2].text == (1,)
     assert math.exp(found[2].score) == pytest.approx(0.3 * 0.1 + 0.3 * 0.2 + 0.5 * 0.2)
 
 
-def test_the_margin_tells_the_closest_decision():
+def test_reference_margin():
     def margin(*rows, **options):
         return beam_search([[math.log(p) for p in row] for row in rows], **options).margin
 
@@ -213,27 +197,27 @@ def test_the_margin_tells_the_closest_decision():
     assert margin([0.6, 0.3, 0.1], nbest=1, beam_threshold=math.log(2.1)) == pytest.approx(math.log(2.1 / 2))
 
 
-def test_frames_without_probabilities():
+def test_reference_nan_and_fully_masked_frames():
     row = [math.log(0.5)] * 2
-    for odd in (NAN, INF):
-        assert beam_search([row, [odd, -1.0]], nbest=2).hypotheses == [INVALID] * 2
+    for value in (NAN, INF):
+        assert beam_search([row, [value, -1.0]], nbest=2).hypotheses == [INVALID] * 2
     assert beam_search([row, [-INF, -INF]], nbest=2).hypotheses == [MISSING] * 2
     assert beam_search([], nbest=2).hypotheses == [Hypothesis((), 0.0, 0.0), MISSING]
 
 
-def test_back_off_by_hand():
+def test_token_lm_scorer_by_hand():
     scorer = TokenLMScorer(TOKEN_MODEL, NAMES)
     ln10 = math.log(10)
     assert scorer.prefix_score(()) == 0
     assert scorer.prefix_score((1, 2)) == pytest.approx(ln10 * (-0.9 - 0.6))
-    # P(</s> | a b) backs off by what "a b" has to P(</s> | b).
+    # P(</s> | a b) = the backoff weight of "a b" times P(</s> | b).
     assert scorer.text_score((1, 2)) == pytest.approx(ln10 * (-0.9 - 0.6 + 0.3 - 0.1))
-    # P(_ | <s>) = back-off of <s> and P(<unk>); then P(b | _) = P(b), for <unk> has no back-off.
+    # P(_ | <s>) = the backoff weight of <s> times P(<unk>); P(b | _) = P(b), as <unk> has backoff weight 1.
     assert scorer.prefix_score((3, 2)) == pytest.approx(ln10 * (-0.3 - 1.5 - 0.7))
     assert scorer.text_score(()) == pytest.approx(ln10 * (-0.3 - 1.0))
 
 
-def test_a_word_counts_when_it_ends():
+def test_lexicon_and_word_lm_scorers_by_hand():
     lexicon, model = LexiconScorer(LEXICON, {3}, 0.5, -2.0), WordLMScorer(WORD_MODEL, LEXICON, {3})
     ln10 = math.log(10)
     for prefix, known, lm in [
@@ -259,7 +243,7 @@ def test_a_word_counts_when_it_ends():
     assert strict.text_score((2, 2)) == strict.prefix_score((2, 2, 3)) == strict.prefix_score((1, 1)) == -INF
 
 
-def test_hot_words_are_counted_where_they_stand_as_words():
+def test_hotword_scorer_whole_words():
     scorer = HotwordScorer([(1, 2), (2,)], {3})
     for text, text_score, prefix_score in [
         ((1, 2), 2, 2),
@@ -274,7 +258,7 @@ def test_hot_words_are_counted_where_they_stand_as_words():
         assert scorer.prefix_score(text) == prefix_score
 
 
-def test_separators_of_a_phrase_do_not_count():
+def test_hotword_scorer_phrase_separators():
     scorer = HotwordScorer([(1, 3, 2), (2,)], {3, 4})
     for text, text_score, prefix_score in [
         ((1,), 0, 1),
@@ -287,7 +271,7 @@ def test_separators_of_a_phrase_do_not_count():
         assert scorer.prefix_score(text) == prefix_score
 
 
-def test_hot_words_anywhere_may_overlap():
+def test_hotword_scorer_overlapping_without_separators():
     scorer = HotwordScorer([(1, 2), (2, 1), (1, 2, 2, 1)])
     for text, text_score, prefix_score in [
         ((1, 2), 2, 4),
@@ -300,6 +284,6 @@ def test_hot_words_anywhere_may_overlap():
         assert scorer.prefix_score(text) == prefix_score
 
 
-def test_collapse():
+def test_reference_collapse():
     assert collapse((0, 1, 1, 0, 1, 2, 2, 0), 0) == (1, 1, 2)
     assert collapse((0, 1, 1), 1) == (0,)

@@ -1,4 +1,4 @@
-"""Character sets: texts to classes and back, composition, unknown characters, copies."""
+"""Charset: encoding, decoding, NFC, unknown characters, copies."""
 
 import copy
 import json
@@ -22,7 +22,7 @@ INTEGER_DTYPES = (
 )
 HAN = "".join(map(chr, range(0x4E00, 0x4E00 + 6624)))
 
-# Letters with marks that compose in one order or another, conjoining Hangul, and any other character.
+# Letters and marks that compose, conjoining Hangul, and any other character.
 composing = st.sampled_from("ea\u00e9\u0301\u0327\u0308\u1100\u1161\u11a8\uac00\u0915\u093f")
 unicode_texts = st.lists(st.text(st.one_of(composing, st.characters(codec="utf-8"))))
 
@@ -32,7 +32,7 @@ def nfc(text):
 
 
 @given(texts=unicode_texts, data=st.data())
-def test_decoding_gives_back_the_composed_text(texts, data):
+def test_charset_encode_decode_round_trip(texts, data):
     characters = Charset.from_labels(texts).characters
     charset = Charset(characters, blank=data.draw(st.integers(0, len(characters))))
     composed = [nfc(text) for text in texts]
@@ -51,8 +51,8 @@ def test_decoding_gives_back_the_composed_text(texts, data):
 
 
 @given(text=st.text(st.characters()), known=st.text(st.characters(codec="utf-8")))
-def test_unknown_characters_are_skipped_and_counted(text, known):
-    """Any str, lone surrogates among its characters, against a loop over a dict."""
+def test_charset_skips_and_counts_unknown_characters(text, known):
+    """Any str, including lone surrogates, against a loop over a dict."""
     charset = Charset.from_labels(known)
     classes = {character: index for index, character in enumerate(charset.characters, start=1)}
     found = [classes[character] for character in nfc(text) if character in classes]
@@ -64,14 +64,14 @@ def test_unknown_characters_are_skipped_and_counted(text, known):
     unknown = charset.count_unknown([text])
     assert sorted(unknown.elements()) == sorted(missing)
     if missing:
-        with pytest.raises(ValueError, match=re.escape(f"has {missing[0]!r} (U+{ord(missing[0]):04X})")):
+        with pytest.raises(ValueError, match=re.escape(f"got {missing[0]!r} (U+{ord(missing[0]):04X})")):
             charset.encode(text)
     else:
         assert charset.encode(text)[0].tolist() == found
 
 
 @pytest.mark.parametrize("blank", [0, 3312, 6624])
-def test_thousands_of_han_characters(blank):
+def test_charset_thousands_of_han_characters(blank):
     charset = Charset(HAN, blank)
     assert charset.num_classes == 6625
     classes = [label for label in range(6625) if label != blank]
@@ -85,7 +85,7 @@ def test_thousands_of_han_characters(blank):
     assert charset.decode(*charset.encode(lines, padded=False)) == lines
 
 
-def test_classes_go_around_the_blank():
+def test_charset_classes_around_blank():
     for blank, classes in ((0, [1, 2, 3]), (1, [0, 2, 3]), (3, [0, 1, 2])):
         charset = Charset("abc", blank)
         assert charset.blank == blank
@@ -94,7 +94,7 @@ def test_classes_go_around_the_blank():
         assert charset.encode("abc")[0].tolist() == classes
 
 
-def test_forms_of_targets():
+def test_charset_encode_padded_and_concatenated():
     charset = Charset("abc")
     targets, lengths = charset.encode(["ab", "", "abc"])
     assert targets.tolist() == [[1, 2, -1], [-1, -1, -1], [1, 2, 3]]
@@ -111,7 +111,7 @@ def test_forms_of_targets():
     assert charset.encode(text for text in ["c"])[0].tolist() == [[3]]
 
 
-def test_targets_belong_to_the_caller():
+def test_charset_encode_returns_new_tensors():
     charset = Charset("ab")
     targets, lengths = charset.encode(["ab"], padded=False)
     targets += 5
@@ -121,18 +121,18 @@ def test_targets_belong_to_the_caller():
     assert lengths.tolist() == [2]
 
 
-def test_decomposed_input_is_composed():
+def test_charset_composes_input_to_nfc():
     charset = Charset(["e\u0301", "\u1100\u1161", "\u212b"])
     assert charset.characters == "é가Å"
     assert charset.encode("e\u0301\u1100\u1161A\u030a")[0].tolist() == [1, 2, 3]
     assert charset.decode([1, 2, 3]) == "é가Å"
     assert Charset.from_labels(["e\u0301", "é"]).characters == "é"
-    # A vowel sign composes with nothing, and a mark alone is a character.
+    # A vowel sign does not compose; a mark alone is a character.
     assert Charset.from_labels("\u0915\u093f").characters == "\u0915\u093f"
     assert charset.count_unknown("e\u0302\u0301") == {"\u1ebf": 1}
 
 
-def test_from_labels():
+def test_charset_from_labels():
     charset = Charset.from_labels(["cab", "", "b𠀀 "], blank=2)
     assert charset == Charset(" abc𠀀", blank=2)
     assert Charset.from_labels("hello") == Charset("ehlo")
@@ -140,27 +140,27 @@ def test_from_labels():
 
 
 @pytest.mark.parametrize("content", ["c\na\nb\n", "\ufeffcab", "c\r\na\r\r\nb", "cacacab\n\ncab"], ids=ascii)
-def test_from_file(write_file, content):
+def test_charset_from_file(write_file, content):
     assert Charset.from_file(write_file(content)) == Charset("cab")
     assert Charset.from_file(str(write_file(content)), blank=3) == Charset("cab", blank=3)
 
 
-def test_from_file_takes_what_is_no_line_break(write_file):
-    """Marks compose within a line, and separators of other kinds are characters like all others."""
+def test_charset_from_file_keeps_other_whitespace(write_file):
+    """Marks compose within a line; white space other than line breaks counts as characters."""
     assert Charset.from_file(write_file("e\u0301\n \u2028\n\u3000\x0b\ta\n\u0308")) == Charset(
         "\u00e9 \u2028\u3000\x0b\ta\u0308"
     )
 
 
-def test_unknown_character():
+def test_charset_encode_unknown_character_error():
     charset = Charset("abc")
     message = (
-        "encode: texts must hold characters of the charset only, and texts[1], 'b\u00e4d', "
-        "has '\u00e4' (U+00E4) at position 1"
+        "encode: texts must consist of characters of the charset, got '\u00e4' (U+00E4) at position 1 of "
+        "texts[1], 'b\u00e4d'"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         charset.encode(["abc", "ba\u0308d"])
-    with pytest.raises(ValueError, match=r"texts\[0\], 'x+\.\.\.x+', has 'x' \(U\+0078\) at position 0$"):
+    with pytest.raises(ValueError, match=r"got 'x' \(U\+0078\) at position 0 of texts\[0\], 'x+\.\.\.x+'$"):
         charset.encode("x" * 10_000)
     assert charset.count_unknown(["xay", "b", "x"]) == {"x": 2, "y": 1}
     assert charset.count_unknown("abc") == {}
@@ -170,31 +170,31 @@ def test_unknown_character():
     assert charset.encode(["xyz"], unknown="skip")[0].shape == (1, 0)
 
 
-def test_decoding_takes_what_greedy_decode_returns():
+def test_charset_decodes_greedy_result():
     charset = Charset("ab", blank=1)
     paths = torch.tensor([[0, 0, 1, 0, 2], [1, 1, 1, 1, 1], [2, 1, 2, 0, 0]])
     logits = 9.0 * torch.nn.functional.one_hot(paths.T, charset.num_classes)
-    best = greedy_decode(logits, blank=charset.blank)
-    assert best.tokens.shape == (3, 5)
-    assert charset.decode(best.tokens, best.lengths) == ["aab", "", "bba"]
+    result = greedy_decode(logits, blank=charset.blank)
+    assert result.tokens.shape == (3, 5)
+    assert charset.decode(result.tokens, result.lengths) == ["aab", "", "bba"]
     single = greedy_decode(logits[:, 2], blank=charset.blank)
     assert charset.decode(single.tokens, single.lengths) == "bba"
 
 
-def test_decoding_takes_what_beam_search_returns():
-    """All n-best lists at once, in which texts may be missing."""
+def test_charset_decodes_beam_search_result():
+    """All n-best lists in one call; texts may be missing."""
     charset = Charset("ab", blank=1)
     logits = torch.full((3, 2, 3), -math.inf)
     logits[:, 0, [0, 1]] = 0.0
     logits[:, 1, 1] = 0.0
-    found = beam_search(logits, blank=charset.blank, nbest=3)
-    assert found.lengths.tolist() == [[1, 0, 2], [0, -1, -1]]
-    assert charset.decode(found.tokens, found.lengths) == [["a", "", "aa"], ["", "", ""]]
+    result = beam_search(logits, blank=charset.blank, nbest=3)
+    assert result.lengths.tolist() == [[1, 0, 2], [0, -1, -1]]
+    assert charset.decode(result.tokens, result.lengths) == [["a", "", "aa"], ["", "", ""]]
     single = beam_search(logits[:, 0], blank=charset.blank, nbest=3)
     assert charset.decode(single.tokens, single.lengths) == ["a", "", "aa"]
 
 
-def test_lengths_decide_what_is_decoded():
+def test_charset_decode_lengths():
     charset = Charset("abc")
     rows = [[1, 2, 0], [3, -1, 3]]
     assert charset.decode(rows, [2, 3]) == ["ab", "cc"]
@@ -217,7 +217,7 @@ def test_lengths_decide_what_is_decoded():
 
 
 @pytest.mark.parametrize("dtype", INTEGER_DTYPES)
-def test_decoding_takes_every_integer_dtype(dtype):
+def test_charset_decode_integer_dtypes(dtype):
     charset = Charset("abc")
     tokens = torch.tensor([[1, 2, 3], [3, 1, 0]], dtype=dtype)
     lengths = torch.tensor([3, 2], dtype=dtype)
@@ -225,7 +225,7 @@ def test_decoding_takes_every_integer_dtype(dtype):
     assert charset.decode(tokens.numpy(), lengths.numpy()) == ["abc", "ca"]
 
 
-def test_decoding_takes_any_strides():
+def test_charset_decode_strides():
     charset = Charset("abc")
     tokens = torch.tensor([[1, 2, 3], [3, 1, 2]])
     assert charset.decode(tokens.T) == ["ac", "ba", "cb"]
@@ -242,18 +242,18 @@ def test_decoding_takes_any_strides():
     lengths=st.lists(st.integers(-2, 5)),
     data=st.data(),
 )
-def test_decoding_reads_the_array_or_raises(tokens, lengths, data):
-    """Any tokens with any lengths, against a loop over lists."""
+def test_charset_decode_equals_reference_or_raises(tokens, lengths, data):
+    """Arbitrary tokens and lengths, against a loop over lists."""
     charset = Charset("abc", blank=data.draw(st.integers(0, 3)))
     array = np.array(tokens, np.int64).reshape(-1, 4)
     characters = {label: charset.decode([label]) for label in range(4) if label != charset.blank}
-    fits = len(lengths) == len(tokens) and all(-1 <= length <= 4 for length in lengths)
-    live = [
+    valid_lengths = len(lengths) == len(tokens) and all(-1 <= length <= 4 for length in lengths)
+    rows = [
         [token for token in row[: max(length, 0)] if token >= 0]
         for row, length in zip(tokens, lengths, strict=False)
     ]
-    if fits and all(token in characters for row in live for token in row):
-        expected = ["".join(characters[token] for token in row) for row in live]
+    if valid_lengths and all(token in characters for row in rows for token in row):
+        expected = ["".join(characters[token] for token in row) for row in rows]
         assert charset.decode(array, lengths) == expected
         assert charset.decode(array[:, None], np.array(lengths)[:, None]) == [[text] for text in expected]
     else:
@@ -261,7 +261,7 @@ def test_decoding_reads_the_array_or_raises(tokens, lengths, data):
             charset.decode(array, lengths)
 
 
-def test_equality_and_hash():
+def test_charset_equality_and_hash():
     charset = Charset("aé", blank=1)
     assert charset == Charset(["a", "e\u0301"], blank=1)
     assert len({charset, Charset("aé", 1), Charset("éa", 1), Charset("aé", 0)}) == 3
@@ -270,18 +270,18 @@ def test_equality_and_hash():
     assert charset != "aé"
 
 
-def test_copies():
+def test_charset_copies():
     charset = Charset("a𠀀é", blank=2)
-    for again in (
+    for copied in (
         pickle.loads(pickle.dumps(charset)),
         copy.deepcopy(charset),
         Charset.from_dict(json.loads(json.dumps(charset.to_dict()))),
     ):
-        assert again == charset
-        assert again.encode("é𠀀a")[0].tolist() == [3, 1, 0]
+        assert copied == charset
+        assert copied.encode("é𠀀a")[0].tolist() == [3, 1, 0]
     assert charset.to_dict() == {"characters": "a𠀀é", "blank": 2}
 
 
-def test_repr():
+def test_charset_repr():
     assert repr(Charset("ab", blank=1)) == "Charset('ab', blank=1)"
     assert len(repr(Charset(HAN))) < 100

@@ -1,4 +1,4 @@
-"""Hot words: the weights of texts and of their prefixes against a search for whole words."""
+"""Hot words: the weights of texts and of their prefixes, against a search by regular expressions."""
 
 import pickle
 import re
@@ -15,33 +15,33 @@ from crnn_ext.text import Charset, HotWords
 CHARSET = Charset("abc -", blank=3)
 
 
-def alike(text, separators):
-    """With "_" for every separator."""
+def normalized(text, separators):
+    """The text with "_" for every separator."""
     return "".join("_" if character in separators else character for character in text)
 
 
 def pattern(word, separators):
-    return f"_{alike(word, separators)}_" if separators else word
+    return f"_{normalized(word, separators)}_" if separators else word
 
 
-def letters(pattern):
+def num_letters(pattern):
     return len(pattern.replace("_", ""))
 
 
-def completed(patterns, text):
-    """The letters of all occurrences, overlapping ones too."""
-    return sum(letters(part) * len(re.findall(f"(?={re.escape(part)})", text)) for part in patterns)
+def complete_matches(patterns, text):
+    """The number of letters in all occurrences, including overlapping ones."""
+    return sum(num_letters(part) * len(re.findall(f"(?={re.escape(part)})", text)) for part in patterns)
 
 
-def being_spelt(patterns, text):
-    """The letters of the longest end of the text that is the beginning of a pattern, not all of it."""
-    beginnings = [part[:n] for part in patterns for n in range(len(part))]
-    return letters(max((part for part in beginnings if text.endswith(part)), key=len, default=""))
+def partial_match(patterns, text):
+    """The number of letters in the longest suffix of the text that is a proper prefix of a pattern."""
+    prefixes = [part[:n] for part in patterns for n in range(len(part))]
+    return num_letters(max((part for part in prefixes if text.endswith(part)), key=len, default=""))
 
 
 @st.composite
 def cases(draw):
-    """Hot words, a text in which they are frequent, and the separators."""
+    """(hot words, a text in which they are frequent, separators)."""
     separators = draw(st.sampled_from([" ", " -", "-", ""]))
     word = st.text("ab", min_size=1, max_size=4)
     phrase = st.lists(word, min_size=1, max_size=3).map((separators[:1] or "a").join)
@@ -53,8 +53,8 @@ def cases(draw):
 @given(case=cases())
 @example(case=(["ab", "b", "ab b", "a"], "ab b ab-b", " -"))
 @example(case=(["aa", "aaa"], "aaaa", ""))
-def test_a_text_counts_for_the_words_that_it_has(case):
-    """Overlapping words, words that others begin or end with, phrases; and the same for every prefix."""
+def test_hotwords_weights_of_texts(case):
+    """Overlapping words, words that are prefixes or suffixes of others, and phrases; for every prefix too."""
     words, text, separators = case
     hotwords = HotWords.from_words(words, CHARSET, separators=separators)
     assert_valid(hotwords.automaton, CHARSET.num_classes)
@@ -63,14 +63,15 @@ def test_a_text_counts_for_the_words_that_it_has(case):
 
     patterns = [pattern(word, separators) for word in distinct]
     around = "_" if separators else ""
-    seen = around + alike(text, separators)
+    padded = around + normalized(text, separators)
     weights, final = prefix_weights(hotwords.automaton, CHARSET.encode(text)[0].tolist())
-    assert weights[-1] + final == completed(patterns, seen + around)
+    assert weights[-1] + final == complete_matches(patterns, padded + around)
     for n, weight in enumerate(weights, start=len(around)):
-        assert weight == completed(patterns, seen[:n]) + being_spelt(patterns, seen[:n])
+        prefix = padded[:n]
+        assert weight == complete_matches(patterns, prefix) + partial_match(patterns, prefix)
 
 
-def test_the_example_of_the_documentation():
+def test_hotwords_documented_example():
     charset = Charset.from_labels("new york city")
     hotwords = HotWords.from_words(["new york", "york"], charset)
 
@@ -85,15 +86,15 @@ def test_the_example_of_the_documentation():
     assert weights("") == ([0], 0)
 
 
-def test_phrases_match_across_any_separator():
+def test_hotwords_phrases_match_any_separator():
     hotwords = HotWords.from_words(["a-b"], CHARSET, separators=" -")
     for text, expected in (("a b", 2), ("a-b", 2), ("-a-b c", 2), ("a  b", 0), ("a bc", 0)):
         weights, final = prefix_weights(hotwords.automaton, CHARSET.encode(text)[0].tolist())
         assert weights[-1] + final == expected
 
 
-def test_a_charset_without_separators():
-    """As for scripts without spaces: found anywhere."""
+def test_hotwords_without_separators():
+    """Scripts without spaces: hot words match anywhere."""
     charset = Charset("人工智能")
     hotwords = HotWords.from_words(["智能", "人工智能"], charset)
     weights, final = prefix_weights(hotwords.automaton, charset.encode("人工智能")[0].tolist())
@@ -101,14 +102,14 @@ def test_a_charset_without_separators():
     assert final == 0
 
 
-def test_tables_grow_with_the_words_alone():
+def test_hotwords_table_size():
     few = HotWords.from_words(["abc", "ab"], Charset("abc "))
     many = HotWords.from_words(["abc", "ab"], Charset([*"abc ", *map(chr, range(0x4E00, 0x5E00))]))
     assert len(many.automaton.edge_symbol) == len(few.automaton.edge_symbol)
     assert len(many.automaton.fail_state) == len(few.automaton.fail_state)
 
 
-def test_many_words():
+def test_hotwords_many_words():
     generator = np.random.default_rng(0)
     alphabet = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = ["".join(word) for word in alphabet[generator.integers(26, size=(10_000, 12))]]
@@ -124,16 +125,16 @@ def test_many_words():
 @pytest.mark.parametrize(
     ("words", "separators", "error", "message"),
     [
-        ("abc", " ", TypeError, "words must be an iterable of str, and it is str"),
-        ({"a": ["a"]}, " ", TypeError, "words must be an iterable of str, and it is dict"),
-        (["a", 1], " ", TypeError, "words[1] must be a str, and it is int"),
-        ([""], " ", ValueError, "words must not be empty, and words[0] is"),
-        (["a"], 0, TypeError, "separators must be a str, and it is int"),
+        ("abc", " ", TypeError, "words must be an iterable of str, got str"),
+        ({"a": ["a"]}, " ", TypeError, "words must be an iterable of str, got dict"),
+        (["a", 1], " ", TypeError, "words[1] must be a str, got int"),
+        ([""], " ", ValueError, "words[0] must not be empty"),
+        (["a"], 0, TypeError, "separators must be a str, got int"),
         (
             ["abc", "abd"],
             " ",
             ValueError,
-            "words must hold characters of the charset only, and 1 of 2 do not, such as 'abd'; the charset "
+            "words must consist of characters of the charset, but 1 of 2 do not, such as 'abd'; the charset "
             "lacks 'd' (U+0064)",
         ),
         *(
@@ -141,28 +142,27 @@ def test_many_words():
                 ["b", word, "a"],
                 " -",
                 ValueError,
-                "separators (' -') must stand one by one between the words of a phrase, and in "
-                f"{word!r} they do not",
+                f"phrases must have single separators (' -') between words, got {word!r}",
             )
             for word in (" a", "a-", "a- b", "-", " ")
         ),
     ],
 )
-def test_words_that_are_refused(words, separators, error, message):
+def test_hotwords_errors(words, separators, error, message):
     with pytest.raises(error, match=f"^from_words: {re.escape(message)}$"):
         HotWords.from_words(words, CHARSET, separators=separators)
 
 
-def test_copies():
+def test_hotwords_pickle():
     hotwords = HotWords.from_words(["ab", "c ab"], CHARSET)
-    again = pickle.loads(pickle.dumps(hotwords))
-    assert (again.words, again.blank) == (("ab", "c ab"), CHARSET.blank)
+    copied = pickle.loads(pickle.dumps(hotwords))
+    assert (copied.words, copied.blank) == (("ab", "c ab"), CHARSET.blank)
     text = CHARSET.encode("c ab c")[0].tolist()
-    assert prefix_weights(again.automaton, text) == prefix_weights(hotwords.automaton, text)
-    assert repr(again) == "HotWords(2 words, num_classes=6)"
+    assert prefix_weights(copied.automaton, text) == prefix_weights(hotwords.automaton, text)
+    assert repr(copied) == "HotWords(2 words, num_classes=6)"
 
 
-def test_native_arguments_are_checked():
+def test_hotwords_native_arguments():
     for words, lengths in (([1], [2]), ([1], [-1]), ([-1], [1]), ([2**40], [1])):
         with pytest.raises(IndexError):
             _text.hotword_automaton(np.array(words, np.int64), np.array(lengths, np.int64), [])

@@ -1,4 +1,4 @@
-"""Lexicons: which texts they allow, what they add, how they are made, what is refused."""
+"""Lexicons: allowed texts and their scores, construction, errors."""
 
 import math
 import pickle
@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from helpers.results import raises_exactly
 from hypothesis import example, given
 from hypothesis import strategies as st
 from reference.automaton import assert_valid_edges, lexicon_score
@@ -16,10 +17,6 @@ from crnn_ext.text import Charset, Lexicon
 
 CHARSET = Charset("abc -", blank=2)
 words_of_letters = st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=8)
-
-
-def raises_exactly(error, message):
-    return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
 def encoded(text):
@@ -33,7 +30,7 @@ def assert_valid(lexicon):
     assert len(trie.word_of_state) == len(trie.first_edge) - 1
     assert trie.word_of_state[0] == -1
     assert ((trie.word_of_state >= -1) & (trie.word_of_state < len(lexicon))).all()
-    # Nothing leads to the root but its separators.
+    # Only the separators of the root lead to the root.
     source = torch.arange(len(trie.word_of_state)).repeat_interleave(trie.first_edge.diff())
     to_root = trie.edge_target == 0
     assert (source[to_root] == 0).all()
@@ -43,26 +40,26 @@ def assert_valid(lexicon):
 @given(
     words=words_of_letters, text=st.text("abc -", max_size=12), separators=st.sampled_from([" ", " -", ""])
 )
-def test_a_text_is_allowed_if_its_words_are(words, text, separators):
-    free = 0.25
+def test_lexicon_scores_of_texts(words, text, separators):
+    unknown_score = 0.25
     strict = Lexicon.from_words(words, CHARSET, separators=separators)
-    lenient = Lexicon.from_words(words, CHARSET, separators=separators, unknown_score=free)
+    lenient = Lexicon.from_words(words, CHARSET, separators=separators, unknown_score=unknown_score)
     assert_valid(strict)
     found = (
         [word for word in re.split(f"[{separators}]", text) if word] if separators else [text] * bool(text)
     )
     known = [word in words for word in found]
 
-    score, numbers = lexicon_score(strict, encoded(text), word_score=2.0)
+    score, indices = lexicon_score(strict, encoded(text), word_score=2.0)
     assert score == (2.0 * len(found) if all(known) else -math.inf)
-    score, numbers = lexicon_score(lenient, encoded(text), word_score=2.0)
-    assert score == 2.0 * sum(known) + free * (len(found) - sum(known))
-    assert numbers == [lenient.get_index(word) for word in found]
-    assert [number < len(lenient) for number in numbers] == known
+    score, indices = lexicon_score(lenient, encoded(text), word_score=2.0)
+    assert score == 2.0 * sum(known) + unknown_score * (len(found) - sum(known))
+    assert indices == [lenient.get_index(word) for word in found]
+    assert [index < len(lenient) for index in indices] == known
 
 
 @given(words=words_of_letters)
-def test_a_lexicon_holds_its_words(words):
+def test_lexicon_contains_words(words):
     lexicon = Lexicon.from_words(words, CHARSET)
     distinct = list(dict.fromkeys(words))
     assert lexicon.words == tuple(distinct)
@@ -72,34 +69,34 @@ def test_a_lexicon_holds_its_words(words):
     assert "abcabc" not in lexicon
     assert lexicon.get_index("abcabc") == len(lexicon)
     assert None not in lexicon
-    # A state for each prefix, and the root.
+    # One state for each prefix, and the root.
     assert len(lexicon.trie.word_of_state) == len(
         {word[:n] for word in words for n in range(len(word) + 1)} | {""}
     )
 
 
-def test_words_are_composed():
+def test_lexicon_words_in_nfc():
     lexicon = Lexicon.from_words(["e\u0301", "é", "a"], Charset("éa"))
     assert lexicon.words == ("é", "a")
     assert "e\u0301" in lexicon
     assert lexicon.get_index("e\u0301") == 0
 
 
-def test_properties():
+def test_lexicon_properties():
     lexicon = Lexicon.from_words(["ab"], CHARSET, separators="- ", unknown_score=-2)
     assert (lexicon.num_classes, lexicon.separators, lexicon.unknown_score) == (6, (4, 5), -2.0)
     assert lexicon.blank == 2
     assert Lexicon.from_words(["ab"], CHARSET).unknown_score is None
     assert repr(lexicon) == "Lexicon(1 words, num_classes=6, unknown_score=-2.0)"
-    # A charset without the separators makes every text one word.
+    # In a charset without the separators, every text is one word.
     assert Lexicon.from_words(["ab"], Charset("ab")).separators == ()
     assert lexicon_score(lexicon, []) == (0.0, [])
 
 
-def test_characters_that_the_charset_lacks():
+def test_lexicon_unknown_characters():
     message = (
-        "from_words: words must hold characters of the charset only, and 2 of 3 do not, such as 'naïve'; the "
-        "charset lacks 'x' (U+0078), 'n' (U+006E), 'ï' (U+00EF), 'v' (U+0076), 'e' (U+0065)"
+        "from_words: words must consist of characters of the charset, but 2 of 3 do not, such as 'naïve'; "
+        "the charset lacks 'x' (U+0078), 'n' (U+006E), 'ï' (U+00EF), 'v' (U+0076), 'e' (U+0065)"
     )
     with raises_exactly(ValueError, message):
         Lexicon.from_words(["naïve", "ab", "xxa"], CHARSET)
@@ -115,48 +112,48 @@ def test_characters_that_the_charset_lacks():
 @pytest.mark.parametrize(
     ("words", "options", "error", "message"),
     [
-        ("abc", {}, TypeError, "words must be an iterable of str, and it is str"),
-        (7, {}, TypeError, "words must be an iterable of str, and it is int"),
-        ({"a": ["a"]}, {}, TypeError, "words must be an iterable of str, and it is dict"),
-        ([], {}, ValueError, "words must be one or more, and there are none"),
-        (iter([]), {"unknown_score": 0}, ValueError, "words must be one or more, and there are none"),
-        (["a", b"b"], {}, TypeError, "words[1] must be a str, and it is bytes"),
-        (["a", ""], {}, ValueError, "words must not be empty, and words[1] is"),
-        (["a", "a b"], {}, ValueError, "words must hold no separators (' '), and 'a b' does"),
+        ("abc", {}, TypeError, "words must be an iterable of str, got str"),
+        (7, {}, TypeError, "words must be an iterable of str, got int"),
+        ({"a": ["a"]}, {}, TypeError, "words must be an iterable of str, got dict"),
+        ([], {}, ValueError, "words must not be empty"),
+        (iter([]), {"unknown_score": 0}, ValueError, "words must not be empty"),
+        (["a", b"b"], {}, TypeError, "words[1] must be a str, got bytes"),
+        (["a", ""], {}, ValueError, "words[1] must not be empty"),
+        (["a", "a b"], {}, ValueError, "words must not contain separators (' '), got 'a b'"),
         (
             ["c", "ab-"],
             {"separators": " -"},
             ValueError,
-            "words must hold no separators (' -'), and 'ab-' does",
+            "words must not contain separators (' -'), got 'ab-'",
         ),
-        (["a"], {"separators": None}, TypeError, "separators must be a str, and it is NoneType"),
+        (["a"], {"separators": None}, TypeError, "separators must be a str, got NoneType"),
         (
             ["a"],
             {"unknown_characters": "count"},
             ValueError,
-            "unknown_characters must be 'error' or 'skip', and it is 'count'",
+            "unknown_characters must be 'error' or 'skip', got 'count'",
         ),
-        (["a"], {"unknown_score": "1"}, TypeError, "unknown_score must be a float or None, and it is str"),
-        (["a"], {"unknown_score": True}, TypeError, "unknown_score must be a float or None, and it is bool"),
-        (["a"], {"unknown_score": math.nan}, ValueError, "unknown_score must be finite, and it is nan"),
-        (["a"], {"unknown_score": -math.inf}, ValueError, "unknown_score must be finite, and it is -inf"),
+        (["a"], {"unknown_score": "1"}, TypeError, "unknown_score must be a float or None, got str"),
+        (["a"], {"unknown_score": True}, TypeError, "unknown_score must be a float or None, got bool"),
+        (["a"], {"unknown_score": math.nan}, ValueError, "unknown_score must be finite, got nan"),
+        (["a"], {"unknown_score": -math.inf}, ValueError, "unknown_score must be finite, got -inf"),
     ],
 )
-def test_words_that_are_refused(words, options, error, message):
+def test_lexicon_from_words_errors(words, options, error, message):
     with raises_exactly(error, f"from_words: {message}"):
         Lexicon.from_words(words, CHARSET, **options)
 
 
-def test_the_charset_must_be_one():
-    with raises_exactly(TypeError, "from_words: charset must be a Charset, and it is str"):
+def test_lexicon_charset_type_error():
+    with raises_exactly(TypeError, "from_words: charset must be a Charset, got str"):
         Lexicon.from_words(["a"], "abc")
 
 
 TOKENS = ["<blank>", "T", "UW", "AO", "|", "<sil>"]
 
 
-def test_explicit_spellings():
-    """Phonemes: two spellings of one word, words that are spelt alike, separators at the end."""
+def test_lexicon_from_spellings():
+    """Phonemes: two spellings of one word, words with equal spellings, separators at the end."""
     lexicon = Lexicon.from_spellings(
         {"two": [["T", "UW"]], "too": [["T", "UW", "|"]], "to": [("T", "AO"), ["T"]]},
         TOKENS,
@@ -173,48 +170,54 @@ def test_explicit_spellings():
 @pytest.mark.parametrize(
     ("spellings", "tokens", "separators", "error", "message"),
     [
-        ([("a", ["T"])], TOKENS, [], TypeError, "spellings must be a mapping, and it is list"),
-        ({}, ["a", "b", "a"], [], ValueError, "tokens must be distinct, and 'a' stands there twice"),
-        ({}, TOKENS, [], ValueError, "spellings must be of one or more words, and there are none"),
+        ([("a", ["T"])], TOKENS, [], TypeError, "spellings must be a mapping, got list"),
+        ({}, ["a", "b", "a"], [], ValueError, "tokens must be distinct, got 'a' twice"),
+        ({}, TOKENS, [], ValueError, "spellings must not be empty"),
         (
             {"b": [["T"]], "a": []},
             TOKENS,
             [],
             ValueError,
-            "spellings must have one or more for each word, and 'a' has none",
+            "each word must have at least one spelling, got none for 'a'",
         ),
-        ({}, TOKENS, [" "], ValueError, "separators must be among tokens, and ' ' is not"),
+        ({}, TOKENS, [" "], ValueError, "separators must be among tokens, got ' '"),
         (
             {"a": ["T"]},
             TOKENS,
             [],
             TypeError,
-            "spellings must be sequences of tokens, and one of 'a' is str",
+            "spellings must be sequences of tokens, got str for 'a'",
         ),
-        ({"a": [["X"]]}, TOKENS, [], ValueError, "spellings must be of tokens, and that of 'a' has 'X'"),
+        ({"a": [["X"]]}, TOKENS, [], ValueError, "spellings must consist of tokens, got 'X' in that of 'a'"),
         (
             {"a": [["T", "|", "UW"]]},
             TOKENS,
             ["|"],
             ValueError,
-            "spellings must hold no separators before the end, and that of 'a' has '|'",
+            "spellings may have separators only at the end, got '|' in that of 'a'",
         ),
-        ({"a": [["T"], ["|"]]}, TOKENS, ["|"], ValueError, "spellings must not be empty, and one of 'a' is"),
+        (
+            {"a": [["T"], ["|"]]},
+            TOKENS,
+            ["|"],
+            ValueError,
+            "spellings must not be empty, got an empty one for 'a'",
+        ),
         (
             {"é": [["T"]], "e\u0301": [["UW"]]},
             TOKENS,
             [],
             ValueError,
-            "words must be distinct in NFC, and 'e\u0301' is there twice",
+            "words must be distinct in NFC, got 'e\u0301' twice",
         ),
     ],
 )
-def test_spellings_that_are_refused(spellings, tokens, separators, error, message):
+def test_lexicon_from_spellings_errors(spellings, tokens, separators, error, message):
     with raises_exactly(error, f"from_spellings: {message}"):
         Lexicon.from_spellings(spellings, tokens, separators=separators)
 
 
-def test_many_words():
+def test_lexicon_many_words():
     generator = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = ["".join(word) for word in letters[generator.integers(26, size=(500_000, 9))]]
@@ -223,29 +226,29 @@ def test_many_words():
     assert_valid(lexicon)
     assert len(lexicon) == len(set(words))
     for word in (*words[:20], "a"):
-        score, numbers = lexicon_score(lexicon, charset.encode(word)[0].tolist())
+        score, indices = lexicon_score(lexicon, charset.encode(word)[0].tolist())
         assert (score == 0.0) == (word in lexicon)
-        assert numbers == [lexicon.get_index(word)]
+        assert indices == [lexicon.get_index(word)]
 
 
-def test_copies():
+def test_lexicon_pickle():
     lexicon = Lexicon.from_words(["ab", "c"], CHARSET, unknown_score=-3.0)
-    again = pickle.loads(pickle.dumps(lexicon))
-    assert (again.words, again.separators, again.unknown_score) == (("ab", "c"), (4,), -3.0)
-    assert again.blank == 2
-    assert lexicon_score(again, encoded("c ab")) == lexicon_score(lexicon, encoded("c ab"))
+    copied = pickle.loads(pickle.dumps(lexicon))
+    assert (copied.words, copied.separators, copied.unknown_score) == (("ab", "c"), (4,), -3.0)
+    assert copied.blank == 2
+    assert lexicon_score(copied, encoded("c ab")) == lexicon_score(lexicon, encoded("c ab"))
 
 
-@given(words=words_of_letters, spelt=st.text("abc -", max_size=5))
-@example(words=["a"], spelt=" a")
-def test_the_word_of_a_spelling(words, spelt):
+@given(words=words_of_letters, text=st.text("abc -", max_size=5))
+@example(words=["a"], text=" a")
+def test_lexicon_word_of_spelling(words, text):
     lexicon = Lexicon.from_words(words, CHARSET)
-    assert lexicon.get_word(encoded(spelt)) == (spelt if spelt in words else None)
+    assert lexicon.get_word(encoded(text)) == (text if text in words else None)
     for word in words:
         assert lexicon.get_word(encoded(word)) == word
 
 
-def test_native_arguments_are_checked():
+def test_lexicon_native_arguments():
     def word_trie(tokens, lengths, words):
         return _text.word_trie(*(np.array(part, np.int64) for part in (tokens, lengths, words)), [])
 

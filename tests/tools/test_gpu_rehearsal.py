@@ -1,4 +1,4 @@
-"""`make gpu REHEARSAL=1`: the gpu command with stand-ins for the device."""
+"""`make gpu REHEARSAL=1`: `make gpu` with stand-ins for the GPU."""
 
 import contextlib
 import json
@@ -9,11 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import drivers
 import pretend_cuda
 import pytest
+import sanitizer
 import torch
 from helpers.gpu_command import FOLDER, gpu_command, toolkit
 from helpers.paths import ROOT
+from stages import Run, Stage
+from tests_stage import CudaResults, run_tests
 
 pytestmark = pytest.mark.skipif(
     pretend_cuda.unavailable_reason() is not None, reason=str(pretend_cuda.unavailable_reason())
@@ -61,19 +65,19 @@ def test_rehearsal_of_the_benchmarks(tmp_path):
 
 
 def children_of(process):
-    """The processes that its main thread has started. Each leads a group."""
+    """Returns the processes that the main thread has started. Each leads a process group."""
     return list(map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()))
 
 
-def ended(number):
-    """Whether the process has ended, or is only to be waited for."""
+def has_ended(number):
+    """Returns whether a process has ended or is a zombie."""
     status = Path(f"/proc/{number}/stat")
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 @pytest.fixture
-def begun(tmp_path):
-    """The command while it measures, and the processes that measure."""
+def running(tmp_path):
+    """The command during its benchmarks, and the processes that run them."""
     home = toolkit(tmp_path / "toolkit", status=1)
     options = ["--rehearsal", "--only", "bench", "--work", tmp_path]
     process = subprocess.Popen(
@@ -94,19 +98,19 @@ def begun(tmp_path):
     process.wait()
 
 
-def test_a_run_that_is_ended_ends_all_that_it_has_begun(begun, tmp_path):
-    """Twice, as by `timeout make gpu`."""
-    process, children = begun
+def test_sigterm_stops_all_commands(running, tmp_path):
+    """`timeout make gpu` sends the signal twice."""
+    process, children = running
     assert children
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 128 + signal.SIGTERM
-    assert all(map(ended, children))
+    assert all(map(has_ended, children))
     assert results_of(tmp_path)["stages"][0]["state"] == "unfinished"
 
 
-def test_a_run_that_is_killed_leaves_what_it_had_and_a_part_resumes_it(begun, tmp_path):
-    process, children = begun
+def test_killed_run_keeps_its_results_and_can_be_resumed(running, tmp_path):
+    process, children = running
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     for child in children:
@@ -116,7 +120,7 @@ def test_a_run_that_is_killed_leaves_what_it_had_and_a_part_resumes_it(begun, tm
     assert killed["machine"]["torch"] == torch.__version__
     assert killed["rows"][0]["op"] == "copy"
 
-    # Another stage, for which this nvcc compiles nothing, joins what is there.
+    # Another stage resumes the results. Its nvcc fails, so it is not available.
     options = ["--rehearsal", "--only", "sanitizer", "--work", tmp_path]
     done = gpu_command(*options, CUDA_HOME=str(tmp_path / "toolkit"))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -129,40 +133,28 @@ def test_a_run_that_is_killed_leaves_what_it_had_and_a_part_resumes_it(begun, tm
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    import stages
-
+def run(tmp_path):
     machine = {"compute capability": "9.0", "CUDA toolkit": toolkit(tmp_path / "toolkit")}
-    return stages.Run(machine, tmp_path, rehearsal=True)
+    return Run(machine, tmp_path, rehearsal=True)
 
 
 def test_rehearsal_of_the_tests(run):
-    import suite
-
-    stage = suite.Stage(run, "tests", 60)
-    assert suite.run_tests(stage, [ROOT / "tests" / "ctc" / "test_decoder.py"]) == ("ok", "1 passed")
+    stage = Stage(run, "tests", 60)
+    assert run_tests(stage, [ROOT / "tests" / "ctc" / "test_decoder.py"]) == ("ok", "1 passed")
 
 
-def test_what_the_pretend_device_cannot_do_is_excused(run):
-    import suite
-
-    outcome = suite.run_tests(
-        suite.Stage(run, "tests", 60), [ROOT / "tests" / "ctc" / "test_ctc_loss_torch.py"]
-    )
-    reason = "not on the pretend device: Inductor writes kernels for a GPU, in Triton"
+def test_limitations_of_the_pretend_device_are_excused(run):
+    outcome = run_tests(Stage(run, "tests", 60), [ROOT / "tests" / "ctc" / "test_ctc_loss_torch.py"])
+    reason = "not on the pretend device: it cannot run Triton kernels from Inductor"
     assert outcome.state == "ok", outcome.detail
     assert outcome.detail.endswith(f"passed; 1 not for this machine: {reason}")
-    assert suite.Tests(run.work / "tests.jsonl", rehearsal=False).missing([]) == [
-        f"test_ctc_loss_torch::test_compile_into_one_graph[cuda-inductor] ({reason})"
+    assert CudaResults(run.work / "tests.jsonl", rehearsal=False).not_run([]) == [
+        f"test_ctc_loss_torch::test_ctc_loss_compile[cuda-inductor] ({reason})"
     ]
 
 
 def test_rehearsal_of_a_driver_and_the_tools(run, monkeypatch):
-    """The host's builds find all planted faults, through the code that asks compute-sanitizer on a GPU."""
-    import drivers
-    import sanitizer
-
+    """The CPU builds find all planted faults, through the code that runs compute-sanitizer on a GPU."""
     monkeypatch.setattr(drivers, "FOLDER", tmp_folder := run.work / "drivers")
     tmp_folder.mkdir()
     planted = f"{drivers.FAULTS}.cu"
@@ -171,9 +163,9 @@ def test_rehearsal_of_a_driver_and_the_tools(run, monkeypatch):
     compilation.wait()
     assert compilation.failures() == {}
     assert len(compilation.seconds()) == 1
-    assert drivers.drivers(drivers.Stage(run, "drivers", 60), compilation) == ("ok", "right: planted_faults")
+    assert drivers.drivers(Stage(run, "drivers", 60), compilation) == ("ok", "right: planted_faults")
 
-    outcome = sanitizer.sanitizer(drivers.Stage(run, "sanitizer", 60), compilation)
+    outcome = sanitizer.sanitizer(Stage(run, "sanitizer", 60), compilation)
     faults = len(drivers.fault_cases())
     assert outcome == (
         "ok",

@@ -1,4 +1,4 @@
-"""The stage of `make gpu` that runs the tests which need a GPU."""
+"""The tests stage of `make gpu`."""
 
 import json
 import os
@@ -6,26 +6,21 @@ import subprocess
 import sys
 
 import pytest
+import tests_stage
 from helpers.gpu_command import FOLDER
 from helpers.paths import ROOT
+from stages import Run, Stage, StageTimeoutError
+from tests_stage import CudaResults, find_cuda_modules
 
 
 @pytest.fixture
-def suite(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    import suite
-
-    return suite
+def run(tmp_path):
+    return Run({"compute capability": "9.0"}, tmp_path)
 
 
-@pytest.fixture
-def run(suite, tmp_path):
-    return suite.Run({"compute capability": "9.0"}, tmp_path)
-
-
-# Where the plugin of the stage and what it imports are.
+# The plugin of the stage and its imports.
 PLUGIN_PATH = os.pathsep.join([str(FOLDER), str(ROOT / "tests")])
-# Modules of a run that have the device `cuda`, as conftest.py gives it on a machine with a GPU.
+# Gives tests the devices of a machine with a GPU.
 CONFTEST = """
 import pytest
 @pytest.fixture(params=["cpu", "cuda"])
@@ -36,11 +31,11 @@ SOUND = "def test_it(device): assert device == 'cuda'\ndef test_other(): assert 
 
 
 @pytest.fixture
-def workers(request, suite, monkeypatch):
-    """The number of processes that the tests run in."""
+def workers(request, monkeypatch):
+    """The number of pytest workers."""
     count = getattr(request, "param", 1)
-    monkeypatch.setattr(suite, "_MAX_WORKERS", count)
-    monkeypatch.setattr(suite.os, "sched_getaffinity", lambda process: range(16))
+    monkeypatch.setattr(tests_stage, "_MAX_WORKERS", count)
+    monkeypatch.setattr(tests_stage.os, "sched_getaffinity", lambda process: range(16))
     return count
 
 
@@ -48,8 +43,8 @@ in_one_process_and_in_two = pytest.mark.parametrize("workers", [1, 2], indirect=
 
 
 @pytest.fixture
-def outcome_of(suite, run, tmp_path, workers):
-    """The outcome of the stage for test modules of these contents."""
+def outcome_of(run, tmp_path, workers):
+    """Returns the outcome of the stage for test modules with these contents."""
 
     def outcome_of(stage=None, **contents):
         folder = tmp_path / "modules"
@@ -59,19 +54,19 @@ def outcome_of(suite, run, tmp_path, workers):
         for name, content in contents.items():
             (folder / f"{name}.py").write_text(content)
         files = sorted(folder.glob("test_*.py"))
-        return suite.run_tests(stage or suite.Stage(run, "tests", 60), files)
+        return tests_stage.run_tests(stage or Stage(run, "tests", 60), files)
 
     return outcome_of
 
 
 @in_one_process_and_in_two
-def test_tests_for_other_devices_do_not_run(outcome_of):
+def test_other_devices_are_deselected(outcome_of):
     assert outcome_of(test_one=SOUND, test_two=SOUND) == ("ok", "2 passed")
 
 
 @in_one_process_and_in_two
-def test_what_only_a_gpu_shows_comes_first(outcome_of, run, workers):
-    """And on all workers: here each of the two waits for the other."""
+def test_gpu_only_tests_come_first(outcome_of, run, workers):
+    """They are spread over the workers: here each of two tests waits for the other."""
     waits = """
 import time
 from pathlib import Path
@@ -92,21 +87,22 @@ def test_it(device):
         assert order == ["test_cuda.py", "test_training_cuda.py", "test_a.py", "test_b.py"]
 
 
-def test_modules_that_the_time_did_not_reach_are_named(outcome_of, suite, run):
-    class Late(suite.Stage):
+def test_modules_after_the_time_limit(outcome_of, run):
+    class Late(Stage):
         def python(self, *arguments, **options):
             super().python(*arguments, **options)
-            raise suite.StageTimeoutError("stopped after its time")
+            raise StageTimeoutError("stopped at its time limit")
 
     ends = "import pytest\ndef test_it(device): pytest.exit('its time is over')\n"
     outcome = outcome_of(Late(run, "tests", 60), test_cuda=SOUND, test_one=ends, test_two=ends)
     assert outcome == (
         "failed",
-        "stopped after its time; 1 passed; NOT RUN: test_one.py (no test of it), test_two.py (no test of it)",
+        "stopped at its time limit; 1 passed; "
+        "NOT RUN: test_one.py (no test of it), test_two.py (no test of it)",
     )
 
 
-def test_a_failure_is_named(outcome_of):
+def test_failure(outcome_of):
     failing = SOUND.replace("== 'cuda'", "== 'cpu'")
     outcome = outcome_of(test_one=SOUND, test_two=failing)
     assert outcome == ("failed", "1 passed, 1 failed; failed: test_two::test_it[cuda]")
@@ -121,21 +117,21 @@ def test_a_failure_is_named(outcome_of):
     ],
 )
 @in_one_process_and_in_two
-def test_a_module_that_is_left_out_is_a_failure(outcome_of, content, reason):
+def test_module_without_a_test_is_a_failure(outcome_of, content, reason):
     outcome = outcome_of(test_one=SOUND, test_two=content)
     assert outcome.state == "failed"
     assert outcome.detail.startswith("1 passed; NOT RUN: test_two.py (")
     assert reason in outcome.detail
 
 
-def test_a_skip_for_want_of_a_package_is_a_failure(outcome_of):
+def test_skip_because_of_a_missing_package_is_a_failure(outcome_of):
     skips = "import pytest\ndef test_it(device): pytest.importorskip('no_package')\n"
     outcome = outcome_of(test_one=SOUND, test_two=skips)
     assert outcome.state == "failed"
     assert "NOT RUN: test_two::test_it[cuda] (could not import 'no_package'" in outcome.detail
 
 
-def test_a_skip_for_want_of_a_second_gpu_is_none(outcome_of):
+def test_skip_because_of_a_missing_gpu_is_excused(outcome_of):
     skips = "import pytest\ndef test_it(device): pytest.skip('needs two GPUs')\n"
     assert outcome_of(test_one=SOUND, test_two=skips) == (
         "ok",
@@ -143,13 +139,13 @@ def test_a_skip_for_want_of_a_second_gpu_is_none(outcome_of):
     )
 
 
-def test_no_test_at_all_is_a_failure(outcome_of):
+def test_no_tests_are_a_failure(outcome_of):
     assert outcome_of(test_one="def test_it(): pass\n").state == "failed"
 
 
 @in_one_process_and_in_two
-def test_nothing_runs_in_a_broken_context(outcome_of, suite, run, workers):
-    """A fault in a kernel makes every later call of its process fail."""
+def test_no_test_runs_in_a_broken_context(outcome_of, run, workers):
+    """After a fault in a kernel, every later CUDA call of the process fails."""
     broken = """
 import torch
 def fails():
@@ -161,7 +157,7 @@ def test_next(device):
     pass
 """
     outcome = outcome_of(test_one=broken, test_two=SOUND)
-    reason = next(iter(suite.Tests(run.work / "tests.jsonl", rehearsal=False).not_passed()))["why"]
+    reason = next(iter(CudaResults(run.work / "tests.jsonl", rehearsal=False).not_passed()))["why"]
     assert reason == "RuntimeError: CUDA error: an illegal memory access was encountered"
     if workers == 1:
         assert outcome == (
@@ -169,11 +165,11 @@ def test_next(device):
             "1 failed; failed: test_one::test_it[cuda]; NOT RUN: test_two.py (no test of it)",
         )
     else:
-        # test_next of the first module runs in the process that takes the place of the broken one.
+        # test_next of the first module runs in a new worker.
         assert outcome == ("failed", "2 passed, 1 failed; failed: test_one::test_it[cuda]")
 
 
-def test_carried_packages_are_seen(suite, run):
+def test_carried_packages(run):
     assert run.has_package("pytest")
     assert not run.has_package("carried_package")
     run.site.mkdir()
@@ -181,19 +177,19 @@ def test_carried_packages_are_seen(suite, run):
     assert run.has_package("carried_package")
 
 
-def test_modules_with_tests_for_cuda_are_found(suite):
-    names = {path.stem for path in suite.test_modules()}
+def test_find_cuda_modules():
+    names = {path.stem for path in find_cuda_modules()}
     assert {"test_cuda", "test_training_cuda", "test_ctc_loss", "test_beam_search", "test_decoder"} <= names
     assert not {"test_cuda_on_host", "test_gpu_command", "test_build", "test_cli"} & names
 
 
-def test_they_are_collected_without_packages_that_few_machines_have(suite, tmp_path):
-    """Those of requirements-dev.txt that are found neither with torch nor with what trains networks."""
+def test_cuda_modules_do_not_need_rare_packages(tmp_path):
+    """Packages of requirements-dev.txt that a machine for training may lack."""
     missing = ["lmdb", "rapidfuzz", "kenlm", "expecttest", "torch_abi_audit"]
     (tmp_path / "hidden.py").write_text(f"import sys; sys.modules.update(dict.fromkeys({missing}))")
     notes = tmp_path / "notes"
     options = ["--collect-only", "-q", "-p", "hidden", "-p", "pytest_cuda", "--cuda-results", notes]
-    files = suite.test_modules()
+    files = find_cuda_modules()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *files],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), PLUGIN_PATH])},
@@ -204,10 +200,10 @@ def test_they_are_collected_without_packages_that_few_machines_have(suite, tmp_p
     assert done.returncode == 0, done.stdout
     assert not notes.exists()
     collected = {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line}
-    assert collected == {f"tests/{path.name}" for path in files}
+    assert collected == {path.relative_to(ROOT).as_posix() for path in files}
 
 
-def test_torchs_helpers_for_tests_work_without_expecttest():
+def test_opcheck_works_without_expecttest():
     script = (
         "import sys; sys.modules['expecttest'] = None; import pytest_cuda, torch; "
         "torch.library.opcheck(torch.ops.aten.sin.default, (torch.ones(2),), test_utils='test_schema')"

@@ -1,14 +1,22 @@
-"""Hooks of the documentation site: the page of the command line is made from the parsers of the commands."""
+"""Hooks of the documentation site.
+
+The page of the command line is made from the parsers of the commands. Pages load nothing from the network.
+"""
 
 import argparse
 import re
 
+from mkdocs.structure.pages import Page
+from mkdocs.utils import get_relative_url
+
 from crnn_ext.cli import build_parser
+from crnn_ext.commands.parser import CommandParser
 
 MARK = "<!-- commands -->"
+REMOTE_WORKER = "https://unpkg.com/iframe-worker/shim"
 
 
-def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+def subparsers(parser: argparse.ArgumentParser) -> dict[str, CommandParser]:
     """The parsers of the commands by name."""
     [action] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return action.choices
@@ -24,8 +32,10 @@ def option_row(action: argparse.Action) -> str:
     return f"| {names} | {text} |".replace("\n", " ")
 
 
-def command_section(name: str, parser: argparse.ArgumentParser) -> str:
+def command_section(name: str, parser: CommandParser) -> str:
     """A command with its usage, description and options."""
+    if parser.add_options is not None:
+        parser.add_options(parser)
     usage = re.sub(r"^usage: ", "", parser.format_usage())
     rows = [
         option_row(action)
@@ -42,3 +52,14 @@ def on_page_markdown(markdown: str, **_: object) -> str:
         return markdown
     sections = (command_section(name, parser) for name, parser in subparsers(build_parser()).items())
     return markdown.replace(MARK, "\n".join(sections))
+
+
+def on_post_page(output: str, page: Page, **_: object) -> str:
+    """Replaces the script that the theme loads from a CDN, for search without a server, by ours."""
+    local = get_relative_url("assets/file_worker.js", page.url)
+    return output.replace(REMOTE_WORKER, local)
+
+
+def on_post_template(output_content: str, template_name: str, **_: object) -> str:
+    """Does the same in pages of the theme, such as 404.html."""
+    return output_content.replace(REMOTE_WORKER, "/assets/file_worker.js")

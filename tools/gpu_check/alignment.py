@@ -1,15 +1,15 @@
-"""align beside torchaudio's forced_align, and log_probability beside torch's loss.
+"""align compared with torchaudio's forced_align, and log_probability with torch's loss.
 
-forced_align takes one sample at a time, and the loss of K texts a sample takes the logits K times.
+forced_align takes one sample at a time. For K texts per sample, torch's loss takes K copies of the logits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from rows import Row, first_line
-from timers import Bench, Contender
+from rows import Row
+from timers import Bench
 from torch import Tensor
 
 from crnn_ext.ctc import align, log_probability
@@ -30,7 +30,7 @@ MAX_SCORE_ERROR = 1e-5
 
 
 class Problem:
-    """Random logits and K targets a sample, all of full length, on the device."""
+    """Random logits and K targets per sample, all of full length, on the device."""
 
     def __init__(self, shape: Shape, device: torch.device) -> None:
         frames, samples, classes, length, texts = shape
@@ -44,80 +44,59 @@ class Problem:
         return self.targets[:, 0], self.input_lengths, self.target_lengths[:, 0]
 
 
-def close(scores: Tensor, exact: Tensor) -> bool:
+def is_close(scores: Tensor, exact: Tensor) -> bool:
     return bool(((scores - exact).abs() <= MAX_SCORE_ERROR * exact.abs()).all())
 
 
 def is_aligned(problem: Problem) -> bool:
-    """The path of the CPU's kernels, whose sums are the same, and its score by log_softmax in float64."""
+    """Compares the path with the CPU's, whose sums are equal, and the score with log_softmax in float64."""
     found = align(problem.logits, *problem.first_texts())
     on_cpu = align(problem.logits.cpu(), *(tensor.cpu() for tensor in problem.first_texts()))
     log_probs = problem.logits.double().log_softmax(-1).transpose(0, 1)
     scores = log_probs.gather(-1, found.tokens[..., None]).sum((1, 2))
-    return torch.equal(found.tokens.cpu(), on_cpu.tokens) and close(found.scores, scores)
-
-
-def row_of_ours(bench: Bench, op: str, shape: tuple[int, ...], problem: Problem) -> Row:
-    return Row(op, shape, "crnn_ext") | {"floor ms": bench.memory_sweep_ms(problem.logits)}
+    return torch.equal(found.tokens.cpu(), on_cpu.tokens) and is_close(found.scores, scores)
 
 
 def alignment_rows(bench: Bench, shape: Shape) -> Iterator[Row]:
     problem = Problem(shape, bench.device)
-    ours = row_of_ours(bench, "align", shape[:4], problem)
-    theirs = Row("align", shape[:4], "forced_align")
-    contenders = []
 
-    def of_ours(logits: Tensor) -> object:
-        return align(logits, *problem.first_texts())
+    def crnn_ext(row: Row) -> Callable[[Tensor], object]:
+        row["floor ms"] = bench.memory_sweep_ms(problem.logits)
+        row["correct"] = is_aligned(problem)
+        return lambda logits: align(logits, *problem.first_texts())
 
-    try:
-        ours["correct"] = is_aligned(problem)
-        contenders.append(Contender("crnn_ext", of_ours, capturable=True))
-    except Exception as error:
-        ours["note"] = first_line(error)
-    try:
+    def torchaudio(row: Row) -> Callable[[Tensor], object]:
         from torchaudio.functional import forced_align
 
         def one_by_one(logits: Tensor) -> object:
             log_probs = logits.log_softmax(-1).transpose(0, 1).contiguous()
             return [forced_align(log_probs[n : n + 1], problem.targets[n]) for n in range(shape.samples)]
 
-        contenders.append(Contender("forced_align", one_by_one))
-    except Exception as error:
-        theirs["note"] = first_line(error)
-    inputs = bench.copies(problem.logits)
-    times = bench.time(contenders, inputs)
-    if "note" not in ours:
-        ours |= bench.profile_kernels(contenders[0].over(inputs))
-    for row in (ours, theirs):
-        yield row | times.get(row["contender"], {})
+        return one_by_one
+
+    contenders = {"crnn_ext": crnn_ext, "forced_align": torchaudio}
+    yield from bench.compare("align", shape[:4], bench.copies(problem.logits), contenders).values()
 
 
 def log_probability_rows(bench: Bench, shape: Shape) -> Iterator[Row]:
     problem = Problem(shape, bench.device)
-    ours, theirs = (
-        row_of_ours(bench, "log_probability", shape, problem),
-        Row("log_probability", shape, "torch"),
-    )
 
-    def of_ours(logits: Tensor) -> Tensor:
+    def crnn_ext_log_probability(logits: Tensor) -> Tensor:
         return log_probability(logits, problem.targets, problem.input_lengths, problem.target_lengths)
 
-    def of_torch(logits: Tensor) -> Tensor:
-        several = logits.log_softmax(-1).repeat_interleave(shape.texts, 1)
+    def torch_log_probability(logits: Tensor) -> Tensor:
+        copies = logits.log_softmax(-1).repeat_interleave(shape.texts, 1)
         lengths = problem.input_lengths.repeat_interleave(shape.texts), problem.target_lengths.flatten()
-        return -F.ctc_loss(several, problem.targets.flatten(0, 1), *lengths, reduction="none")
+        return -F.ctc_loss(copies, problem.targets.flatten(0, 1), *lengths, reduction="none")
 
-    contenders = [Contender("torch", of_torch)]
-    try:
-        exact = of_torch(problem.logits.double()).view(shape.samples, shape.texts)
-        ours["correct"] = close(of_ours(problem.logits), exact)
-        contenders.append(Contender("crnn_ext", of_ours, capturable=True))
-    except Exception as error:
-        ours["note"] = first_line(error)
-    times = bench.time(contenders, bench.copies(problem.logits))
-    for row in (ours, theirs):
-        yield row | times.get(row["contender"], {})
+    def crnn_ext(row: Row) -> Callable[[Tensor], object]:
+        row["floor ms"] = bench.memory_sweep_ms(problem.logits)
+        exact = torch_log_probability(problem.logits.double()).view(shape.samples, shape.texts)
+        row["correct"] = is_close(crnn_ext_log_probability(problem.logits), exact)
+        return crnn_ext_log_probability
+
+    contenders = {"crnn_ext": crnn_ext, "torch": lambda row: torch_log_probability}
+    yield from bench.compare("log_probability", shape, bench.copies(problem.logits), contenders).values()
 
 
 def rows(bench: Bench, tiny: bool) -> Iterator[Row]:

@@ -1,9 +1,9 @@
-"""How long compilers take: their CPU seconds, noted step by step, and what follows for a machine of 16 cores.
+"""Record the CPU seconds of compiler steps, and check time limits for a machine with 16 cores.
 
     python compile_times.py FILE COMMAND...
 
-runs a compiler and appends what it took to FILE. A rehearsal has patience, as its machine may be slow and
-busy; whether a stage can end within its limit on the machine that the limits are for follows from the steps.
+runs a compiler and appends its time to FILE. A rehearsal runs on any machine; the recorded times show whether
+a stage can finish within its limit on the machine that the limits are for.
 """
 
 import json
@@ -15,44 +15,41 @@ import sys
 import tempfile
 from pathlib import Path
 
-# The machine that the limits are for.
 CORES = 16
-# Between the least that compiling takes and a limit that is realistic: slower cores, links, a cold disk.
+# A realistic limit over the minimum compile time: slower cores, linking, a cold disk.
 MARGIN = 1.25
 
 
-def noted(compiler: str, file: Path) -> Path:
-    """A program that runs the compiler and notes its steps in the file.
-
-    Others may be running it: it is replaced as a whole.
-    """
+def wrap_compiler(compiler: str, file: Path) -> Path:
+    """Creates a program that runs the compiler and records its steps in the file."""
     program = file.with_name(f"{file.stem}-{Path(compiler).name}")
     words = [sys.executable, str(Path(__file__).resolve()), str(file), compiler]
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as unfinished:
-        unfinished.write(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-    os.chmod(unfinished.name, 0o755)
-    os.replace(unfinished.name, program)
+    # Replaced atomically, because another process may be running it.
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:
+        temporary.write(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    os.chmod(temporary.name, 0o755)
+    os.replace(temporary.name, program)
     return program
 
 
-def steps(file: Path) -> dict[str, float]:
-    """The CPU seconds of the step that made each file, the last one of each."""
+def step_seconds(file: Path) -> list[float]:
+    """Returns the CPU seconds of the last step for each output, also from earlier runs."""
     if not file.is_file():
-        return {}
-    return dict(json.loads(line) for line in file.read_text().splitlines())
+        return []
+    return list(dict(json.loads(line) for line in file.read_text().splitlines()).values())
 
 
-def limit_problem(limit: float, seconds: list[float], beside: float = 0.0) -> str | None:
-    """Why a limit is not realistic for these steps, of which any may run at the same time; None if it is.
+def limit_problem(limit: float, seconds: list[float], before: float = 0.0) -> str | None:
+    """Returns why a limit is too short for these parallel steps, or None.
 
-    `beside` are the CPU seconds of what runs on the same cores before them.
+    `before`: CPU seconds of earlier work on the same cores.
     """
-    longest, whole = max(seconds, default=0.0), sum(seconds)
-    needed = MARGIN * max(longest, (whole + beside) / CORES)
+    longest, total = max(seconds, default=0.0), sum(seconds)
+    needed = MARGIN * max(longest, (total + before) / CORES)
     if needed <= limit:
         return None
     return (
-        f"the limit of {limit:.0f} s is too short: {len(seconds)} compiler steps of {whole:.0f} CPU s, the "
+        f"the limit of {limit:.0f} s is too short: {len(seconds)} compiler steps of {total:.0f} CPU s, the "
         f"longest {longest:.0f} s, need {needed:.0f} s on {CORES} cores"
     )
 
@@ -60,10 +57,10 @@ def limit_problem(limit: float, seconds: list[float], beside: float = 0.0) -> st
 def main(file: str, *command: str) -> int:
     status = subprocess.call(command)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if status == 0 and "-o" in command:  # and not one that only asks for the version
-        made = command[command.index("-o") + 1]
+    if status == 0 and "-o" in command:  # not a query for the version
+        output = command[command.index("-o") + 1]
         with open(file, "a") as steps:
-            steps.write(json.dumps([made, used.ru_utime + used.ru_stime]) + "\n")
+            steps.write(json.dumps([output, used.ru_utime + used.ru_stime]) + "\n")
     return status
 
 

@@ -1,18 +1,19 @@
-"""beam_search beside torchaudio's cuda_ctc_decoder, on what a trained network puts out.
+"""beam_search compared with torchaudio's cuda_ctc_decoder, on synthetic outputs of a trained network.
 
-The peer takes log-probabilities, batch first; they are made outside of its time. Timed is its search, with
-the copy of its results to the CPU, without the lists and words that it makes of them there. It has a row for
-reading every frame, as ours does, and one for its default: frames where the blank is surer than 0.95 are
-passed over, also in the scores.
+The input of the peer, batch-first log-probabilities, is prepared outside the timed call. Its time includes
+the search and the copy of the results to the CPU, but not their conversion to lists and words. It has two
+rows: one reads every frame, as crnn_ext does; the other is its default, which skips frames whose blank
+probability is above 0.95, also in the scores.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from posteriors import log_p, peaked
-from rows import Row, first_line
-from timers import Bench, Contender
+from rows import Row
+from timers import Bench
 from torch import Tensor
 
 from crnn_ext.ctc import beam_search
@@ -33,7 +34,7 @@ SHAPES = [
 ]
 TINY_SHAPES = [Shape(12, 3, 5, 2), Shape(15, 2, 70, 4)]
 MAX_SCORE_ERROR = 1e-5
-# Frames are passed over where the blank's probability is above that.
+# The blank probability above which a frame is skipped.
 PEERS = {"cuda_ctc_decoder": 1.0, "blanks skipped": 0.95}
 
 
@@ -42,8 +43,8 @@ def network_output(shape: Shape, device: torch.device) -> Tensor:
     return torch.stack(samples, 1).to(device)
 
 
-def checked(logits: Tensor, beam: int) -> dict[str, object]:
-    """Scores are those of the CPU, and none is above the exact log-probability of its text."""
+def check(logits: Tensor, beam: int) -> Row:
+    """Compares the scores with the CPU's and with exact log-probabilities, their upper bounds."""
     tokens, lengths, scores, *_ = (part[:, 0] for part in beam_search(logits, beam_size=beam))
     on_cpu = beam_search(logits.cpu(), beam_size=beam).scores[:, 0].double()
     texts = [text[:length] for text, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
@@ -54,7 +55,7 @@ def checked(logits: Tensor, beam: int) -> dict[str, object]:
 
 
 def peer_search(shape: Shape, threshold: float, nbest: int, device: torch.device) -> Callable[[Tensor], Any]:
-    """Of log-probabilities (N, T, C). The search itself is the same for any nbest, also for 0."""
+    """Returns the peer's search of log-probabilities (N, T, C). nbest, also 0, only affects the output."""
     from torchaudio.models.decoder import cuda_ctc_decoder
 
     tokens = [str(index) for index in range(shape.classes)]
@@ -63,38 +64,27 @@ def peer_search(shape: Shape, threshold: float, nbest: int, device: torch.device
     return lambda log_probs: decoder(log_probs, lengths)
 
 
-def rows_of(bench: Bench, shape: Shape) -> Iterator[Row]:
+def search_rows(bench: Bench, shape: Shape) -> Iterator[Row]:
     logits = network_output(shape, bench.device)
-    # What we take, and what the peer takes.
+    # The input of crnn_ext and that of the peer.
     inputs = [(copy, copy.log_softmax(-1).transpose(0, 1).contiguous()) for copy in bench.copies(logits)]
-    rows = {name: Row("beam_search", shape, name) for name in ("crnn_ext", *PEERS)}
-    contenders = []
-    ours = rows["crnn_ext"]
-    ours["floor ms"] = bench.memory_sweep_ms(logits)
-    try:
-        ours |= checked(logits, shape.beam)
-        contenders.append(
-            Contender("crnn_ext", lambda pair: beam_search(pair[0], beam_size=shape.beam), capturable=True)
-        )
-    except Exception as error:
-        ours["note"] = first_line(error)
-    for name, threshold in PEERS.items():
-        try:
-            (_, log_probs), *_ = inputs
-            found = peer_search(shape, threshold, 1, bench.device)(log_probs)
-            texts = [[int(token) for token in best.tokens] for (best,) in found]
-            rows[name]["log P"] = log_p(logits, texts).mean().item()
-            search = peer_search(shape, threshold, 0, bench.device)
-            contenders.append(Contender(name, lambda pair, search=search: search(pair[1])))
-        except Exception as error:
-            rows[name]["note"] = first_line(error)
-    for name, times in bench.time(contenders, inputs).items():
-        rows[name] |= times
-    if "note" not in ours:
-        ours |= bench.profile_kernels(contenders[0].over(inputs))
-    yield from rows.values()
+
+    def crnn_ext(row: Row) -> Callable[..., object]:
+        row["floor ms"] = bench.memory_sweep_ms(logits)
+        row |= check(logits, shape.beam)
+        return lambda pair: beam_search(pair[0], beam_size=shape.beam)
+
+    def torchaudio(row: Row, threshold: float) -> Callable[..., object]:
+        found = peer_search(shape, threshold, 1, bench.device)(inputs[0][1])
+        texts = [[int(token) for token in best.tokens] for (best,) in found]
+        row["log P"] = log_p(logits, texts).mean().item()
+        search = peer_search(shape, threshold, 0, bench.device)
+        return lambda pair: search(pair[1])
+
+    peers = {name: partial(torchaudio, threshold=threshold) for name, threshold in PEERS.items()}
+    yield from bench.compare("beam_search", shape, inputs, {"crnn_ext": crnn_ext, **peers}).values()
 
 
 def rows(bench: Bench, tiny: bool) -> Iterator[Row]:
     for shape in TINY_SHAPES if tiny else SHAPES:
-        yield from rows_of(bench, shape)
+        yield from search_rows(bench, shape)

@@ -1,7 +1,4 @@
-"""The C++ drivers of the kernels, compiled by nvcc and run on the card: their results.
-
-They are those of tests/cuda_on_host, where they run on a CPU.
-"""
+"""The drivers stage: the kernel drivers of tests/cuda_on_host, compiled by nvcc and run on the GPU."""
 
 import contextlib
 import os
@@ -11,19 +8,19 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
-import compile_times
+from compile_times import step_seconds, wrap_compiler
 from stages import ROOT, NotAvailableError, Outcome, Run, Stage, StageTimeoutError, run_parallel
 
 FOLDER = ROOT / "tests" / "cuda_on_host" / "drivers"
-# The one whose cases have planted faults, but for some.
+# The driver with planted faults. Some of its cases have none.
 FAULTS = "planted_faults"
-# Compilers work beside the build and the tests, and behind them.
+# Compilers run beside the build and the tests, with a lower priority.
 _NICE = ["nice", "-n", "10"]
-_SIDE_BY_SIDE = 4
+_WORKERS = 4
 
 
 def _cases() -> list[tuple[str, str, str]]:
-    """Of its cases the name, the kind of faults and the fault."""
+    """Returns (name, kind of fault, fault) of each case of the driver with planted faults."""
     source = (FOLDER / f"{FAULTS}.cu").read_text()
     return re.findall(r'\{"([^"]+)", \w+<(\w*Fault)::(\w+)>\}', source)
 
@@ -33,7 +30,7 @@ def fault_free_cases() -> list[str]:
 
 
 def fault_cases() -> list[str]:
-    """Those with a fault that a tool could report: it sees memory and barriers, and not wrong arithmetic."""
+    """Returns the cases with a fault that a tool can report; tools do not see wrong arithmetic."""
     return [name for name, kind, fault in _cases() if kind == "Fault" and fault != "kNone"]
 
 
@@ -46,14 +43,14 @@ def executable(run: Run, name: str) -> Path:
 
 
 def driver_commands(run: Run, not_compiled: Container[str]) -> dict[str, list[object]]:
-    """How each driver runs that was compiled, without the faults."""
+    """Returns the command of each compiled driver, without cases that have a fault."""
     commands: dict[str, list[object]] = {name: [executable(run, name)] for name in names()}
     commands[FAULTS] += fault_free_cases()
     return {name: command for name, command in commands.items() if name not in not_compiled}
 
 
 class Compilation:
-    """Compiles all drivers, from now on and in the background."""
+    """Compiles all drivers in the background."""
 
     def __init__(self, run: Run, limit: float, wanted: bool) -> None:
         self.run = run
@@ -62,63 +59,58 @@ class Compilation:
         self._stage = Stage(run, "compile", limit)
         pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
         self._compiled: dict[str, Future[str | None]] = {}
-        # Without a compiler, the stages that need it say so.
+        # If nvcc is missing, the stages that need it report that.
         with contextlib.suppress(NotAvailableError):
             if wanted:
-                nvcc = compile_times.noted(run.nvcc(), self._steps)
+                nvcc = wrap_compiler(run.nvcc(), self._steps)
                 self._compiled = {name: pool.submit(self._compile, nvcc, name) for name in names()}
         pool.shutdown(wait=False)
 
     def _compile(self, nvcc: Path, name: str) -> str | None:
-        """Why it failed; None if it did not."""
-        made = executable(self.run, name)
-        made.unlink(missing_ok=True)
+        """Returns why the compilation failed, or None."""
+        output = executable(self.run, name)
+        output.unlink(missing_ok=True)
         flags = ["-std=c++20", "-O2", "--expt-relaxed-constexpr", "-lineinfo"]
         flags += [f"-arch=sm_{self.run.architecture.replace('.', '')}"]
         flags += ["-I", ROOT / "csrc", "-I", ROOT / "tests" / "cuda_on_host"]
+        command = self.run.for_device([nvcc, *flags, FOLDER / f"{name}.cu", "-o", output])
         try:
-            result = self._stage.command(
-                *_NICE, *self.run.for_device([nvcc, *flags, FOLDER / f"{name}.cu", "-o", made])
-            )
+            result = self._stage.command(*_NICE, *command)
         except StageTimeoutError:
             return f"{name} was not compiled within {self.limit:.0f} s"
         if result.status != 0:
             return f"{name} does not compile: {result.reason()}"
-        return None if made.is_file() else f"{name} does not compile: nvcc made nothing"
+        return None if output.is_file() else f"{name} does not compile: nvcc wrote no output"
 
     def stop(self) -> None:
-        """Nothing of it goes on, or begins."""
+        """Stops running compilers and starts no others."""
         for future in self._compiled.values():
             future.cancel()
         self._stage.stop()
 
     def wait(self) -> None:
-        """Until all are compiled, or late."""
         wait(self._compiled.values())
 
     def seconds(self) -> list[float]:
-        """The CPU seconds of each compiler, also of an earlier run."""
-        return list(compile_times.steps(self._steps).values())
+        """Returns the CPU seconds of each compiler step, also of an earlier run."""
+        return step_seconds(self._steps)
 
     def failures(self) -> dict[str, str]:
-        """Of the drivers that cannot run: why."""
+        """Waits, and returns the drivers that cannot run, with reasons."""
         reasons = {name: future.result() for name, future in self._compiled.items()}
-        return {
-            name: reason
-            for name in names()
-            if (reason := reasons.get(name, f"{name} was not compiled")) is not None
-        }
+        all_reasons = {name: reasons.get(name, f"{name} was not compiled") for name in names()}
+        return {name: reason for name, reason in all_reasons.items() if reason is not None}
 
 
 def drivers(stage: Stage, compilation: Compilation) -> Outcome:
-    """Runs each without any tool. One that was not compiled has failed."""
+    """Runs each driver without a tool. A driver that was not compiled has failed."""
     stage.run.nvcc()
 
-    def reason(name: str, command: list[object]) -> str | None:
+    def failure(name: str, command: list[object]) -> str | None:
         try:
             result = stage.command(*command)
         except StageTimeoutError:
-            return f"{name}: not done in its time"
+            return f"{name}: stopped at its time limit"
         if result.status == 0:
             return None
         wrong = re.findall(r"^FAILED.*", result.output, re.MULTILINE) or [result.reason()]
@@ -126,6 +118,6 @@ def drivers(stage: Stage, compilation: Compilation) -> Outcome:
 
     not_compiled = compilation.failures()
     commands = driver_commands(stage.run, not_compiled)
-    reasons = run_parallel(stage, [partial(reason, *item) for item in commands.items()], _SIDE_BY_SIDE)
+    reasons = run_parallel(stage, [partial(failure, *item) for item in commands.items()], _WORKERS)
     failures = [*not_compiled.values(), *filter(None, reasons)]
     return Outcome("failed" if failures else "ok", "; ".join(failures) or f"right: {', '.join(commands)}")

@@ -1,10 +1,10 @@
-"""greedy_decode beside torch.argmax over the classes, which is the least that decoding has to do."""
+"""greedy_decode compared with torch.argmax over the classes, the minimum that decoding must do."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
-from rows import Row, first_line
-from timers import Bench, Contender
+from rows import Row
+from timers import Bench
 from torch import Tensor
 
 from crnn_ext.ctc import greedy_decode
@@ -15,7 +15,7 @@ MAX_SCORE_ERROR = 1e-5
 
 
 def is_correct(logits: Tensor) -> bool:
-    """Against argmax, and log_softmax in float64, put together on the CPU."""
+    """Compares with argmax on the CPU, and with log_softmax in float64."""
     result = greedy_decode(logits)
     scores = torch.log_softmax(logits.double(), -1).amax(-1).sum(0)
     if not ((result.scores - scores).abs() <= MAX_SCORE_ERROR * scores.abs()).all():
@@ -28,20 +28,20 @@ def is_correct(logits: Tensor) -> bool:
     return True
 
 
+def shape_rows(bench: Bench, shape: tuple[int, ...]) -> Iterator[Row]:
+    torch.manual_seed(0)
+    logits = torch.randn(shape, device=bench.device) * 3
+
+    def crnn_ext(row: Row) -> Callable[[Tensor], object]:
+        row["floor ms"] = bench.memory_sweep_ms(logits)
+        row["correct"] = is_correct(logits)
+        return greedy_decode
+
+    contenders = {"crnn_ext": crnn_ext, "torch.argmax": lambda row: lambda logits: logits.argmax(-1)}
+    inputs = bench.copies(logits)
+    yield from bench.compare("greedy_decode", shape, inputs, contenders, captured=contenders).values()
+
+
 def rows(bench: Bench, tiny: bool) -> Iterator[Row]:
     for shape in TINY_SHAPES if tiny else SHAPES:
-        torch.manual_seed(0)
-        logits = torch.randn(shape, device=bench.device) * 3
-        ours, argmax = Row("greedy_decode", shape, "crnn_ext"), Row("greedy_decode", shape, "torch.argmax")
-        ours["floor ms"] = bench.memory_sweep_ms(logits)
-        contenders = [Contender("torch.argmax", lambda logits: logits.argmax(-1), capturable=True)]
-        try:
-            ours["correct"] = is_correct(logits)
-            contenders.append(Contender("crnn_ext", greedy_decode, capturable=True))
-        except Exception as error:
-            ours["note"] = first_line(error)
-        times = bench.time(contenders, bench.copies(logits))
-        argmax |= times["torch.argmax"]
-        ours |= times.get("crnn_ext", {})
-        yield ours
-        yield argmax
+        yield from shape_rows(bench, shape)

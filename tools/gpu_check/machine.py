@@ -1,6 +1,6 @@
-"""What a result depends on, as JSON: the sources, the GPU, its driver, the compilers, torch and the peers.
+"""Print what results depend on as JSON: sources, GPU, driver, compilers, torch and peers.
 
-A process of its own, so that a driver that hangs cannot take the whole command with it.
+Runs in a process of its own, because a broken driver can make it hang.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import rehearsal
@@ -18,9 +18,9 @@ import torch
 from timing import environment
 
 ROOT = Path(__file__).resolve().parents[2]
-_SOURCES = ("setup.py", "csrc", "crnn_ext", "benchmarks/gpu")
+_SOURCES = ("setup.py", "csrc", "crnn_ext", "tools/gpu_check")
 _PEERS = ("torchaudio", "jax", "optax", "triton")
-# Of nvidia-smi, which may hang with its driver, and of nvcc.
+# Time limit of nvcc and of nvidia-smi, which may hang.
 _SECONDS = 10
 
 
@@ -35,7 +35,7 @@ def output_of(*command: str) -> str:
 
 
 def hash_of_sources() -> str:
-    """Of all that is built and measured; a copy of the checkout may have no commit to name."""
+    """Returns a hash of all sources that are built or measure: a copy of the repository may lack .git."""
     digest = hashlib.sha256()
     for source in _SOURCES:
         path = ROOT / source
@@ -50,15 +50,8 @@ def _is_source(path: Path) -> bool:
     return path.is_file() and path.suffix != ".so" and "__pycache__" not in path.parts
 
 
-def version_of(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def cuda_toolkit() -> str | None:
-    """The folder of the one that setup.py builds with."""
+    """Returns the folder of the toolkit that setup.py builds with."""
     return runpy.run_path(str(ROOT / "setup.py"), run_name="setup")["find_cuda_home"]()
 
 
@@ -77,16 +70,17 @@ def gpu() -> dict[str, object]:
 
 
 def describe() -> dict[str, object]:
-    """Everything known; without "device" where torch sees no GPU."""
+    """Returns the description, without "device" if torch sees no GPU."""
     toolkit = cuda_toolkit()
     release = re.search(r"release ([\d.]+)", output_of(f"{toolkit}/bin/nvcc", "--version"))
+    versions = {distribution.name: distribution.version for distribution in distributions()}
     known = {
         **environment(),
         "python": sys.version.split()[0],
         "torch's CUDA": torch.version.cuda,
         "CUDA toolkit": toolkit,
         "nvcc": release.group(1) if release else "not installed",
-        **{peer: version_of(peer) for peer in _PEERS},
+        **{peer: versions.get(peer, "not installed") for peer in _PEERS},
         "sources": hash_of_sources(),
     }
     return known | gpu() if torch.cuda.is_available() else known

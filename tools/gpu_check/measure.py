@@ -1,8 +1,8 @@
-"""One group of measurements, in a process of its own: a crash then costs no other group.
+"""Run one group of benchmarks in a process of its own, so that a crash does not affect other groups.
 
-    python benchmarks/gpu/measure.py GROUP FILE [--rehearsal]
+    python tools/gpu_check/measure.py GROUP FILE [--rehearsal]
 
-Each row is appended to FILE as a line of JSON once it is known.
+Appends each row to FILE as a line of JSON as soon as it is known.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import json
 
 import rehearsal
 import torch
-from rows import GROUP_SECONDS, Row
+from rows import GROUP_SECONDS, Row, new_row
 from timers import Bench
 
 
@@ -25,8 +25,8 @@ def main() -> None:
         rehearsal.pretend_device()
         torch.set_num_threads(1)
     cache = torch.cuda.get_device_properties(0).L2_cache_size
-    seconds, copied = (0.0, 1 << 12) if options.rehearsal else (0.25, 1 << 28)
-    bench = Bench(cache, seconds, copied)
+    seconds, copy_elements = (0.0, 1 << 12) if options.rehearsal else (0.25, 1 << 28)
+    bench = Bench(cache, seconds, copy_elements)
 
     def put(row: Row) -> None:
         print(json.dumps(row), flush=True)
@@ -34,7 +34,7 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
 
     if options.group == next(iter(GROUP_SECONDS)):
-        put(Row("copy", [], "torch") | {"GB/s": 1e-9 * bench.bandwidth})
+        put(new_row("copy", [], "torch") | {"GB/s": 1e-9 * bench.bandwidth})
     for row in importlib.import_module(options.group).rows(bench, tiny=options.rehearsal):
         put(row)
 

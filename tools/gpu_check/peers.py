@@ -1,22 +1,23 @@
-"""Peers from other packages, where they are installed: optax through JAX, and torchaudio's aligner.
+"""Optional peers of ctc_loss: optax through JAX, and torchaudio's aligner for one sample.
 
-Nothing here is a dependency, so everything is imported only where it is called.
+The packages are imported where they are used.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from bench_ctc_loss import Shape
 from loss import SHAPES, TINY_SHAPES, Problem, errors, forward_and_backward, losses_and_gradient
-from rows import Row, first_line
-from timers import Bench, Contender, HostTimer, durations
+from rows import Row, new_row, note_errors
+from timers import Bench, rotate, time_fields
+from timing import wall_clock
 from torch import Tensor
 
 
 def optax_row(bench: Bench, shape: Shape) -> Row:
-    """Forward and backward under jax.jit, which has its own stream: timed by the host, each call awaited."""
-    row = Row("ctc_loss", shape, "optax")
-    try:
+    """Times forward and backward under jax.jit. JAX has its own stream, so the host waits for each call."""
+    row = new_row("ctc_loss", shape, "optax")
+    with note_errors(row):
         import jax
         import optax
 
@@ -34,46 +35,42 @@ def optax_row(bench: Bench, shape: Shape) -> Row:
             losses = optax.losses.ctc_loss(logits, logit_paddings, labels, label_paddings)
             return losses.sum(), losses
 
-        # One function, as XLA takes seconds to compile it for each shape.
-        both = jax.jit(jax.value_and_grad(total, has_aux=True))
+        # Compiled once for checking and timing: XLA takes seconds per function and shape.
+        compiled = jax.jit(jax.value_and_grad(total, has_aux=True))
         inputs = [jax.numpy.asarray(copy) for copy in batch_first]
-        (_, losses), gradient = both(inputs[0])
+        (_, losses), gradient = compiled(inputs[0])
         result = _tensor(jax.device_get(losses)), _tensor(jax.device_get(gradient)).transpose(0, 1)
         row |= errors(result, exact)
-        awaited = Contender("optax", lambda logits: jax.block_until_ready(both(logits)))
-        row |= durations({"optax": awaited.over(inputs)}, HostTimer(), bench.seconds)["optax"].in_ms("eager")
-    except Exception as error:
-        row["note"] = first_line(error)
+        call = rotate(lambda logits: jax.block_until_ready(compiled(logits)), inputs)
+        row |= time_fields({"optax": call}, bench.seconds, "eager", wall_clock)["optax"]
     return row
 
 
 def _tensor(array) -> Tensor:
-    """In float64. NumPy's view of what JAX gives cannot be written."""
+    """Converts to float64. Copies, because arrays of JAX are read-only."""
     return torch.from_numpy(array.copy()).double()
 
 
-def alignment_rows(bench: Bench, shape: Shape) -> Iterator[Row]:
-    """The loss of a single sample beside torchaudio's best path for it, which takes one sample at a time."""
+def one_sample_rows(bench: Bench, shape: Shape) -> Iterator[Row]:
+    """Times the loss of one sample and torchaudio's best path for it."""
     shape = shape._replace(samples=1)
     problem = Problem(shape, bench.device)
-    ours, theirs = Row("one sample", shape, "crnn_ext"), Row("one sample", shape, "forced_align")
-    contenders = [Contender(ours["contender"], forward_and_backward(problem.crnn_ext_loss), capturable=True)]
-    try:
+
+    def torchaudio(row: Row) -> Callable[[Tensor], object]:
         from torchaudio.functional import forced_align
 
-        def aligned(logits: Tensor) -> object:
-            return forced_align(logits.detach().log_softmax(-1).transpose(0, 1), problem.targets)
+        return lambda logits: forced_align(logits.detach().log_softmax(-1).transpose(0, 1), problem.targets)
 
-        contenders.append(Contender(theirs["contender"], aligned))
-    except Exception as error:
-        theirs["note"] = first_line(error)
-    times = bench.time(contenders, bench.copies(problem.logits.requires_grad_()))
-    for row in (ours, theirs):
-        yield row | times.get(row["contender"], {})
+    contenders = {
+        "crnn_ext": lambda row: forward_and_backward(problem.crnn_ext_loss),
+        "forced_align": torchaudio,
+    }
+    inputs = bench.copies(problem.logits.requires_grad_())
+    yield from bench.compare("one sample", shape, inputs, contenders).values()
 
 
 def rows(bench: Bench, tiny: bool) -> Iterator[Row]:
     for shape in TINY_SHAPES if tiny else SHAPES:
-        yield from alignment_rows(bench, shape)
+        yield from one_sample_rows(bench, shape)
     for shape in TINY_SHAPES if tiny else SHAPES:
         yield optax_row(bench, shape)

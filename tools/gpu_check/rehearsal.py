@@ -1,10 +1,10 @@
-"""Stands in for the device where there is none: the kernels run on this CPU, in tests/cuda_on_host.
+"""Stand-ins for the GPU: the kernels run on the CPU, in tests/cuda_on_host.
 
     python rehearsal.py nvcc FLAGS... -o DRIVER
     python rehearsal.py compute-sanitizer --tool TOOL DRIVER CASES...
 
-The first compiles a driver and puts the host's in its place, the second runs the host's build that has a
-checker like the tool. `pretend_device` is for the tests and the benchmarks.
+The first command compiles a driver and replaces it by its CPU builds. The second runs the CPU build whose
+checks correspond to the tool. The tests and the benchmarks use `pretend_device`.
 """
 
 import re
@@ -15,39 +15,39 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# The host's build that finds what a tool finds, and how its reports begin.
+# For each tool, the CPU build with similar checks, and the pattern of its reports.
 _CHECKERS = {
     "memcheck": ("asan", "AddressSanitizer|runtime error"),
     "racecheck": ("race", "data race"),
-    "initcheck": ("race", "uninitialised memory|what nobody has written"),
+    "initcheck": ("race", "uninitialized memory"),
     "synccheck": ("plain", "divergent barrier|deadlock|mismatched warp call|without its own lane"),
 }
 
 
 def pretend_device() -> None:
-    """Gives this process a GPU that is the CPU, with the kernels of the host."""
+    """Installs the pretend GPU in this process."""
     sys.path.insert(0, str(ROOT / "tests"))
     import pretend_cuda
 
     pretend_cuda.install()
 
 
-def compiled(command: list[str]) -> int:
+def compile_driver(command: list[str]) -> int:
     status = subprocess.call(command)
     if status == 0:
         sys.path.insert(0, str(ROOT / "tests"))
         from cuda_on_host import build
 
-        made = Path(command[command.index("-o") + 1])
-        name = made.name.removeprefix("driver_")
+        output = Path(command[command.index("-o") + 1])
+        name = output.name.removeprefix("driver_")
         variants = {variant: build.driver_path(variant, name) for variant, _ in _CHECKERS.values()}
         build.build(*variants.values())
         for variant, program in variants.items():
-            shutil.copy2(program, made if variant == "plain" else f"{made}.{variant}")
+            shutil.copy2(program, output if variant == "plain" else f"{output}.{variant}")
     return status
 
 
-def watched(tool: str, driver: str, *cases: str) -> int:
+def run_tool(tool: str, driver: str, *cases: str) -> int:
     variant, reports = _CHECKERS[tool]
     program = driver if variant == "plain" else f"{driver}.{variant}"
     done = subprocess.run(
@@ -66,5 +66,5 @@ if __name__ == "__main__":
     _, program, *rest = sys.argv
     if program == "compute-sanitizer":
         _, *rest = rest  # --tool
-        sys.exit(watched(*rest))
-    sys.exit(compiled([program, *rest]))
+        sys.exit(run_tool(*rest))
+    sys.exit(compile_driver([program, *rest]))

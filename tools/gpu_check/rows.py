@@ -1,30 +1,45 @@
-"""A row of results: what one contender did on one shape."""
+"""Rows of results: one contender on one shape."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-# The modules that make rows, each to be run in a process of its own, and the seconds that those before it
-# leave to it: 8 to begin, then a second or two for each contender on each shape; "peers" compiles with XLA.
+# The benchmark modules. Each runs in its own process with at least this many seconds: 8 to start, then one or
+# two per contender and shape. "peers" compiles with XLA.
 GROUP_SECONDS = {"loss": 40, "greedy": 14, "decode": 20, "alignment": 20, "peers": 30}
 
-# Notes that say all there is to say; others are errors.
+# Notes that are not errors.
 NOT_INSTALLED, NOT_CHOSEN = "not installed", "not chosen by torch"
 
-_IDENTITY = ("op", "shape", "contender", "dtype")
+# The JSON object of a row. "note" says why something is missing.
+Row = dict[str, Any]
+
+
+def new_row(op: str, shape: Sequence[int], contender: str, dtype: str = "float32") -> Row:
+    return {"op": op, "shape": list(shape), "contender": contender, "dtype": dtype}
+
+
+def same_row(one: Row, other: Row) -> bool:
+    """Returns whether both rows are about the same contender and shape."""
+    return all(one[key] == other[key] for key in ("op", "shape", "contender", "dtype"))
+
+
+class NotChosenError(Exception):
+    """torch does not select this implementation."""
 
 
 def first_line(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return NOT_INSTALLED
+    if isinstance(error, NotChosenError):
+        return NOT_CHOSEN
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
-class Row(dict):
-    """Flat, and what the JSON holds. "note" says why something is missing."""
-
-    def __init__(self, op: str, shape: Sequence[int], contender: str, dtype: str = "float32") -> None:
-        super().__init__(op=op, shape=list(shape), contender=contender, dtype=dtype)
-
-
-def same_row(one: dict, other: dict) -> bool:
-    """Whether both are of the same contender on the same shape."""
-    return all(one[key] == other[key] for key in _IDENTITY)
+@contextmanager
+def note_errors(row: Row, prefix: str = "") -> Iterator[None]:
+    """Turns an exception into the "note" of a row."""
+    try:
+        yield
+    except Exception as error:
+        row["note"] = prefix + first_line(error)

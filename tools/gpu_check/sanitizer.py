@@ -1,38 +1,40 @@
-"""What compute-sanitizer sees in the drivers of the kernels.
+"""The sanitizer stage: the drivers under the tools of compute-sanitizer.
 
-One of them holds planted faults, and there it is the tools that are tested: a fault that none of them reports
-is something to know, not a failure.
+The driver with planted faults tests the tools: a fault that no tool reports is part of the results, but not a
+failure.
 """
 
 import re
+import shutil
 from collections.abc import Collection
 from functools import partial
 
 from drivers import FAULTS, Compilation, driver_commands, executable, fault_cases
-from stages import NotAvailableError, Outcome, Stage, StageTimeoutError, require, run_parallel
+from stages import NotAvailableError, Outcome, Stage, StageTimeoutError, run_parallel
 
 TOOLS = ["memcheck", "racecheck", "initcheck", "synccheck"]
-_SIDE_BY_SIDE = 8
-# A fault in a barrier can stop a kernel for good.
+_WORKERS = 8
+# A fault in a barrier can make a kernel hang.
 _FAULT_SECONDS = 10
 _SUMMARY = re.compile(r"SUMMARY: (\d+) (?:errors?|hazards?)")
 
-# Verdicts on a command besides "clean". "wrong": the driver found its results wrong; "hangs": it was stopped
-# at its own limit; "not done": the time of the stage was over.
+# The verdicts on a command are "clean", these failures, "hangs" (stopped at its own limit) and "not done"
+# (the stage was out of time). "wrong": the driver found wrong results.
 _FAILURES = {"reported", "wrong", "no summary"}
 _NOT_DONE = "not done"
 
 
-def _under(stage: Stage, tool: str, command: list[object], limit: float) -> tuple[str, str]:
-    """The verdict, and the tool's last words."""
+def _run_tool(stage: Stage, tool: str, command: list[object], limit: float) -> tuple[str, str]:
+    """Returns the verdict, and the reason for "no summary"."""
     if stage.seconds_left() <= 0:
         return _NOT_DONE, ""
-    watched = stage.run.for_device(["compute-sanitizer", "--tool", tool, *command])
     try:
-        result = stage.command(*watched, limit=limit)
+        result = stage.command(
+            *stage.run.for_device(["compute-sanitizer", "--tool", tool, *command]), limit=limit
+        )
     except StageTimeoutError:
         return (_NOT_DONE if stage.seconds_left() <= 0 else "hangs"), ""
-    # Not the exit status: that is the driver's, which also fails where a tool has ended its kernel.
+    # The exit status is the driver's, which also fails if the tool ends its kernel.
     counts = _SUMMARY.findall(result.output)
     if not counts:
         return "no summary", result.reason()
@@ -42,10 +44,10 @@ def _under(stage: Stage, tool: str, command: list[object], limit: float) -> tupl
 
 
 def sanitizer(stage: Stage, compilation: Compilation) -> Outcome:
-    """Every driver, and every planted fault, under every tool: first memcheck over all drivers."""
+    """Runs every driver and every planted fault under every tool, first all drivers under memcheck."""
     run = stage.run
-    if not run.rehearsal:
-        require("compute-sanitizer")
+    if not run.rehearsal and shutil.which("compute-sanitizer") is None:
+        raise NotAvailableError("compute-sanitizer is not on PATH")
     not_compiled = compilation.failures()
     commands = driver_commands(run, not_compiled)
     if not commands:
@@ -54,37 +56,36 @@ def sanitizer(stage: Stage, compilation: Compilation) -> Outcome:
     verdicts: dict[tuple[str, str], str] = {}
     reasons: list[str] = []
 
-    def watch(name: str, tool: str, command: list[object], limit: float = float("inf")) -> None:
-        verdict, reason = _under(stage, tool, command, limit)
+    def check(name: str, tool: str, command: list[object], limit: float = float("inf")) -> None:
+        verdict, reason = _run_tool(stage, tool, command, limit)
         if reason:
             reasons.append(reason)
         verdicts[name, tool] = verdict
         progress = summary(dict(verdicts), commands, faults)
         stage.report_progress(f"{len(verdicts)} of {len(calls)} done; {progress}")
 
-    calls = [partial(watch, name, tool, commands[name]) for tool in TOOLS for name in commands]
+    calls = [partial(check, name, tool, commands[name]) for tool in TOOLS for name in commands]
     limit = _FAULT_SECONDS * run.time_factor
     calls += [
-        partial(watch, fault, tool, [executable(run, FAULTS), fault], limit)
+        partial(check, fault, tool, [executable(run, FAULTS), fault], limit)
         for fault in faults
         for tool in TOOLS
     ]
-    run_parallel(stage, calls, _SIDE_BY_SIDE)
+    run_parallel(stage, calls, _WORKERS)
     known = set(verdicts.values())
     if reasons and known <= {"no summary", "hangs", _NOT_DONE}:
         raise NotAvailableError(f"compute-sanitizer does not work here: {reasons[0]}")
-    of_sound = {verdicts[name, tool] for name in commands for tool in TOOLS}
+    of_drivers = {verdicts[name, tool] for name in commands for tool in TOOLS}
     detail = "; ".join([*not_compiled.values(), summary(verdicts, commands, faults)])
-    if not_compiled or of_sound & _FAILURES:
+    if not_compiled or of_drivers & _FAILURES:
         return Outcome("failed", detail)
     return Outcome("unfinished" if _NOT_DONE in known else "ok", detail)
 
 
 def summary(verdicts: dict[tuple[str, str], str], commands: Collection[str], faults: list[str]) -> str:
-    """What {(driver or fault, tool): verdict} comes to."""
+    """Summarizes {(driver or fault, tool): verdict}."""
 
     def of(name: str) -> dict[str, str]:
-        """The verdicts that there are."""
         known = {tool: verdicts.get((name, tool), _NOT_DONE) for tool in TOOLS}
         return {tool: verdict for tool, verdict in known.items() if verdict != _NOT_DONE}
 

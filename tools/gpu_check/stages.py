@@ -1,10 +1,9 @@
-"""Stages of a run: each ends in its own outcome and within its own time, whatever the others do."""
+"""Stages of a run. Each has its own time limit and outcome, whatever happens in the others."""
 
 import contextlib
 import importlib.machinery
 import itertools
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,16 +17,17 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
-# How long a command may take to stop by itself, and to say what it knows, once its time is over.
+# How long a command may take to stop after its time limit.
 GRACE_SECONDS = 3
-# A rehearsal is for any machine, however slow; compile_times.py judges whether the limits are realistic.
+# Multiplies the limits in a rehearsal, which may run on a slow machine. compile_times.py checks the limits.
 REHEARSAL_TIME_FACTOR = 20
-# How often a stage reports its progress.
 _PROGRESS_SECONDS = 2
+# The exit status of timeout(1) after SIGINT, and after SIGKILL, which may also kill timeout itself.
+_TIMEOUT_STATUS = (124, 137, -signal.SIGKILL)
 
 
 class Outcome(NamedTuple):
-    # "ok", "failed", "not available" or "unfinished": it still runs, was killed, or its time was too short.
+    # "ok", "failed", "not available" or "unfinished": still running, killed, or out of time.
     state: str
     detail: str
 
@@ -37,34 +37,29 @@ class NotAvailableError(Exception):
 
 
 class StageTimeoutError(Exception):
-    """A command was stopped at its limit."""
-
-
-def require(program: str) -> None:
-    if shutil.which(program) is None:
-        raise NotAvailableError(f"{program} is not on PATH")
+    """A command was stopped at its time limit."""
 
 
 def exit_on_sigterm() -> None:
-    """As at the end of a failed run: no command is left behind that would keep the GPU."""
+    """Exits normally on SIGTERM, so that all commands are stopped: they would occupy the GPU."""
 
-    def end(*_: object) -> None:
-        # `timeout` ends make and this process, and make ends it once more.
+    def handler(*_: object) -> None:
+        # `timeout make gpu` sends the signal twice: once directly and once through make.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sys.exit(128 + signal.SIGTERM)
 
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, handler)
 
 
 def search_path() -> str:
-    """PATH, with the programs of this Python and of CUDA behind it."""
+    """Returns PATH, followed by the programs of this Python and of CUDA."""
     homes = (os.environ.get("CUDA_HOME"), "/usr/local/cuda")
     folders = [str(Path(sys.executable).parent), *(f"{home}/bin" for home in homes if home)]
     return os.pathsep.join([os.environ.get("PATH", os.defpath), *folders])
 
 
 def python_path(*more: Path) -> str:
-    """The package as it is built in place, and the modules of this folder, the one above it and tests/."""
+    """Returns a PYTHONPATH with the package as built in place, benchmarks/, this folder and tests/."""
     folders = (ROOT, ROOT / "benchmarks", HERE, os.environ.get("PYTHONPATH"), *more, ROOT / "tests")
     return os.pathsep.join(str(folder) for folder in folders if folder)
 
@@ -74,14 +69,14 @@ class Result(NamedTuple):
     output: str
 
     def reason(self) -> str:
-        """The last line that speaks of an error, or else the last one."""
+        """Returns the last line that mentions an error, or else the last line."""
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
-        of_errors = [line for line in lines if "error" in line.lower()]
-        return (of_errors or lines or [f"status {self.status}"])[-1][:200]
+        errors = [line for line in lines if "error" in line.lower()]
+        return (errors or lines or [f"status {self.status}"])[-1][:200]
 
 
 class Run:
-    """What all stages share."""
+    """The machine, the folders and the mode of a run, shared by all stages."""
 
     def __init__(self, machine: dict[str, object], work: Path, rehearsal: bool = False) -> None:
         self.machine = machine
@@ -89,32 +84,28 @@ class Run:
         self.rehearsal = rehearsal
         self.time_factor = REHEARSAL_TIME_FACTOR if rehearsal else 1
         self.architecture = str(machine["compute capability"])
-        # Packages that were carried here, where Python does not have them.
+        # Packages from `make gpu-wheels`, installed for this run only.
         self.site = work / "site"
 
-    def python_path(self) -> str:
-        """For the commands of a stage."""
-        return python_path(self.site)
-
     def has_package(self, name: str) -> bool:
-        """Whether the commands of a stage can import it."""
+        """Returns whether the commands of a stage can import a package."""
         importlib.invalidate_caches()  # a stage may have installed it
         return importlib.machinery.PathFinder.find_spec(name, [str(self.site), *sys.path]) is not None
 
     def nvcc(self) -> str:
-        """That of the toolkit which setup.py builds with."""
+        """Returns the nvcc of the toolkit that setup.py builds with."""
         home = self.machine["CUDA toolkit"]
         if home is None:
             raise NotAvailableError("there is no CUDA toolkit (nvcc and libcudart_static.a)")
         return f"{home}/bin/nvcc"
 
     def for_device(self, command: list[object]) -> list[object]:
-        """The command of a compiler or a tool for the GPU, or what stands in for it in a rehearsal."""
+        """Returns the command of a compiler or tool for the GPU, or its stand-in in a rehearsal."""
         return [sys.executable, HERE / "rehearsal.py", *command] if self.rehearsal else command
 
 
 class Stage:
-    """One stage: its time, its log, the commands that it runs, and the progress that it reports."""
+    """Runs the commands of a stage within its time limit, logs them and reports progress."""
 
     def __init__(
         self,
@@ -126,9 +117,9 @@ class Stage:
         self.run = run
         self.name = name
         self._on_progress = on_progress
-        # Where what is measured or tested is appended to as it comes.
-        self.notes = run.work / f"{name}.jsonl"
-        self.notes.unlink(missing_ok=True)
+        # Measurements and test results, one JSON object per line. Commands append to it as they come.
+        self.records = run.work / f"{name}.jsonl"
+        self.records.unlink(missing_ok=True)
         self._log = run.work / f"{name}.log"
         self._log.write_text("")
         self._lock = threading.RLock()
@@ -137,15 +128,14 @@ class Stage:
         self._deadline = time.monotonic() + limit * run.time_factor
 
     def report_progress(self, detail: str) -> None:
-        """What is known so far; from any thread."""
         with self._lock:
             self._on_progress(self, detail)
 
     def stop(self) -> None:
-        """Ends all that runs."""
+        """Kills all running commands."""
         self._deadline = 0.0
         for process in list(self._running):
-            with contextlib.suppress(ProcessLookupError):  # it has just ended, and its thread has seen that
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.killpg(process.pid, signal.SIGKILL)
 
     def seconds_left(self) -> float:
@@ -155,66 +145,53 @@ class Stage:
         self,
         *arguments: object,
         limit: float = float("inf"),
-        meanwhile: Callable[[], str] | None = None,
+        progress: Callable[[], str] | None = None,
         **environment: str,
     ) -> Result:
-        """Runs it in the checkout; raises StageTimeoutError when its time or that of the stage is over.
+        """Runs a command in the repository.
 
-        `meanwhile` is asked again and again for the progress to report. The output is in a file from the
-        start, so that it is there also if this program is killed.
+        Raises StageTimeoutError at its limit or that of the stage. While the command runs, its output is in a
+        file, and `progress()` is reported every few seconds.
         """
         command = list(map(str, arguments))
+        variables = {"PYTHONPATH": python_path(self.run.site), "PYTHONUNBUFFERED": "1", **environment}
+        seconds = max(0.1, min(limit, self.seconds_left()))
+        # Sends SIGINT to the whole process group at the limit, and SIGKILL after a grace period.
+        timeout = ["timeout", "--signal=INT", f"--kill-after={GRACE_SECONDS}", str(seconds)]
         part = self.run.work / f"{self.name}-{next(self._numbers)}.part"
+        begin = time.monotonic()
         with part.open("w") as file:
             process = subprocess.Popen(
-                command,
+                [*timeout, *command],
                 cwd=ROOT,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": self.run.python_path(),
-                    "PYTHONUNBUFFERED": "1",
-                    **environment,
-                },
+                env=os.environ | variables,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # to stop it with all that it has started
+                start_new_session=True,  # a process group, to stop all that the command starts
             )
         self._running.add(process)
-        end = time.monotonic() + min(limit, self.seconds_left())
         try:
-            late = not self._ends_before(process, end, meanwhile)
-            if late:
-                os.killpg(process.pid, signal.SIGINT)
-                self._ends_before(process, time.monotonic() + GRACE_SECONDS)
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_PROGRESS_SECONDS if progress else None)
+                    break
+                self.report_progress(progress())
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             self._running.discard(process)
+        late = process.returncode in _TIMEOUT_STATUS and time.monotonic() - begin >= seconds
         output = part.read_text(errors="replace")
-        with self._lock, self._log.open("a") as log:  # whole, also where commands run side by side
+        with self._lock, self._log.open("a") as log:  # in one piece, also from parallel commands
             log.write(f"$ {' '.join(command)}\n{output}\n{'stopped' if late else process.returncode}\n\n")
         part.unlink()
         if late:
             raise StageTimeoutError(
-                f"stopped after its time: {Path(command[0]).name} {' '.join(command[1:3])}"
+                f"stopped at its time limit: {Path(command[0]).name} {' '.join(command[1:3])}"
             )
         return Result(process.returncode, output)
-
-    def _ends_before(
-        self, process: subprocess.Popen, end: float, meanwhile: Callable[[], str] | None = None
-    ) -> bool:
-        while True:
-            patience = max(0.1, end - time.monotonic())
-            try:
-                process.wait(min(patience, _PROGRESS_SECONDS) if meanwhile else patience)
-                return True
-            except subprocess.TimeoutExpired:
-                if time.monotonic() >= end:
-                    return False
-                if meanwhile:
-                    self.report_progress(meanwhile())
 
     def python(self, *arguments: object, **options) -> Result:
         return self.command(sys.executable, *arguments, **options)
@@ -224,7 +201,7 @@ class Stage:
 
 
 def run_parallel(stage: Stage, calls: Iterable[Callable[[], object]], workers: int) -> list:
-    """The results of all calls; the first exception ends the stage's commands, and is raised."""
+    """Returns the results of all calls. The first exception stops the stage's commands and propagates."""
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(call) for call in calls]
         try:
@@ -236,7 +213,7 @@ def run_parallel(stage: Stage, calls: Iterable[Callable[[], object]], workers: i
 
 
 def run_stage(stage: Stage, function: Callable[[Stage], Outcome]) -> Outcome:
-    """The outcome of a stage, also of one that raises."""
+    """Returns the outcome of a stage, also if it raises."""
     try:
         return function(stage)
     except NotAvailableError as error:

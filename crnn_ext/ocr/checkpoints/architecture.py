@@ -26,7 +26,12 @@ class Architecture:
 
     Args:
         name: "CRNN", "CRNN_v2" or "CRNN_res".
-        nclass, nh, imgH, nc, leakyRelu, width: its arguments. CRNN_res has no leakyRelu.
+        nclass: number of classes, with the blank.
+        nh: hidden units of each LSTM direction.
+        imgH: height of the images, in pixels.
+        nc: channels of the images.
+        leakyRelu: use LeakyReLU(0.2) instead of ReLU; not for CRNN_res.
+        width: factor of the numbers of channels.
 
     Raises:
         TypeError, ValueError: an argument is invalid; the message names it and its value.

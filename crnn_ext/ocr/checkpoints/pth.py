@@ -49,7 +49,8 @@ def load_pth(
         charset: the characters in the order of the network's classes, and the blank.
         network: "CRNN", "CRNN_v2" or "CRNN_res"; None selects the one whose weights have these names.
         leaky_relu: whether it was trained with LeakyReLU(0.2).
-        mean, std: how values from 0 (black) to 1 (white) were normalized, as in `Preprocessing`.
+        mean: subtracted from values from 0 (black) to 1 (white), as in `Preprocessing`.
+        std: what the values were then divided by.
         width: the columns that every image was scaled to; None if images kept their aspect ratio.
 
     Raises:

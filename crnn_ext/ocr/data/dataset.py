@@ -60,7 +60,8 @@ class LineDataset(Dataset[Sample | DataIssue]):
         source: the lines.
         preprocessing: the preprocessing of the images.
         augmentation: the augmentation, applied before the preprocessing.
-        seed, epoch: seed the augmentation; both are at least 0.
+        seed: seed of the augmentation, at least 0.
+        epoch: epoch of the augmentation, at least 0.
 
     Raises:
         TypeError, ValueError: the seed or the epoch is invalid.

@@ -27,7 +27,8 @@ class BucketBatchSampler(Sampler[list[int]]):
             the widest line. A line that exceeds the budget is alone in its batch.
         height: rows of each line after preprocessing.
         seed: seed of the random order; None gives the same batches in every epoch, from wide to narrow.
-        rank, world_size: the rank of this process, and the number of processes.
+        rank: the rank of this process.
+        world_size: the number of processes.
         accumulate: the number of batches of each rank in one step.
 
     Raises:

@@ -1,4 +1,4 @@
-// The best path of each text.
+// The align operator: the best path of each text.
 #include "align/kernels.cuh"
 #include "drivers/text_problems.h"
 
@@ -9,42 +9,15 @@ using driver::DeviceTensor;
 using driver::expect_close;
 using driver::kInfinity;
 using driver::kNaN;
-using driver::Table;
 using driver::TextProblem;
+using reference::Table;
 
 constexpr crnn::gpu::Stream kStream = {nullptr, "align"};
 
-// The states of the best path at each frame; empty if there is none, or no frame.
-std::vector<int> best_path(const Table& rows, const std::vector<int64_t>& labels, int64_t blank) {
-  const int frames = int(rows.size()), states = 2 * int(labels.size()) + 1;
-  std::vector<int64_t> token(states, blank);
-  for (size_t i = 0; i < labels.size(); ++i) token[2 * i + 1] = labels[i];
-  std::vector<double> best(states, -kInfinity);
-  best[0] = 0;
-  std::vector<std::vector<int>> moves(frames, std::vector<int>(states));
-  for (int t = 0; t < frames; ++t) {
-    const std::vector<double> before = best;
-    for (int s = 0; s < states; ++s) {
-      const bool may_skip = s >= 3 && s % 2 == 1 && token[s] != token[s - 2];
-      for (int move = 1; move <= std::min(s, may_skip ? 2 : 1); ++move)
-        if (before[s - move] > before[s - moves[t][s]]) moves[t][s] = move;
-      best[s] = before[s - moves[t][s]] + rows[t][token[s]];
-    }
-  }
-  int state = states > 1 && best[states - 2] > best[states - 1] ? states - 2 : states - 1;
-  if (best[state] == -kInfinity) return {};
-  std::vector<int> path(frames);
-  for (int t = frames - 1; t >= 0; --t) {
-    path[t] = state;
-    state -= moves[t][state];
-  }
-  return path;
-}
-
 struct Expected {
   std::vector<int64_t> tokens, starts, ends;
-  std::vector<double> scores, token_logp, highest;  // highest: the log-probability at the peak
-  std::vector<Table> log_probs;                     // of each text's sample
+  std::vector<double> scores, token_logp, peak_logp;
+  std::vector<Table> log_probs;  // of each text's sample
 };
 
 template <class Storage>
@@ -61,7 +34,7 @@ Expected reference_alignment(const TextProblem& problem, const std::vector<Stora
     double score = kNaN;
     if (is_well_defined(problem, rows, size_t(m))) {
       const std::vector<int64_t> labels = problem.labels_of(size_t(m));
-      const std::vector<int> path = best_path(rows, labels, problem.blank);
+      const std::vector<int> path = reference::best_path(rows, labels, problem.blank);
       score = path.empty() && !(rows.empty() && labels.empty()) ? -kInfinity : 0;
       for (size_t t = 0; t < path.size(); ++t) {
         const bool on_label = path[t] % 2 == 1;
@@ -74,11 +47,11 @@ Expected reference_alignment(const TextProblem& problem, const std::vector<Stora
           expected.starts.push_back(int64_t(t));
           expected.ends.push_back(0);
           expected.token_logp.push_back(0);
-          expected.highest.push_back(-kInfinity);
+          expected.peak_logp.push_back(-kInfinity);
         }
         expected.ends.back() = int64_t(t) + 1;
         expected.token_logp.back() += logp;
-        expected.highest.back() = std::max(expected.highest.back(), logp);
+        expected.peak_logp.back() = std::max(expected.peak_logp.back(), logp);
       }
       for (size_t i = columns_before; i < expected.starts.size(); ++i)
         expected.token_logp[i] /= double(expected.ends[i] - expected.starts[i]);
@@ -88,7 +61,7 @@ Expected reference_alignment(const TextProblem& problem, const std::vector<Stora
     expected.starts.resize(columns_before + columns, -1);
     expected.ends.resize(columns_before + columns, -1);
     expected.token_logp.resize(columns_before + columns, 0);
-    expected.highest.resize(columns_before + columns, 0);
+    expected.peak_logp.resize(columns_before + columns, 0);
   }
   return expected;
 }
@@ -144,7 +117,7 @@ class Run {
     determinism_.expect_bitwise_equal("token_logp", token_logp);
   }
 
-  // Equals are told apart by roundings alone, so what counts is the log-probability there.
+  // Rounding decides between equal frames, so compare the log-probability at the peak.
   void expect_peaks(const DeviceTensor<int64_t>& peaks, double tolerance) const {
     const std::vector<int64_t> values = peaks.to_host();
     for (size_t at = 0; at < values.size(); ++at) {
@@ -155,7 +128,7 @@ class Run {
         right = peak == -1;
       } else if (right) {
         const int64_t label = problem_.labels_of(m)[at % size_t(columns_)];
-        right = expected_.log_probs[m][peak][label] >= expected_.highest[at] - tolerance;
+        right = expected_.log_probs[m][peak][label] >= expected_.peak_logp[at] - tolerance;
       }
       if (!right) throw std::runtime_error("peaks[" + std::to_string(at) + "] is " + std::to_string(peak));
     }
@@ -174,14 +147,14 @@ std::vector<driver::Case> cases() {
   const auto add = [&](const std::string& name, const TextProblem& problem) {
     all.push_back({name, driver::make_run_as<Run>(all.size(), problem)});
   };
-  // On both sides of a word of moves, and of what the way back takes at a time.
+  // Around the frames per word of moves, and around the block of frames of the backtracking.
   for (const int64_t frames : {7, 8, 9, 31, 32, 33, 64, 65})
     add(std::to_string(frames) + " frames", {.frames = frames,
                                              .classes = 5,
                                              .lengths = {frames, frames - 1},
-                                             .texts = {{driver::some_labels(3, 5)}, {{1, 2, 3, 4}}},
-                                             .whole_numbers = frames % 2 == 0});
-  // As fast as a path can go, and with all of its time on one label.
+                                             .texts = {{driver::labels_with_repeats(3, 5)}, {{1, 2, 3, 4}}},
+                                             .integer_logits = frames % 2 == 0});
+  // The fastest path, one label per frame, and a path that stays on one label.
   std::vector<int64_t> rising;
   for (int64_t i = 0; i < 100; ++i) rising.push_back(1 + i % 3);
   add("a label a frame", {.frames = 100, .classes = 4, .lengths = {100}, .texts = {{rising}}});

@@ -1,96 +1,26 @@
-// Beam search.
-#include <bit>
+// The beam_search operator.
 #include <numeric>
 
 #include "beam_search/kernels.cuh"
-#include "drivers/driver.h"
-#include "drivers/fusion_tables.h"
+#include "drivers/beam_search_problems.h"
 #include "drivers/reference_beam_search.h"
 
 namespace {
 
 namespace beam = crnn::beam_search;
+using namespace driver::search;
 using crnn::BFloat16;
 using crnn::Half;
 using driver::DeviceTensor;
 using driver::expect_close;
 using driver::from_double;
-using driver::FusionConfig;
 using driver::kAll;
 using driver::kInfinity;
 using driver::kNaN;
 using driver::LanguageModel;
 using driver::Layout;
-using driver::Override;
 
-// ---- Problems ----
-
-// What the logits of a row are: normally distributed, as they come or sorted by class; or 0 for a random
-// power of two of the classes and -inf for the others. Then every sum of probabilities is exact, and there
-// are ties throughout.
-enum class RowKind { kRandom, kAscending, kDescending, kEven };
-
-struct Problem {
-  int64_t frames;
-  int classes;
-  std::vector<int64_t> lengths;  // (N,)
-  int64_t beam;
-  int64_t nbest = beam;
-  int blank = 0;
-  bool normalize = true;
-  int64_t token_top_k = std::numeric_limits<int64_t>::max();
-  double token_min_logp = -kInfinity, beam_threshold = kInfinity;
-  FusionConfig fused = {};
-  RowKind rows = RowKind::kRandom;
-  double scale = 2;  // standard deviation of the logits
-  std::vector<Override> overrides = {};
-  bool overrides_are_uniform = false;  // they leave a frame's possible classes equally probable
-  Layout layout = Layout::kContiguous;
-  unsigned seed = 0;
-
-  int64_t samples() const { return int64_t(lengths.size()); }
-  bool ties_are_exact() const { return overrides_are_uniform || rows == RowKind::kEven; }
-  bool is_possible(int64_t n) const { return 0 <= lengths[n] && lengths[n] <= frames; }
-};
-
-std::vector<double> random_row(const Problem& problem, std::mt19937* generator) {
-  std::normal_distribution<double> normal;
-  std::vector<double> row(problem.classes);
-  for (double& x : row) x = problem.scale * normal(*generator);
-  if (problem.rows == RowKind::kAscending) std::sort(row.begin(), row.end());
-  if (problem.rows == RowKind::kDescending) std::sort(row.rbegin(), row.rend());
-  if (problem.rows == RowKind::kEven) {
-    const int most = std::bit_width(unsigned(problem.classes)) - 1;
-    const int live = 1 << ((*generator)() % 2 == 0 ? most : (*generator)() % unsigned(most + 1));
-    std::fill(row.begin(), row.end(), -kInfinity);
-    std::fill(row.begin(), row.begin() + live, 0);
-    std::shuffle(row.begin(), row.end(), *generator);
-  }
-  return row;
-}
-
-// (T, N, C); frames behind a sample's last one are NaN.
-template <class Storage>
-std::vector<Storage> logits_of(const Problem& problem) {
-  std::mt19937 generator(problem.seed);
-  std::vector<Storage> logits;
-  for (int64_t t = 0; t < problem.frames; ++t) {
-    for (int64_t n = 0; n < problem.samples(); ++n) {
-      const std::vector<double> row = random_row(problem, &generator);
-      double sum = 0;
-      for (const double x : row) sum += std::exp(x);
-      for (int c = 0; c < problem.classes; ++c) {
-        double x = problem.normalize ? row[c] : row[c] - std::log(sum);
-        for (const Override& change : problem.overrides)
-          if (change.applies_to(t, n, c)) x = change.value;
-        logits.push_back(from_double<Storage>(t < problem.lengths[n] ? x : kNaN));
-      }
-    }
-  }
-  return logits;
-}
-
-// ---- What should come out ----
+// ---- Reference ----
 
 struct Expected {
   std::vector<int64_t> tokens, lengths;
@@ -110,7 +40,7 @@ struct Expected {
   }
 };
 
-// Empty if the row cannot be used.
+// Empty if the row is unusable.
 template <class Storage>
 std::vector<reference::Probability> probabilities(const Problem& problem, const Storage* row) {
   const double least_unusable = problem.normalize ? kInfinity : double(1 << 26) / double(problem.frames);
@@ -162,11 +92,11 @@ Expected reference_search(const Problem& problem, const std::vector<Storage>& lo
 
 // ---- The kernels ----
 
-// A case and what is the same whenever it runs.
+// A problem with its logits and expected results.
 template <class Storage>
 class Run {
  public:
-  // Its logits are the first ones from the seed on that leave no decision to the last digits.
+  // Increases the seed until rounding errors cannot affect the result.
   explicit Run(const Problem& problem)
       : problem_(problem),
         tables_(problem.fused, problem.classes, problem.blank, problem.samples(), problem.seed) {
@@ -175,7 +105,7 @@ class Run {
       logits_ = logits_of<Storage>(problem_);
       expected_ = reference_search(problem_, logits_, tables_);
       if (expected_.margin > kClear) return;
-      if (problem_.seed >= kNextSeed * kMaxSeeds) throw std::runtime_error("no decisions are clear");
+      if (problem_.seed >= kNextSeed * kMaxSeeds) throw std::runtime_error("no seed has a clear result");
     }
   }
 
@@ -248,7 +178,7 @@ class Run {
   driver::DeterminismCheck determinism_;
 };
 
-// The Run of a problem, made when it is first called.
+// Runs a problem. The Run is constructed on the first call.
 template <class Storage>
 std::function<void()> make_run(const Problem& problem) {
   return [problem, run = std::optional<Run<Storage>>()]() mutable {
@@ -258,93 +188,6 @@ std::function<void()> make_run(const Problem& problem) {
 }
 
 // ---- Cases ----
-
-// One sample with these probabilities, which need not add up to 1, by frame and class.
-Problem of_rows(const std::vector<std::vector<double>>& rows, int64_t beam) {
-  const auto frames = int64_t(rows.size()), classes = int64_t(rows[0].size());
-  Problem problem{.frames = frames, .classes = int(classes), .lengths = {frames}, .beam = beam};
-  for (int64_t t = 0; t < frames; ++t)
-    for (int64_t c = 0; c < classes; ++c) problem.overrides.push_back({t, 0, c, std::log(rows[t][c])});
-  return problem;
-}
-
-// As of_rows, where the classes of a frame that are possible at all are equally probable.
-Problem of_even_rows(const std::vector<std::vector<double>>& rows, int64_t beam) {
-  Problem problem = of_rows(rows, beam);
-  problem.overrides_are_uniform = true;
-  return problem;
-}
-
-// Some classes equally probable, and the others not at all.
-std::vector<double> even_row(int classes, int first, int count) {
-  std::vector<double> row(classes);
-  std::fill_n(row.begin() + first, count, 1);
-  return row;
-}
-
-// So many prefixes, equally probable, end in class 1, half in the label and half in a blank: class 1 then
-// continues them with half their probability alone. They are extended by all of so many other tokens, equally
-// probable, which fills the beam; no extension that enters comes later in the search than the last of these.
-Problem of_last_to_enter(int prefixes, int tokens) {
-  const int classes = 2 + tokens + prefixes;
-  return of_even_rows({even_row(classes, 2 + tokens, prefixes), even_row(classes, 1, 1),
-                       even_row(classes, 0, 2), even_row(classes, 1, 1 + tokens)},
-                      prefixes * tokens);
-}
-
-// 20 times 15 prefixes, of which none stays: each is extended by one more token.
-Problem of_all_extended() {
-  constexpr int kClasses = 37;
-  return of_even_rows({even_row(kClasses, 1, 20), even_row(kClasses, 21, 15), even_row(kClasses, 36, 1)},
-                      300);
-}
-
-// In the second frame, class 2 extends the prefix to a probability of 0.2546, a little more than the 0.245
-// with which it stays; but the orders of its factors, 0.7071 and 0.36, add up to less than that of 0.245.
-Problem of_orders_that_add_up_to_less() {
-  return of_rows({{0.2, 0.7071, 0.05, 0.0429}, {0.3, 0.0465, 0.36, 0.2935}}, 1);
-}
-
-// 256 tokens a time are offered, and dropped when one more than 512 are held: here 256, 256, 2, 256.
-Problem with_a_gap() {
-  Problem problem{.frames = 1,
-                  .classes = 1024,
-                  .lengths = {1},
-                  .beam = 256,
-                  .nbest = 5,
-                  .blank = 600,
-                  .rows = RowKind::kAscending};
-  for (int c = 514; c < 768; ++c)
-    if (c != problem.blank) problem.overrides.push_back({0, 0, c, -kInfinity});
-  return problem;
-}
-
-Problem random_problem(unsigned seed) {
-  driver::Random random(seed);
-  const auto flip = [&] { return random.up_to(1) == 1; };
-  Problem problem{.frames = random.up_to(9), .classes = 1 + random.up_to(flip() ? 5 : 60), .seed = seed};
-  for (int left = 1 + random.up_to(2); left > 0; --left)
-    problem.lengths.push_back(random.up_to(int(problem.frames)));
-  problem.beam = 1 + random.up_to(flip() ? 5 : 40);
-  problem.nbest = 1 + random.up_to(int(problem.beam) - 1);
-  problem.blank = random.up_to(problem.classes - 1);
-  problem.normalize = flip();
-  if (flip()) problem.token_top_k = 1 + random.up_to(20);
-  if (flip()) problem.token_min_logp = random.weight(-6, -1);
-  if (flip()) problem.beam_threshold = random.weight(1, 9);
-  if (flip()) {
-    problem.fused.lm = LanguageModel(random.up_to(2));
-    problem.fused.hotwords = flip();
-    problem.fused.token_score = random.weight(-1, 1);
-    const std::vector<std::optional<double>> kinds = {-kInfinity, -1.5, std::nullopt};
-    if (problem.fused.lm == LanguageModel::kOverWords || flip())
-      for (int64_t n = 0; n < problem.samples(); ++n)
-        problem.fused.lexicons.push_back(kinds[random.up_to(2)]);
-  }
-  problem.scale = 1 + random.up_to(3);
-  problem.layout = Layout(random.up_to(3));
-  return problem;
-}
 
 std::vector<driver::Case> cases() {
   std::vector<driver::Case> all;
@@ -360,37 +203,37 @@ std::vector<driver::Case> cases() {
   add("40 classes", make_run<BFloat16>({.frames = 5, .classes = 40, .lengths = two, .beam = 5, .blank = 39}));
   add("no frames", make_run<float>({.frames = 0, .classes = 4, .lengths = {0, 0}, .beam = 3, .nbest = 2}));
   add("no samples", make_run<float>({.frames = 3, .classes = 4, .lengths = {}, .beam = 3}));
-  add("impossible lengths", make_run<float>({.frames = 4, .classes = 5, .lengths = {5, -1, 4}, .beam = 3}));
-  add("fewer texts than are wanted",
-      make_run<double>({.frames = 2, .classes = 3, .lengths = {2, 1}, .beam = 20}));
+  add("invalid lengths", make_run<float>({.frames = 4, .classes = 5, .lengths = {5, -1, 4}, .beam = 3}));
+  add("fewer texts than nbest", make_run<double>({.frames = 2, .classes = 3, .lengths = {2, 1}, .beam = 20}));
 
   add("a beam of 1", make_run<float>({.frames = 9, .classes = 7, .lengths = {9, 8}, .beam = 1}));
   add("a beam of 2", make_run<float>({.frames = 9, .classes = 7, .lengths = {9, 8}, .beam = 2}));
-  add("prefixes that come back",
+  add("prefixes that reenter the beam",
       make_run<double>({.frames = 24, .classes = 3, .lengths = {24}, .beam = 6, .scale = 1}));
   add("a beam of 16", make_run<float>({.frames = 9, .classes = 30, .lengths = {9, 0, 7}, .beam = 16}));
   add("a beam of 64", make_run<double>({.frames = 5, .classes = 70, .lengths = two, .beam = 64, .blank = 7}));
   add("a beam of 65", make_run<float>({.frames = 5, .classes = 20, .lengths = two, .beam = 65}));
   add("a beam of 200",
       make_run<float>({.frames = 3, .classes = 300, .lengths = {3}, .beam = 200, .layout = kSlice}));
-  // One token more is listed: as many as a block has threads, and one more than that.
+  // The shortlist has one token more: as many as a block has threads, and one more than that.
   add("a beam of 255",
       make_run<Half>({.frames = 2, .classes = 300, .lengths = {2}, .beam = 255, .nbest = 3}));
   add("a beam of 256", make_run<float>({.frames = 2, .classes = 300, .lengths = {2}, .beam = 256}));
   add("a beam of 512", make_run<float>({.frames = 3, .classes = 60, .lengths = {3}, .beam = 512}));
   add("a beam of 1024", make_run<double>({.frames = 2, .classes = 40, .lengths = {2}, .beam = 1024}));
 
-  add("all prefixes are extended", make_run<float>(of_all_extended()));
-  add("orders that add up to less", make_run<float>(of_orders_that_add_up_to_less()));
-  add("the last extension that may enter", make_run<float>(of_last_to_enter(1, 2)));
-  add("the last extension that may enter in a later round", make_run<float>(of_last_to_enter(20, 16)));
+  add("all prefixes are extended", make_run<float>(problem_with_all_extended()));
+  add("approximate logarithms with a smaller sum", make_run<float>(problem_with_inexact_logarithms()));
+  add("the last extension that enters", make_run<float>(problem_with_last_extension(1, 2)));
+  add("the last extension that enters in a later round",
+      make_run<float>(problem_with_last_extension(20, 16)));
 
   add("batch first",
       make_run<float>({.frames = 5, .classes = 70, .lengths = two, .beam = 10, .layout = kBatchFirst}));
   add("class stride",
       make_run<Half>({.frames = 5, .classes = 30, .lengths = two, .beam = 6, .layout = kClassStride}));
-  add("part", make_run<BFloat16>(
-                  {.frames = 5, .classes = 30, .lengths = two, .beam = 6, .nbest = 2, .layout = kSlice}));
+  add("slice", make_run<BFloat16>(
+                   {.frames = 5, .classes = 30, .lengths = two, .beam = 6, .nbest = 2, .layout = kSlice}));
   add("log_probs",
       make_run<float>({.frames = 6,
                        .classes = 20,
@@ -401,14 +244,14 @@ std::vector<driver::Case> cases() {
   add("probabilities beyond those of numbers",
       make_run<float>({.frames = 6, .classes = 20, .lengths = {6, 5}, .beam = 10, .scale = 300}));
 
-  // Where the best come last, what is offered is sorted again and again.
+  // If the best come last, the top-k selection compacts again and again.
   add("ascending rows",
       make_run<float>(
           {.frames = 2, .classes = 3000, .lengths = {2}, .beam = 16, .nbest = 5, .rows = kAscending}));
-  // As many tokens as a block can ever hold.
+  // The maximum number of tokens that a block holds.
   add("ascending rows and a beam of 1024",
       make_run<double>({.frames = 1, .classes = 2100, .lengths = {1}, .beam = 1024, .rows = kAscending}));
-  add("ascending rows with a gap", make_run<float>(with_a_gap()));
+  add("ascending rows with a gap", make_run<float>(problem_with_partial_push()));
   add("descending rows", make_run<Half>({.frames = 2,
                                          .classes = 700,
                                          .lengths = {2},
@@ -417,12 +260,12 @@ std::vector<driver::Case> cases() {
                                          .blank = 699,
                                          .rows = kDescending}));
   add("even rows",
-      make_run<float>({.frames = 6, .classes = 9, .lengths = {6, 5}, .beam = 20, .rows = kEven}));
+      make_run<float>({.frames = 6, .classes = 9, .lengths = {6, 5}, .beam = 20, .rows = kUniform}));
   add("even rows of 2048 classes",
       make_run<float>(
-          {.frames = 3, .classes = 2048, .lengths = {3, 2}, .beam = 70, .blank = 1000, .rows = kEven}));
+          {.frames = 3, .classes = 2048, .lengths = {3, 2}, .beam = 70, .blank = 1000, .rows = kUniform}));
   add("even rows and a beam of 300",
-      make_run<Half>({.frames = 3, .classes = 40, .lengths = {3}, .beam = 300, .rows = kEven}));
+      make_run<Half>({.frames = 3, .classes = 40, .lengths = {3}, .beam = 300, .rows = kUniform}));
 
   add("masked classes", make_run<float>({.frames = 5,
                                          .classes = 8,
@@ -444,17 +287,17 @@ std::vector<driver::Case> cases() {
                        .overrides = {{4, 0, 6, kNaN}, {0, 1, 4, kInfinity}, {2, 2, 0, kNaN}}}));
   add("the best token alone",
       make_run<float>({.frames = 6, .classes = 30, .lengths = {6, 5}, .beam = 10, .token_top_k = 1}));
-  // Strided classes go to threads one by one, the best ones to threads of their own.
-  add("the best 3 of 300 tokens behind the blank", make_run<float>({.frames = 3,
-                                                                    .classes = 300,
-                                                                    .lengths = {3},
-                                                                    .beam = 20,
-                                                                    .token_top_k = 3,
-                                                                    .overrides = {{kAll, kAll, 0, 9}},
-                                                                    .layout = kClassStride}));
+  // Strided classes are loaded one by one, and the best ones lie in different threads.
+  add("the best 3 of 300 tokens besides the blank", make_run<float>({.frames = 3,
+                                                                     .classes = 300,
+                                                                     .lengths = {3},
+                                                                     .beam = 20,
+                                                                     .token_top_k = 3,
+                                                                     .overrides = {{kAll, kAll, 0, 9}},
+                                                                     .layout = kClassStride}));
   add("the best 3 tokens",
       make_run<Half>(
-          {.frames = 6, .classes = 12, .lengths = {6, 5}, .beam = 10, .token_top_k = 3, .rows = kEven}));
+          {.frames = 6, .classes = 12, .lengths = {6, 5}, .beam = 10, .token_top_k = 3, .rows = kUniform}));
   add("probable tokens",
       make_run<float>({.frames = 6, .classes = 30, .lengths = {6, 5}, .beam = 30, .token_min_logp = -2}));
   for (const double threshold : {0.0, 0.5, 4.0})
@@ -480,13 +323,13 @@ std::vector<driver::Case> cases() {
                                          .beam = 20,
                                          .fused = {.lexicons = {-kInfinity, -kInfinity}},
                                          .scale = 1}));
-  add("lexicons and none", make_run<double>({.frames = 7,
-                                             .classes = 10,
-                                             .lengths = {7, 6, 7, 5},
-                                             .beam = 20,
-                                             .blank = 9,
-                                             .fused = {.lexicons = {-kInfinity, -1, std::nullopt, 0.5}},
-                                             .scale = 1}));
+  add("lexicons and no lexicon", make_run<double>({.frames = 7,
+                                                   .classes = 10,
+                                                   .lengths = {7, 6, 7, 5},
+                                                   .beam = 20,
+                                                   .blank = 9,
+                                                   .fused = {.lexicons = {-kInfinity, -1, std::nullopt, 0.5}},
+                                                   .scale = 1}));
   add("language model over words",
       make_run<float>({.frames = 9,
                        .classes = 8,
@@ -512,7 +355,7 @@ std::vector<driver::Case> cases() {
                                                          .lengths = {4, 3},
                                                          .beam = 40,
                                                          .fused = {.lm = LanguageModel::kOverTokens},
-                                                         .rows = kEven}));
+                                                         .rows = kUniform}));
   add("ascending rows and hot words", make_run<double>({.frames = 2,
                                                         .classes = 600,
                                                         .lengths = {2},

@@ -1,13 +1,16 @@
-// CTC loss and its gradient.
+// The ctc_loss operator and its gradient.
 #include <numeric>
 #include <optional>
 
 #include "ctc_loss/kernels.cuh"
-#include "drivers/driver.h"
+#include "drivers/ctc_loss_problems.h"
+#include "drivers/reference_ctc.h"
+#include "forward_backward/kernels.cuh"
 
 namespace {
 
 namespace ctc = crnn::ctc_loss;
+using namespace driver::loss;
 using crnn::BFloat16;
 using crnn::Half;
 using ctc::Reduction;
@@ -17,172 +20,14 @@ using driver::from_double;
 using driver::kAll;
 using driver::kInfinity;
 using driver::kNaN;
+using driver::labels_with_repeats;
 using driver::Layout;
-using driver::Override;
+using reference::log_sum;
+using reference::Table;
 
 constexpr crnn::gpu::Stream kStream = {nullptr, "ctc_loss"};
 
-// ---- Problems ----
-
-struct Sample {
-  int64_t frames;
-  std::vector<int64_t> labels;
-  std::optional<int64_t> length = {};           // what is claimed, if not the number of the labels
-  std::optional<int64_t> backward_length = {};  // and in the backward pass, if that has become impossible
-
-  int64_t target_length() const { return length.value_or(int64_t(labels.size())); }
-};
-
-struct Problem {
-  int64_t frames, classes;
-  std::vector<Sample> samples = {};
-  int64_t blank = 0;
-  Reduction reduction = Reduction::kNone;
-  bool zero_infinity = false;
-  bool normalize = true;
-  bool padded = true;
-  int64_t padding = 0;  // labels that targets have behind the longest one, or behind the last one
-  int64_t longest = std::numeric_limits<int64_t>::max();  // as of BatchShape
-  bool wide = true;                                       // int64 lengths and labels, not int32
-  Layout layout = Layout::kContiguous, gradient_layout = Layout::kContiguous;
-  std::vector<Override> overrides = {};
-  unsigned seed = 0;
-
-  crnn::BatchShape shape() const {
-    crnn::BatchShape shape{frames, int64_t(samples.size()), classes, 0, padded, padding};
-    for (const Sample& sample : samples) {
-      const auto length = int64_t(sample.labels.size());
-      shape.padded_length = std::max(shape.padded_length, length + padding);
-      shape.labels += length;
-    }
-    if (padded) {
-      shape.labels = shape.samples * shape.padded_length;
-    } else {
-      shape.padded_length = 0;
-    }
-    shape.longest_target = longest;
-    return shape;
-  }
-
-  std::vector<int64_t> targets() const {
-    constexpr int64_t kPadding = -77;
-    std::vector<int64_t> all;
-    for (const Sample& sample : samples) {
-      all.insert(all.end(), sample.labels.begin(), sample.labels.end());
-      if (padded) all.resize((&sample - samples.data() + 1) * shape().padded_length, kPadding);
-    }
-    all.resize(shape().labels, kPadding);
-    return all;
-  }
-
-  // Whose lengths can be used: (N).
-  std::vector<bool> valid_lengths() const {
-    std::vector<bool> all;
-    int64_t available = shape().labels;
-    bool lost = false;
-    for (const Sample& sample : samples) {
-      const int64_t length = sample.target_length(), most = padded ? shape().padded_length : available;
-      const bool fits = 0 <= length && length <= most;
-      lost |= !padded && !fits;
-      if (!lost) available -= length;
-      all.push_back(fits && length <= longest && !lost && 0 <= sample.frames && sample.frames <= frames);
-    }
-    return all;
-  }
-};
-
-// Some of them repeated, next to each other and apart.
-std::vector<int64_t> some_labels(int64_t count, int64_t classes, int64_t blank = 0) {
-  std::vector<int64_t> labels;
-  for (int64_t i = 0; i < count; ++i) labels.push_back((blank + 1 + i * i % 7 % (classes - 1)) % classes);
-  return labels;
-}
-
-// (T, N, C); frames behind a sample's last one are NaN.
-template <class Storage>
-std::vector<Storage> logits_of(const Problem& problem) {
-  std::mt19937 generator(problem.seed);
-  std::normal_distribution<double> normal;
-  const int64_t samples = int64_t(problem.samples.size()), classes = problem.classes;
-  std::vector<Storage> logits;
-  for (int64_t t = 0; t < problem.frames; ++t) {
-    for (int64_t n = 0; n < samples; ++n) {
-      std::vector<double> row(classes);
-      for (double& x : row) x = 2 * normal(generator);
-      double sum = 0;
-      for (const double x : row) sum += std::exp(x);
-      for (int64_t c = 0; c < classes; ++c) {
-        double x = problem.normalize ? row[c] : row[c] - std::log(sum);
-        for (const Override& change : problem.overrides)
-          if (change.applies_to(t, n, c)) x = change.value;
-        if (t >= problem.samples[n].frames) x = kNaN;
-        logits.push_back(from_double<Storage>(x));
-      }
-    }
-  }
-  return logits;
-}
-
-// ---- What should come out ----
-
-constexpr double kImpossible = -kInfinity;
-
-double log_sum(double a, double b) {
-  const double most = std::max(a, b);
-  return most == kImpossible ? most : most + std::log1p(std::exp(std::min(a, b) - most));
-}
-
-// Logarithms of probabilities by frame and state, or class.
-using Table = std::vector<std::vector<double>>;
-
-struct Solution {
-  double loss;
-  Table posterior;  // (T_n, C), none if the loss is infinite
-};
-
-Solution forward_backward(const Table& log_probs, int64_t classes, const std::vector<int64_t>& labels,
-                          int64_t blank) {
-  const int frames = int(log_probs.size()), states = 2 * int(labels.size()) + 1;
-  if (frames == 0) return {labels.empty() ? 0 : kInfinity, {}};
-  std::vector<int64_t> state(states, blank);
-  for (size_t i = 0; i < labels.size(); ++i) state[2 * i + 1] = labels[i];
-  const auto may_skip_to = [&](int i) { return i >= 2 && state[i] != blank && state[i] != state[i - 2]; };
-  // Paths up to a state at a frame, and from it on; the frame's emission counts in the first of them.
-  Table alpha(frames, std::vector<double>(states, kImpossible)), beta = alpha;
-  for (int t = 0; t < frames; ++t) {
-    for (int i = 0; i < states; ++i) {
-      double sum = kImpossible;
-      if (t == 0) {
-        if (i < 2) sum = 0;
-      } else {
-        sum = alpha[t - 1][i];
-        if (i >= 1) sum = log_sum(sum, alpha[t - 1][i - 1]);
-        if (may_skip_to(i)) sum = log_sum(sum, alpha[t - 1][i - 2]);
-      }
-      alpha[t][i] = sum + log_probs[t][state[i]];
-    }
-  }
-  for (int t = frames - 1; t >= 0; --t) {
-    for (int i = 0; i < states; ++i) {
-      if (t == frames - 1) {
-        if (i >= states - 2) beta[t][i] = 0;
-        continue;
-      }
-      const auto through = [&](int next) { return beta[t + 1][next] + log_probs[t + 1][state[next]]; };
-      double sum = through(i);
-      if (i + 1 < states) sum = log_sum(sum, through(i + 1));
-      if (i + 2 < states && may_skip_to(i + 2)) sum = log_sum(sum, through(i + 2));
-      beta[t][i] = sum;
-    }
-  }
-  double total = kImpossible;
-  for (int i = 0; i < states; ++i) total = log_sum(total, alpha[0][i] + beta[0][i]);
-  if (total == kImpossible) return {kInfinity, {}};
-  Table posterior(frames, std::vector<double>(classes));
-  for (int t = 0; t < frames; ++t)
-    for (int i = 0; i < states; ++i) posterior[t][state[i]] += std::exp(alpha[t][i] + beta[t][i] - total);
-  return {-total, posterior};
-}
+// ---- Reference ----
 
 struct Expected {
   std::vector<double> loss;      // (N), or () as one element
@@ -215,8 +60,8 @@ Expected reference_result(const Problem& problem, const std::vector<Storage>& lo
         row[c] = driver::to_double(logits[(t * samples + n) * classes + c]);
       if (problem.normalize) {
         for (const double x : row) sound &= x < kInfinity;
-        const double all = std::accumulate(row.begin(), row.end(), kImpossible, log_sum);
-        if (all == kImpossible) continue;
+        const double all = std::accumulate(row.begin(), row.end(), -kInfinity, log_sum);
+        if (all == -kInfinity) continue;
         for (double& x : row) x -= all;
       } else {
         const auto in_bounds = [&](int64_t c) { return row[c] < crnn::max_log_prob(frames); };
@@ -224,8 +69,9 @@ Expected reference_result(const Problem& problem, const std::vector<Storage>& lo
       }
     }
 
-    const Solution solution =
-        sound ? forward_backward(log_probs, classes, labels, problem.blank) : Solution{kNaN, {}};
+    const reference::Solution solution =
+        sound ? reference::forward_backward(log_probs, classes, labels, problem.blank)
+              : reference::Solution{kNaN, {}};
     const bool ignored = problem.zero_infinity && solution.loss == kInfinity;
     const double loss = ignored ? 0 : solution.loss;
     const double weight = problem.reduction == Reduction::kMean
@@ -258,7 +104,7 @@ Expected reference_result(const Problem& problem, const std::vector<Storage>& lo
 
 // ---- The kernels ----
 
-// Integers of either width.
+// An int32 or int64 tensor.
 class IndexTensor {
  public:
   IndexTensor(const std::vector<int64_t>& shape, const std::vector<int64_t>& values, bool wide)
@@ -274,7 +120,7 @@ class IndexTensor {
   bool is_wide_;
 };
 
-// A case and what is the same whenever it runs.
+// A problem with its logits and expected results.
 template <class Storage>
 class Run {
  public:
@@ -336,7 +182,7 @@ class Run {
   using Dimensions = std::vector<int64_t>;
   static constexpr bool kIsDouble = sizeof(Real) == sizeof(double);
   static constexpr double kTolerance = kIsDouble ? 1e-11 : 1e-5;
-  // What storing a number may change in it.
+  // The relative rounding error of storing a number.
   static constexpr double kRounding = sizeof(Storage) >= sizeof(float)    ? 0
                                       : std::is_same_v<Storage, BFloat16> ? 0x1p-8
                                                                           : 0x1p-11;
@@ -355,8 +201,8 @@ class Run {
     const ctc::RecursionBuffers<Real> memory{emissions.data(), stored.data(), states.data(),
                                              ctc::Saved<Real>(saved.data(), slice)};
     const ctc::LossOptions options{problem_.reduction, problem_.zero_infinity, with_grad};
-    ctc::launch_ctc_loss<Storage, Real>(rows(logits), batch, problem_.normalize, slice, memory, options,
-                                        loss.data(), terms.data(), kStream);
+    ctc::launch_forward<Storage, Real>(rows(logits), batch, problem_.normalize, slice, memory, options,
+                                       loss.data(), terms.data(), kStream);
     expect_close(name, loss, expected_.loss, kTolerance);
     determinism_.expect_bitwise_equal(name, loss);
   }
@@ -369,7 +215,7 @@ class Run {
     const DeviceTensor<Real> grad_loss({int64_t(every_other.size())}, every_other);
     const DeviceTensor<Real> scales({shape_.samples});
     const DeviceTensor<ctc::Occurrence> occurrences({shape_.labels});
-    // No element of a gradient is as large.
+    // Larger than any element of a gradient.
     constexpr double kUnwritten = 1000;
     const driver::StridedLayout placement(problem_.gradient_layout, shape_.frames, shape_.samples,
                                           shape_.classes);
@@ -397,7 +243,7 @@ class Run {
   driver::DeterminismCheck determinism_;
 };
 
-// The Run of a problem, made when it is first called.
+// Runs a problem. The Run is constructed on the first call.
 template <class Storage>
 std::function<void()> make_run(const Problem& problem) {
   return [problem, run = std::optional<Run<Storage>>()]() mutable {
@@ -408,75 +254,6 @@ std::function<void()> make_run(const Problem& problem) {
 
 // ---- Cases ----
 
-// Frames in which a path can spell the labels.
-int64_t needed(const std::vector<int64_t>& labels) {
-  int64_t frames = int64_t(labels.size());
-  for (size_t i = 1; i < labels.size(); ++i) frames += labels[i] == labels[i - 1];
-  return frames;
-}
-
-// One sample whose target has so many pairs, in a few frames more than it needs: an odd number of them, so
-// that alpha takes a step more than beta.
-Problem of_pairs(int64_t pairs) {
-  const std::vector<int64_t> labels = some_labels(pairs - 1, 9);
-  const int64_t frames = (needed(labels) + 2) / 2 * 2 + 1;
-  return {.frames = frames, .classes = 9, .samples = {{frames, labels}}};
-}
-
-// The same as the last one of two, in an even number of frames.
-Problem of_pairs_behind_others(int64_t pairs) {
-  Problem problem = of_pairs(pairs);
-  problem.samples[0].frames = ++problem.frames;
-  problem.samples.insert(problem.samples.begin(), {4, {3, 1}});
-  problem.padded = false;
-  return problem;
-}
-
-// Three samples of so many classes, in a few frames.
-Problem of_classes(int64_t classes, int64_t blank, Layout layout, Layout gradient_layout) {
-  const int64_t labels = classes > 1 ? 2 : 0;
-  return {.frames = 5,
-          .classes = classes,
-          .samples = {{5, some_labels(labels, classes, blank)},
-                      {4, some_labels(labels / 2, classes, blank)},
-                      {3, {}}},
-          .blank = blank,
-          .layout = layout,
-          .gradient_layout = gradient_layout};
-}
-
-// Enough samples for two tiles of the scan; sample number `wrong` claims this length.
-Problem of_many_samples(Reduction reduction, int64_t wrong = -1, int64_t length = 0) {
-  Problem problem{.frames = 1, .classes = 3, .reduction = reduction, .padded = false, .padding = 2};
-  for (int64_t n = 0; n < 300; ++n) {
-    problem.samples.push_back({1, some_labels(n % 5 == 0, 3)});
-    if (n == wrong) problem.samples.back().length = length;
-  }
-  return problem;
-}
-
-Problem random_problem(unsigned seed) {
-  std::mt19937 generator(seed);
-  const auto up_to = [&](int64_t most) { return int64_t(generator() % (most + 1)); };
-  const auto flip = [&] { return up_to(1) == 1; };
-  Problem problem{.frames = up_to(40), .classes = 2 + up_to(80), .seed = seed};
-  problem.blank = up_to(problem.classes - 1);
-  problem.samples.resize(1 + up_to(3));
-  for (Sample& sample : problem.samples) {
-    sample.frames = up_to(problem.frames);
-    sample.labels = some_labels(up_to(sample.frames), 2 + up_to(problem.classes - 2), problem.blank);
-  }
-  problem.reduction = Reduction(up_to(2));
-  problem.zero_infinity = flip();
-  problem.normalize = flip();
-  problem.padded = flip();
-  problem.padding = up_to(3);
-  problem.wide = flip();
-  problem.layout = Layout(up_to(3));
-  problem.gradient_layout = Layout(up_to(3));
-  return problem;
-}
-
 std::vector<driver::Case> cases() {
   std::vector<driver::Case> all;
   const auto add = [&](const std::string& name, std::function<void()> run) { all.push_back({name, run}); };
@@ -485,36 +262,37 @@ std::vector<driver::Case> cases() {
   constexpr int64_t kHuge = std::numeric_limits<int64_t>::max();
 
   for (const int64_t pairs : {1, 2, 31, 33, 64, 128, 129, 257, 513})
-    add(std::to_string(pairs) + " pairs", make_run<float>(of_pairs(pairs)));
+    add(std::to_string(pairs) + " pairs", make_run<float>(problem_with_pairs(pairs)));
   for (const int64_t pairs : {32, 65, 256})
-    add(std::to_string(pairs) + " pairs", make_run<double>(of_pairs(pairs)));
+    add(std::to_string(pairs) + " pairs", make_run<double>(problem_with_pairs(pairs)));
   for (const int64_t pairs : {34, 130, 512, 513})
-    add(std::to_string(pairs) + " pairs behind others", make_run<float>(of_pairs_behind_others(pairs)));
-  add("short targets in a big block",
-      make_run<float>(
-          {.frames = 128,
-           .classes = 9,
-           .samples = {{9, {1, 2, 2}}, {40, some_labels(33, 9)}, {80, some_labels(65, 9)}, {1, {}}},
-           .padding = 70}));
+    add(std::to_string(pairs) + " pairs behind others", make_run<float>(second_sample_with_pairs(pairs)));
+  add("short targets in a big block", make_run<float>({.frames = 128,
+                                                       .classes = 9,
+                                                       .samples = {{9, {1, 2, 2}},
+                                                                   {40, labels_with_repeats(33, 9)},
+                                                                   {80, labels_with_repeats(65, 9)},
+                                                                   {1, {}}},
+                                                       .padding = 70}));
 
-  // The kernels hold no more labels than the longest target is said to have.
+  // The kernels hold at most `longest` labels per target.
   for (const bool padded : {false, true}) {
     add(padded ? "padded targets longer than the longest" : "targets longer than the longest",
         make_run<float>({.frames = 160,
                          .classes = 9,
-                         .samples = {{150, some_labels(64, 9)},
+                         .samples = {{150, labels_with_repeats(64, 9)},
                                      {9, {1, 2, 2}},
-                                     {160, some_labels(63, 9)},
-                                     {160, some_labels(140, 9)},
-                                     {80, some_labels(20, 9)}},
+                                     {160, labels_with_repeats(63, 9)},
+                                     {160, labels_with_repeats(140, 9)},
+                                     {80, labels_with_repeats(20, 9)}},
                          .padded = padded,
                          .longest = 63}));
   }
-  add("short targets of many labels in all", [] {
+  add("short targets with many labels in total", [] {
     Problem problem{.frames = 600, .classes = 9, .padded = false, .longest = 31};
-    for (int64_t n = 0; n < 20; ++n) problem.samples.push_back({70, some_labels(31 - n % 2, 9)});
+    for (int64_t n = 0; n < 20; ++n) problem.samples.push_back({70, labels_with_repeats(31 - n % 2, 9)});
     if (problem.shape().max_labels() != 31 || ctc::state_elements(problem.shape()) != 0)
-      throw std::runtime_error("the kernels are those for the sum of the lengths");
+      throw std::runtime_error("the kernels are dispatched on the sum of the lengths");
     make_run<float>(problem)();
   });
 
@@ -532,50 +310,49 @@ std::vector<driver::Case> cases() {
   add("the sum of no samples",
       make_run<double>({.frames = 3, .classes = 4, .reduction = kSum, .padded = false}));
 
-  add("1 class", make_run<float>(of_classes(1, 0, kContiguous, kContiguous)));
-  add("2 classes", make_run<Half>(of_classes(2, 1, kContiguous, kContiguous)));
-  add("64 classes", make_run<BFloat16>(of_classes(64, 63, kContiguous, kContiguous)));
-  add("64 classes batch first", make_run<float>(of_classes(64, 0, kBatchFirst, kBatchFirst)));
-  add("65 classes in a part", make_run<float>(of_classes(65, 7, kSlice, kSlice)));
-  add("65 classes from a part", make_run<Half>(of_classes(65, 0, kSlice, kContiguous)));
-  add("1024 classes", make_run<double>(of_classes(1024, 500, kContiguous, kContiguous)));
-  add("1025 classes", make_run<float>(of_classes(1025, 0, kContiguous, kBatchFirst)));
-  add("1025 classes in a part", make_run<BFloat16>(of_classes(1025, 1024, kSlice, kSlice)));
-  add("class stride", make_run<double>(of_classes(20, 3, kClassStride, kClassStride)));
+  add("1 class", make_run<float>(problem_with_classes(1, 0, kContiguous, kContiguous)));
+  add("2 classes", make_run<Half>(problem_with_classes(2, 1, kContiguous, kContiguous)));
+  add("64 classes", make_run<BFloat16>(problem_with_classes(64, 63, kContiguous, kContiguous)));
+  add("64 classes batch first", make_run<float>(problem_with_classes(64, 0, kBatchFirst, kBatchFirst)));
+  add("65 classes in a slice", make_run<float>(problem_with_classes(65, 7, kSlice, kSlice)));
+  add("65 classes from a slice", make_run<Half>(problem_with_classes(65, 0, kSlice, kContiguous)));
+  add("1024 classes", make_run<double>(problem_with_classes(1024, 500, kContiguous, kContiguous)));
+  add("1025 classes", make_run<float>(problem_with_classes(1025, 0, kContiguous, kBatchFirst)));
+  add("1025 classes in a slice", make_run<BFloat16>(problem_with_classes(1025, 1024, kSlice, kSlice)));
+  add("class stride", make_run<double>(problem_with_classes(20, 3, kClassStride, kClassStride)));
 
-  add("two tiles of samples", make_run<float>(of_many_samples(kMean)));
-  add("a negative length in the second tile", make_run<float>(of_many_samples(kNone, 270, -1)));
-  add("a huge length in the first tile", make_run<float>(of_many_samples(kNone, 250, kHuge)));
-  add("padded lengths that do not fit",
+  add("two tiles of samples", make_run<float>(problem_with_many_samples(kMean)));
+  add("a negative length in the second tile", make_run<float>(problem_with_many_samples(kNone, 270, -1)));
+  add("a huge length in the first tile", make_run<float>(problem_with_many_samples(kNone, 250, kHuge)));
+  add("padded invalid lengths",
       make_run<float>(
           {.frames = 5,
            .classes = 6,
            .samples = {{5, {1, 2}, -1}, {4, {1, 2}, 3}, {-1, {1}}, {6, {2}}, {5, {3, 3}}, {4, {1}, kHuge}}}));
-  add("concatenated lengths that do not fit",
+  add("concatenated invalid lengths",
       make_run<float>({.frames = 5,
                        .classes = 6,
                        .samples = {{5, {1, 2}}, {6, {3}}, {4, {2, 4}}, {4, {5}, 7}, {5, {1}}},
                        .padded = false,
                        .wide = false}));
-  add("lengths that add up to too much",
+  add("lengths with a sum that is too large",
       make_run<double>(
           {.frames = 5, .classes = 6, .samples = {{4, {1, 2}}, {3, {4, 5}, 3}}, .padded = false}));
-  // The backward pass must not trust that they are what the forward pass read.
-  const std::vector<Sample> outgrown = {{4, {1, 2}}, {3, some_labels(200, 9), 2, 200}};
-  add("concatenated lengths that have outgrown the frames",
+  // Lengths may change between the passes, so the backward pass must check them again.
+  const std::vector<Sample> outgrown = {{4, {1, 2}}, {3, labels_with_repeats(200, 9), 2, 200}};
+  add("concatenated lengths that outgrow the frames",
       make_run<float>({.frames = 4, .classes = 9, .samples = outgrown, .padded = false}));
-  add("lengths that have become impossible",
+  add("lengths that become invalid",
       make_run<float>({.frames = 4, .classes = 9, .samples = {outgrown[0], outgrown[1], {4, {3}, 1, -1}}}));
   const std::vector<Sample> wrong_labels = {{5, {1, -1}}, {4, {6, 1}},    {3, {2}},
                                             {5, {3, 1}},  {5, {1, 2, 3}}, {4, {(int64_t(1) << 32) + 1}}};
-  add("labels that are none",
-      make_run<float>({.frames = 5, .classes = 6, .samples = wrong_labels, .blank = 2}));
-  add("concatenated labels that are none",
+  add("invalid labels", make_run<float>({.frames = 5, .classes = 6, .samples = wrong_labels, .blank = 2}));
+  add("concatenated invalid labels",
       make_run<float>({.frames = 5, .classes = 6, .samples = wrong_labels, .blank = 2, .padded = false}));
 
-  // The longest one has more labels than the block's threads hold.
-  const std::vector<Sample> impossible = {{3, {1, 2, 3, 4}}, {3, {1, 1, 2}}, {4, {1, 1, 2}},
-                                          {0, {1}},          {4, {}},        {4, some_labels(200, 6)}};
+  // The longest target has more labels than the threads of a block hold.
+  const std::vector<Sample> impossible = {
+      {3, {1, 2, 3, 4}}, {3, {1, 1, 2}}, {4, {1, 1, 2}}, {0, {1}}, {4, {}}, {4, labels_with_repeats(200, 6)}};
   add("impossible targets", make_run<float>({.frames = 4, .classes = 6, .samples = impossible}));
   add("impossible targets ignored",
       make_run<BFloat16>(
@@ -585,7 +362,7 @@ std::vector<driver::Case> cases() {
                                           .samples = {{9, {1, 1}},
                                                       {8, {1, 2, 1}},
                                                       {90, std::vector<int64_t>(45, 3)},
-                                                      {85, some_labels(70, 3)}},
+                                                      {85, labels_with_repeats(70, 3)}},
                                           .padded = false,
                                           .padding = 1}));
 

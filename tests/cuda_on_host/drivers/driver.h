@@ -1,8 +1,8 @@
-// What the drivers share. A driver runs the launch functions of an operator on a list of cases, and compares
-// what comes out with a plain loop on the host. The same files are compiled for the CPU, where every case
-// runs under each schedule, and by nvcc for a GPU, where compute-sanitizer can watch.
+// The framework of the drivers. A driver runs the launch functions of an operator on a list of cases and
+// compares the results with a plain loop on the host. The same sources are compiled for the CPU, where each
+// case runs under every schedule, and by nvcc for a GPU, where compute-sanitizer can check them.
 //
-// A driver takes names of cases, and without any runs all of them.
+// The arguments of a driver are names of cases; without arguments it runs all cases.
 #pragma once
 
 #include <algorithm>
@@ -32,11 +32,11 @@ inline void check(cudaError_t error) {
   if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
 }
 
-// A tensor in the device's memory, with as much of torch's interface as kernels' arguments are made from.
+// A tensor in device memory, with the part of torch's interface that launch functions need.
 template <class T>
 class DeviceTensor {
  public:
-  // Contiguous, and written by nobody: the place for results.
+  // Contiguous and uninitialized, for results.
   explicit DeviceTensor(std::vector<int64_t> shape) : shape_(std::move(shape)) {
     strides_.resize(shape_.size());
     int64_t elements = 1;
@@ -52,7 +52,7 @@ class DeviceTensor {
     copy_in(values);
   }
 
-  // `storage` holds the elements by these strides, from element number `offset` on.
+  // A strided view of a copy of `storage` that starts at element `offset`.
   DeviceTensor(std::vector<int64_t> shape, std::vector<int64_t> strides, int64_t offset,
                const std::vector<T>& storage)
       : shape_(std::move(shape)), strides_(std::move(strides)), offset_(offset) {
@@ -70,7 +70,7 @@ class DeviceTensor {
   int64_t size(int64_t i) const { return shape_[i]; }
   int64_t stride(int64_t i) const { return strides_[i]; }
 
-  // All that was allocated.
+  // The whole storage.
   std::vector<T> to_host() const {
     std::vector<T> values(elements_);
     check(cudaMemcpy(values.data(), memory_, elements_ * sizeof(T), cudaMemcpyDeviceToHost));
@@ -93,7 +93,7 @@ class DeviceTensor {
   T* memory_ = nullptr;
 };
 
-// How the elements of a (T, N, C) tensor lie in memory.
+// Memory layouts of a (T, N, C) tensor. kSlice: a slice of a tensor with more classes.
 enum class Layout { kContiguous, kBatchFirst, kClassStride, kSlice };
 
 class StridedLayout {
@@ -108,8 +108,8 @@ class StridedLayout {
     }
   }
 
-  // The values, given as (T, N, C), in their places; what lies between and beside them is `filler`. The last
-  // element ends the memory, so that an access behind it is seen.
+  // The storage for `values`, which are in the order (T, N, C); gaps hold `filler`. The storage ends with the
+  // last element, so that checkers see an access past the end.
   template <class T>
   std::vector<T> to_storage(const std::vector<T>& values, T filler) const {
     std::vector<T> storage;
@@ -136,7 +136,7 @@ class StridedLayout {
   int64_t offset_ = 0;
 };
 
-// A logit that is not what the others are; kAll stands for all frames, samples or classes.
+// Replaces logits by a value; kAll selects all frames, samples or classes.
 constexpr int64_t kAll = -1;
 struct Override {
   int64_t t, n, c;
@@ -164,8 +164,8 @@ Storage from_double(double x) {
   return crnn::FromCompute<Storage>::convert(typename crnn::ComputeType<Storage>::Real(x));
 }
 
-// Throws unless both hold the same numbers, up to the larger of two tolerances: one relative to the number
-// that it should be, and one that is not. NaN equals NaN.
+// Throws unless each value is within the larger of two tolerances: absolute, and relative to the expected
+// value. NaN equals NaN.
 template <class T, class Expected>
 void expect_close(const char* name, const DeviceTensor<T>& tensor, const std::vector<Expected>& expected,
                   double relative, double absolute) {
@@ -176,13 +176,13 @@ void expect_close(const char* name, const DeviceTensor<T>& tensor, const std::ve
     throw std::runtime_error(std::string(name) + ": " + error.what());
   }
   for (size_t i = 0; i < values.size(); ++i) {
-    const double is = to_double(values[i]), should_be = to_double(expected[i]);
-    const bool equal = is == should_be || (std::isnan(is) && std::isnan(should_be)) ||
-                       std::abs(is - should_be) <= std::fmax(absolute, relative * std::abs(should_be));
+    const double actual = to_double(values[i]), wanted = to_double(expected[i]);
+    const bool equal = actual == wanted || (std::isnan(actual) && std::isnan(wanted)) ||
+                       std::abs(actual - wanted) <= std::fmax(absolute, relative * std::abs(wanted));
     if (equal) continue;
     std::ostringstream message;
     message.precision(17);
-    message << name << "[" << i << "] is " << is << " and should be " << should_be;
+    message << name << "[" << i << "] is " << actual << ", expected " << wanted;
     throw std::runtime_error(message.str());
   }
 }
@@ -193,7 +193,7 @@ void expect_close(const char* name, const DeviceTensor<T>& tensor, const std::ve
   expect_close(name, tensor, expected, tolerance, tolerance);
 }
 
-// What a case computed when it ran first. Whatever the schedule, it has to compute the same, bit for bit.
+// The results of the first run of a case. Every schedule must reproduce them bit for bit.
 class DeterminismCheck {
  public:
   template <class T>
@@ -205,27 +205,34 @@ class DeterminismCheck {
     if (is_first || first->second == bytes) return;
     const auto differs = std::mismatch(bytes.begin(), bytes.end(), first->second.begin()).first;
     throw std::runtime_error(name + "[" + std::to_string((differs - bytes.begin()) / sizeof(T)) +
-                             "] is not, bit for bit, what it was under another schedule");
+                             "] is not bitwise equal to its value under another schedule");
   }
 
  private:
   std::map<std::string, std::vector<unsigned char>> bytes_;
 };
 
-// The slices that a batch is taken in by turns: all of it at once, and two texts at a time.
+// The slices to test a batch with: the whole batch, and two texts at a time.
 inline std::vector<crnn::BatchShape> test_slices(const crnn::BatchShape& shape) {
   return {shape,
           crnn::choose_slice_shape(shape, [](const crnn::BatchShape& slice) { return slice.texts(); }, 2)};
 }
 
+// Labels with repetitions, both adjacent and apart.
+inline std::vector<int64_t> labels_with_repeats(int64_t count, int64_t classes, int64_t blank = 0) {
+  std::vector<int64_t> labels;
+  for (int64_t i = 0; i < count; ++i) labels.push_back((blank + 1 + i * i % 7 % (classes - 1)) % classes);
+  return labels;
+}
+
 struct Case {
   std::string name;
-  std::function<void()> run;  // throws if something is wrong
+  std::function<void()> run;  // throws on a wrong result
 };
 
 struct Schedule {
   const char* name;
-  std::function<void()> choose;
+  std::function<void()> apply;
 };
 
 inline std::vector<Schedule> schedules() {
@@ -240,17 +247,17 @@ inline std::vector<Schedule> schedules() {
 #endif
 }
 
-// The main function of a driver: its exit status.
+// The main function of a driver; returns the exit status.
 inline int run(const std::vector<Case>& cases, int argc, char** argv) {
   std::set<std::string> chosen(argv + 1, argv + argc);
   const bool all = chosen.empty();
-  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // a crash must not take away what it happened in
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // after a crash, the last case is known
   int runs = 0, failures = 0;
   for (const Case& one : cases) {
     if (!all && chosen.erase(one.name) == 0) continue;
     std::printf("%s\n", one.name.c_str());
     for (const Schedule& schedule : schedules()) {
-      schedule.choose();
+      schedule.apply();
       ++runs;
       try {
         one.run();
@@ -261,7 +268,7 @@ inline int run(const std::vector<Case>& cases, int argc, char** argv) {
       }
     }
   }
-  for (const std::string& name : chosen) std::printf("FAILED: there is no case %s\n", name.c_str());
+  for (const std::string& name : chosen) std::printf("FAILED: unknown case %s\n", name.c_str());
   std::printf("%d runs, %d failures\n", runs, failures);
   return failures == 0 && chosen.empty() ? 0 : 1;
 }

@@ -1,4 +1,4 @@
-// Random language models, lexicons and hot words: for the plain search, and as the tables of the kernels.
+// Random language models, lexicons and hot words, for the reference search and as tables for the kernels.
 #pragma once
 
 #include <optional>
@@ -13,10 +13,10 @@ namespace driver {
 
 enum class LanguageModel { kNone, kOverTokens, kOverWords };
 
-// What is in use.
+// The parts of the fusion in use.
 struct FusionConfig {
   LanguageModel lm = LanguageModel::kNone;
-  // By sample: the score of unknown words, -inf if there must be none; nothing for no lexicon.
+  // Per sample: the score of unknown words, -inf to forbid them; nullopt for no lexicon.
   std::vector<std::optional<double>> lexicons = {};
   bool hotwords = false;
   double token_score = 0;
@@ -32,7 +32,7 @@ class Random {
 
   int up_to(int most) { return int(generator_() % unsigned(most + 1)); }
 
-  // In eighths, so that sums are exact.
+  // A multiple of 1/8, so that sums are exact.
   double weight(double least, double most) { return least + up_to(int(8 * (most - least))) / 8.0; }
 
  private:
@@ -41,7 +41,7 @@ class Random {
 
 using States = std::vector<reference::Automaton::State>;
 
-// With states of all kinds: with edges for all symbols, for some or for none, which fail to others or stay.
+// States have edges for all, some or no symbols, and fail to other states or to themselves.
 inline reference::Automaton random_automaton(Random* random, int symbols, double most) {
   constexpr int kStates = 12;
   reference::Automaton automaton;
@@ -56,7 +56,7 @@ inline reference::Automaton random_automaton(Random* random, int symbols, double
   return automaton;
 }
 
-// The most that a step adds, from any state.
+// The largest weight of a step from any state.
 inline double largest_step(const reference::Automaton& automaton, int symbols) {
   double largest = -kInfinity;
   for (int state = 0; state < int(automaton.states.size()); ++state) {
@@ -68,7 +68,7 @@ inline double largest_step(const reference::Automaton& automaton, int symbols) {
   return largest;
 }
 
-// The lexicons of all samples, and one trie for each of them, side by side.
+// The lexicons of all samples, and their tries in one table of states.
 struct Tries {
   std::vector<reference::Lexicon> lexicons;
   States states;
@@ -108,7 +108,7 @@ class FusionTables {
     return weights;
   }
 
-  // The tables in the device's memory, for as long as this lives.
+  // The tables in device memory.
   class DeviceTables;
 
  private:
@@ -116,7 +116,7 @@ class FusionTables {
 
   bool has_lexicon(int64_t n) const { return !fused_.lexicons.empty() && fused_.lexicons[n].has_value(); }
 
-  // Short ones of few different tokens, so that many begin alike and the search finds them.
+  // Short words over few tokens, so that many share prefixes and the search finds them.
   std::vector<reference::Text> random_words(int blank) {
     reference::Text letters;
     for (int token = 0; token < classes_ && letters.size() < 8; ++token)
@@ -128,7 +128,7 @@ class FusionTables {
     return words;
   }
 
-  // Of half of the words.
+  // Adds a lexicon of about half of the words.
   void add_lexicon(const std::vector<reference::Text>& words, const std::optional<double>& unknown_score) {
     reference::Lexicon lexicon{{}, kWords, unknown_score.value_or(0)};
     const int root = int(tries_.states.size());
@@ -161,13 +161,13 @@ class FusionTables {
   int classes_, separator_, lm_symbols_, lm_start_;
   Random random_;
   reference::Automaton lm_, hotwords_;
-  std::vector<int32_t> starts_;  // of the hot words, by sample
+  std::vector<int32_t> starts_;  // start state of the hot words per sample
   Tries tries_;
 };
 
 // ---- On the device ----
 
-// A column of all states, or of all their edges.
+// One field of all states, or of all edges.
 template <class T, class Of>
 DeviceTensor<T> state_column(const States& states, const Of& of) {
   std::vector<T> column;

@@ -1,4 +1,4 @@
-// Greedy decoding.
+// The greedy_decode operator.
 #include "drivers/driver.h"
 #include "greedy/kernels.cuh"
 
@@ -19,7 +19,7 @@ struct Problem {
   int blank;
   bool normalize;
   Layout layout;
-  int hold = 1;  // frames after which the best class overrides
+  int hold = 1;  // number of frames between changes of the best class
   unsigned seed = 0;
 };
 
@@ -136,16 +136,16 @@ std::vector<driver::Case> cases() {
   add("1024 classes", run<double>, {2, 2, 1024, two, 0, true, kContiguous});
   add("1025 classes", run<BFloat16>, {2, 2, 1025, two, 0, true, kContiguous});
   add("3000 classes", run<float>, {2, 2, 3000, two, 0, true, kContiguous});
-  add("3000 classes in a part", run<Half>, {2, 2, 3000, two, 0, true, kSlice});
+  add("3000 classes in a slice", run<Half>, {2, 2, 3000, two, 0, true, kSlice});
   add("raw scores", run<float>, {5, 2, 20, {5, 4}, 0, false, kContiguous});
   add("batch first", run<float>, {5, 3, 70, {5, 4, 1}, 0, true, kBatchFirst});
   add("class stride", run<Half>, {5, 2, 70, {5, 4}, 0, true, kClassStride});
-  add("part", run<BFloat16>, {5, 2, 70, {5, 4}, 0, true, kSlice});
+  add("slice", run<BFloat16>, {5, 2, 70, {5, 4}, 0, true, kSlice});
   add("one tile", run<float>, {256, 1, 4, {256}, 0, true, kContiguous, 3});
   add("a frame beyond a tile", run<float>, {257, 1, 4, {257}, 0, true, kContiguous, 2});
   add("tokens across tiles", run<double>, {600, 2, 4, {600, 511}, 0, true, kContiguous, 100});
   add("one token", run<float>, {600, 1, 3, {600}, 1, true, kContiguous, 600});
-  add("impossible lengths", run<float>, {4, 3, 5, {5, -1, 4}, 0, true, kContiguous});
+  add("invalid lengths", run<float>, {4, 3, 5, {5, -1, 4}, 0, true, kContiguous});
   add("no frames", run<float>, {0, 2, 5, {0, 0}, 0, true, kContiguous});
   add("no samples", run<float>, {4, 0, 5, {}, 0, true, kContiguous});
 

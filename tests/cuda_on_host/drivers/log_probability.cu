@@ -1,38 +1,17 @@
-// The log-probabilities of several texts a sample, by the forward kernels of the loss.
-#include "ctc_loss/kernels.cuh"
+// The log_probability operator: several texts per sample, with the forward kernels of the loss.
 #include "drivers/text_problems.h"
+#include "forward_backward/kernels.cuh"
 
 namespace {
 
-namespace ctc = crnn::ctc_loss;
+namespace ctc = crnn::forward_backward;
 using driver::DeviceTensor;
 using driver::kInfinity;
 using driver::kNaN;
-using driver::Table;
 using driver::TextProblem;
+using reference::Table;
 
 constexpr crnn::gpu::Stream kStream = {nullptr, "log_probability"};
-
-double log_sum(double a, double b) {
-  const double most = std::max(a, b);
-  return most == -kInfinity ? most : most + std::log1p(std::exp(std::min(a, b) - most));
-}
-
-double log_probability(const Table& log_probs, const std::vector<int64_t>& labels, int64_t blank) {
-  const int states = 2 * int(labels.size()) + 1;
-  std::vector<int64_t> token(states, blank);
-  for (size_t i = 0; i < labels.size(); ++i) token[2 * i + 1] = labels[i];
-  std::vector<double> alpha(states, -kInfinity);
-  alpha[0] = 0;
-  for (const std::vector<double>& row : log_probs) {
-    for (int s = states - 1; s >= 0; --s) {
-      if (s >= 1) alpha[s] = log_sum(alpha[s], alpha[s - 1]);
-      if (s >= 3 && s % 2 == 1 && token[s] != token[s - 2]) alpha[s] = log_sum(alpha[s], alpha[s - 2]);
-      alpha[s] += row[token[s]];
-    }
-  }
-  return states == 1 ? alpha[0] : log_sum(alpha[states - 1], alpha[states - 2]);
-}
 
 template <class Storage>
 class Run {
@@ -45,9 +24,9 @@ class Run {
       const bool valid = problem.valid_lengths()[m];
       const Table rows = valid ? rows_of(problem, logits_, m / shape_.texts_per_sample) : Table();
       const bool sound = is_well_defined(problem, rows, size_t(m));
-      expected_.push_back(
-          sound ? log_probability(log_probs_of(problem, rows), problem.labels_of(size_t(m)), problem.blank)
-                : kNaN);
+      expected_.push_back(sound ? reference::log_probability(log_probs_of(problem, rows),
+                                                             problem.labels_of(size_t(m)), problem.blank)
+                                : kNaN);
     }
   }
 
@@ -65,7 +44,7 @@ class Run {
         states({ctc::state_elements(slice)});
     const DeviceTensor<Real> statistics({2 * slice.frames * slice.texts()}), log_p({shape_.texts()});
 
-    ctc::launch_ctc_loss<Storage, Real>(
+    ctc::launch_forward<Storage, Real>(
         crnn::TncView<const Storage>(logits.data(), logits), device_texts.batch(), problem_.normalize, slice,
         {emissions.data(), nullptr, states.data(), ctc::Saved<Real>(statistics.data(), slice)},
         {ctc::Reduction::kNone, false, false, true}, log_p.data(), nullptr, kStream);

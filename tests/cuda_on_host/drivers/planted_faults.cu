@@ -1,4 +1,4 @@
-// Small kernels, each sound and with one fault that has to be found: the cases' names say which.
+// Small kernels, each in a correct version and in versions with one planted fault, named by the case.
 #include "drivers/driver.h"
 
 namespace {
@@ -33,12 +33,12 @@ enum class Fault {
   kResultNotWritten,
 };
 
-// Faults that only wrong results show: no tool that watches memory and barriers can see them.
+// Faults that only wrong results reveal; tools that check memory accesses and barriers cannot find them.
 enum class NumericalFault { kNone, kPartnersDiffer };
 
-// A block sums one row after another: each warp its part, and then all of them the parts.
+// Each block sums rows one after another: every warp sums its part, then every thread sums the parts.
 //
-// matrix: (rows, kThreads); sums: (rows, kThreads), a row's sum in each of its elements
+// matrix: (rows, kThreads); sums: (rows, kThreads), the row's sum in every element
 template <Fault kFault>
 __global__ void __launch_bounds__(kThreads)
     sum_rows(const float* __restrict__ matrix, int rows, float* sums) {
@@ -88,7 +88,7 @@ void run_sum_rows() {
   expect_close("sums", sums, expected);
 }
 
-// out[lane] = in[lane + 1], by one warp, through shared memory.
+// One warp computes out[lane] = in[lane + 1] through shared memory.
 template <Fault kFault>
 __global__ void rotate(const int* __restrict__ in, int* out) {
   GPU_SHARED(held, int[gpu::kWarpSize]);
@@ -153,7 +153,7 @@ void run_count_values() {
   expect_close("counts", counts, expected);
 }
 
-// out = in in reverse order.
+// Writes `in` to `out` in reverse order.
 template <Fault kFault>
 __global__ void reverse(const float* __restrict__ in, int elements, float* out) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x, mirrored = elements - 1 - i;
@@ -176,12 +176,13 @@ void run_reverse() {
   expect_close("out", out, expected);
 }
 
-// What two partners, who exchange their numbers, hold of the sum of both squares: one less the other.
+// Two lanes exchange their values, and both compute the sum of the squares. differences: one result minus the
+// other.
 template <NumericalFault kFault>
 __global__ void add_squares(const float* __restrict__ in, float* differences) {
   const int lane = threadIdx.x;
   const float own = in[lane], other = __shfl_xor_sync(gpu::kFullMask, own, 1);
-  // Fused to fma(a, a, b * b), which rounds another way than fma(b, b, a * a).
+  // Compiles to fma(a, a, b * b), which rounds differently from fma(b, b, a * a).
   const bool is_first = kFault == NumericalFault::kPartnersDiffer || lane % 2 == 0;
   const float a = is_first ? own : other, b = is_first ? other : own;
   const float sum = a * a + b * b;
@@ -208,7 +209,7 @@ int main(int argc, char** argv) {
       {"sum_rows with a warp that skips a barrier", run_sum_rows<Fault::kBarrierSkipped>},
       {"sum_rows with a warp that returns before a barrier", run_sum_rows<Fault::kReturnBeforeBarrier>},
       {"sum_rows reads unwritten shared memory", run_sum_rows<Fault::kSharedUninitialized>},
-      {"sum_rows writes behind a shared variable", run_sum_rows<Fault::kStaticOverrun>},
+      {"sum_rows writes past a shared variable", run_sum_rows<Fault::kStaticOverrun>},
       {"rotate", run_rotate<Fault::kNone>},
       {"rotate without __syncwarp", run_rotate<Fault::kNoSyncwarp>},
       {"rotate with a mask without its own lane", run_rotate<Fault::kMaskWithoutOwnLane>},
@@ -217,15 +218,15 @@ int main(int argc, char** argv) {
       {"count_values", run_count_values<Fault::kNone>},
       {"count_values adds to shared memory without atomicAdd", run_count_values<Fault::kSharedAddNotAtomic>},
       {"count_values adds to global memory without atomicAdd", run_count_values<Fault::kGlobalAddNotAtomic>},
-      {"count_values writes behind dynamic shared memory", run_count_values<Fault::kDynamicOverrun>},
+      {"count_values writes past dynamic shared memory", run_count_values<Fault::kDynamicOverrun>},
       {"reverse", run_reverse<Fault::kNone>},
-      {"reverse reads behind global memory", run_reverse<Fault::kReadPastEnd>},
-      {"reverse writes behind global memory", run_reverse<Fault::kWritePastEnd>},
+      {"reverse reads past global memory", run_reverse<Fault::kReadPastEnd>},
+      {"reverse writes past global memory", run_reverse<Fault::kWritePastEnd>},
       {"reverse reads at a misaligned address", run_reverse<Fault::kReadMisaligned>},
       {"reverse reads unwritten global memory", run_reverse<Fault::kGlobalUninitialized>},
-      {"reverse leaves out an element", run_reverse<Fault::kResultNotWritten>},
+      {"reverse skips an element", run_reverse<Fault::kResultNotWritten>},
       {"add_squares", run_add_squares<NumericalFault::kNone>},
-      {"add_squares as each partner sees it", run_add_squares<NumericalFault::kPartnersDiffer>},
+      {"add_squares with swapped operands", run_add_squares<NumericalFault::kPartnersDiffer>},
   };
   return driver::run(cases, argc, argv);
 }

@@ -1,5 +1,5 @@
-// Prefix beam search as its definition has it, on the host: texts are vectors, probabilities plain numbers.
-// Nothing of csrc is in it.
+// Prefix beam search as defined, on the host: texts are vectors and probabilities are plain numbers. Shares
+// no code with csrc.
 #pragma once
 
 #include <algorithm>
@@ -14,12 +14,12 @@
 namespace reference {
 
 using Text = std::vector<int>;
-// Its exponents reach down to e^-11000, and sums of powers of two are exact.
+// Reaches down to e^-11000, and sums of powers of two are exact.
 using Probability = long double;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// ---- What adds to the log-probability of a text ----
+// ---- Language models, lexicons and hot words ----
 
 struct Automaton {
   struct Edge {
@@ -28,7 +28,7 @@ struct Automaton {
   };
   struct State {
     std::map<int, Edge> edges;  // by symbol
-    int fail_state;             // its own number: it takes any symbol, and stays
+    int fail_state;             // a state that fails to itself consumes any symbol and stays
     double fail_weight, final_weight;
   };
   std::vector<State> states;
@@ -47,9 +47,9 @@ struct Automaton {
 };
 
 struct Lexicon {
-  std::map<Text, int> words;  // and their numbers
-  int unknown_word;           // the number of any other word
-  double unknown_score;       // -inf: there are no other words
+  std::map<Text, int> words;  // spelling to word number
+  int unknown_word;           // the number of every other word
+  double unknown_score;       // -inf forbids other words
 
   bool is_word_prefix(const Text& spelling) const {
     const auto next = words.lower_bound(spelling);
@@ -58,7 +58,7 @@ struct Lexicon {
   }
 };
 
-// What is not used is null.
+// Unused pointers are null.
 struct Weights {
   const Automaton* lm = nullptr;
   int lm_start = 0;
@@ -89,7 +89,7 @@ struct Weights {
     return is_final ? sum + automaton.states[state].final_weight : sum;
   }
 
-  // What the words add, and their numbers.
+  // The score of the words; appends their numbers to `numbers`.
   double word_scores(const Text& text, bool is_final, Text* numbers) const {
     double sum = 0;
     Text word;
@@ -124,7 +124,7 @@ struct Options {
   int64_t beam, nbest;
   int64_t token_top_k;
   double token_min_logp, beam_threshold;
-  bool ties_are_exact = false;  // equal scores are results of equal operations, and rounded alike
+  bool ties_are_exact = false;  // equal scores come from equal operations, so they round alike
 };
 
 struct Hypothesis {
@@ -133,9 +133,9 @@ struct Hypothesis {
 };
 
 struct SearchResult {
-  std::vector<Hypothesis> hypotheses;  // as many of the n-best as there are
-  // The smallest difference between two scores whose order decided something: a search that rounds more may
-  // decide otherwise where it is tiny. 0 for a tie, unless ties are exact.
+  std::vector<Hypothesis> hypotheses;  // at most n-best
+  // The smallest difference between two scores whose order affected the result. If it is tiny, a search with
+  // larger rounding errors may return another result. 0 for a tie, unless ties are exact.
   double margin = kInfinity;
 };
 
@@ -166,7 +166,7 @@ class Search {
  private:
   struct Prefix {
     Text text;
-    Probability blank, label;  // of the paths that end in the blank, and in its last label
+    Probability blank, label;  // of the paths that end in the blank, and in the last label
 
     Probability total() const { return blank + label; }
     Probability extendable_by(int token) const {
@@ -177,7 +177,7 @@ class Search {
   struct Candidate {
     long double score;
     bool is_new;
-    int rank;  // in the beam before, of the prefix or of the one that a token extends
+    int rank;  // in the previous beam: of the prefix itself, or of the one that a token extends
     int token;
     Probability blank, label;
 
@@ -199,7 +199,7 @@ class Search {
       if (candidates.back().score == -kInfinity) candidates.pop_back();
     };
 
-    std::set<std::pair<int, int>> in_beam;  // prefixes that are others of the beam and a token
+    std::set<std::pair<int, int>> in_beam;  // (rank, token) pairs whose extension is itself in the beam
     for (size_t rank = 0; rank < beam_.size(); ++rank) {
       const Prefix& prefix = beam_[rank];
       Candidate stay{0, false, int(rank), -1, row[options_.blank] * prefix.total(), 0};

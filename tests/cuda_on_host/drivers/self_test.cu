@@ -1,4 +1,5 @@
-// What CUDA's built-ins and the folds of common/warp.cuh give, and sound code that a checker must not report.
+// The results of CUDA's built-in functions and of common/warp.cuh, and correct code that no checker may
+// report.
 #include <bit>
 
 #include "common/row_statistics.cuh"
@@ -30,12 +31,12 @@ __global__ void shuffle_all(T* results) {
     at(Mode::kUp, distance) = __shfl_up_sync(gpu::kFullMask, value, distance, kWidth);
     at(Mode::kDown, distance) = __shfl_down_sync(gpu::kFullMask, value, distance, kWidth);
     at(Mode::kXor, distance) = __shfl_xor_sync(gpu::kFullMask, value, distance, kWidth);
-    // Lanes ask for different ones, and for some beyond the width.
+    // Lanes read different source lanes, some of them beyond the width.
     at(Mode::kIndex, distance) = __shfl_sync(gpu::kFullMask, value, distance + lane % 3, kWidth);
   }
 }
 
-// The lane that a value comes from, as PTX defines shfl.sync.
+// The source lane, as PTX defines shfl.sync.
 int source_lane(Mode mode, int lane, int operand, int width) {
   const int first = lane & ~(width - 1), last = first | (width - 1);
   switch (mode) {
@@ -67,7 +68,7 @@ void run_shuffles() {
   expect_close("results", results, expected);
 }
 
-// Two groups of lanes, each in a branch of its own with a mask of its own.
+// Two groups of lanes in different branches, each with its own mask.
 __global__ void shuffle_in_groups(int* results) {
   const int lane = threadIdx.x;
   if (lane < 12) {
@@ -88,11 +89,11 @@ void run_shuffle_in_groups() {
 
 // ---- Votes ----
 
-// results: (3, lanes), written by the lanes in the mask
+// results: (3, lanes), only written by the lanes in the mask
 __global__ void vote(unsigned mask, unsigned holds, unsigned* results) {
   const int lane = threadIdx.x;
   if ((mask >> lane & 1) == 0) return;
-  const int predicate = (holds >> lane & 1) != 0 ? 4 : 0;  // any number but 0 is true
+  const int predicate = (holds >> lane & 1) != 0 ? 4 : 0;  // any nonzero value is true
   results[lane] = __ballot_sync(mask, predicate);
   results[gpu::kWarpSize + lane] = __any_sync(mask, predicate);
   results[2 * gpu::kWarpSize + lane] = __all_sync(mask, predicate);
@@ -117,8 +118,8 @@ void run_votes() {
 
 // ---- Blocks ----
 
-// results: (2, rounds, threads): whether thread number `round` of the block is there, and whether it was
-// before
+// results: (2, rounds, threads): whether any thread's number is 2 * round, and then the result of the vote on
+// `false` at the end of the previous round
 __global__ void vote_in_block(int rounds, int* results) {
   const int thread = threadIdx.x, threads = blockDim.x;
   int before = 0;
@@ -140,7 +141,7 @@ void run_block_votes() {
   expect_close("results", results, expected);
 }
 
-// results: (blocks, threads), each thread's number in the grid, reversed within the block
+// results: (blocks, threads), the number of each thread in the grid, reversed within each block
 __global__ void number_threads(int* results) {
   GPU_DYNAMIC_SHARED(int, numbers);
   GPU_SHARED(threads, int);
@@ -162,9 +163,9 @@ void run_number_threads() {
 
 // ---- Folds ----
 
-// results: (2, kThreads), the sum of what the threads of the block hold, and that of its double
+// results: (2, kThreads), the sum of the threads' numbers and the sum of their doubles
 template <int kThreads>
-__global__ void fold_twice(int* results) {
+__global__ void reduce_twice(int* results) {
   int sum = threadIdx.x;
   for (int i = 0; i < 2; ++i) {
     sum = gpu::tile_reduce<kThreads>(sum, [](int a, int b) { return a + b; });
@@ -173,16 +174,16 @@ __global__ void fold_twice(int* results) {
   }
 }
 
-void run_folds() {
+void run_reductions() {
   constexpr int kThreads = 256, kSum = kThreads * (kThreads - 1) / 2;
   const DeviceTensor<int> results({2, kThreads});
-  gpu::launch(fold_twice<kThreads>, 1, kThreads, 0, kStream, results.data());
+  gpu::launch(reduce_twice<kThreads>, 1, kThreads, 0, kStream, results.data());
   std::vector<int> expected(2 * kThreads, kSum);
   for (int i = 0; i < kThreads; ++i) expected[kThreads + i] = 2 * kSum;
   expect_close("results", results, expected);
 }
 
-// row: (classes); statistics: (kThreadsPerRow), those that each thread of a row gets
+// row: (classes,); statistics: (kThreadsPerRow,), the result in each thread
 template <int kThreadsPerRow, class Real>
 __global__ void statistics_in_all_threads(const Real* row, int classes,
                                           crnn::RowStatistics<Real>* statistics) {
@@ -191,8 +192,7 @@ __global__ void statistics_in_all_threads(const Real* row, int classes,
   if (threadIdx.x < kThreadsPerRow) statistics[thread] = of_row;
 }
 
-// All threads of a row hold the same bits, also where a compiler fuses multiplications and additions, and
-// also of a peak that is 0 with either sign.
+// All threads of a row get the same bits, also with fused multiply-add and also for a peak of +0 or -0.
 template <int kThreadsPerRow, class Real>
 void run_statistics() {
   using Statistics = crnn::RowStatistics<Real>;
@@ -214,9 +214,9 @@ void run_statistics() {
   }
 }
 
-// ---- Atomic additions ----
+// ---- Atomics ----
 
-// results: (1 + all threads): the sum, and how often each partial sum was met before an addition
+// results: (1 + number of threads,): the sum, and how often atomicAdd returned each partial sum
 template <class T>
 __global__ void add_all(T* results) {
   const T before = atomicAdd(results, T(2));
@@ -233,11 +233,11 @@ void run_atomics() {
   expect_close("results", results, expected);
 }
 
-// ---- Sound orders ----
+// ---- Correctly ordered accesses ----
 
-// Neighbours pass a number on: within a half of the warp by the half's own __syncwarp, and then from half to
-// half by that of all lanes.
-__global__ void pass_on(int* results) {
+// Neighbors exchange a number: first within each half of the warp, ordered by a __syncwarp of that half, then
+// between the halves, ordered by a __syncwarp of all lanes.
+__global__ void exchange_in_warp(int* results) {
   GPU_SHARED(held, int[gpu::kWarpSize]);
   const int lane = threadIdx.x, half = lane / 16;
   const unsigned mask = half == 0 ? 0x0000ffffu : 0xffff0000u;
@@ -250,16 +250,16 @@ __global__ void pass_on(int* results) {
   results[lane] = held[(lane + 16) % gpu::kWarpSize];
 }
 
-void run_pass_on() {
+void run_exchange_in_warp() {
   const DeviceTensor<int> results({gpu::kWarpSize});
-  gpu::launch(pass_on, 1, gpu::kWarpSize, 0, kStream, results.data());
+  gpu::launch(exchange_in_warp, 1, gpu::kWarpSize, 0, kStream, results.data());
   std::vector<int> expected;
   for (int lane = 0; lane < gpu::kWarpSize; ++lane)
     expected.push_back((lane / 16 ^ 1) * 16 + (lane + 1) % 16);
   expect_close("results", results, expected);
 }
 
-// Each thread has a byte of its own; all read a number that only the next launch writes.
+// Each thread writes its own byte. All threads read a number that only the next launch writes.
 __global__ void write_bytes(const unsigned char* __restrict__ number, unsigned char* bytes) {
   bytes[blockIdx.x * blockDim.x + threadIdx.x] = *number;
 }
@@ -268,7 +268,7 @@ __global__ void write_number(unsigned char* number) {
   if (threadIdx.x == 0) *number += 1;
 }
 
-void run_neighbouring_bytes() {
+void run_neighboring_bytes() {
   constexpr int kBlocks = 3, kThreads = 32;
   const DeviceTensor<unsigned char> number({1}, {1}), bytes({kBlocks * kThreads});
   for (int i = 0; i < 2; ++i) {
@@ -292,8 +292,8 @@ __global__ void call_functions(const Real* __restrict__ arguments, Real* results
   results[2 * kArguments + i] = gpu::log2(arguments[i]);
 }
 
-// Each is off the correctly rounded result by no more ulps than CUDA documents, and where results are moved,
-// by each number of them.
+// The error of each function is within the ulps that CUDA documents. With CUDA_ON_HOST_ROUNDING, every such
+// error occurs.
 template <class Real>
 void run_functions() {
   using Bits = std::conditional_t<sizeof(Real) == 4, int32_t, int64_t>;
@@ -339,7 +339,7 @@ int main(int argc, char** argv) {
       {"votes", run_votes},
       {"votes of a block", run_block_votes},
       {"numbers of threads", run_number_threads},
-      {"folds over a block", run_folds},
+      {"reduction over a block", run_reductions},
       {"statistics in 8 threads", run_statistics<8, float>},
       {"statistics in a warp", run_statistics<32, double>},
       {"statistics in a block", run_statistics<crnn::kRowBlockSize, float>},
@@ -348,8 +348,8 @@ int main(int argc, char** argv) {
       {"atomic additions of unsigned long long", run_atomics<unsigned long long>},
       {"atomic additions of float", run_atomics<float>},
       {"atomic additions of double", run_atomics<double>},
-      {"numbers passed on within a warp", run_pass_on},
-      {"neighbouring bytes", run_neighbouring_bytes},
+      {"exchange within a warp", run_exchange_in_warp},
+      {"neighboring bytes", run_neighboring_bytes},
       {"functions of float", run_functions<float>},
       {"functions of double", run_functions<double>},
   };

@@ -1,31 +1,32 @@
-// Problems of several texts a sample, for the drivers of the operators that read targets.
+// Test problems with several texts per sample, for the operators that take targets.
 #pragma once
 
 #include <numeric>
 #include <optional>
 
 #include "drivers/driver.h"
+#include "drivers/reference_ctc.h"
 #include "targets/target_offsets.cuh"
 
 namespace driver {
 
 struct Text {
   std::vector<int64_t> labels;
-  std::optional<int64_t> length = {};  // what is claimed, if not the number of the labels
+  std::optional<int64_t> length = {};  // overrides the target length, for invalid lengths
 
   int64_t target_length() const { return length.value_or(int64_t(labels.size())); }
 };
 
 struct TextProblem {
   int64_t frames, classes;
-  std::vector<int64_t> lengths = {};  // (N): frames of each sample
-  std::vector<Text> texts = {};       // K of each sample
+  std::vector<int64_t> lengths = {};  // (N,): frames of each sample
+  std::vector<Text> texts = {};       // K per sample
   int64_t blank = 0;
   bool normalize = true;
   bool padded = true;
-  int64_t padding = 0;  // labels that targets have behind the longest one, or behind the last one
+  int64_t padding = 0;  // extra labels after the longest text, or after the last one if concatenated
   Layout layout = Layout::kContiguous;
-  bool whole_numbers = false;  // logits without fractions, so that many paths have equal sums
+  bool integer_logits = false;  // so that many paths have equal sums
   std::vector<Override> overrides = {};
   unsigned seed = 0;
 
@@ -43,7 +44,7 @@ struct TextProblem {
             texts_per_sample};
   }
 
-  // Whether the lengths of each text can be used: (texts).
+  // Whether the lengths of each text are valid: (texts,).
   std::vector<bool> valid_lengths() const {
     const crnn::BatchShape all = shape();
     std::vector<bool> result;
@@ -54,13 +55,13 @@ struct TextProblem {
       const bool fits = 0 <= length && length <= most;
       lost |= !padded && !fits;
       if (!lost) available -= length;
-      const int64_t live = lengths[m / all.texts_per_sample];
-      result.push_back(fits && !lost && 0 <= live && live <= frames);
+      const int64_t input_length = lengths[m / all.texts_per_sample];
+      result.push_back(fits && !lost && 0 <= input_length && input_length <= frames);
     }
     return result;
   }
 
-  // The labels that text m has by its claimed length, where that can be used: also those of its padding.
+  // The first target_length() labels of text m, which may include padding. Its lengths must be valid.
   std::vector<int64_t> labels_of(size_t m) const {
     const std::vector<int64_t> all = targets();
     int64_t first = int64_t(m) * shape().padded_length;
@@ -79,7 +80,7 @@ struct TextProblem {
     return all;
   }
 
-  // (T, N, C); frames behind a sample's last one are NaN.
+  // (T, N, C); frames beyond the length of a sample are NaN.
   template <class Storage>
   std::vector<Storage> logits() const {
     std::mt19937 generator(seed);
@@ -89,9 +90,9 @@ struct TextProblem {
       for (int64_t n = 0; n < int64_t(lengths.size()); ++n) {
         for (int64_t c = 0; c < classes; ++c) {
           double x = 2 * normal(generator);
-          if (whole_numbers) x = std::round(x);
-          for (const Override& change : overrides)
-            if (change.applies_to(t, n, c)) x = change.value;
+          if (integer_logits) x = std::round(x);
+          for (const Override& one : overrides)
+            if (one.applies_to(t, n, c)) x = one.value;
           all.push_back(from_double<Storage>(t < lengths[n] ? x : kNaN));
         }
       }
@@ -100,8 +101,8 @@ struct TextProblem {
   }
 };
 
-// One sample's rows by frame and class, and their logarithms of softmax, or the rows themselves.
-using Table = std::vector<std::vector<double>>;
+// Logits or log-probabilities of one sample: (frames, classes).
+using reference::Table;
 
 template <class Storage>
 Table rows_of(const TextProblem& problem, const std::vector<Storage>& logits, int64_t n) {
@@ -126,8 +127,8 @@ inline Table log_probs_of(const TextProblem& problem, Table rows) {
   return rows;
 }
 
-// Whether a text gets a number: its lengths and labels follow the rules, and what it needs of the rows is
-// neither NaN nor +inf.
+// Whether a text has a score: its lengths and labels are valid, and the logits that it needs are neither NaN
+// nor +inf.
 inline bool is_well_defined(const TextProblem& problem, const Table& rows, size_t m) {
   if (!problem.valid_lengths()[m]) return false;
   std::vector<int64_t> needed = problem.labels_of(m);
@@ -144,7 +145,7 @@ inline bool is_well_defined(const TextProblem& problem, const Table& rows, size_
   return true;
 }
 
-// The targets and lengths of a problem in the device's memory.
+// The targets and lengths of a problem in device memory.
 class DeviceTexts {
  public:
   DeviceTexts(const TextProblem& problem, crnn::gpu::Stream stream)
@@ -180,16 +181,9 @@ class DeviceTexts {
   DeviceTensor<int64_t> targets_, input_lengths_, target_lengths_, target_offsets_;
 };
 
-// Some of them repeated, next to each other and apart.
-inline std::vector<int64_t> some_labels(int64_t count, int64_t classes, int64_t blank = 0) {
-  std::vector<int64_t> labels;
-  for (int64_t i = 0; i < count; ++i) labels.push_back((blank + 1 + i * i % 7 % (classes - 1)) % classes);
-  return labels;
-}
-
-// Two samples with two texts each, one of so many pairs, in a few frames more than it needs.
-inline TextProblem of_pairs(int64_t pairs) {
-  const std::vector<int64_t> labels = some_labels(pairs - 1, 9);
+// Two samples with two texts each. One text has `pairs` pairs and a few frames more than it needs.
+inline TextProblem problem_with_pairs(int64_t pairs) {
+  const std::vector<int64_t> labels = labels_with_repeats(pairs - 1, 9);
   int64_t frames = pairs + 2;
   for (size_t i = 1; i < labels.size(); ++i) frames += labels[i] == labels[i - 1];
   return {.frames = frames,
@@ -199,16 +193,16 @@ inline TextProblem of_pairs(int64_t pairs) {
           .padded = pairs % 2 == 0};
 }
 
-// Three samples of so many classes with two texts each, in a few frames.
-inline TextProblem of_classes(int64_t classes, int64_t blank, Layout layout) {
+// Three short samples with two texts each.
+inline TextProblem problem_with_classes(int64_t classes, int64_t blank, Layout layout) {
   const int64_t labels = classes > 1 ? 2 : 0;
   return {.frames = 5,
           .classes = classes,
           .lengths = {5, 4, 3},
-          .texts = {{some_labels(labels, classes, blank)},
+          .texts = {{labels_with_repeats(labels, classes, blank)},
                     {},
-                    {some_labels(labels / 2, classes, blank)},
-                    {some_labels(labels, classes, blank)},
+                    {labels_with_repeats(labels / 2, classes, blank)},
+                    {labels_with_repeats(labels, classes, blank)},
                     {},
                     {}},
           .blank = blank,
@@ -226,17 +220,18 @@ inline TextProblem random_text_problem(unsigned seed) {
   const int64_t texts_per_sample = 1 + up_to(2);
   for (const int64_t frames : problem.lengths)
     for (int64_t k = 0; k < texts_per_sample; ++k)
-      problem.texts.push_back({some_labels(up_to(frames), 2 + up_to(problem.classes - 2), problem.blank)});
+      problem.texts.push_back(
+          {labels_with_repeats(up_to(frames), 2 + up_to(problem.classes - 2), problem.blank)});
   problem.normalize = flip();
   problem.padded = flip();
   problem.padding = up_to(3);
   problem.layout = Layout(up_to(3));
-  problem.whole_numbers = flip();
+  problem.integer_logits = flip();
   problem.seed = seed;
   return problem;
 }
 
-// What every operator on texts has to get right, whatever it computes.
+// The problems that every operator on texts must solve.
 inline std::vector<std::pair<std::string, TextProblem>> text_problems() {
   using enum Layout;
   constexpr int64_t kHuge = std::numeric_limits<int64_t>::max();
@@ -246,49 +241,50 @@ inline std::vector<std::pair<std::string, TextProblem>> text_problems() {
   };
 
   for (const int64_t pairs : {1, 2, 31, 32, 33, 64, 65, 128, 129, 256, 257, 512, 513})
-    add(std::to_string(pairs) + " pairs", of_pairs(pairs));
+    add(std::to_string(pairs) + " pairs", problem_with_pairs(pairs));
   add("no frames", {.frames = 0, .classes = 4, .lengths = {0, 0}, .texts = {{{}}, {{1}}}});
   add("1 frame",
       {.frames = 1, .classes = 4, .lengths = {1, 0}, .texts = {{{1}}, {{}}, {{1, 2}}, {{}}, {{2}}, {{3}}}});
   add("no samples", {.frames = 3, .classes = 4});
-  add("2 classes", of_classes(2, 1, kContiguous));
-  add("1 class", of_classes(1, 0, kContiguous));
-  add("64 classes batch first", of_classes(64, 63, kBatchFirst));
-  add("65 classes in a part", of_classes(65, 7, kSlice));
-  add("1024 classes", of_classes(1024, 500, kContiguous));
-  add("1025 classes in a part", of_classes(1025, 1024, kSlice));
-  add("class stride", of_classes(20, 3, kClassStride));
+  add("2 classes", problem_with_classes(2, 1, kContiguous));
+  add("1 class", problem_with_classes(1, 0, kContiguous));
+  add("64 classes batch first", problem_with_classes(64, 63, kBatchFirst));
+  add("65 classes in a slice", problem_with_classes(65, 7, kSlice));
+  add("1024 classes", problem_with_classes(1024, 500, kContiguous));
+  add("1025 classes in a slice", problem_with_classes(1025, 1024, kSlice));
+  add("class stride", problem_with_classes(20, 3, kClassStride));
 
-  add("padded lengths that do not fit",
+  add("padded invalid lengths",
       {.frames = 5,
        .classes = 6,
        .lengths = {5, 6, -1, 4},
        .texts = {{{1, 2}, -1}, {{1, 2}}, {{1}}, {{2}}, {{3, 3}}, {{1}}, {{1}, kHuge}, {{1, 2}, 3}}});
-  add("concatenated lengths that do not fit", {.frames = 5,
-                                               .classes = 6,
-                                               .lengths = {5, 4, 5},
-                                               .texts = {{{1, 2}}, {{3}}, {{2, 4}}, {{5}, 7}, {{1}}, {{2}}},
-                                               .padded = false});
+  add("concatenated invalid lengths", {.frames = 5,
+                                       .classes = 6,
+                                       .lengths = {5, 4, 5},
+                                       .texts = {{{1, 2}}, {{3}}, {{2, 4}}, {{5}, 7}, {{1}}, {{2}}},
+                                       .padded = false});
   const std::vector<Text> wrong_labels = {{{1, -1}}, {{6, 1}},    {{3}},
                                           {{3, 1}},  {{1, 2, 3}}, {{(int64_t(1) << 32) + 1}}};
   for (const bool padded : {true, false})
-    add(padded ? "labels that are none" : "concatenated labels that are none", {.frames = 5,
-                                                                                .classes = 6,
-                                                                                .lengths = {5, 4, 5},
-                                                                                .texts = wrong_labels,
-                                                                                .blank = 2,
-                                                                                .padded = padded});
-  // The longest one has more labels than a block has threads.
+    add(padded ? "invalid labels" : "concatenated invalid labels", {.frames = 5,
+                                                                    .classes = 6,
+                                                                    .lengths = {5, 4, 5},
+                                                                    .texts = wrong_labels,
+                                                                    .blank = 2,
+                                                                    .padded = padded});
+  // The longest text has more labels than a block has threads.
   add("impossible texts",
       {.frames = 4,
        .classes = 6,
        .lengths = {3, 4},
-       .texts = {{{1, 2, 3, 4}}, {{1, 1, 2}}, {{1, 2, 3}}, {{1, 1, 2}}, {{}}, {some_labels(300, 6)}}});
+       .texts = {
+           {{1, 2, 3, 4}}, {{1, 1, 2}}, {{1, 2, 3}}, {{1, 1, 2}}, {{}}, {labels_with_repeats(300, 6)}}});
   add("repeated labels",
       {.frames = 90,
        .classes = 4,
        .lengths = {9, 90},
-       .texts = {{{1, 1}}, {{1, 2, 1}}, {std::vector<int64_t>(45, 3)}, {some_labels(60, 3)}},
+       .texts = {{{1, 1}}, {{1, 2, 1}}, {std::vector<int64_t>(45, 3)}, {labels_with_repeats(60, 3)}},
        .padded = false,
        .padding = 1});
 
@@ -315,7 +311,7 @@ inline std::vector<std::pair<std::string, TextProblem>> text_problems() {
   return all;
 }
 
-// The Run of a problem, which is made when it is first called, in one of the four types.
+// Runs a problem in one of the four dtypes. The Run is constructed on the first call.
 template <template <class> class Run>
 std::function<void()> make_run_as(size_t type, const TextProblem& problem) {
   const auto as = [&](auto storage) -> std::function<void()> {
@@ -336,7 +332,7 @@ std::function<void()> make_run_as(size_t type, const TextProblem& problem) {
   }
 }
 
-// All of those problems, the types in turn.
+// A case for each problem; the dtypes alternate.
 template <template <class> class Run>
 std::vector<Case> text_cases() {
   std::vector<Case> cases;

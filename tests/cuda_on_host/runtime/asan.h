@@ -1,5 +1,4 @@
-// AddressSanitizer's interface, as far as it is linked in: the runtime is compiled once and serves every
-// build.
+// The AddressSanitizer interface as weak symbols: the runtime is compiled once and linked into every build.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +13,7 @@ void __sanitizer_finish_switch_fiber(void* fake_stack, const void** old_stack, s
 
 namespace cuda_on_host {
 
-// Any access to the memory is reported, until it is allowed again.
+// AddressSanitizer reports every access to poisoned memory.
 inline void asan_poison(void* memory, size_t bytes) {
   if (__asan_poison_memory_region != nullptr) __asan_poison_memory_region(memory, bytes);
 }

@@ -1,4 +1,4 @@
-// Whoever watches the accesses to memory while kernels run: the race checker, in the build that has it.
+// The interface of the race checker, which observes memory accesses in the "race" build.
 #pragma once
 
 #include <cstddef>
@@ -13,29 +13,29 @@ class Checker {
 
   virtual void on_launch() = 0;
   virtual void on_block(int64_t block, int threads) = 0;
-  // Accesses from now on are those of this thread of the block; of the host's own code if it is kHost.
+  // Later accesses belong to this thread of the block, or to the host if it is kHost.
   virtual void on_thread_switch(int thread) = 0;
   static constexpr int kHost = -1;
 
-  // All threads of the block have met; or these lanes of a warp have.
+  // All threads of the block, or these lanes of a warp, have reached a barrier.
   virtual void on_block_barrier() = 0;
   virtual void on_warp_barrier(int warp, unsigned lanes) = 0;
 
-  // Memory for kernels, which nobody has written yet. No other memory is watched.
+  // Only memory announced by on_alloc is tracked. It is uninitialized at first.
   virtual void on_alloc(const void* memory, size_t bytes) = 0;
   virtual void on_free(const void* memory, size_t bytes) = 0;
   virtual void on_host_write(const void* memory, size_t bytes) = 0;
-  // The first byte that is still unwritten, or `bytes` if none is.
+  // The index of the first uninitialized byte, or `bytes` if there is none.
   virtual size_t first_uninitialized(const void* memory, size_t bytes) const = 0;
 
-  // By the code that `caller` is an address in.
+  // `caller` is an address in the code that makes the access.
   virtual void on_atomic(const void* memory, size_t bytes, const void* caller) = 0;
 
-  // What was found in this launch, a line each; empty if nothing was.
+  // The findings of this launch, one per line; empty if there are none.
   virtual std::string findings() const = 0;
 };
 
-// None in builds without the race checker, which enters itself here.
+// Null in builds without the race checker, which registers itself here.
 extern Checker* checker;
 
 }  // namespace cuda_on_host

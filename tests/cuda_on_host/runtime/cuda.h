@@ -1,5 +1,5 @@
-// What kernels and their tests use of CUDA, for a host compiler: keywords, built-in variables, barriers,
-// shuffles, votes, atomic additions, and the part of the runtime's interface that moves memory.
+// The subset of CUDA that the kernels and their tests use, for a host compiler: keywords, built-in variables,
+// barriers, shuffles, votes, atomicAdd, and the memory functions of the runtime API.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +24,7 @@ struct dim3 {
   unsigned x = 1, y = 1, z = 1;
 };
 
-// Those of the thread that runs.
+// Set by the scheduler for the running thread.
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 
@@ -52,19 +52,19 @@ template <class T, class... Others>
 constexpr bool is_one_of = (std::is_same_v<T, Others> || ...);
 
 template <class T>
-T shuffle(WarpOp call, unsigned mask, T value, int argument, int width, SourceLocation location) {
+T shuffle(WarpOp op, unsigned mask, T value, int argument, int width, SourceLocation location) {
   static_assert(
       is_one_of<T, int, unsigned, long, unsigned long, long long, unsigned long long, float, double>,
       "CUDA does not shuffle this type");
   uint64_t bits = 0;
   memcpy(&bits, &value, sizeof(value));
-  bits = warp_collective(call, mask, bits, argument, width, location);
+  bits = warp_collective(op, mask, bits, argument, width, location);
   memcpy(&value, &bits, sizeof(value));
   return value;
 }
 
-inline unsigned vote(WarpOp call, unsigned mask, int predicate, SourceLocation location) {
-  return unsigned(warp_collective(call, mask, predicate != 0, 0, 32, location));
+inline unsigned vote(WarpOp op, unsigned mask, int predicate, SourceLocation location) {
+  return unsigned(warp_collective(op, mask, predicate != 0, 0, 32, location));
 }
 
 }  // namespace cuda_on_host
@@ -110,12 +110,12 @@ inline int __all_sync(unsigned mask, int predicate,
   return int(cuda_on_host::vote(cuda_on_host::WarpOp::kAll, mask, predicate, location));
 }
 
-// The position of the lowest bit, from 1 on; 0 if there is none.
+// The one-based position of the lowest set bit; 0 if there is none.
 inline int __ffs(int bits) {
   return __builtin_ffs(bits);
 }
 
-// ---- Atomic additions ----
+// ---- Atomics ----
 
 int atomicAdd(int* address, int value);
 unsigned atomicAdd(unsigned* address, unsigned value);
@@ -136,7 +136,7 @@ enum cudaMemcpyKind {
   cudaMemcpyDeviceToDevice
 };
 
-// Fresh memory is full of NaN, and counts as written by nobody.
+// New memory is filled with NaN and counts as uninitialized.
 cudaError_t cudaMalloc(void** memory, size_t bytes);
 cudaError_t cudaFree(void* memory);
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind);

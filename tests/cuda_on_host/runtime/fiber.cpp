@@ -5,8 +5,8 @@
 #include "runtime/asan.h"
 
 #ifdef __x86_64__
-// Pushes the registers that a call preserves, leaves the stack pointer in *from, and takes up where the
-// switch away from `to` left off.
+// Pushes the callee-saved registers, stores the stack pointer in *from, and resumes `to` after the switch
+// that suspended it.
 extern "C" void cuda_on_host_switch_stacks(void** from, void* to);
 asm(R"(
   .text
@@ -36,9 +36,9 @@ cuda_on_host_switch_stacks:
 namespace cuda_on_host {
 namespace {
 
-// The two sides of the latest switch.
-Fiber* left = nullptr;
-Fiber* entered = nullptr;
+// The fibers of the most recent switch.
+Fiber* previous = nullptr;
+Fiber* current = nullptr;
 
 }  // namespace
 
@@ -48,8 +48,8 @@ void Fiber::prepare(std::byte* stack, size_t bytes, void (*entry)()) {
   bytes_ = bytes;
   fake_stack_ = nullptr;
 #ifdef __x86_64__
-  // What a switch away would have left on the stack: six registers and the address to return to. Behind them
-  // is the return address of begin(), which has none; where it lies aligns the stack as a call does.
+  // The frame that a switch leaves on the stack: six registers and a return address. Above it is the return
+  // address of begin(), which never returns; its position aligns the stack as a call does.
   constexpr int kRegisters = 6;
   const auto top = reinterpret_cast<uintptr_t>(stack + bytes) & ~uintptr_t(15);
   auto* frame = reinterpret_cast<void**>(top) - 2 - kRegisters;
@@ -67,8 +67,8 @@ void Fiber::prepare(std::byte* stack, size_t bytes, void (*entry)()) {
 }
 
 void Fiber::switch_to(Fiber& next) {
-  left = this;
-  entered = &next;
+  previous = this;
+  current = &next;
   if (__sanitizer_start_switch_fiber != nullptr)
     __sanitizer_start_switch_fiber(&fake_stack_, next.stack_, next.bytes_);
 #ifdef __x86_64__
@@ -80,14 +80,14 @@ void Fiber::switch_to(Fiber& next) {
 }
 
 void Fiber::begin() {
-  entered->finish_switch();
-  entered->entry_();
+  current->finish_switch();
+  current->entry_();
 }
 
 void Fiber::finish_switch() {
-  // It knows the bounds of the stack that was left, which nobody told the fiber that the program came with.
+  // This also fills in the stack bounds of the program's own fiber, which are unknown before.
   if (__sanitizer_finish_switch_fiber != nullptr)
-    __sanitizer_finish_switch_fiber(fake_stack_, &left->stack_, &left->bytes_);
+    __sanitizer_finish_switch_fiber(fake_stack_, &previous->stack_, &previous->bytes_);
 }
 
 }  // namespace cuda_on_host

@@ -1,5 +1,4 @@
-// Fibers: several stacks on one thread of the operating system, and a switch between them that costs no more
-// than a call.
+// Fibers: several stacks on one operating system thread. A switch costs about as much as a function call.
 #pragma once
 
 #include <cstddef>
@@ -12,14 +11,14 @@ namespace cuda_on_host {
 
 class Fiber {
  public:
-  // As it is constructed, it stands for the stack that the program came with: a location to switch back to.
+  // A new fiber represents the program's own stack, so that others can switch back to it.
   Fiber() = default;
   Fiber(const Fiber&) = delete;
 
-  // The next switch to it calls entry(), which must not return.
+  // The next switch to this fiber calls entry(), which must not return.
   void prepare(std::byte* stack, size_t bytes, void (*entry)());
 
-  // Called on this fiber; returns when something switches back to it.
+  // Must run on this fiber. Returns when another fiber switches back.
   void switch_to(Fiber& next);
 
  private:
@@ -32,7 +31,7 @@ class Fiber {
   ucontext_t context_;
 #endif
   void (*entry_)() = nullptr;
-  // For AddressSanitizer, which has to know on which stack the program is.
+  // AddressSanitizer must know the current stack.
   const void* stack_ = nullptr;
   size_t bytes_ = 0;
   void* fake_stack_ = nullptr;

@@ -1,5 +1,5 @@
-// Device memory, which is the host's; and atomic additions, which need no care while one thread runs at a
-// time.
+// Device memory, allocated on the host, and atomicAdd, which is a plain addition because only one thread runs
+// at a time.
 #include <malloc.h>
 
 #include <cstdlib>
@@ -14,7 +14,7 @@ using cuda_on_host::checker;
 
 namespace {
 
-// Inlined, so that the caller is the kernel.
+// Always inlined: the return address must lie in the kernel.
 template <class T>
 __attribute__((always_inline)) inline T fetch_add(T* address, T value) {
   if (checker != nullptr) checker->on_atomic(address, sizeof(T), __builtin_return_address(0));
@@ -63,7 +63,7 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind)
   if (checker != nullptr) {
     const size_t uninitialized = checker->first_uninitialized(from, bytes);
     if (uninitialized < bytes)
-      throw cuda_on_host::Error("cudaMemcpy reads what nobody has written: byte " +
+      throw cuda_on_host::Error("cudaMemcpy reads uninitialized memory: byte " +
                                 std::to_string(uninitialized) + " of " + std::to_string(bytes));
     checker->on_host_write(to, bytes);
   }

@@ -1,10 +1,10 @@
-// Finds data races and reads of memory that nobody wrote.
+// Finds data races and reads of uninitialized memory.
 //
-// The compiler's instrumentation for ThreadSanitizer calls a function at every access to memory. Here those
-// functions know CUDA's rules instead of those of threads on a host: two threads of a block are ordered by
-// __syncthreads, two lanes of a warp by a chain of __syncwarp, two blocks of a launch by nothing; shuffles
-// and votes order nothing; atomic accesses do not race with each other. Races are found whatever the
-// schedule, as long as both accesses happen.
+// With -fsanitize=thread the compiler calls a function at every memory access. This file implements these
+// functions with CUDA's rules instead of those of host threads: __syncthreads orders two threads of a block,
+// a chain of __syncwarp orders two lanes of a warp, and nothing orders two blocks of a launch. Shuffles and
+// votes order nothing. Atomic accesses do not race with each other. A race is found under any schedule in
+// which both accesses happen.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -20,24 +20,25 @@
 #include <vector>
 
 #include "runtime/checker.h"
+#include "runtime/messages.h"
+#include "runtime/thread_set.h"
 
 namespace cuda_on_host {
 namespace {
 
-constexpr int kWarpSize = 32;
 constexpr uintptr_t kWord = 4;
 constexpr uintptr_t kPage = 4096;
 
 enum class AccessKind : uint8_t { kRead, kWrite, kAtomic };
 
-// An access to some bytes of a word, and when it was.
+// An access to some bytes of a word, with its vector-clock time.
 struct Access {
   uint32_t launch;
   uint32_t block;
-  uint32_t barrier_epoch;  // of the whole block: how many came before
-  uint32_t clock;          // the thread's own, which goes on at each of its __syncwarp
+  uint32_t barrier_epoch;  // number of earlier block barriers
+  uint32_t clock;          // the thread's own clock, which advances at each of its __syncwarp
   uint16_t thread;
-  uint8_t bytes;  // a bit for each
+  uint8_t bytes;  // one bit per byte
   AccessKind kind;
   const void* caller;
 
@@ -46,10 +47,10 @@ struct Access {
 };
 
 struct ShadowWord {
-  // A bit a byte.
+  // One bit per byte.
   uint8_t tracked = 0;
   uint8_t uninitialized = 0;
-  // Those that a later access may race with.
+  // Accesses that a later one may race with.
   std::vector<Access> accesses;
 };
 
@@ -59,7 +60,7 @@ struct ShadowPage {
 
 struct Finding {
   Access access;
-  std::optional<Access> earlier;  // that it races with; none if it reads what nobody has written
+  std::optional<Access> earlier;  // the racing access; empty for a read of uninitialized memory
 };
 
 const char* verb(AccessKind kind) {
@@ -74,19 +75,12 @@ const char* verb(AccessKind kind) {
   return "";
 }
 
-// Folder and name of a path, as other errors show it.
-std::string shortened(const std::string& path) {
-  const size_t name = path.rfind('/');
-  const size_t folder = name == std::string::npos || name == 0 ? name : path.rfind('/', name - 1);
-  return path.substr(folder == std::string::npos ? 0 : folder + 1);
-}
-
-// The source line of an address in the program, and those that it was inlined into.
+// The source line of a program address, followed by the lines that it is inlined into.
 std::string source_line(const void* caller) {
   Dl_info module{};
   if (dladdr(caller, &module) == 0) return "an unknown line";
   std::ostringstream command;
-  // The address is that behind the call.
+  // `caller` is the return address, just after the call.
   command << "addr2line -i -e '" << module.dli_fname << "' 0x" << std::hex
           << static_cast<const char*>(caller) - static_cast<const char*>(module.dli_fbase) - 1
           << " 2>/dev/null";
@@ -96,8 +90,8 @@ std::string source_line(const void* caller) {
     while (std::fgets(line, sizeof(line), output) != nullptr) {
       const std::string path(line, std::string(line).find_first_of(" \n"));
       if (path.starts_with("/usr/"))
-        continue;  // the standard library, through which a launch calls the kernel
-      lines += (lines.empty() ? "" : " in ") + shortened(path);
+        continue;  // the standard library: a launch calls the kernel through std::function
+      lines += (lines.empty() ? "" : " in ") + short_path(path);
     }
     pclose(output);
   }
@@ -131,7 +125,7 @@ class RaceChecker : public Checker {
   void access_word(ShadowWord& word, const Access& access);
   void add_finding(const Access& access, const std::optional<Access>& earlier);
 
-  // Calls body(word, bytes) for each word, `bytes` having a bit for each byte, on pages that are tracked.
+  // Calls body(word, bytes) for each word on tracked pages; `bytes` has one bit per byte.
   template <class Body>
   void for_each_word(const void* memory, size_t bytes, const Body& body) const {
     const auto begin = reinterpret_cast<uintptr_t>(memory), end = begin + bytes;
@@ -146,15 +140,16 @@ class RaceChecker : public Checker {
 
   std::unordered_map<uintptr_t, std::unique_ptr<ShadowPage>> pages_;
   uintptr_t tracked_begin_ = UINTPTR_MAX, tracked_end_ = 0;
-  mutable uintptr_t latest_address_ = UINTPTR_MAX;  // of the page that was looked up last
+  mutable uintptr_t latest_address_ = UINTPTR_MAX;  // page number of the last lookup
   mutable ShadowPage* latest_page_ = nullptr;
 
   uint32_t launch_ = 0, block_ = 0, barrier_epoch_ = 0;
   int thread_ = kHost;
-  // For each thread and lane of its warp: up to which clock of that lane all comes before what it does now.
+  // Vector clocks: per thread and lane of its warp, the clock of that lane up to which all accesses happen
+  // before the thread's next access.
   std::vector<std::array<uint32_t, kWarpSize>> clocks_;
 
-  std::map<std::pair<const void*, const void*>, Finding> findings_;  // one for each pair of source lines
+  std::map<std::pair<const void*, const void*>, Finding> findings_;  // one per pair of source lines
 };
 
 void RaceChecker::on_block(int64_t block, int threads) {
@@ -230,7 +225,7 @@ void RaceChecker::access(const void* memory, size_t bytes, AccessKind kind, cons
   });
 }
 
-// Before what the current thread does now?
+// Whether `earlier` happens before the next access of the current thread.
 bool RaceChecker::happens_before(const Access& earlier) const {
   if (earlier.launch != launch_) return true;
   if (earlier.block != block_) return false;
@@ -243,8 +238,8 @@ void RaceChecker::access_word(ShadowWord& word, const Access& access) {
     add_finding(access, std::nullopt);
   if (access.kind != AccessKind::kRead) word.uninitialized &= ~access.bytes;
 
-  // Accesses of one kind that are unordered stand for all that follow if they are from a block that has
-  // ended, or from two warps: what will race with the next one will race with one of these too.
+  // Unordered accesses of one kind represent all later ones of that kind if they are from a block that has
+  // ended or from two warps: a later access that races with any of those also races with one of these.
   bool in_ended_block = false;
   int a_warp = -1, another_warp = -1;
   const auto is_superseded = [&](const Access& earlier) {
@@ -252,7 +247,8 @@ void RaceChecker::access_word(ShadowWord& word, const Access& access) {
     if ((earlier.bytes & access.bytes) == 0) return false;
     const bool same_kind = access.kind == earlier.kind;
     if (happens_before(earlier)) {
-      // What is unordered with the earlier one will be unordered with this one, which is at least as strong.
+      // An access that is unordered with the earlier one will be unordered with this one, which is at least
+      // as strong.
       return (earlier.bytes & ~access.bytes) == 0 && (same_kind || access.kind == AccessKind::kWrite);
     }
     if (!same_kind || access.kind == AccessKind::kWrite) add_finding(access, earlier);
@@ -265,7 +261,7 @@ void RaceChecker::access_word(ShadowWord& word, const Access& access) {
   std::erase_if(word.accesses, is_superseded);
   if (in_ended_block || another_warp != -1) return;
   if (a_warp != -1 && a_warp != access.warp()) {
-    // The second warp: one access of each is enough, and there may be one of each lane of the first.
+    // The second warp: keep one access per warp. The first warp may have one per lane.
     bool has_one = false;
     std::erase_if(word.accesses, [&](const Access& earlier) {
       const bool is_alike = earlier.kind == access.kind && earlier.bytes == access.bytes &&
@@ -282,7 +278,7 @@ void RaceChecker::add_finding(const Access& access, const std::optional<Access>&
 }
 
 std::string RaceChecker::findings() const {
-  const auto shown = [](const Access& access) {
+  const auto describe = [](const Access& access) {
     return std::string(verb(access.kind)) + " at " + source_line(access.caller) + " by block " +
            std::to_string(access.block) + ", thread " + std::to_string(access.thread);
   };
@@ -290,9 +286,10 @@ std::string RaceChecker::findings() const {
   for (const auto& [callers, finding] : findings_) {
     if (!text.empty()) text += "\n";
     if (finding.earlier) {
-      text += "data race: " + shown(*finding.earlier) + ", and " + shown(finding.access) + ", unordered";
+      text +=
+          "data race: " + describe(*finding.earlier) + ", and " + describe(finding.access) + ", unordered";
     } else {
-      text += "uninitialised memory: " + shown(finding.access);
+      text += "uninitialized memory: " + describe(finding.access);
     }
   }
   return text;
@@ -300,16 +297,16 @@ std::string RaceChecker::findings() const {
 
 RaceChecker race_checker;
 
-// What was found may well be why the program crashes.
-void show_findings_of_crash(int signal) {
-  std::fprintf(stderr, "crash; found before it:\n%s\n", race_checker.findings().c_str());
+// The findings are often the cause of a crash.
+void print_findings_on_crash(int signal) {
+  std::fprintf(stderr, "crashed; findings before the crash:\n%s\n", race_checker.findings().c_str());
   std::signal(signal, SIG_DFL);
   std::raise(signal);
 }
 
-[[maybe_unused]] const bool entered = [] {
+[[maybe_unused]] const bool registered = [] {
   checker = &race_checker;
-  for (const int signal : {SIGSEGV, SIGBUS, SIGABRT}) std::signal(signal, show_findings_of_crash);
+  for (const int signal : {SIGSEGV, SIGBUS, SIGABRT}) std::signal(signal, print_findings_on_crash);
   return true;
 }();
 
@@ -319,7 +316,7 @@ void show_findings_of_crash(int signal) {
 using cuda_on_host::AccessKind;
 using cuda_on_host::race_checker;
 
-// What the instrumentation calls. `caller` is the kernel's line.
+// The functions that the instrumentation calls from kernels.
 #define CALLER __builtin_return_address(0)
 #define READ_AND_WRITE(bytes)                                   \
   void __tsan_read##bytes(void* at) {                           \

@@ -1,6 +1,6 @@
-// The last digits of a GPU's functions, which are not those of the host's: with CUDA_ON_HOST_ROUNDING a
-// result is moved by some ulps, chosen by a hash of the argument. CUDA_ON_HOST_SEED, in the environment,
-// chooses among hashes.
+// Rounding errors of GPU math functions, which differ from the host's. With CUDA_ON_HOST_ROUNDING, each
+// result is off by a few ulps, chosen by a hash of the argument. The environment variable CUDA_ON_HOST_SEED
+// seeds the hash.
 #pragma once
 
 #include <bit>
@@ -23,14 +23,14 @@ inline uint64_t ulp_error_seed() {
   return number;
 }
 
-// Every bit of the result depends on every bit of x (the finalizer of splitmix64).
+// The finalizer of splitmix64: every bit of the result depends on every bit of x.
 inline uint64_t mix_bits(uint64_t x) {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
   return x ^ (x >> 31);
 }
 
-// The result of a function of `argument`, off by at most so many ulps; only a normal number can be.
+// `result`, the value of a function of `argument`, moved by at most max_ulps. Only normal numbers move.
 template <class Real>
 Real with_ulp_error(Real result, Real argument, int max_ulps) {
   if (!kAddsUlpErrors || !std::isnormal(result)) return result;

@@ -6,7 +6,6 @@
 #include <array>
 #include <bit>
 #include <cstdlib>
-#include <cstring>
 #include <map>
 #include <mutex>
 #include <new>
@@ -19,7 +18,9 @@
 #include "runtime/checker.h"
 #include "runtime/cuda.h"
 #include "runtime/fiber.h"
+#include "runtime/messages.h"
 #include "runtime/shared_memory.h"
+#include "runtime/thread_set.h"
 
 uint3 threadIdx{}, blockIdx{};
 dim3 blockDim{}, gridDim{};
@@ -30,51 +31,13 @@ Checker* checker = nullptr;
 
 namespace {
 
-constexpr int kWarpSize = 32;
-constexpr int kMaxThreads = 1024;  // a block
-
-// Equal addresses within a page would make all stacks share a few lines of the cache.
+// Stack tops differ within a page: with equal offsets, all stacks would compete for a few cache lines.
 constexpr size_t kPage = 4096;
 constexpr size_t kStack = 32 * kPage;
 constexpr size_t kStackStep = 320;
 
 Order order = Order::kAscending;
 uint64_t seed = 0;
-
-std::string format_location(const SourceLocation& location) {
-  // Folder and name: operators have files of equal names.
-  const std::string path = location.file_name();
-  const size_t name = path.rfind('/');
-  const size_t folder = name == std::string::npos || name == 0 ? name : path.rfind('/', name - 1);
-  return path.substr(folder == std::string::npos ? 0 : folder + 1) + ":" + std::to_string(location.line());
-}
-
-bool same_location(const SourceLocation& a, const SourceLocation& b) {
-  const bool same_file = a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0;
-  return same_file && a.line() == b.line() && a.column() == b.column();
-}
-
-const char* op_name(WarpOp call) {
-  switch (call) {
-    case WarpOp::kSync:
-      return "__syncwarp";
-    case WarpOp::kShuffle:
-      return "__shfl_sync";
-    case WarpOp::kShuffleUp:
-      return "__shfl_up_sync";
-    case WarpOp::kShuffleDown:
-      return "__shfl_down_sync";
-    case WarpOp::kShuffleXor:
-      return "__shfl_xor_sync";
-    case WarpOp::kBallot:
-      return "__ballot_sync";
-    case WarpOp::kAny:
-      return "__any_sync";
-    case WarpOp::kAll:
-      return "__all_sync";
-  }
-  return "";
-}
 
 enum class State { kReady, kAtBarrier, kInWarpOp, kExited };
 
@@ -84,10 +47,10 @@ struct Thread {
   State state = State::kExited;
   SourceLocation location;  // where it waits
 
-  bool predicate;  // of the barrier at which it waits
+  bool predicate;  // passed to __syncthreads_or
 
-  // The call in which it waits for lanes, and then what the call gives.
-  WarpOp call;
+  // The warp operation in which it waits, and then its result.
+  WarpOp op;
   unsigned mask;
   uint64_t value;
   int argument;
@@ -102,56 +65,22 @@ struct Thread {
     if (state == State::kAtBarrier) {
       text << "__syncthreads";
     } else {
-      text << op_name(call) << " with mask 0x" << std::hex << mask;
+      text << op_name(op) << " with mask 0x" << std::hex << mask;
     }
     text << " at " << format_location(location);
     return text.str();
   }
 };
 
-// A set of numbers below kMaxThreads.
-class ThreadSet {
- public:
-  void add(int number) { words_[number / 64] |= uint64_t(1) << number % 64; }
-  void remove(int number) { words_[number / 64] &= ~(uint64_t(1) << number % 64); }
-  void clear() { words_.fill(0); }
-
-  // The first one from `start` upwards, or else from 0; -1 if there is none.
-  int next_from(int start) const {
-    int word = start / 64;
-    uint64_t candidates = words_[word] & (~uint64_t(0) << start % 64);
-    for (int i = 0; candidates == 0 && i < kWords; ++i) {
-      word = (word + 1) % kWords;
-      candidates = words_[word];
-    }
-    return candidates == 0 ? -1 : word * 64 + std::countr_zero(candidates);
-  }
-
-  // The first one from `start` downwards, or else from the top; -1 if there is none.
-  int previous_from(int start) const {
-    int word = start / 64;
-    uint64_t candidates = words_[word] & (~uint64_t(0) >> (63 - start % 64));
-    for (int i = 0; candidates == 0 && i < kWords; ++i) {
-      word = (word + kWords - 1) % kWords;
-      candidates = words_[word];
-    }
-    return candidates == 0 ? -1 : word * 64 + 63 - std::countl_zero(candidates);
-  }
-
- private:
-  static constexpr int kWords = kMaxThreads / 64;
-  std::array<uint64_t, kWords> words_{};
-};
-
-// The block that runs. There is one at a time, and its threads' stacks serve all that follow it.
+// The running block. Blocks run one at a time and reuse the threads' stacks.
 class Block {
  public:
   Block();
 
-  void run(const LaunchConfig& grid, const std::function<void()>& kernel);
+  void run(const LaunchConfig& config, const std::function<void()>& kernel);
 
   bool barrier(bool predicate, SourceLocation location);
-  uint64_t warp_collective(WarpOp call, unsigned mask, uint64_t value, int argument, int width,
+  uint64_t warp_collective(WarpOp op, unsigned mask, uint64_t value, int argument, int width,
                            SourceLocation location);
   void* shared_variable(const void* owner, size_t bytes, SourceLocation location);
   void* dynamic_shared() const { return shared_.dynamic(); }
@@ -186,13 +115,13 @@ class Block {
 
   const std::function<void()>* kernel_ = nullptr;
   int size_ = 0;     // threads of this block
-  int running_ = 0;  // those that have not returned
+  int running_ = 0;  // threads that have not returned
   int current_ = 0;
   ThreadSet ready_;
   int at_barrier_ = 0;
-  bool any_predicate_ = false;                               // of those at the barrier
-  bool barrier_result_ = false;                              // of the latest one
-  std::array<unsigned, kMaxThreads / kWarpSize> in_call_{};  // for each warp: the lanes in a warp call
+  bool any_predicate_ = false;                             // of the threads at the barrier
+  bool barrier_result_ = false;                            // of the most recent barrier
+  std::array<unsigned, kMaxThreads / kWarpSize> in_op_{};  // per warp: lanes waiting in a warp operation
   std::mt19937_64 random_;
   std::string failure_;
 };
@@ -203,7 +132,7 @@ Block& block() {
 }
 
 Block::Block() {
-  // Below each stack is a page that must not be touched. Of the rest, what is never used takes no memory.
+  // A guard page lies below each stack. Unused pages take no memory.
   void* stacks = mmap(nullptr, kMaxThreads * (kStack + kPage), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (stacks == MAP_FAILED) throw std::bad_alloc();
@@ -215,17 +144,17 @@ Block::Block() {
   }
 }
 
-void Block::run(const LaunchConfig& grid, const std::function<void()>& kernel) {
+void Block::run(const LaunchConfig& config, const std::function<void()>& kernel) {
   kernel_ = &kernel;
-  size_ = running_ = grid.threads;
+  size_ = running_ = config.threads;
   at_barrier_ = 0;
   any_predicate_ = false;
-  in_call_.fill(0);
+  in_op_.fill(0);
   ready_.clear();
   failure_.clear();
   random_.seed(seed + blockIdx.x);
   if (checker != nullptr) checker->on_block(blockIdx.x, size_);
-  shared_.begin_block(grid.dynamic_shared_bytes);
+  shared_.begin_block(config.dynamic_shared_bytes);
   for (int i = 0; i < size_; ++i) {
     threads_[i].fiber.prepare(stacks_[i], kStack - i * kStackStep % kPage, [] { block().run_thread(); });
     set_ready(threads_[i]);
@@ -245,7 +174,7 @@ void Block::run_thread() {
   set_waiting(threads_[current_], State::kExited);
   --running_;
   yield_thread();
-  std::abort();  // nobody switches back to it
+  std::abort();  // never resumed
 }
 
 int Block::next_thread() {
@@ -272,14 +201,14 @@ void Block::switch_from(Fiber& fiber, int next) {
   fiber.switch_to(threads_[next].fiber);
 }
 
-// Lets another thread run, or this one if it is ready and chosen.
+// Runs the next ready thread, which may be this one.
 void Block::yield_thread() {
   const int next = next_thread();
   if (next != current_) switch_from(threads_[current_].fiber, next);
 }
 
-// Ends the block, whose failure is known. The frames of its threads are abandoned as they are: kernels own no
-// memory, and neither must the functions that call this one.
+// Ends the block after failure_ is set. The frames of its threads are not unwound: neither kernels nor the
+// callers of this function may own memory.
 void Block::abandon_block() {
   threads_[current_].fiber.switch_to(host_);
   std::abort();
@@ -304,11 +233,11 @@ bool Block::barrier(bool predicate, SourceLocation location) {
     if (checker != nullptr) checker->on_block_barrier();
   }
   yield_thread();
-  // Still that of this barrier: no other one ends before this thread has come to it.
+  // Still the result of this barrier: the next one cannot complete before this thread reaches it.
   return barrier_result_;
 }
 
-// Threads that wait at different barriers, while all wait at one; empty if there are none.
+// Describes threads that wait at different barriers; empty if all wait at the same one.
 std::string Block::barrier_divergence() const {
   for (int i = 1; i < size_; ++i) {
     if (!same_location(threads_[i].location, threads_[0].location))
@@ -318,49 +247,49 @@ std::string Block::barrier_divergence() const {
   return "";
 }
 
-uint64_t Block::warp_collective(WarpOp call, unsigned mask, uint64_t value, int argument, int width,
+uint64_t Block::warp_collective(WarpOp op, unsigned mask, uint64_t value, int argument, int width,
                                 SourceLocation location) {
   Thread& self = threads_[current_];
-  self.call = call;
+  self.op = op;
   self.mask = mask;
   self.value = value;
   self.argument = argument;
   self.width = width;
   self.location = location;
   set_waiting(self, State::kInWarpOp);
-  unsigned& in_call = in_call_[self.warp()];
-  in_call |= 1u << self.lane();
+  unsigned& in_op = in_op_[self.warp()];
+  in_op |= 1u << self.lane();
   if ((mask & 1u << self.lane()) == 0) {
     failure_ = thread_name(self) + " is in " + self.describe_wait() + ", a mask without its own lane " +
                std::to_string(self.lane());
     abandon_block();
   }
-  if ((in_call & mask) == mask) {
+  if ((in_op & mask) == mask) {
     failure_ = warp_op_mismatch(self);
     if (!failure_.empty()) abandon_block();
     complete_warp_op(mask, self.warp());
-    in_call &= ~mask;
+    in_op &= ~mask;
   }
   yield_thread();
   return self.result;
 }
 
-// Lanes of its mask that wait, but for something else than `self` does; empty if there are none.
+// Describes lanes of the mask of `self` that wait in another operation; empty if there are none.
 std::string Block::warp_op_mismatch(const Thread& self) const {
   for (int lane = 0; lane < kWarpSize; ++lane) {
     if ((self.mask & 1u << lane) == 0) continue;
     const Thread& other = threads_[self.warp() * kWarpSize + lane];
-    const bool agrees = other.call == self.call && other.mask == self.mask && other.width == self.width &&
+    const bool agrees = other.op == self.op && other.mask == self.mask && other.width == self.width &&
                         same_location(other.location, self.location);
     if (!agrees)
       return "mismatched warp call: " + thread_name(self) + " is in " + self.describe_wait() + ", thread " +
              std::to_string(other.number) + " in " + other.describe_wait() +
-             (other.width == self.width ? "" : " with another width");
+             (other.width == self.width ? "" : " with a different width");
   }
   return "";
 }
 
-// All lanes in `mask` are in the same call: gives each its result.
+// Computes the result of each lane in `mask` and makes the lanes ready.
 void Block::complete_warp_op(unsigned mask, int warp) {
   Thread* lanes = &threads_[warp * kWarpSize];
   unsigned votes = 0;
@@ -368,16 +297,16 @@ void Block::complete_warp_op(unsigned mask, int warp) {
     if ((mask & 1u << lane) != 0 && lanes[lane].value != 0) votes |= 1u << lane;
 
   const auto from_lane = [&](int lane) -> uint64_t {
-    // What a lane outside of the mask holds is undefined.
+    // The value of a lane outside the mask is undefined.
     if ((mask & 1u << lane) == 0) return uint64_t(kUninitializedFill) * 0x0001000100010001;
     return lanes[lane].value;
   };
   for (int lane = 0; lane < kWarpSize; ++lane) {
     if ((mask & 1u << lane) == 0) continue;
     Thread& self = lanes[lane];
-    const int distance = self.argument & (kWarpSize - 1);  // the hardware looks at five bits
+    const int distance = self.argument & (kWarpSize - 1);  // the hardware uses five bits
     const int first = lane & -self.width, last = first + self.width - 1;
-    switch (self.call) {
+    switch (self.op) {
       case WarpOp::kSync:
         break;
       case WarpOp::kShuffle:
@@ -404,7 +333,7 @@ void Block::complete_warp_op(unsigned mask, int warp) {
     }
     set_ready(self);
   }
-  if (checker != nullptr && lanes[std::countr_zero(mask)].call == WarpOp::kSync)
+  if (checker != nullptr && lanes[std::countr_zero(mask)].op == WarpOp::kSync)
     checker->on_warp_barrier(warp, mask);
 }
 
@@ -419,7 +348,7 @@ void* Block::shared_variable(const void* owner, size_t bytes, SourceLocation loc
   return memory;
 }
 
-// Which threads wait for what, those that wait alike together.
+// Lists where the threads wait, grouped by location.
 std::string Block::describe_deadlock() const {
   std::map<std::string, std::vector<int>> waiting;
   for (int i = 0; i < size_; ++i) {
@@ -429,9 +358,8 @@ std::string Block::describe_deadlock() const {
   std::string text = "deadlock in block " + std::to_string(blockIdx.x);
   for (const auto& [what, numbers] : waiting) {
     text += text.back() == ')' ? ", thread " : ": thread ";
-    text += std::to_string(numbers[0]) + " " + what;
-    text +=
-        " (" + std::to_string(numbers.size()) + (numbers.size() == 1 ? " thread" : " threads") + " in all)";
+    text += std::to_string(numbers[0]) + " " + what + " (" + std::to_string(numbers.size());
+    text += numbers.size() == 1 ? " thread in all)" : " threads in all)";
   }
   return text;
 }
@@ -452,21 +380,21 @@ void set_order(Order new_order, uint64_t new_seed) {
   seed = new_seed;
 }
 
-void launch(const LaunchConfig& grid, const std::function<void()>& kernel) {
+void launch(const LaunchConfig& config, const std::function<void()>& kernel) {
   static std::mutex one_at_a_time;
   const std::lock_guard lock(one_at_a_time);
   const auto require = [](bool condition, const char* rule) {
     if (!condition) throw Error(std::string("the launch must have ") + rule);
   };
-  require(grid.threads > 0 && grid.threads <= kMaxThreads && grid.threads % kWarpSize == 0,
-          "32 to 1024 threads a block, a multiple of 32");
-  require(grid.dynamic_shared_bytes <= SharedMemory::kLimit, "at most 48 KiB of shared memory a block");
+  require(config.threads > 0 && config.threads <= kMaxThreads && config.threads % kWarpSize == 0,
+          "32 to 1024 threads per block, a multiple of 32");
+  require(config.dynamic_shared_bytes <= SharedMemory::kLimit, "at most 48 KiB of shared memory per block");
   if (checker != nullptr) checker->on_launch();
-  gridDim.x = unsigned(grid.blocks);
-  blockDim.x = unsigned(grid.threads);
-  for (const int64_t number : block_order(grid.blocks)) {
+  gridDim.x = unsigned(config.blocks);
+  blockDim.x = unsigned(config.threads);
+  for (const int64_t number : block_order(config.blocks)) {
     blockIdx.x = unsigned(number);
-    block().run(grid, kernel);
+    block().run(config, kernel);
   }
   if (checker == nullptr) return;
   if (const std::string findings = checker->findings(); !findings.empty()) throw Error(findings);
@@ -476,9 +404,9 @@ bool block_barrier(bool predicate, SourceLocation location) {
   return block().barrier(predicate, location);
 }
 
-uint64_t warp_collective(WarpOp call, unsigned mask, uint64_t value, int argument, int width,
+uint64_t warp_collective(WarpOp op, unsigned mask, uint64_t value, int argument, int width,
                          SourceLocation location) {
-  return block().warp_collective(call, mask, value, argument, width, location);
+  return block().warp_collective(op, mask, value, argument, width, location);
 }
 
 void* shared_variable(const void* owner, size_t bytes, SourceLocation location) {

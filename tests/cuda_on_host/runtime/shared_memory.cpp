@@ -9,7 +9,7 @@
 namespace cuda_on_host {
 namespace {
 
-// Wide enough for an index that is off by a warp's worth of doubles.
+// Catches an index that is off by up to one warp of doubles.
 constexpr size_t kRedZone = 256;
 constexpr size_t kAlignment = 128;
 constexpr size_t kMaxVariables = 64;

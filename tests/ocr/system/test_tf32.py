@@ -1,4 +1,4 @@
-"""How GPUs multiply float32: the settings are as chosen while a network runs, and come back."""
+"""TF32 settings of torch: set while a network runs, and restored afterwards."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def settings():
 
 
 def precisions():
-    """What the settings amount to."""
+    """The effective precisions."""
     return ["ieee" if setting == "none" else setting for setting in settings()]
 
 
@@ -35,8 +35,8 @@ def older_flags():
     return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
 
 
-def in_a_process(program, allowed):
-    """The program's own settings last as long as the process. It may use `inside(block)`."""
+def run_in_subprocess(program, allowed):
+    """Runs the program, which defines `inside` and `after`, in a process whose settings it may change."""
     preamble = f"""
 import torch
 from test_tf32 import BACKENDS, FULL, ROUNDED, older_flags, precisions, settings
@@ -68,7 +68,7 @@ after()
 @pytest.mark.parametrize(
     "program",
     [
-        # Settings of torch's own: they follow those above them afterwards.
+        # The default settings of torch: afterwards, they still follow the more general ones.
         """
         inside = older_flags
         def after():
@@ -77,7 +77,7 @@ after()
             torch.backends.fp32_precision = "tf32"
             assert settings() == ["tf32"] * 3
         """,
-        # A user's older flags; torch can read them throughout.
+        # The older flags set by the user; they stay readable.
         """
         torch.backends.cudnn.allow_tf32 = False
         torch.set_float32_matmul_precision("medium")
@@ -85,13 +85,13 @@ after()
         def after():
             assert older_flags() == (False, "medium")
         """,
-        # Flags that cannot be assigned to any more, as after torch.library.opcheck.
+        # Flags that are frozen, as after torch.library.opcheck.
         """
         torch.backends.disable_global_flags()
         inside = older_flags
         after = lambda: None
         """,
-        # A user's newer settings.
+        # The newer settings set by the user.
         """
         for backend, precision in zip(BACKENDS, ["ieee", "tf32", "tf32"]):
             backend.fp32_precision = precision
@@ -106,11 +106,11 @@ after()
         """,
     ],
 )
-def test_settings_are_as_chosen_and_come_back(program, allowed):
-    in_a_process(program, allowed)
+def test_tf32_settings_are_set_and_restored(program, allowed):
+    run_in_subprocess(program, allowed)
 
 
-def test_a_setting_inside_another():
+def test_tf32_nested_settings():
     with tf32_allowed(True):
         with tf32_allowed(False):
             assert precisions() == FULL
@@ -118,20 +118,20 @@ def test_a_setting_inside_another():
 
 
 @pytest.fixture
-def seen(monkeypatch):
-    """The settings under which recognizers have run their networks."""
-    seen = []
-    logits = Recognizer.logits
+def recorded(monkeypatch):
+    """The precisions under which recognizers run their networks."""
+    recorded = []
+    original = Recognizer.logits
 
-    def recorded(self, *arguments):
-        seen.append(precisions())
-        return logits(self, *arguments)
+    def logits(self, *arguments):
+        recorded.append(precisions())
+        return original(self, *arguments)
 
-    monkeypatch.setattr(Recognizer, "logits", recorded)
-    return seen
+    monkeypatch.setattr(Recognizer, "logits", logits)
+    return recorded
 
 
-def test_commands_read_in_full_float32(seen, checkpoint, images, tmp_path):
+def test_tf32_off_in_commands(recorded, checkpoint, images, tmp_path):
     before = precisions()
     pytest.importorskip("matplotlib")
     folder = write_labels_dataset(tmp_path / "lines", {"0.png": "a"}).parent
@@ -141,21 +141,21 @@ def test_commands_read_in_full_float32(seen, checkpoint, images, tmp_path):
         ["evaluate", checkpoint, str(folder)],
         ["plot", checkpoint, images[0], "-o", str(tmp_path / "plot.png")],
     ):
-        seen.clear()
+        recorded.clear()
         assert main(command) == 0
-        assert seen == [FULL] * len(seen) != [], command
+        assert recorded == [FULL] * len(recorded) != [], command
     assert precisions() == before
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
-def test_training_is_in_full_float32_unless_it_may_round(seen, precision, tmp_path):
+def test_tf32_in_training_by_precision(recorded, precision, tmp_path):
     pytest.importorskip("cv2")
     from helpers.training_runs import run_training, stop_after
 
     from crnn_ext.ctc import ctc_loss
 
     def criterion(logits, *targets):
-        seen.append(precisions())
+        recorded.append(precisions())
         assert logits.dtype == (torch.bfloat16 if precision == "bfloat16" else torch.float32)
         return ctc_loss(logits, *targets, reduction="none", zero_infinity=True)
 
@@ -165,6 +165,6 @@ def test_training_is_in_full_float32_unless_it_may_round(seen, precision, tmp_pa
     done = run_training(tmp_path / "run", lines, precision=precision, **options)
     assert len(done.steps) == len(done.validations) == 1
     expected = ROUNDED if precision == "tf32" else FULL
-    assert seen == [expected] * len(seen)
-    assert len(seen) >= 2
+    assert recorded == [expected] * len(recorded)
+    assert len(recorded) >= 2
     assert precisions() == before

@@ -1,9 +1,9 @@
-// The twin of csrc/common/cuda_stream.h under which kernels run on the CPU.
+// Replaces csrc/common/cuda_stream.h when kernels run on the CPU.
 #pragma once
 
 #include "common/gpu.h"
 
-// A key that no device of torch has: tests call the kernels under it.
+// A dispatch key without a device: tests call the kernels through it.
 #define CRNN_DISPATCH_KEY PrivateUse3
 
 namespace crnn {

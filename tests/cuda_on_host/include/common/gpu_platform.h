@@ -1,5 +1,4 @@
-// The twin of csrc/common/gpu_platform.h under which kernels run on the CPU: the same names, for a host
-// compiler.
+// Replaces csrc/common/gpu_platform.h when kernels run on the CPU: the same names for a host compiler.
 #pragma once
 
 #include <cmath>
@@ -40,8 +39,8 @@ inline Half float_to_half(float x) {
   return FromCompute<Half>::convert(x);
 }
 
-// CUDA documents how many ulps a function may be off the correctly rounded result: 2 for exp2f, 1 for the
-// others. The wider type's result, rounded, is that.
+// Maximum errors as CUDA documents them, relative to the correctly rounded result: 2 ulps for exp2f, 1 ulp
+// for the others. The correctly rounded result comes from the next wider type.
 inline float exp2(float x) {
   return x == 0 ? 1 : cuda_on_host::with_ulp_error(float(std::exp2(double(x))), x, 2);
 }
