@@ -6,7 +6,7 @@ shorten values, which may be untrusted.
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 
@@ -24,6 +24,13 @@ def check_bool(name: str, value: object) -> None:
 def check_str(name: str, value: object) -> None:
     """Checks that the value is a str."""
     check_type(name, value, str, "a str")
+
+
+def check_each_str(name: str, values: Iterable[object]) -> None:
+    """Checks that all values are str."""
+    for index, value in enumerate(values):
+        if not isinstance(value, str):
+            raise TypeError(f"{name}[{index}] must be a str, got {type(value).__name__}")
 
 
 def check_int(name: str, value: object, minimum: int, maximum: int | None = None) -> None:

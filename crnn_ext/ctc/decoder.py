@@ -11,7 +11,7 @@ from unicodedata import normalize
 import torch
 from torch import Tensor
 
-from crnn_ext._arguments import check_number, check_str, check_type
+from crnn_ext._arguments import check_each_str, check_number, check_type
 from crnn_ext.ctc._indices import lengths_tensor
 from crnn_ext.ctc._inputs import InputType
 from crnn_ext.ctc.beam_search import BeamResult, beam_search, check_top_k
@@ -243,8 +243,8 @@ def _vocabulary(tokens: Charset | Sequence[str] | Path, blank_token: str | None)
         return [*tokens.characters[: tokens.blank], "", *tokens.characters[tokens.blank :]], tokens.blank
     blank_token = "-" if blank_token is None else blank_token
     names = read_tokens(tokens) if isinstance(tokens, str | os.PathLike) else list(tokens)
+    check_each_str("tokens", names)
     for index, name in enumerate(names):
-        check_str(f"tokens[{index}]", name)
         if not name and blank_token:
             raise ValueError(f"tokens[{index}] must not be empty: only the blank may be")
     if len(set(names)) != len(names):
@@ -280,8 +280,9 @@ def _spell_by_characters(
             f"hotwords must be HotWords, an iterable of str or None, got {type(hotwords).__name__}"
         )
     spellings: dict[str, list[str]] = {}
-    for index, word in enumerate(hotwords):
-        check_str(f"hotwords[{index}]", word)
+    hotwords = list(hotwords)
+    check_each_str("hotwords", hotwords)
+    for word in hotwords:
         if composed:
             word = normalize("NFC", word)
         spellings[word] = [space if character == " " else character for character in word]
