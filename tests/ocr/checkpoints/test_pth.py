@@ -264,7 +264,7 @@ def test_messages_of_the_command(path, write_file, tmp_path, capsys):
             output,
             rf"{path}: checkpoint: characters .* must be 5 \(nclass of the architecture\), got 4",
         ),
-        (path, empty, output, "a charset must have characters, and this file has none"),
+        (path, empty, output, "a charset file must hold at least one character"),
         (path, "missing", output, "missing: No such file or directory"),
         (path, good, tmp_path / "no" / "model", "no/model: the folder does not exist"),
         ("missing", good, output, "missing: No such file or directory"),
