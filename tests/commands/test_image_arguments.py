@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("PIL")
 
-from crnn_ext.commands import inputs
+from crnn_ext.commands import image_arguments
 
 
 @pytest.fixture(autouse=True)
@@ -21,13 +21,13 @@ def tree(tmp_path, monkeypatch):
 
 
 def found(*arguments):
-    images = inputs.find_images(arguments)
+    images = image_arguments.find_images(arguments)
     assert images.problems == []
     return images.paths
 
 
 def problems(*arguments):
-    return inputs.find_images(arguments).problems
+    return image_arguments.find_images(arguments).problems
 
 
 def test_a_name_is_itself_whether_there_is_such_a_file_or_not():
@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_listed_is_named_and_the_others_read(monkeypatch
 
     monkeypatch.setattr(os, "scandir", refused)
     for argument in ("deep", "deep/**/*.*"):
-        images = inputs.find_images([argument])
+        images = image_arguments.find_images([argument])
         assert images.paths == ["deep/c.png"]
         assert images.problems == ["deep/er: Permission denied"]
 
