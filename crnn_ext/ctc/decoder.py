@@ -128,6 +128,7 @@ class BeamSearchDecoder:
             composed = isinstance(tokens, Charset)
             spellings = _spell_by_characters(hotwords, units, sil_token or " ", composed=composed)
             hotwords = HotWords.from_spellings(spellings, units, separators=separators)
+        self._hotwords = hotwords
         if beam_size_token is not None:
             check_top_k("beam_size_token", beam_size_token, len(self._names))
         self._search = partial(
@@ -142,13 +143,13 @@ class BeamSearchDecoder:
             lm_weight=lm_weight,
             token_score=token_score,
             word_score=word_score,
-            hotwords=hotwords,
             hotword_weight=hotword_weight,
             rescore=rescore,
             input_type=input_type,
         )
-        # Checks all options; the input has no frames.
-        self._search(torch.empty(0, 1, len(self._names), device="cpu"), lexicon=self._lexicon)
+        # Checks all options.
+        no_frames = torch.empty(0, 1, len(self._names), device="cpu")
+        self._search(no_frames, lexicon=self._lexicon, hotwords=self._hotwords)
 
     def __call__(
         self,
@@ -156,6 +157,7 @@ class BeamSearchDecoder:
         lengths: Tensor | Sequence[int] | None = None,
         *,
         lexicon: Sequence[Lexicon | None] | None = None,
+        hotwords: Sequence[HotWords | None] | None = None,
     ) -> list[list[Hypothesis]]:
         """The best texts of each sample, best first.
 
@@ -165,12 +167,12 @@ class BeamSearchDecoder:
             emissions: (N, T, C), batch first; float16, bfloat16, float32 or float64, any strides and device.
                 With `input_type="logits"`, logits or log-probabilities.
             lengths: (N,), frames of each sample; default: T.
-            lexicon: N elements: the Lexicon of each sample, or None for a sample without one. Default: the
-                lexicon of the decoder for all samples.
+            lexicon: a Lexicon or None for each of the N samples. Default: that of the decoder.
+            hotwords: HotWords or None for each of the N samples. Default: those of the decoder.
 
         Raises:
             TypeError: if an argument has the wrong type or dtype.
-            ValueError: if a shape or length is invalid.
+            ValueError: if a shape, length, lexicon or hot word is invalid.
         """
         check_type("emissions", emissions, Tensor, "a tensor")
         if emissions.dim() != 3 or emissions.shape[2] != len(self._names):
@@ -179,12 +181,16 @@ class BeamSearchDecoder:
             )
         if lengths is not None:
             lengths = lengths_tensor("lengths", lengths, len(emissions), batched=True)
-        if lexicon is None:
-            lexicon = [self._lexicon] * len(emissions)
-        elif isinstance(lexicon, str) or not isinstance(lexicon, Sequence):
-            raise TypeError(f"lexicon must be a sequence or None, got {type(lexicon).__name__}")
-        result = self._search(emissions.transpose(0, 1), lengths, lexicon=lexicon)
-        return self._hypotheses(result, lexicon)
+        for name, value in (("lexicon", lexicon), ("hotwords", hotwords)):
+            check_type(name, value, (Sequence, type(None)), "a sequence or None")
+        lexicons = [self._lexicon] * len(emissions) if lexicon is None else lexicon
+        result = self._search(
+            emissions.transpose(0, 1),
+            lengths,
+            lexicon=lexicons,
+            hotwords=self._hotwords if hotwords is None else hotwords,
+        )
+        return self._hypotheses(result, lexicons)
 
     def stream(
         self, batches: Iterable[tuple[Tensor, Tensor | Sequence[int] | None]]

@@ -1,4 +1,4 @@
-"""BeamSearchDecoder: it is beam_search, with names, words and texts, also in other processes."""
+"""BeamSearchDecoder: the results of beam_search as tokens, words and texts, also in other processes."""
 
 import math
 import multiprocessing
@@ -14,7 +14,7 @@ from crnn_ext.ctc import BeamSearchDecoder
 from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
 
 INF, NAN = math.inf, math.nan
-CHARSET = Charset(" abc")  # the same classes
+CHARSET = Charset(" abc")  # the classes of TOKENS
 WORDS = ["a", "ab", "cab", "bab"]
 SENTENCES = ["ab cab", "cab ab ab", "bab a", "a ab"]
 
@@ -89,7 +89,7 @@ def test_what_scores_texts(write_file):
 
 
 def test_all_options_at_once(device, write_file):
-    """The same bits as beam_search, for each dtype."""
+    """Results equal those of beam_search bit for bit, for each dtype."""
     lexicon = Lexicon.from_words(WORDS, CHARSET, unknown_score=-1.0)
     options = {
         "nbest": 4,
@@ -124,10 +124,23 @@ def test_a_lexicon_for_each_sample(device):
         words = {word for hypothesis in sample for word in hypothesis.words}
         assert lexicon is None or all(word in lexicon for word in words)
     assert as_tuples(decoder(emissions)) == expected_tuples(emissions, nbest=3, word_score=0.5)
-    # They replace the lexicon of the decoder.
+    # Lexicons of a call replace that of the decoder.
     strict = BeamSearchDecoder(TOKENS, nbest=3, word_score=0.5, lexicon=b)
     assert as_tuples(strict(emissions, lexicon=tuple(lexicons))) == as_tuples(found)
     assert decoder(emissions[:0], lexicon=[]) == []
+
+
+def test_hot_words_for_each_sample(device):
+    emissions = random_emissions().to(device)
+    a, b = HotWords.from_words(["a", "ab"], CHARSET), HotWords.from_words(["c", "bb"], CHARSET)
+    hotwords = [a, None, b, a, b, None]
+    decoder = BeamSearchDecoder(TOKENS, nbest=3, hotwords=b, hotword_weight=2.0)
+    found = as_tuples(decoder(emissions, hotwords=hotwords))
+    assert found == expected_tuples(emissions, hotwords=hotwords, nbest=3, hotword_weight=2.0)
+    assert as_tuples(decoder(emissions)) == expected_tuples(
+        emissions, hotwords=b, nbest=3, hotword_weight=2.0
+    )
+    assert as_tuples(decoder(emissions)) != found
 
 
 def test_words_of_a_lexicon_for_each_sample():
@@ -196,7 +209,7 @@ def test_the_separator_of_words():
         if sil_token == "b":
             words = ["a|", "c"]
         assert hypothesis.words == words
-    # Hot words are whole words between separators, of which a Charset's is its space.
+    # Hot words are whole words between separators; the separator of a Charset is its space.
     charset = Charset("|abc ", blank=0)
     decoder = BeamSearchDecoder(charset, hotwords=["b"])
     assert best_hypothesis(decoder, text, tokens=both).words == ["a|b", "c"]
@@ -231,7 +244,7 @@ def test_no_separator():
 
 
 def test_the_separator_in_longer_tokens():
-    """As SentencePiece has it."""
+    """As in the vocabularies of SentencePiece."""
     tokens = ["-", "\u2581", "\u2581the", "\u2581ca", "t"]
     decoder = BeamSearchDecoder(tokens, sil_token="\u2581")
     hypothesis = best_hypothesis(decoder, ["\u2581the", "\u2581ca", "t", "\u2581"], tokens=tokens)
@@ -239,7 +252,7 @@ def test_the_separator_in_longer_tokens():
 
 
 def test_words_are_those_of_the_lexicon(write_file):
-    """Of words that are spelt alike the first."""
+    """Of words with the same spelling, the first is decoded."""
     lexicon = write_file("Two a b |\nToo a b |\nSix c |\nSix b c c |")
     decoder = BeamSearchDecoder(TOKENS, lexicon=lexicon, unk_score=-5.0)
     hypothesis = best_hypothesis(decoder, "ab|c|bcc||aa")
@@ -260,11 +273,11 @@ def test_a_lexicon_without_separators(write_file):
     tokens = ["-", "a", "b"]
     decoder = BeamSearchDecoder(tokens, lexicon=write_file("AB a b\nA a"))
     assert best_hypothesis(decoder, "ab", tokens=tokens).words == ["AB"]
-    assert best_hypothesis(decoder, "aba", tokens=tokens).words != ["AB", "A"]  # a text is one word
+    assert best_hypothesis(decoder, "aba", tokens=tokens).words != ["AB", "A"]  # a text is a single word
 
 
 def test_hot_words_as_str():
-    """A space is the separator, and phrases are found as a whole."""
+    """A space stands for the separator; a phrase matches as a whole."""
     emissions = random_emissions(samples=30)
     for words in (["cab"], ["b a", "c"], ["b|a"]):
         spelt = {word: list(word.replace(" ", "|")) for word in words}
@@ -281,7 +294,7 @@ def test_hot_words_are_composed_as_a_charset_is():
     emissions = random_emissions(classes=4)
     found = [as_tuples(BeamSearchDecoder(charset, hotwords=[word])(emissions)) for word in ("é", "e\u0301")]
     assert found[0] == found[1] != as_tuples(BeamSearchDecoder(charset)(emissions))
-    # Of other tokens the accent may be one.
+    # Without a Charset, a combining accent may be a token.
     tokens = ["-", " ", "e", "\u0301"]
     found = [as_tuples(BeamSearchDecoder(tokens, hotwords=words)(emissions)) for words in (["e\u0301"], [])]
     assert found[0] != found[1]
@@ -296,7 +309,7 @@ def test_missing_hypotheses(write_file):
     found = decoder(emissions)
     assert [len(sample) for sample in found] == [16, 0, 0, 7]  # 0 to 6 separators in 12 frames
     assert as_tuples(found) == expected_tuples(emissions, nbest=16)
-    # Too few frames for any word.
+    # The frames are too few for any word.
     emissions = random_emissions(samples=1, frames=2)
     emissions[..., :2] = -INF
     assert BeamSearchDecoder(TOKENS, lexicon=write_file("abc a b c |"))(emissions) == [[]]
@@ -321,7 +334,7 @@ def test_dtypes_and_strides(dtype):
 
 
 def everything(write_file):
-    """With a model over words, so that model and lexicon have to stay together."""
+    """A decoder with a model over words: pickling must keep the model's reference to the lexicon."""
     return BeamSearchDecoder(
         TOKENS,
         lexicon=write_file("".join(f"{word} {' '.join(word)} |\n" for word in WORDS)),
@@ -348,11 +361,11 @@ def test_it_decodes_in_a_new_process(write_file):
 def test_a_hypothesis_pickles_with_no_others():
     emissions = random_emissions(samples=50, frames=100)
     hypothesis = BeamSearchDecoder(TOKENS, nbest=10)(emissions)[0][0]
-    assert len(pickle.dumps(hypothesis)) < 5000  # tokens of all would be 400,000
+    assert len(pickle.dumps(hypothesis)) < 5000  # the tokens of all hypotheses take 400,000
 
 
 def test_stream():
-    """One batch is read, decoded and handed out before the next."""
+    """Each batch is read, decoded and yielded before the next."""
     decoder = BeamSearchDecoder(TOKENS)
     emissions = random_emissions()
     batches = [(emissions[:3], None), (emissions[3:5], [4, 12]), (emissions[5:], torch.tensor([7]))]

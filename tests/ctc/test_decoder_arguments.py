@@ -1,4 +1,4 @@
-"""What BeamSearchDecoder accepts, files of tokens and words among it, and what it says of the rest."""
+"""Arguments of BeamSearchDecoder, including files of tokens and words, and its errors."""
 
 import math
 import re
@@ -10,10 +10,11 @@ from helpers.results import raises_exactly
 from reference.ngram import BackoffModel
 
 from crnn_ext.ctc import BeamSearchDecoder
-from crnn_ext.text import Charset, Lexicon
+from crnn_ext.text import Charset, HotWords, Lexicon
 
 INF, NAN = math.inf, math.nan
 LEXICON = Lexicon.from_words(["ab"], Charset(" abc"))
+HOTWORDS = HotWords.from_words(["ab"], Charset(" abc"))
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ LEXICON = Lexicon.from_words(["ab"], Charset(" abc"))
         ),
         (b"ab |\n", ", line 1: spellings must not be empty, got an empty one for 'ab'"),
         (b"ab a b\r\n\r\nad a d", ", line 3: spellings must consist of tokens, got 'd' in that of 'ad'"),
-        # The blank is none of them.
+        # The blank cannot spell a word.
         (b"a-b a - b", ", line 1: spellings must consist of tokens, got '-' in that of 'a-b'"),
         (
             b"ab a b\nab a | b |",
@@ -45,7 +46,7 @@ def test_lexicon_files_that_are_refused(lines, message, write_file):
 
 
 def test_lexicon_files(write_file):
-    """Several spellings, with and without a separator at the end; tabs, empty lines; words in NFC."""
+    """Several spellings of a word; trailing separators, tabs and empty lines; words in NFC."""
     lexicon = write_file("\n  ab\ta b\t|  \n\nde\u0301 a a\ncab c a b | |\r\nd\u00e9 c c\n")
     decoder = BeamSearchDecoder(TOKENS, lexicon=lexicon)
     for spelt, words in [("ab|cab", ["ab", "cab"]), ("aa", ["d\u00e9"]), ("cc|cc", ["d\u00e9"] * 2)]:
@@ -244,7 +245,7 @@ def test_emissions_and_lengths_that_break_their_rule(emissions, lengths, error, 
 @pytest.mark.parametrize(
     ("lexicon", "error", "message"),
     [
-        ("words.txt", TypeError, "lexicon must be a sequence or None, got str"),
+        ("words.txt", TypeError, "lexicon must be a Lexicon, a sequence of them or None, got str"),
         (LEXICON, TypeError, "lexicon must be a sequence or None, got Lexicon"),
         ([LEXICON, "ab"], TypeError, "lexicon[1] must be a Lexicon or None, got str"),
         ([LEXICON], ValueError, "lexicon must have one element for each of the 2 samples, got 1"),
@@ -259,6 +260,20 @@ def test_emissions_and_lengths_that_break_their_rule(emissions, lengths, error, 
 def test_lexicons_of_samples_that_break_their_rule(lexicon, error, message):
     with raises_exactly(error, message):
         BeamSearchDecoder(TOKENS)(torch.zeros(2, 4, 5), lexicon=lexicon)
+
+
+@pytest.mark.parametrize(
+    ("hotwords", "error", "message"),
+    [
+        (HOTWORDS, TypeError, "hotwords must be a sequence or None, got HotWords"),
+        ([HOTWORDS, "ab"], TypeError, "hotwords[1] must be a HotWords or None, got str"),
+        ([HOTWORDS], ValueError, "hotwords must have one element for each of the 2 samples, got 1"),
+    ],
+    ids=str,
+)
+def test_hot_words_of_samples_that_break_their_rule(hotwords, error, message):
+    with raises_exactly(error, message):
+        BeamSearchDecoder(TOKENS)(torch.zeros(2, 4, 5), hotwords=hotwords)
 
 
 def test_a_model_over_words_has_one_lexicon(write_file):
