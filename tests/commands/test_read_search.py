@@ -34,6 +34,7 @@ def test_read_beam_search(checkpoint, images, word_list, arpa, capsys):
     charset = recognizer.charset
     lexicon = Lexicon.from_words(["a", "ab", "abc", "b"], charset)
     recognizer.decoding = BeamSearch(
+        charset,
         beam_size=8,
         nbest=3,
         lm=NGramModel.from_arpa(arpa, charset),
@@ -47,8 +48,7 @@ def test_read_beam_search(checkpoint, images, word_list, arpa, capsys):
     assert main(["read", checkpoint, *images, *options]) == 0
     output, errors = capsys.readouterr()
     assert without_throughput(errors) == (
-        f"crnn-ext: {word_list}: of 5 words, 4 have only characters that the network reads; the others are "
-        "left out\n"
+        f"crnn-ext: {word_list}: ignored 1 of 5 words: the network lacks some of their characters\n"
     )
     expected = recognizer(images)
     for line, path, reading in zip(output.splitlines(), images, expected, strict=True):
@@ -67,12 +67,12 @@ def test_read_word_lm(checkpoint, images, word_list, arpa, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--beam", "0"], "beam_size must be in [1, 1024], and it is 0"),
-        (["--nbest", "17"], "nbest must be in [1, 16], and it is 17"),
+        (["--beam", "0"], "beam_size must be in [1, 1024], got 0"),
+        (["--nbest", "17"], "nbest must be in [1, 16], got 17"),
         (["--lm", "nothing.arpa"], "nothing.arpa: No such file or directory"),
         (["--lexicon", "/proc/self/mem"], "/proc/self/mem: Input/output error"),
         (["--lm", "ARPA", "--lm-units", "words"], "--lm-units words needs --lexicon"),
-        (["--lexicon", "IMAGE"], "IMAGE: a lexicon must be in UTF-8, and this file is not"),
+        (["--lexicon", "IMAGE"], "IMAGE: a lexicon file must be UTF-8"),
         (
             ["--lexicon", "/dev/null"],
             "--lexicon /dev/null: from_words: words must not be empty",
@@ -91,7 +91,7 @@ def test_read_word_lm(checkpoint, images, word_list, arpa, capsys):
         (["--lm-weight", "0.5"], "--lm-weight needs --lm"),
         (["--unknown-score", "0", "--beam", "4"], "--unknown-score needs --lexicon"),
         (["--hotword-weight", "0"], "--hotword-weight needs --hotword"),
-        (["--hotword", "a", "--hotword-weight", "nan"], "hotword_weight must be finite, and it is nan"),
+        (["--hotword", "a", "--hotword-weight", "nan"], "hotword_weight must be finite, got nan"),
     ],
 )
 def test_read_search_option_errors(checkpoint, images, arpa, capsys, options, message):
@@ -127,7 +127,7 @@ def test_read_lm_space(images, tmp_path, capsys):
     printed = []
     for space in ("|", "_", "<unk>"):
         lm = NGramModel.from_arpa(arpa, parts.charset, space=space)
-        recognizer.decoding = BeamSearch(lm=lm, lm_weight=2.0)
+        recognizer.decoding = BeamSearch(parts.charset, lm=lm, lm_weight=2.0)
         assert main([*read, "--lm-space", space]) == 0
         printed.append([line.split("\t")[1] for line in capsys.readouterr().out.splitlines()])
         assert printed[-1] == [reading.text for reading in recognizer(images)]
@@ -139,9 +139,8 @@ def test_read_search_no_text_found(checkpoint, images, tmp_path, capsys):
     recognizer = Recognizer.load(checkpoint)
     lexicon = tmp_path / "words.txt"
     lexicon.write_text("abc" * 30)
-    recognizer.decoding = BeamSearch(
-        beam_size=1, lexicon=Lexicon.from_words(["abc" * 30], recognizer.charset)
-    )
+    charset = recognizer.charset
+    recognizer.decoding = BeamSearch(charset, beam_size=1, lexicon=Lexicon.from_words(["abc" * 30], charset))
     readings = recognizer(images)
     nothing = [not reading.found for reading in readings]
     assert nothing == [reading == ("", 0.0, [], [], False) for reading in readings]
@@ -153,7 +152,7 @@ def test_read_search_no_text_found(checkpoint, images, tmp_path, capsys):
         line.split("\t") == [path, "", "0"] for path, line in zip(images, output.splitlines(), strict=True)
     ] == nothing
     assert without_throughput(errors) == "".join(
-        f"crnn-ext: {path}: the search has found no text of the lexicon; a larger --beam may\n"
+        f"crnn-ext: {path}: the search found no text of the lexicon; try a larger --beam\n"
         for path, is_nothing in zip(images, nothing, strict=True)
         if is_nothing
     )

@@ -193,7 +193,7 @@ def test_load_pth_runs_no_code(path, tmp_path, zipped):
         (
             lambda state: None,
             {"network": "VGG"},
-            "name must be one of CRNN, CRNN_v2, CRNN_res, got 'VGG'",
+            "name must be one of 'CRNN', 'CRNN_v2', 'CRNN_res', got 'VGG'",
         ),
         (lambda state: None, {"std": 0.0}, "std must be in"),
     ],

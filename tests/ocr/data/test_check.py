@@ -211,7 +211,7 @@ def test_check_command_checkpoint(tmp_path, capsys):
         (["data", "--charset", "data/a.png"], "data/a.png: a charset file must be UTF-8"),
         (["data", "--checkpoint", "data/a.png"], "data/a.png: not a valid safetensors file"),
         (["data", "--checkpoint", "model", "--network", "CRNN"], "--checkpoint cannot be combined"),
-        (["data", "--workers", "0"], "workers must be in [1, 1024], and it is 0"),
+        (["data", "--workers", "0"], "workers must be in [1, 1024], got 0"),
     ],
 )
 def test_check_command_errors(tmp_path, monkeypatch, capsys, arguments, message):

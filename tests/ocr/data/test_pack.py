@@ -123,7 +123,7 @@ def test_pack_command_does_not_overwrite(folder, output, capsys, kind):
         (["nowhere", "-o", "packed"], "nowhere: no such file or folder"),
         (["DATA", "-o", "nowhere/packed"], "nowhere/packed: No such file or directory"),
         (["DATA", "-o", "DATA/labels.txt/packed"], "labels.txt/packed: Not a directory"),
-        (["DATA", "-o", "packed", "--workers", "0"], "workers must be in [1, 1024], and it is 0"),
+        (["DATA", "-o", "packed", "--workers", "0"], "workers must be in [1, 1024], got 0"),
     ],
 )
 def test_pack_command_errors(folder, tmp_path, monkeypatch, capsys, arguments, message):

@@ -80,5 +80,5 @@ def test_map_lines_propagates_errors():
 
 @pytest.mark.parametrize("workers", [0, 1025])
 def test_map_lines_rejects_workers(workers):
-    with pytest.raises(ValueError, match=rf"workers must be in \[1, 1024\], and it is {workers}"):
+    with pytest.raises(ValueError, match=rf"workers must be in \[1, 1024\], got {workers}"):
         map_lines(label_and_process, Numbers(1), "", workers)

@@ -200,7 +200,7 @@ def test_evaluate_command_unreadable_lines(run, lines, tmp_path, capsys):
 def test_evaluate_command_errors(run, checkpoint, lines, capsys):
     for options, message in [
         (["--worst", "-1"], "--worst must be at least 0, got -1"),
-        (["--beam", "0"], "beam_size must be in [1, 1024], and it is 0"),
+        (["--beam", "0"], "beam_size must be in [1, 1024], got 0"),
         (["--lm", "nothing.arpa"], "No such file"),
     ]:
         assert run(lines, *options) == 2

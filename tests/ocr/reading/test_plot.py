@@ -196,7 +196,7 @@ def test_plot_command_no_text_found(files, tmp_path, figures, capsys):
     (tmp_path / "words").write_text("abc" * 30)
     options = ["--beam", "1", "--lexicon", str(tmp_path / "words"), "-o", str(tmp_path / "out.png")]
     assert main(["plot", f"{files}/model", f"{files}/0.png", *options]) == 1
-    assert capsys.readouterr().err.startswith(f"crnn-ext: {files}/0.png: the search has found no text")
+    assert capsys.readouterr().err.startswith(f"crnn-ext: {files}/0.png: the search found no text")
     assert figures[-1].axes[0].get_title("left").endswith("\nno text found")
 
 
