@@ -1,8 +1,4 @@
-"""Every operator is complete: files, kernels, exports and documentation."""
-
-import importlib
-import inspect
-import pkgutil
+"""Every operator is complete: files, kernels, fake kernels and documentation."""
 
 import pytest
 import torch
@@ -50,16 +46,6 @@ def test_kernel_is_registered(request, device, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_fake_kernel_is_registered(name):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "Meta")
-
-
-def test_public_definitions_are_exported():
-    for module in pkgutil.iter_modules(ctc.__path__, "crnn_ext.ctc."):
-        if module.name.rpartition(".")[2].startswith("_"):
-            continue
-        for name, value in vars(importlib.import_module(module.name)).items():
-            defined_here = getattr(value, "__module__", None) == module.name
-            if defined_here and (inspect.isfunction(value) or inspect.isclass(value)) and name[0] != "_":
-                assert name in ctc.__all__
 
 
 @pytest.mark.parametrize("name", ctc.__all__)
