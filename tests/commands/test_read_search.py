@@ -1,4 +1,4 @@
-"""`crnn-ext read` with its options for beam search: language model, lexicon, hot words."""
+"""`crnn-ext read` with beam-search options: language model, lexicon, hot words."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def arpa(checkpoint):
     return str(path)
 
 
-def test_read_with_beam_search(checkpoint, images, word_list, arpa, capsys):
+def test_read_beam_search(checkpoint, images, word_list, arpa, capsys):
     recognizer = Recognizer.load(checkpoint)
     charset = recognizer.charset
     lexicon = Lexicon.from_words(["a", "ab", "abc", "b"], charset)
@@ -58,7 +58,7 @@ def test_read_with_beam_search(checkpoint, images, word_list, arpa, capsys):
     assert max(len(reading.alternatives) for reading in expected) == 2
 
 
-def test_read_with_a_model_over_words(checkpoint, images, word_list, arpa, capsys):
+def test_read_word_lm(checkpoint, images, word_list, arpa, capsys):
     options = ["--lexicon", word_list, "--unknown-score", "-3", "--lm", arpa, "--lm-units", "words"]
     assert main(["read", "--json", checkpoint, images[0], *options]) == 0
     assert json.loads(capsys.readouterr().out)["path"] == images[0]
@@ -94,14 +94,14 @@ def test_read_with_a_model_over_words(checkpoint, images, word_list, arpa, capsy
         (["--hotword", "a", "--hotword-weight", "nan"], "hotword_weight must be finite, and it is nan"),
     ],
 )
-def test_options_of_the_search_that_break_their_rule(checkpoint, images, arpa, capsys, options, message):
+def test_read_search_option_errors(checkpoint, images, arpa, capsys, options, message):
     files = {"ARPA": arpa, "IMAGE": images[0]}
     assert main(["read", checkpoint, images[0], *(files.get(option, option) for option in options)]) == 2
     assert capsys.readouterr() == ("", f"crnn-ext: {message.replace('IMAGE', images[0])}\n")
 
 
-def test_a_lexicon_as_editors_write_it(checkpoint, images, tmp_path, capsys):
-    """With a byte order mark, and a word twice, in two forms of Unicode."""
+def test_read_lexicon_file_variants(checkpoint, images, tmp_path, capsys):
+    """A byte order mark, and one word in two Unicode normal forms."""
     (tmp_path / "words").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
     assert main(["read", checkpoint, *images, "--lexicon", str(tmp_path / "words")]) == 0
     output, errors = capsys.readouterr()
@@ -113,7 +113,7 @@ def test_a_lexicon_as_editors_write_it(checkpoint, images, tmp_path, capsys):
     assert without_throughput(capsys.readouterr().err) == ""
 
 
-def test_what_a_model_calls_the_space(images, tmp_path, capsys):
+def test_read_lm_space(images, tmp_path, capsys):
     parts = random_checkpoint()._replace(charset=Charset("a b"))
     save_checkpoint(tmp_path / "model", parts)
     units = {"<unk>": -9, "<s>": -99, "</s>": -1, "a": -1, "b": -1, "|": -0.1, "_": -9}
@@ -134,8 +134,8 @@ def test_what_a_model_calls_the_space(images, tmp_path, capsys):
     assert printed[0] != printed[1]
 
 
-def test_a_search_that_finds_no_text(checkpoint, images, tmp_path, capsys):
-    """A beam of one prefix follows the only word of the lexicon, and the frames end before it does."""
+def test_read_search_no_text_found(checkpoint, images, tmp_path, capsys):
+    """A beam of one prefix follows the only word of the lexicon, which has more characters than frames."""
     recognizer = Recognizer.load(checkpoint)
     lexicon = tmp_path / "words.txt"
     lexicon.write_text("abc" * 30)
@@ -164,8 +164,8 @@ def test_a_search_that_finds_no_text(checkpoint, images, tmp_path, capsys):
     assert without_throughput(capsys.readouterr().err) == ""
 
 
-def test_an_empty_text_of_a_lexicon_is_a_text():
-    """Also where its probability is too small for a float: that the search found it is what counts."""
+def test_recognizer_empty_text_is_found():
+    """`found` holds even if the probability of the text underflows."""
 
     def empty_or_none(found):
         texts = [DecodedText("", 0.0, [], [], [])] if found else []

@@ -1,4 +1,4 @@
-"""Settings of a training run: checked, saved, given as a file."""
+"""Settings of a training run: validation, saving, loading."""
 
 import json
 
@@ -11,14 +11,14 @@ from crnn_ext.ocr.data import DataError
 from crnn_ext.ocr.training import TrainingConfig
 
 
-def test_a_config_is_what_its_file_holds(tmp_path):
+def test_config_round_trip(tmp_path):
     config = TrainingConfig(data="lines", val="others", lr=2e-3, precision="bfloat16", resize="fixed:100")
     config.save(tmp_path / "config.json")
     assert TrainingConfig.load(tmp_path / "config.json") == config
     assert json.loads((tmp_path / "config.json").read_text())["lr"] == 2e-3
 
 
-def test_what_a_file_leaves_out_has_its_default(write_file):
+def test_config_file_defaults(write_file):
     assert TrainingConfig.load(write_file('{"epochs": 3}')) == TrainingConfig(epochs=3)
 
 
@@ -47,7 +47,7 @@ def test_what_a_file_leaves_out_has_its_default(write_file):
         ("width", 0, "width must be in"),
     ],
 )
-def test_settings_that_break_their_rules(setting, value, message):
+def test_config_rejects_setting(setting, value, message):
     with pytest.raises((TypeError, ValueError), match=message):
         TrainingConfig(**{setting: value})
 
@@ -64,13 +64,13 @@ def test_settings_that_break_their_rules(setting, value, message):
         ('{"epochs": "many"}', "epochs must be an int"),
     ],
 )
-def test_files_that_are_no_settings(write_file, content, message):
+def test_config_rejects_file(write_file, content, message):
     path = write_file(content)
     with pytest.raises(DataError, match=message) as raised:
         TrainingConfig.load(path)
     assert str(path) in str(raised.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_config_missing_file(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         TrainingConfig.load(tmp_path / "config.json")
