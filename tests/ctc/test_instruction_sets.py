@@ -6,15 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.operator_calls import OPERATORS
 
-TESTS = [
-    "test_ctc_loss.py",
-    "test_greedy.py",
-    "test_align.py",
-    "test_log_probability.py",
-    "test_beam_search.py",
-    "test_beam_search_pruning.py",
-]
+TESTS = [*(f"test_{operator}.py" for operator in OPERATORS), "test_beam_search_pruning.py"]
 
 
 @pytest.mark.parametrize("capability", ["default", "avx2"])
