@@ -18,7 +18,7 @@ from crnn_ext.ctc._inputs import InputType, check_logits, raise_value_error
 
 
 class Alignment(NamedTuple):
-    """The result of :func:`align`; padding after a sample's frames and labels is -1, in token_logp 0."""
+    """The result of `align`; padding after a sample's frames and labels is -1, in token_logp 0."""
 
     tokens: Tensor
     """(N, T) int64: the label or blank of each frame."""

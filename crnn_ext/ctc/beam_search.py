@@ -19,7 +19,7 @@ _MAX_TOP_K = 1024
 
 
 class BeamResult(NamedTuple):
-    """The result of :func:`beam_search`: distinct texts of each sample, best first.
+    """The result of `beam_search`: distinct texts of each sample, best first.
 
     Positions from a text's length on are -1, in token_logp 0. If fewer than nbest texts exist, the rest have
     length -1 and scores of -inf.

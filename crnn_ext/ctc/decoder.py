@@ -20,7 +20,7 @@ from crnn_ext.text._files import Path, read_lexicon, read_tokens
 
 
 class Hypothesis(NamedTuple):
-    """A text found by :class:`BeamSearchDecoder`."""
+    """A text found by `BeamSearchDecoder`."""
 
     tokens: Tensor
     """(length,) int64, on the CPU: the classes, without blanks and repeats."""
@@ -33,7 +33,7 @@ class Hypothesis(NamedTuple):
     timesteps: Tensor
     """(length,) int64, on the CPU: the frame at which each token is most probable."""
     log_prob: float
-    """Log-probability of the text, in nats; see `log_probs` of :class:`BeamResult`."""
+    """Log-probability of the text, in nats; see `log_probs` of `BeamResult`."""
     token_logp: Tensor
     """(length,), on the CPU: mean log-probability of each token over its frames."""
     starts: Tensor
@@ -43,9 +43,9 @@ class Hypothesis(NamedTuple):
 
 
 class BeamSearchDecoder:
-    """:func:`beam_search` for a given vocabulary, with the argument names of torchaudio's `ctc_decoder`.
+    """`beam_search` for a given vocabulary, with the argument names of torchaudio's `ctc_decoder`.
 
-    The texts and numbers are those of :func:`beam_search` with the same options. The decoder always sums over
+    The texts and numbers are those of `beam_search` with the same options. The decoder always sums over
     the alignments of a text, like torchaudio with `log_add=True`. It can be pickled, also into new processes,
     and keeps no state between calls.
 
@@ -58,7 +58,7 @@ class BeamSearchDecoder:
         lexicon: the allowed words: a Lexicon, or the path of a file of lines "word token token ...".
         lm: an NGramModel, or the path of an ARPA file, plain or gzipped: over the words of the lexicon if
             there is one, otherwise over tokens. `sil_token` is the `separator` of
-            :meth:`NGramModel.from_arpa`, so it may have another name in the file.
+            `NGramModel.from_arpa`, so it may have another name in the file.
         nbest: number of texts returned, 1 to beam_size.
         beam_size: number of prefixes kept after each frame, 1 to 1024.
         beam_size_token: extend prefixes only with the k most probable non-blank tokens of each frame; at most

@@ -10,7 +10,7 @@ from crnn_ext.ctc._inputs import InputType, check_logits, raise_value_error
 
 
 class GreedyResult(NamedTuple):
-    """The result of :func:`greedy_decode`; positions from a sample's length on are -1, in token_logp 0."""
+    """The result of `greedy_decode`; positions from a sample's length on are -1, in token_logp 0."""
 
     tokens: Tensor
     """(N, T) int64: the labels."""

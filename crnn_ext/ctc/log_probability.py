@@ -31,9 +31,9 @@ def log_probability(
     input_type: InputType = "logits",
     validate: bool | None = None,
 ) -> Tensor:
-    r"""The log-probability of K texts per sample, :math:`\ln P(\text{text} \mid \text{logits})`, in nats.
+    """The log-probability ln P(text | logits) of K texts per sample, in nats.
 
-    This is the sum over all alignments of a text, the negative of :func:`ctc_loss`. One call serves all
+    This is the sum over all alignments of a text, the negative of `ctc_loss`. One call serves all
     texts and normalizes each frame once. There is no gradient: the result is detached, like those of the
     decoders.
 

@@ -35,10 +35,10 @@ def ctc_loss(
     input_type: InputType = "logits",
     validate: bool | None = None,
 ) -> Tensor:
-    r"""Connectionist temporal classification loss, :math:`-\ln P(\text{target} \mid \text{logits})`, in nats.
+    """Connectionist temporal classification loss, -ln P(target | logits), in nats.
 
     One operator computes the log-softmax over the classes, the sum over all alignments and the gradient. The
-    arguments and their order are those of :func:`torch.nn.functional.ctc_loss`. Log-probabilities are valid
+    arguments and their order are those of `torch.nn.functional.ctc_loss`. Log-probabilities are valid
     logits: normalizing them again changes nothing.
 
     Args:
@@ -109,14 +109,14 @@ def ctc_loss(
 
 
 class CTCLoss(nn.Module):
-    """:func:`ctc_loss` as a module, a replacement for :class:`torch.nn.CTCLoss` that also takes logits.
+    """`ctc_loss` as a module, a replacement for `torch.nn.CTCLoss` that also takes logits.
 
     Args:
         blank: the class of the blank.
         reduction: "none", "mean" or "sum".
         zero_infinity: whether samples without an alignment count as 0.
         input_type: "logits" or "log_probs".
-        validate: whether to check the values of lengths and targets; see :func:`ctc_loss`.
+        validate: whether to check the values of lengths and targets; see `ctc_loss`.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class CTCLoss(nn.Module):
         input_lengths: Lengths,
         target_lengths: Lengths,
     ) -> Tensor:
-        """The loss of a batch; shapes, dtypes and errors as for :func:`ctc_loss`."""
+        """The loss of a batch; shapes, dtypes and errors as for `ctc_loss`."""
         return ctc_loss(
             logits,
             targets,
