@@ -1,5 +1,5 @@
-// Schema of align: the tensors of a Result, see align.h. targets may have K rows a sample. longest_target:
-// see ctc_loss.cpp.
+// Schema of align, which returns the tensors of Result (align.h). targets may have K rows per sample. For
+// longest_target see ctc_loss.cpp.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {

@@ -1,4 +1,4 @@
-// What the backends of align share on torch's side: its results.
+// The results of align, shared by its backends.
 #pragma once
 
 #include <tuple>
@@ -10,7 +10,8 @@ namespace crnn::align {
 
 constexpr const char* kOp = "align";
 
-// M = N * K texts; S columns, for concatenated targets as many as a text can have labels.
+// M = N * K texts. S is the number of columns; for concatenated targets, the maximum number of labels of a
+// text.
 struct Result {
   Tensor tokens;      // (M, T)
   Tensor scores;      // (M,)

@@ -1,14 +1,14 @@
-// align on the CPU. Each text:
+// align on the CPU. For each text:
 //
-//   1. its rows' normalisers, once for all texts of the sample, and the logits of its labels and blank
-//   2. the recursion and the way back (viterbi.h), which need no normaliser
-//   3. what is told of the path
+//   1. the statistics of its rows, once for all texts of the sample, and the logits of its labels and blank
+//   2. the Viterbi recursion and the backtrace (viterbi.h), on unnormalized logits
+//   3. tokens, spans and scores of the path
 #include <cmath>
 
 #include "align/align.h"
 #include "align/viterbi.h"
 #include "common/isa.h"
-#include "targets/row_statistics.h"
+#include "common/row_statistics.h"
 #include "targets/work_partition.h"
 
 namespace crnn::align {
@@ -16,14 +16,14 @@ namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-// The work on one batch.
+// Aligns the texts of one batch.
 template <class Storage>
-class Alignments {
+class BatchAligner {
  public:
   using Real = typename ComputeType<Storage>::Real;
 
-  Alignments(const BatchShape& shape, const Batch& batch, const Tensor& logits, int64_t blank, bool normalize,
-             const AlignmentView<Real>& aligned)
+  BatchAligner(const BatchShape& shape, const Batch& batch, const Tensor& logits, int64_t blank,
+               bool normalize, const AlignmentView<Real>& aligned)
       : shape_(shape),
         batch_(batch),
         rows_(logits.const_data_ptr(), logits),
@@ -34,19 +34,19 @@ class Alignments {
         log_inverse_sum_(shape.frames * shape.samples) {}
 
   void run() {
-    const WorkPartition sharing(shape_);
-    scratch_.resize(maximum(sharing.workers, sharing.row_workers));
-    workspaces_.resize(sharing.workers);
-    sharing.run(
+    const WorkPartition partition(shape_);
+    scratch_.resize(maximum(partition.workers, partition.row_workers));
+    workspaces_.resize(partition.workers);
+    partition.run(
         shape_,
         [&](int64_t n, int64_t begin, int64_t end, int64_t worker) {
-          normalise(n, begin, minimum(end, batch_.frames[n]), worker);
+          compute_normalizers(n, begin, minimum(end, batch_.frames[n]), worker);
         },
         [&](int64_t m, int64_t n, bool with_rows, int64_t worker) { align(m, n, with_rows, worker); });
   }
 
  private:
-  void normalise(int64_t n, int64_t begin, int64_t end, int64_t worker) {
+  void compute_normalizers(int64_t n, int64_t begin, int64_t end, int64_t worker) {
     if (!normalize_) return;
     const int64_t at = n * shape_.frames + begin;
     Real* log_inverse_sum = log_inverse_sum_.data() + at;
@@ -55,59 +55,59 @@ class Alignments {
     for (int64_t i = 0; i < end - begin; ++i) log_inverse_sum[i] = std::log(log_inverse_sum[i]);
   }
 
-  // Text m, which is one of sample n; with the sample's rows if nobody has normalized them yet.
+  // Aligns text m of sample n. with_rows: the statistics of the sample's rows are not computed yet.
   void align(int64_t m, int64_t n, bool with_rows, int64_t worker) {
     ViterbiWorkspace<Real>& work = workspaces_[worker];
     const int64_t frames = batch_.frames[n];
     const Text<Real> text =
         work.prepare(batch_.labels.data() + batch_.target_offsets[m], frames, batch_.length[m]);
-    bool sound = true;
-    // A few rows at a time, which the first-level cache keeps for the second look.
+    bool valid = true;
+    // A few rows at a time, so that they are still in the L1 cache when their labels are gathered.
     const int64_t max_rows = rows_in_cache(shape_.classes);
     for (int64_t first = 0; first < frames; first += max_rows) {
       const int64_t end = minimum(first + max_rows, frames);
-      if (with_rows) normalise(n, first, end, worker);
-      for (int64_t t = first; t < end; ++t) sound &= gather(text, n, t);
+      if (with_rows) compute_normalizers(n, first, end, worker);
+      for (int64_t t = first; t < end; ++t) valid &= gather(text, n, t);
     }
 
     bool found = false;
-    if (sound && frames >= frames_needed(text.labels, text.length))
+    if (valid && frames >= frames_needed(text.labels, text.length))
       run_vectorized<BestPath<Real>>(text, &work, &found);
     if (found) {
-      put_path(text, work.path, m, n);
+      write_path(text, work.path, m, n);
     } else {
-      aligned_.scores[m] = Real(sound ? kImpossible : kNaN);
+      aligned_.scores[m] = Real(valid ? kImpossible : kNaN);
     }
-    for (int64_t t = found ? frames : 0; t < shape_.frames; ++t) aligned_.put_padding_frame(m, t);
-    for (int64_t i = found ? text.length : 0; i < aligned_.columns; ++i) aligned_.put_padding(m, i);
+    for (int64_t t = found ? frames : 0; t < shape_.frames; ++t) aligned_.write_padding_frame(m, t);
+    for (int64_t i = found ? text.length : 0; i < aligned_.columns; ++i) aligned_.write_padding(m, i);
   }
 
-  // The logits of frame t that the text needs; false if the frame makes its score NaN.
+  // Gathers the logits of frame t that the text needs. Returns false if the frame makes the score NaN.
   bool gather(const Text<Real>& text, int64_t n, int64_t t) const {
     const Storage* row = rows_.row(t, n);
     Real* to = text.label_logits + t * text.pitch;
     const Real blank = to_compute(row[blank_ * rows_.stride_c]);
     text.blank_logits[t] = blank;
     if constexpr (std::is_same_v<Storage, Real>) {
-      pick(row, text.labels, text.length, to);
-    } else {  // a few at a time, so that the conversions are vectorised
-      constexpr int64_t kMost = 64;
-      Storage picked[kMost];
-      for (int64_t begin = 0; begin < text.length; begin += kMost) {
-        const int64_t count = std::min(kMost, text.length - begin);
-        pick(row, text.labels + begin, count, picked);
-        for (int64_t i = 0; i < count; ++i) to[begin + i] = to_compute(picked[i]);
+      gather_row(row, text.labels, text.length, to);
+    } else {  // in batches, so that the conversions vectorize
+      constexpr int64_t kBatch = 64;
+      Storage gathered[kBatch];
+      for (int64_t begin = 0; begin < text.length; begin += kBatch) {
+        const int64_t count = std::min(kBatch, text.length - begin);
+        gather_row(row, text.labels + begin, count, gathered);
+        for (int64_t i = 0; i < count; ++i) to[begin + i] = to_compute(gathered[i]);
       }
     }
     std::fill(to + text.length, to + text.pitch, Real(kImpossible));
     if (normalize_) return log_inverse_sum_[n * shape_.frames + t] == log_inverse_sum_[n * shape_.frames + t];
     constexpr Real kInfinity = std::numeric_limits<Real>::infinity();
-    int unsound = !(blank < kInfinity);
-    for (int64_t i = 0; i < text.length; ++i) unsound |= !(to[i] < kInfinity);
-    return unsound == 0;
+    int invalid = !(blank < kInfinity);
+    for (int64_t i = 0; i < text.length; ++i) invalid |= !(to[i] < kInfinity);
+    return invalid == 0;
   }
 
-  void pick(const Storage* row, const int32_t* labels, int64_t count, Storage* to) const {
+  void gather_row(const Storage* row, const int32_t* labels, int64_t count, Storage* to) const {
     if (rows_.stride_c == 1) {
 #pragma GCC unroll 4
       for (int64_t i = 0; i < count; ++i) to[i] = row[labels[i]];
@@ -116,7 +116,7 @@ class Alignments {
     }
   }
 
-  void put_path(const Text<Real>& text, const int32_t* path, int64_t m, int64_t n) const {
+  void write_path(const Text<Real>& text, const int32_t* path, int64_t m, int64_t n) const {
     const Real *row_max = &row_max_[n * shape_.frames],
                *log_inverse_sum = &log_inverse_sum_[n * shape_.frames];
     double score = 0;
@@ -127,11 +127,11 @@ class Alignments {
       const Real logit = on_label ? text.label_logits[t * text.pitch + label] : text.blank_logits[t];
       const Real logp = (logit - row_max[t]) + log_inverse_sum[t];
       score += logp;
-      aligned_.put_token(m, t, on_label ? text.labels[label] : blank_);
+      aligned_.write_token(m, t, on_label ? text.labels[label] : blank_);
       if (!on_label) continue;
       if (t == 0 || path[t - 1] != path[t]) span = {t};
       span.add(t, logp);
-      if (t + 1 == text.frames || path[t + 1] != path[t]) aligned_.put_span(m, label, span, t + 1);
+      if (t + 1 == text.frames || path[t + 1] != path[t]) aligned_.write_span(m, label, span, t + 1);
     }
     aligned_.scores[m] = Real(score);
   }
@@ -142,8 +142,8 @@ class Alignments {
   const int64_t blank_;
   const bool normalize_;
   const AlignmentView<Real>& aligned_;
-  // log_softmax(row)[c] = (row[c] - row_max) + log_inverse_sum: (N, T) each, 0 where rows are taken as they
-  // are. A log_inverse_sum is NaN if its row holds NaN or +inf.
+  // log_softmax(row)[c] = (row[c] - row_max) + log_inverse_sum: (N, T) each, 0 without normalization.
+  // log_inverse_sum is NaN if the row contains NaN or +inf.
   std::vector<Real> row_max_, log_inverse_sum_;
   std::vector<RowScratch<Real>> scratch_;
   std::vector<ViterbiWorkspace<Real>> workspaces_;
@@ -158,7 +158,7 @@ auto align_cpu(const Tensor& logits, const Tensor& targets, const Tensor& input_
   dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
     using Storage = decltype(storage);
     const auto aligned = result.view<typename ComputeType<Storage>::Real>();
-    Alignments<Storage>(shape, batch, logits, blank, normalize, aligned).run();
+    BatchAligner<Storage>(shape, batch, logits, blank, normalize, aligned).run();
   });
   return result.tuple();
 }

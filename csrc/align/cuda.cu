@@ -1,4 +1,4 @@
-// align on a GPU: torch's side of the launches.
+// align on a GPU: the operator, which launches the kernels.
 #include "align/align.h"
 #include "align/kernels.cuh"
 #include "targets/batch_with_offsets.h"
@@ -21,9 +21,9 @@ auto align_cuda(const Tensor& logits, const Tensor& targets, const Tensor& input
     const Tensor moves = scratch<Word>(logits, num_words(frames) * pairs);
     const Tensor states = scratch<ScorePair<double>>(logits, state_elements(slice));
     const Tensor path = scratch<int32_t>(logits, frames * slice.texts());
-    const Tensor picked = scratch<Real>(logits, frames * pairs);
+    const Tensor gathered = scratch<Real>(logits, frames * pairs);
     const Tensor peak = scratch<Real>(logits, rows), log_inverse_sum = scratch<Real>(logits, rows);
-    const SliceBuffers<Real> memory{data<Real>(picked),
+    const SliceBuffers<Real> memory{data<Real>(gathered),
                                     data<Real>(peak),
                                     data<Real>(log_inverse_sum),
                                     data<Word>(moves),

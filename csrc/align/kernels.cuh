@@ -1,5 +1,5 @@
-// The kernels of align in their order: [target_offsets], then for each slice logits  path. What is launched
-// depends on the BatchShape alone, so that nothing waits for the host.
+// The kernels of align in order of launch: [target_offsets], then logits and path for each slice. The
+// launches depend on the BatchShape alone, so nothing waits for the host.
 #pragma once
 
 #include "align/logits.cuh"
@@ -9,7 +9,7 @@
 
 namespace crnn::align {
 
-// Elements of the scratch memory, see SliceBuffers.
+// Numbers of elements of the scratch memory, see SliceBuffers.
 inline int64_t pair_elements(const BatchShape& shape) {
   return shape.labels + shape.texts();
 }
@@ -26,17 +26,17 @@ int64_t scratch_bytes(const BatchShape& shape) {
          int64_t(sizeof(int32_t)) * shape.frames * shape.texts();
 }
 
-// logits: (T, N, C); memory: for slices of that shape
+// logits: (T, N, C); memory: for one slice
 template <class Storage, class Real>
 void launch_align(const TncView<const Storage>& logits, const DeviceBatch& batch, bool normalize,
                   const BatchShape& slice_shape, const SliceBuffers<Real>& memory,
                   const AlignmentView<Real>& aligned, gpu::Stream stream) {
   for_each_slice(batch, slice_shape, [&](const Slice& slice) {
     const BatchShape& shape = slice.batch.shape;
-    const StatisticsMode statistics = slice.statistics(normalize);
+    const StatisticsMode mode = slice.statistics_mode(normalize);
     dispatch_row_tile(shape.frames * shape.samples, shape.classes, [&](auto threads_per_row, int64_t blocks) {
       gpu::launch(logits_kernel<threads_per_row(), Storage, Real>, blocks, kRowBlockSize, 0, stream,
-                  logits.from_sample(slice.first_sample), slice.batch, statistics, memory);
+                  logits.from_sample(slice.first_sample), slice.batch, mode, memory);
     });
     dispatch_max_pairs<2 * gpu::kWarpSize, kMaxPairsFourWarps>(shape.max_labels() + 1, [&](auto max_pairs) {
       gpu::launch(path_kernel<max_pairs(), Real>, shape.texts(), threads_for(max_pairs()), 0, stream,

@@ -1,4 +1,4 @@
-// The recursion of a text with its sums in memory: for texts of any length.
+// The Viterbi recursion of a text with its sums in memory, for texts of any length.
 #pragma once
 
 #include "align/text_view.h"
@@ -6,22 +6,22 @@
 
 namespace crnn::align {
 
-// The block's threads share the pairs, and walk over them at every frame. Sums are read from one array and
-// written to another, so that a frame has a single barrier.
+// The threads of the block share the pairs and loop over them at each frame. Sums are double-buffered, so one
+// barrier per frame suffices.
 template <class Real, class Skips>
 class MemoryViterbi {
  public:
-  // skips: as for RegisterViterbi. states: (2, S + 1), scratch
+  // skips: see RegisterViterbi. states: (2, S + 1), scratch
   __device__ MemoryViterbi(const TextView<Real>& view, const Skips& skips, ScorePair<double>* states)
       : view_(view), skips_(skips), states_(states) {
-    each_pair([&](int64_t i) { at(0)[i] = ScorePair<double>::before_first_frame(i); });
+    for_each_pair([&](int64_t i) { at(0)[i] = ScorePair<double>::before_first_frame(i); });
     __syncthreads();
   }
 
-  // As of RegisterViterbi.
+  // See RegisterViterbi.
   __device__ void run() const {
     for (int64_t t = 0; t < view_.frames; ++t) {
-      each_pair([&](int64_t i) {
+      for_each_pair([&](int64_t i) {
         const bool has_label_below = 0 < i, has_label = i < view_.length;
         const double below = has_label_below ? at(t)[i - 1].label : kImpossible;
         const double logit = has_label ? double(view_.label_logit(t, i)) : kImpossible;
@@ -37,8 +37,8 @@ class MemoryViterbi {
     }
   }
 
-  // As of RegisterViterbi.
-  __device__ void put_last(double* blank, double* label) const {
+  // See RegisterViterbi.
+  __device__ void write_last(double* blank, double* label) const {
     if (threadIdx.x != 0) return;
     *blank = at(view_.frames)[view_.length].blank;
     *label = at(view_.frames)[view_.length - 1].label;
@@ -49,7 +49,7 @@ class MemoryViterbi {
   __device__ ScorePair<double>* at(int64_t steps) const { return states_ + steps % 2 * view_.pairs(); }
 
   template <class Body>
-  __device__ void each_pair(const Body& body) const {
+  __device__ void for_each_pair(const Body& body) const {
     for (int64_t i = threadIdx.x; i < view_.pairs(); i += blockDim.x) body(i);
   }
 

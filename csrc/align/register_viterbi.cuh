@@ -1,4 +1,4 @@
-// The recursion of a text with its sums in the registers of one warp or of several.
+// The Viterbi recursion of a text with its sums in the registers of one or several warps.
 #pragma once
 
 #include "align/text_view.h"
@@ -6,15 +6,15 @@
 
 namespace crnn::align {
 
-// Lane l of the warps holds pairs [l * kPairs, (l + 1) * kPairs). What a pair needs of the one before it
-// comes by a shuffle, and across warps through shared memory: then each frame has a barrier. Logits are read
-// kPrefetchFrames frames before they are used, so that their latency stays out of the chain of dependent
-// steps.
+// Lane l of the warps holds pairs [l * kPairs, (l + 1) * kPairs). A pair needs the label of the previous
+// pair: it arrives by a shuffle within a warp, and through shared memory across warps; then each frame has
+// one barrier. Logits are prefetched kPrefetchFrames frames ahead, which keeps their latency out of the chain
+// of dependent steps.
 template <class Real, int kPairs, int kWarps>
 class RegisterViterbi {
  public:
-  // skips(a, b): may a path go straight from label a of the text to label b? Warps behind the first kWarps
-  // hold no pair.
+  // skips(a, b): whether a path may go directly from label a of the text to label b. Warps after the first
+  // kWarps hold no pairs.
   template <class Skips>
   __device__ RegisterViterbi(const TextView<Real>& view, const Skips& skips)
       : view_(view), warp_(threadIdx.x / gpu::kWarpSize), lane_(threadIdx.x % gpu::kWarpSize) {
@@ -25,21 +25,21 @@ class RegisterViterbi {
     }
   }
 
-  // Through all frames. The block's threads call it together.
+  // Runs through all frames. All threads of the block must call this.
   __device__ void run() {
-    if (kWarps == 1 && warp_ > 0) return;  // without barriers, nothing waits for this warp
+    if (kWarps == 1 && warp_ > 0) return;  // without barriers, no thread waits for this warp
     next_ = view_.logits;
-    Prefetch ahead[kPrefetchFrames] = {};
+    Prefetch prefetched[kPrefetchFrames] = {};
     for (int u = 0; u < kPrefetchFrames; ++u) {
-      if (u < view_.frames) read(ahead[u]);
+      if (u < view_.frames) prefetch(prefetched[u]);
     }
     int64_t t = 0;
-    for (; t + kFrames + kPrefetchFrames <= view_.frames; t += kFrames) walk_word<true>(t, ahead);
-    for (; t < view_.frames; t += kFrames) walk_word<false>(t, ahead);
+    for (; t + kFrames + kPrefetchFrames <= view_.frames; t += kFrames) run_word<true>(t, prefetched);
+    for (; t < view_.frames; t += kFrames) run_word<false>(t, prefetched);
   }
 
-  // The sums of the last blank and of the label before it, where this thread has them.
-  __device__ void put_last(double* blank, double* label) const {
+  // Writes the sums of the last blank and of the label before it, if this thread holds them.
+  __device__ void write_last(double* blank, double* label) const {
     for (int k = 0; k < kPairs; ++k) {
       if (first_pair() + k == view_.length) *blank = pairs_[k].blank;
       if (first_pair() + k + 1 == view_.length) *label = pairs_[k].label;
@@ -50,7 +50,7 @@ class RegisterViterbi {
   static constexpr int kFrames = kFramesPerWord<Word>;
   static constexpr int kPrefetchFrames = kPairs == 1 ? kFrames : kFrames / 2;
 
-  // What a frame needs besides the sums.
+  // What a frame needs in addition to the sums.
   struct Prefetch {
     Real blank;
     Real label[kPairs];
@@ -59,25 +59,25 @@ class RegisterViterbi {
   __device__ int first_pair() const { return int(threadIdx.x) * kPairs; }
   __device__ bool has_label(int k) const { return first_pair() + k < view_.length; }
 
-  // The next frame, ahead of the one that is next in the recursion.
-  __device__ void read(Prefetch& ahead) {
-    ahead.blank = next_[view_.length];
+  // Loads the next frame to prefetch.
+  __device__ void prefetch(Prefetch& prefetched) {
+    prefetched.blank = next_[view_.length];
     for (int k = 0; k < kPairs; ++k)
-      ahead.label[k] = has_label(k) ? next_[first_pair() + k] : Real(kImpossible);
+      prefetched.label[k] = has_label(k) ? next_[first_pair() + k] : Real(kImpossible);
     next_ += view_.pairs();
   }
 
-  // The frames of the word that begins at frame t. kWhole: none of them, nor of those that are read ahead, is
-  // behind the last one.
-  template <bool kWhole>
-  __device__ void walk_word(int64_t t, Prefetch (&ahead)[kPrefetchFrames]) {
+  // Processes the frames of the move word that starts at frame t. kFull: all of them and all prefetched
+  // frames exist.
+  template <bool kFull>
+  __device__ void run_word(int64_t t, Prefetch (&prefetched)[kPrefetchFrames]) {
     Word words[kPairs] = {};
 #pragma unroll
     for (int u = 0; u < kFrames; ++u) {
-      if (!kWhole && t + u >= view_.frames) break;
+      if (!kFull && t + u >= view_.frames) break;
       double below = label_below();
-      const Prefetch now = ahead[u % kPrefetchFrames];
-      if (kWhole || t + u + kPrefetchFrames < view_.frames) read(ahead[u % kPrefetchFrames]);
+      const Prefetch now = prefetched[u % kPrefetchFrames];
+      if (kFull || t + u + kPrefetchFrames < view_.frames) prefetch(prefetched[u % kPrefetchFrames]);
       for (int k = 0; k < kPairs; ++k) {
         const double label = pairs_[k].label;
         const Word moves =
@@ -91,17 +91,17 @@ class RegisterViterbi {
     }
   }
 
-  // The label of the pair before this lane's first one.
+  // The label of the pair before this lane's first pair.
   __device__ double label_below() {
     const double top = pairs_[kPairs - 1].label;
     double below = gpu::shuffle_up(top);
     if constexpr (kWarps > 1) {
-      // Twice, so that one barrier a frame is enough: who writes here again has met the barrier between, and
-      // with it all who read.
-      GPU_SHARED(top_of_warp, double[2][kWarps]);
-      if (lane_ == gpu::kWarpSize - 1 && warp_ < kWarps) top_of_warp[buffer_][warp_] = top;
+      // Double-buffered: a slot is reused only after the next frame's barrier, so one barrier per frame
+      // suffices.
+      GPU_SHARED(warp_tops, double[2][kWarps]);
+      if (lane_ == gpu::kWarpSize - 1 && warp_ < kWarps) warp_tops[buffer_][warp_] = top;
       __syncthreads();
-      if (lane_ == 0 && 0 < warp_ && warp_ < kWarps) below = top_of_warp[buffer_][warp_ - 1];
+      if (lane_ == 0 && 0 < warp_ && warp_ < kWarps) below = warp_tops[buffer_][warp_ - 1];
       buffer_ ^= 1;
     }
     return first_pair() == 0 ? kImpossible : below;

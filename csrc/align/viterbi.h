@@ -1,4 +1,4 @@
-// The most probable path of one text, on the host; align/path.h has the recurrence.
+// The most probable path of one text on the host. See path.h for the recurrence.
 #pragma once
 
 #include <algorithm>
@@ -10,23 +10,23 @@
 
 namespace crnn::align {
 
-// One text as the recursion sees it, with room for whole vectors behind the last pair.
+// One text as the recursion sees it. Rows are padded to whole vectors.
 template <class Real>
 struct Text {
   int64_t frames, length;
   const int32_t* labels;  // (S)
-  int64_t pitch;          // elements of a row of pairs, S + 1 or more
-  Real* label_logits;     // (T, pitch), -inf behind the labels
+  int64_t pitch;          // row length, at least S + 1
+  Real* label_logits;     // (T, pitch), -inf after the labels
   Real* blank_logits;     // (T)
 };
 
-// Memory of one thread for one text at a time; it grows to the largest that the thread has seen.
+// Scratch memory of one thread, for one text at a time. It grows to the largest text so far.
 template <class Real>
 class ViterbiWorkspace {
  public:
-  using Word = int64_t;  // as wide as the sums, so that vectors of both have the same lanes
+  using Word = int64_t;  // same width as the sums, so that vectors of both have the same lanes
 
-  // The text, its logits not yet written.
+  // Returns the text with uninitialized logits.
   Text<Real> prepare(const int32_t* labels, int64_t frames, int64_t length) {
     const int64_t pitch = round_up_to_lanes(length + 1);
     const int64_t words_per_pair = ceil_div(frames, kFramesPerWord<Word>);
@@ -40,9 +40,10 @@ class ViterbiWorkspace {
   }
 
   double *blank, *label;  // (pitch) each: the sums of the pairs
-  Word* skip_mask;        // (pitch): -1 where a path may go from the label before to this one, 0 elsewhere
-  Word* moves;            // (frames / kFramesPerWord, pitch)
-  int32_t* path;          // (T): the state at each frame
+  Word*
+      skip_mask;  // (pitch): -1 where a path may go directly from the previous label to this one, 0 elsewhere
+  Word* moves;    // (frames / kFramesPerWord, pitch)
+  int32_t* path;  // (T): the state at each frame
 
  private:
   Buffer<Real> logits_;
@@ -51,12 +52,12 @@ class ViterbiWorkspace {
   Buffer<int32_t> path_;
 };
 
-// Fills work.path; false if the text has no path above -inf.
+// Fills work.path. found: false if no path has a score above -inf.
 template <class Real>
 struct BestPath {
   template <int kBytes>
   static CRNN_INLINE void run(const Text<Real>& text, ViterbiWorkspace<Real>* workspace, bool* found) {
-    // Shorter vectors where the pairs fill no more.
+    // A short text does not fill long vectors: use shorter ones.
     if constexpr (kBytes > 16) {
       if (text.length * int64_t(sizeof(double)) * 2 < kBytes) return run<kBytes / 2>(text, workspace, found);
     }
@@ -87,7 +88,7 @@ struct BestPath {
       work.skip_mask[i] = -Word(may_skip_blank(text.labels[i - 1], text.labels[i]));
   }
 
-  // The vectors of the pairs that matter at frame t.
+  // Advances the vectors of the pairs that are reachable at frame t.
   template <class Doubles>
   static CRNN_INLINE void advance_all(const Text<Real>& text, ViterbiWorkspace<Real>& work, int64_t t) {
     constexpr int kLanes = kLanesOf<Doubles>;

@@ -9,7 +9,7 @@
 
 #include "beam_search/token.h"
 #include "common/isa.h"
-#include "common/rows.h"
+#include "common/row_statistics.h"
 
 namespace crnn::beam_search {
 

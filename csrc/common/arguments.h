@@ -1,5 +1,5 @@
-// Checks of the tensors that every operator takes: shapes, dtypes and devices, and apart from them the values
-// of lengths, which may live on a GPU.
+// Argument checks shared by all operators. Shapes, dtypes and devices are checked separately from the values
+// of lengths, because those may live on a GPU.
 #pragma once
 
 #include "common/check.h"
@@ -10,14 +10,14 @@ namespace crnn {
 
 // logits: (T, N, C)
 inline void check_logits(const Tensor& logits, int64_t blank, const char* op) {
-  check(logits.dim() == 3, op, "logits must be (T, N, C), and it has ", logits.dim(), " dimensions");
+  check(logits.dim() == 3, op, "logits must be (T, N, C), got ", logits.dim(), " dimensions");
   const int64_t classes = logits.size(2);
-  check(classes > 0 && classes <= (int64_t(1) << 20), op, "logits must have 1 to 2^20 classes, and it has ",
+  check(classes > 0 && classes <= (int64_t(1) << 20), op, "logits must have 1 to 2^20 classes, got ",
         classes);
-  check(blank >= 0 && blank < classes, op, "blank must be in [0, C=", classes, "), and it is ", blank);
+  check(blank >= 0 && blank < classes, op, "blank must be in [0, ", classes, "), got ", blank);
 }
 
-// Labels or lengths, beside the logits that they belong to.
+// Labels or lengths: an integer dtype, on the device of logits.
 inline void check_indices(const Tensor& indices, const Tensor& logits, const char* op, const char* name) {
   check(is_index_type(indices.scalar_type()), op, name, " must be int32 or int64");
   check(indices.device() == logits.device(), op, name, " must be on the device of logits");
@@ -27,11 +27,11 @@ inline void check_indices(const Tensor& indices, const Tensor& logits, const cha
 inline void check_lengths(const Tensor& lengths, const Tensor& logits, const char* op, const char* name) {
   check_indices(lengths, logits, op, name);
   const int64_t samples = logits.size(1);
-  check(lengths.dim() == 1 && lengths.size(0) == samples, op, name, " must have N=", samples,
-        " elements in one dimension, and it has ", lengths.numel(), " in ", lengths.dim());
+  check(lengths.dim() == 1 && lengths.size(0) == samples, op, name, " must have shape (", samples, ",), got ",
+        lengths.numel(), " elements in ", lengths.dim(), " dimensions");
 }
 
-// The values of input_lengths (N,), which lies in the host's memory.
+// Checks the values of input_lengths (N,), which must be in host memory.
 inline void check_input_lengths(const Tensor& input_lengths, int64_t frames, const char* op) {
   const IndexView length(input_lengths);
   for (int64_t n = 0; n < input_lengths.size(0); ++n)

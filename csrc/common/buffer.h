@@ -1,4 +1,4 @@
-// Memory of one thread that grows to the most that the thread has asked for.
+// Scratch memory of one thread. It grows to the largest size requested so far.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@ namespace crnn {
 template <class Element>
 class Buffer {
  public:
-  // At least `count` elements, whose values are lost when it grows, and at first are nobody's.
+  // Returns at least `count` elements. They are uninitialized at first, and growing discards their values.
   Element* ensure_capacity(int64_t count) {
     if (count > capacity_) {
       elements_.reset(new Element[count]);

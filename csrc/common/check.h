@@ -1,5 +1,5 @@
-// Argument checks. A failed one throws std::runtime_error("<op>: <what is wrong>"), which torch turns into
-// RuntimeError and crnn_ext's Python wrappers into ValueError; no source path in it.
+// Argument checks. A failed check throws std::runtime_error("<op>: <what is wrong>") without a source path.
+// torch turns it into RuntimeError, and crnn_ext's Python wrappers into ValueError.
 #pragma once
 
 #include <sstream>

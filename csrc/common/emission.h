@@ -1,17 +1,17 @@
-// The emission of one class, for host and device.
+// The emission of a class: its softmax as an extended-range number. For host and device.
 #pragma once
 
 #include "common/exp2.h"
 
 namespace crnn {
 
-// Log-probabilities that are taken as they are may be positive. Above this bound the exponents of a path
-// could leave their integer, so such a number counts as +inf does.
+// Log-probabilities used as they are may be positive. Beyond this bound the exponent of a path could overflow
+// its integer, so larger values are treated like +inf.
 CRNN_HOST_DEVICE constexpr double max_log_prob(int64_t frames) {
   return double(1 << 26) / double(frames);
 }
 
-// The emissions of a vector of logits: softmax as extended-range numbers.
+// The emissions of one logit or of a vector of logits.
 template <class Reals>
 CRNN_INLINE Extended<Reals> emission(Reals logits, Reals row_max, Reals inverse_sum) {
   using Doubles = Vector<double, kLanesOf<Reals> * sizeof(double)>;

@@ -1,7 +1,7 @@
-// Powers of two with a real exponent, without a call into the maths library; for numbers and vectors alike.
+// 2^x for real x without a call into the math library, for scalars and vectors.
 //
-// The exponent is split into the nearest integer and a rest in [-1/2, 1/2]; 2^rest is a polynomial
-// (the Taylor series of exp(rest * ln 2), cut where its next term is below an ulp).
+// The exponent is split into the nearest integer and a rest in [-1/2, 1/2]. 2^rest is a polynomial: the
+// Taylor series of exp(rest * ln 2), truncated where the next term is below one ulp.
 #pragma once
 
 #include "common/extended.h"
@@ -11,7 +11,8 @@ namespace crnn {
 constexpr double kLog2E = 1.4426950408889634;
 constexpr double kLn2 = 0.6931471805599453;
 
-// 2^x for |x| <= 1/2: relative error 1e-7 in float (one ulp of the result included), 4e-16 in double.
+// 2^x for |x| <= 1/2. Relative error: 1e-7 in float (including the final rounding of one ulp), 4e-16 in
+// double.
 template <class Value>
 CRNN_INLINE Value exp2_fraction(Value x) {
   if constexpr (std::is_same_v<ElementOf<Value>, float>) {
@@ -39,25 +40,26 @@ CRNN_INLINE Value exp2_fraction(Value x) {
   }
 }
 
-// Adding this number leaves no room for a fraction: the sum's low bits are the nearest integer.
+// Adding this constant rounds to an integer: the sum has no fraction bits, and its low bits are the integer.
 template <class Real>
 constexpr Real kRoundingShift = Real(1.5) * Real(int64_t(1) << RealBits<Real>::kFraction);
 
-// 2^x for x <= 0 as an ordinary number: exactly 0 below the normal range (and for -inf), NaN for NaN.
+// 2^x for x <= 0 as an ordinary number: exactly 0 below the normal range and for -inf, NaN for NaN.
 template <class Value>
 CRNN_INLINE Value exp2_nonpositive(Value x) {
   using Real = ElementOf<Value>;
-  // One below the smallest exponent of a normal number: its power of two is 0. NaN passes in this order.
+  // One below the smallest exponent of a normal number: its power of two is 0. This argument order propagates
+  // NaN.
   const Value clamped = maximum(broadcast<Value>(-RealBits<Real>::kBias), x);
   const Value shifted = clamped + kRoundingShift<Real>;
   const Value rest = clamped - (shifted - kRoundingShift<Real>);
   const auto whole = bit_cast<ExponentOf<Value>>(shifted) - bit_cast<ExponentOf<Real>>(kRoundingShift<Real>);
-  // A product, not an addition to the exponent's bits: NaN has to stay NaN.
+  // A product instead of an addition to the exponent's bits: it propagates NaN.
   return exp2_fraction(rest) * power_of_two<Value>(whole);
 }
 
-// 2^x as an extended-range number, for any x below 2^28; anything under -2^28 is zero. The exponent comes
-// in double, whatever Value is: its integer part may be large, and the digits behind it count.
+// 2^x as an extended-range number, for any x below 2^28; zero for x below -2^28. x is double whatever Value
+// is: its integer part may be large, and its fraction matters.
 template <class Value, class Double>
 CRNN_INLINE Extended<Value> exp2_extended(Double x) {
   const Double clamped = maximum(x, broadcast<Double>(kZeroExponent));

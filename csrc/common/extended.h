@@ -1,23 +1,23 @@
-// Extended-range numbers: a positive real kept as mantissa * 2^exponent, the exponent in an integer of its
-// own.
+// Extended-range numbers: a positive real stored as mantissa * 2^exponent, with the exponent in a separate
+// integer.
 //
 // Probabilities of long alignments leave the range of float after a few dozen frames, and their logarithms
-// lose digits as they grow (an ulp of 2,000 is 1e-4). Mantissa and exponent side by side lose neither:
-// scaling is an integer operation and therefore exact, and nothing ever underflows.
+// lose precision as they grow (an ulp of 2,000 is 1e-4). A separate exponent avoids both: scaling is an exact
+// integer operation, and nothing underflows.
 //
-// Zero is the smallest number, 1 * 2^kZeroExponent: adding it to anything larger changes no bit, so that
-// no operation needs a branch for it. Exponents are clamped there after each product; the distance to the
-// limits of the integer leaves room for 2^26 frames of growth.
+// Zero is represented by the smallest number, 1 * 2^kZeroExponent. Adding it to anything larger changes no
+// bit, so no operation needs a branch for it. Exponents are clamped there after each product; the distance to
+// the limits of the integer leaves room for 2^26 frames of growth.
 //
-// Written once for host and device. Each function works on one number and has no branch, so that a loop over
-// an array of them vectorises.
+// Written once for host and device. Each function handles one number without branches, so that loops over
+// arrays vectorize.
 #pragma once
 
 #include "common/simd.h"
 
 namespace crnn {
 
-// The bit layout of a mantissa's type, and the integers that go with it.
+// The bit layout of a mantissa's type, and the matching integer type.
 template <class Value>
 struct RealBits : RealBits<ElementOf<Value>> {
   using Int = Vector<typename RealBits<ElementOf<Value>>::Int, sizeof(Value)>;
@@ -41,42 +41,42 @@ template <class Value>
 using ExponentOf = typename RealBits<Value>::Int;
 
 constexpr int32_t kZeroExponent = -(1 << 28);
-// Products of a few numbers below this are zero for every purpose: 2^-(2^27).
+// Products of a few numbers below 2^-(2^27) count as zero.
 constexpr int32_t kVanishedExponent = -(1 << 27);
 
 template <class Value>
 struct Extended {
   using Int = ExponentOf<Value>;
-  Value mantissa;  // in [1, 2) once normalized, a positive normal number otherwise
+  Value mantissa;  // in [1, 2) once normalized, otherwise any positive normal number
   Int exponent;
 
   static CRNN_INLINE Extended zero() { return {broadcast<Value>(1), broadcast<Int>(kZeroExponent)}; }
   static CRNN_INLINE Extended one() { return {broadcast<Value>(1), broadcast<Int>(0)}; }
 };
 
-// x * 2^steps by an addition to the exponent's bits: no check of the range.
+// x * 2^steps by adding to the exponent's bits, without a range check.
 template <class Value>
 CRNN_INLINE Value ldexp_unchecked(Value x, ExponentOf<Value> steps) {
-  // A shift to the left of a negative number is undefined before C++20; the product is the same instruction.
+  // Shifting a negative number left is undefined before C++20; the product compiles to the same instruction.
   using Int = ExponentOf<Value>;
   return bit_cast<Value>(bit_cast<Int>(x) + steps * (ElementOf<Int>(1) << RealBits<Value>::kFraction));
 }
 
-// 2^exponent, exponent within the range of normal numbers; 0 for the exponent below them.
+// 2^exponent for exponents of normal numbers; 0 for the exponent below them.
 template <class Value>
 CRNN_INLINE Value power_of_two(ExponentOf<Value> exponent) {
   return ldexp_unchecked(broadcast<Value>(1), exponent);
 }
 
-// mantissa * 2^shift for a mantissa in [1, 2^60) and shift <= 0. What would fall below the smallest normal
-// number falls no further: next to a mantissa of at least 1 it is nothing.
+// mantissa * 2^shift for a mantissa in [1, 2^60) and shift <= 0. Clamped to the normal range: a number that
+// small is negligible next to a mantissa of at least 1.
 template <class Value>
 CRNN_INLINE Value ldexp_clamped(Value mantissa, ExponentOf<Value> shift) {
   using Int = ExponentOf<Value>;
   return ldexp_unchecked(mantissa, maximum(shift, broadcast<Int>(1 - RealBits<Value>::kBias)));
 }
 
-// Not normalized: the mantissa is in [1, 4) for two normalized numbers, and may be added to once more.
+// Not normalized. The mantissa is in [1, 4) if both operands are normalized; one more addition is allowed.
 template <class Value>
 CRNN_INLINE Extended<Value> operator+(Extended<Value> a, Extended<Value> b) {
   const ExponentOf<Value> exponent = maximum(a.exponent, b.exponent);
@@ -102,7 +102,7 @@ CRNN_INLINE Extended<Value> normalized(Extended<Value> a) {
           maximum(exponent, broadcast<Int>(kZeroExponent))};
 }
 
-// The value as an ordinary number; outside the range of Real it becomes 0, or a large finite number.
+// The value as an ordinary number. Out of Real's range it becomes 0 or a large finite number.
 template <class Value>
 CRNN_INLINE Value to_real(Extended<Value> a) {
   using Bits = RealBits<Value>;

@@ -1,5 +1,5 @@
-// What kernels may use of CUDA: its keywords and built-in variables, __syncthreads, shuffles and votes with
-// an explicit mask, and what is declared here. No other file of the kernels includes a CUDA header.
+// The CUDA subset that kernels may use: keywords, built-in variables, __syncthreads, shuffles and votes with
+// an explicit mask, and the declarations below. No other file of the kernels includes a CUDA header.
 #pragma once
 
 #include <cmath>
@@ -14,30 +14,30 @@ namespace crnn::gpu {
 constexpr int kWarpSize = 32;
 constexpr unsigned kFullMask = 0xffffffffu;
 
-// Where the kernels of an operator run, and the name their errors give.
+// The stream that an operator's kernels run on, and the operator's name for error messages.
 struct Stream {
   cudaStream_t handle;
   const char* op;
 };
 
-// Not the form of an argument error, "<op>: <rule>": this one is no ValueError in Python.
+// Not in the form of an argument error, "<op>: <what is wrong>": Python must not turn this into a ValueError.
 [[noreturn]] inline void fail(const char* op, const std::string& what) {
   throw std::runtime_error("CUDA error in " + std::string(op) + ": " + what);
 }
 
-// Starts kernel(arguments...) on `blocks` blocks of `threads` threads, a multiple of the warp's; none for no
-// blocks.
+// Launches kernel(arguments...) on `blocks` blocks of `threads` threads, a multiple of the warp size. Does
+// nothing for zero blocks.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes, Stream stream,
             const Arguments&... arguments) {
   if (blocks == 0) return;
-  if (blocks > INT32_MAX) fail(stream.op, std::to_string(blocks) + " blocks are more than a grid holds");
+  if (blocks > INT32_MAX) fail(stream.op, std::to_string(blocks) + " blocks exceed the maximum grid size");
   const std::string error =
       launch_error(kernel, unsigned(blocks), unsigned(threads), shared_bytes, stream.handle, arguments...);
   if (!error.empty()) fail(stream.op, error);
 }
 
-// a * b, rounded before anything is added to it. Compilers fuse a product with an addition behind it.
+// a * b, rounded before any addition. Otherwise compilers fuse the product with a following addition.
 __device__ inline float mul_rn(float a, float b) {
   return ::fmaf(a, b, 0.0f);
 }
@@ -45,7 +45,7 @@ __device__ inline double mul_rn(double a, double b) {
   return ::fma(a, b, 0.0);
 }
 
-// As crnn::to_compute.
+// Like crnn::to_compute.
 template <class Storage>
 __device__ inline auto to_compute(Storage x) {
   if constexpr (std::is_same_v<Storage, Half>) {
@@ -55,7 +55,7 @@ __device__ inline auto to_compute(Storage x) {
   }
 }
 
-// As crnn::FromCompute.
+// Like crnn::FromCompute.
 template <class Storage, class Real>
 __device__ inline Storage from_compute(Real x) {
   if constexpr (std::is_same_v<Storage, Half>) {

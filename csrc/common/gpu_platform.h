@@ -1,7 +1,7 @@
-// What common/gpu.h needs of CUDA itself: shared memory, the launch, the conversions of float16, and the
-// functions whose last digits are the device's own.
+// The parts of common/gpu.h that depend on CUDA itself: shared memory, the launch, float16 conversions, and
+// functions whose last digits depend on the device.
 //
-// A twin of this file, found first on the include path, is all it takes to run the kernels elsewhere.
+// To run the kernels elsewhere, put another version of this file first on the include path.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -12,10 +12,10 @@
 
 #include "common/half.h"
 
-// A variable or array in the block's shared memory: GPU_SHARED(name, float[32]).
+// A variable or array in shared memory: GPU_SHARED(name, float[32]).
 #define GPU_SHARED(name, ...) __shared__ crnn::gpu::Type<__VA_ARGS__> name
 
-// The block's dynamic shared memory, whose size the launch gives: Type* name.
+// The block's dynamic shared memory as `Type* name`; its size is set at launch.
 #define GPU_DYNAMIC_SHARED(Type, name)                          \
   extern __shared__ __align__(16) unsigned char name##_bytes[]; \
   Type* name = reinterpret_cast<Type*>(name##_bytes)
@@ -25,7 +25,7 @@ namespace crnn::gpu {
 template <class T>
 using Type = T;
 
-// Launches the kernel, and says what went wrong; empty if nothing did.
+// Launches the kernel. Returns the error message, or an empty string on success.
 template <class... Parameters, class... Arguments>
 std::string launch_error(void (*kernel)(Parameters...), unsigned blocks, unsigned threads,
                          size_t shared_bytes, cudaStream_t stream, const Arguments&... arguments) {
@@ -36,11 +36,11 @@ std::string launch_error(void (*kernel)(Parameters...), unsigned blocks, unsigne
   config.stream = stream;
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
   if (error == cudaSuccess) return "";
-  cudaGetLastError();  // forgotten, or the next launch would be blamed for it
+  cudaGetLastError();  // clears the error, otherwise the next launch would report it
   return cudaGetErrorString(error);
 }
 
-// By the hardware's own conversion.
+// The hardware's own conversion.
 __device__ inline float half_to_float(Half x) {
   return __half2float(__ushort_as_half(x.bits));
 }

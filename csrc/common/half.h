@@ -1,7 +1,7 @@
-// float16 and bfloat16: storage only, computed in float.
+// float16 and bfloat16: storage types, computed in float.
 //
-// The conversions are integer arithmetic without branches, because gcc has no vectorised ones below AVX-512
-// FP16 and the row loops have to vectorise.
+// The conversions use branch-free integer arithmetic: below AVX-512 FP16, gcc does not vectorize its own
+// conversions, and the row loops must vectorize.
 #pragma once
 
 #include "common/extended.h"
@@ -16,7 +16,7 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-// The type in which a storage type is computed.
+// The type in which values of a storage type are computed.
 template <class Storage>
 struct ComputeType {
   using Real = float;
@@ -40,7 +40,8 @@ CRNN_INLINE float to_compute(BFloat16 x) {
 CRNN_INLINE float to_compute(Half x) {
   const uint32_t magnitude = x.bits & 0x7fffu;
   const uint32_t sign = uint32_t(x.bits & 0x8000u) << 16;
-  // As the bits of a float the exponent is 112 too small; the product mends that, for subnormal numbers too.
+  // Read as the bits of a float, the exponent is 112 too small. The product corrects it, for subnormal
+  // numbers too.
   const uint32_t finite = bit_cast<uint32_t>(bit_cast<float>(magnitude << 13) * 0x1p112f);
   const uint32_t special = (magnitude << 13) | 0x7f800000u;
   return bit_cast<float>((magnitude >= 0x7c00u ? special : finite) | sign);
@@ -61,7 +62,7 @@ struct FromCompute<double> {
 
 template <>
 struct FromCompute<BFloat16> {
-  // To the nearest, ties to even.
+  // Rounds to nearest, ties to even.
   static CRNN_INLINE BFloat16 convert(float x) {
     const uint32_t bits = bit_cast<uint32_t>(x);
     const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
@@ -71,13 +72,13 @@ struct FromCompute<BFloat16> {
 
 template <>
 struct FromCompute<Half> {
-  // To the nearest, ties to even; too large becomes infinite.
+  // Rounds to nearest, ties to even. Overflow gives infinity.
   static CRNN_INLINE Half convert(float x) {
     const uint32_t bits = bit_cast<uint32_t>(x);
     const uint32_t sign = (bits >> 16) & 0x8000u;
     const uint32_t magnitude = bits & 0x7fffffffu;
     const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
-    // Below 2^-14 the sum with 1/2 leaves just the bits that a subnormal number keeps, already rounded.
+    // Below 2^-14, adding 1/2 leaves exactly the bits that a subnormal number keeps, already rounded.
     const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
     const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
     const uint32_t large = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;

@@ -1,9 +1,8 @@
-// One portable loop, compiled for several instruction sets, chosen when the program runs.
+// Compiles one portable loop for several instruction sets and chooses among them at run time.
 //
-// A kernel is a struct with a static, always-inline run<kBytes>(), kBytes being the size of the vectors to
-// use. run_vectorized<Kernel>(...) calls the copy of it that was compiled for the best instruction set of
-// this processor. ATEN_CPU_CAPABILITY (default, avx2, avx512), the variable that limits torch's own kernels,
-// limits these too.
+// A kernel is a struct with a static, always-inline run<kBytes>(), where kBytes is the vector size to use.
+// run_vectorized<Kernel>(...) calls the version compiled for the best instruction set of this processor.
+// ATEN_CPU_CAPABILITY (default, avx2, avx512), which limits torch's own kernels, limits these too.
 #pragma once
 
 #include <cstdlib>

@@ -5,17 +5,18 @@
 
 namespace crnn {
 
-// Is it the number of some of `available` elements?
+// Whether length is in [0, available].
 CRNN_INLINE bool is_valid_length(int64_t length, int64_t available) {
   return length >= 0 && length <= available;
 }
 
-// The frames that a decoder reads: a length outside [0, T] (those on a GPU are not checked) stands for none.
+// The number of frames that a decoder reads. A length outside [0, T], which is not an error on a GPU, counts
+// as 0.
 CRNN_INLINE int64_t length_or_zero(int64_t length, int64_t frames) {
   return is_valid_length(length, frames) ? length : 0;
 }
 
-// Is it a class that a target may hold?
+// Whether a target may contain this class.
 CRNN_INLINE bool is_valid_label(int64_t label, int64_t classes, int64_t blank) {
   return label >= 0 && label < classes && label != blank;
 }

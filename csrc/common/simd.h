@@ -1,7 +1,6 @@
-// The compiler's vectors (GCC and clang): arithmetic written once for one number and for many.
+// The vector types of GCC and clang, and functions that accept scalars and vectors alike.
 //
-// A vector of Real has its operators; what is missing for functions that take a number or a vector alike is
-// here. Loads and stores need no alignment.
+// Vectors have the usual operators; this file adds what is missing. Loads and stores need no alignment.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +14,8 @@
 #define CRNN_HOST_DEVICE
 #endif
 #define CRNN_INLINE CRNN_HOST_DEVICE inline __attribute__((always_inline))
-// Behind a lambda's parameters: without it the lambda may be compiled apart, for the baseline instruction
-// set.
+// Put this after a lambda's parameters. Otherwise the lambda may be compiled separately, for the baseline
+// instruction set.
 #define CRNN_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace crnn {
@@ -29,17 +28,17 @@ template <class Element, int kBytes>
 struct VectorOf<Element, kBytes, false> {
   using type = Element;
 };
-// kBytes of an element type: a vector, or one number.
+// kBytes of an element type: a vector, or a scalar if that is one element.
 template <class Element, int kBytes>
 using Vector = typename VectorOf<Element, kBytes>::type;
 
-// The size of vectors to use where those of kBytes are too long: half of it, and in the end one number.
+// The next smaller vector size: half, and finally one element.
 template <class Element>
 constexpr int narrower_bytes(int bytes) {
   return bytes > 16 ? bytes / 2 : int(sizeof(Element));
 }
 
-// The type of a vector's lanes; a number is its own.
+// The type of a vector's lanes; a scalar is its own element type.
 template <class Value, class = void>
 struct ElementType {
   using type = Value;
@@ -84,9 +83,9 @@ CRNN_INLINE void store(ElementOf<Value>* to, Value value) {
   memcpy(to, &value, sizeof(value));
 }
 
-// x in every lane. Functions for numbers and vectors use it for all but constants. It goes through memory,
-// of which the compiler leaves one instruction: a vector computed with a plain number, GCC puts together lane
-// by lane where the function is compiled for a better instruction set than the file.
+// x in every lane. Generic functions must use this for everything but constants. It goes through memory,
+// which compiles to one instruction. Mixing a vector with a scalar is slower: if the function is compiled for
+// a better instruction set than the file, GCC assembles the scalar's vector lane by lane.
 template <class Value>
 CRNN_INLINE Value broadcast(ElementOf<Value> x) {
   ElementOf<Value> lanes[kLanesOf<Value>];
@@ -94,7 +93,7 @@ CRNN_INLINE Value broadcast(ElementOf<Value> x) {
   return load<Value>(lanes);
 }
 
-// Lane by lane as static_cast does.
+// static_cast of each lane.
 template <class To, class From>
 CRNN_INLINE To convert_lanes(From from) {
   if constexpr (std::is_scalar_v<To>) {
@@ -136,7 +135,7 @@ struct Minimum {
   }
 };
 
-// All lanes folded into one by an associative operation, in an order that depends on their number alone.
+// Reduces all lanes with an associative operation, in an order that depends on the number of lanes alone.
 template <class Operation, class Value>
 CRNN_INLINE ElementOf<Value> reduce_lanes(Value value) {
   if constexpr (std::is_scalar_v<Value>) {
@@ -152,7 +151,7 @@ CRNN_INLINE ElementOf<Value> reduce_lanes(Value value) {
   }
 }
 
-// The lanes of `a` and then of `b`, those from kFirst on.
+// The lanes of (a, b) concatenated, starting at kFirst.
 template <int kFirst, class Value, int... kLane>
 CRNN_INLINE Value extract_lanes(Value a, Value b, std::integer_sequence<int, kLane...>) {
 #if defined(__clang__)
@@ -163,14 +162,14 @@ CRNN_INLINE Value extract_lanes(Value a, Value b, std::integer_sequence<int, kLa
 #endif
 }
 
-// (before[last], value[0], value[1], ...): what stood one lane below.
+// (before[last], value[0], value[1], ...)
 template <class Value>
 CRNN_INLINE Value shift_lanes_up(Value value, Value before) {
   return extract_lanes<kLanesOf<Value> - 1>(before, value,
                                             std::make_integer_sequence<int, kLanesOf<Value>>());
 }
 
-// (value[1], value[2], ..., after[0]): what stood one lane above.
+// (value[1], value[2], ..., after[0])
 template <class Value>
 CRNN_INLINE Value shift_lanes_down(Value value, Value after) {
   return extract_lanes<1>(value, after, std::make_integer_sequence<int, kLanesOf<Value>>());

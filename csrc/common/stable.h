@@ -1,4 +1,4 @@
-// What the LibTorch stable ABI does not offer directly, in one place.
+// Helpers that the LibTorch stable ABI does not provide.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -18,7 +18,7 @@ inline bool is_index_type(ScalarType type) {
   return type == ScalarType::Int || type == ScalarType::Long;
 }
 
-// A new tensor on the device of `like`.
+// A new uninitialized tensor on the device of `like`.
 inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
   return torch::stable::new_empty(like, {sizes.begin(), sizes.size()}, type);
 }
@@ -28,13 +28,13 @@ Element* data(const Tensor& tensor) {
   return static_cast<Element*>(tensor.mutable_data_ptr());
 }
 
-// Memory for `count` of Element on the device of `like`.
+// Memory for `count` elements on the device of `like`.
 template <class Element>
 Tensor scratch(const Tensor& like, int64_t count) {
   return new_tensor(like, {count * int64_t(sizeof(Element))}, ScalarType::Byte);
 }
 
-// Calls body(Storage{}) with the C++ type that `type` stores its elements in.
+// Calls body(Storage{}) with the C++ storage type of `type`.
 template <class Body>
 void dispatch_floating(ScalarType type, const char* op, const Body& body) {
   switch (type) {
@@ -51,7 +51,7 @@ void dispatch_floating(ScalarType type, const char* op, const Body& body) {
   }
 }
 
-// The type in which `type` is computed, and in which losses and scores come back.
+// The dtype in which `type` is computed and in which losses and scores are returned.
 inline ScalarType compute_type(ScalarType type) {
   return type == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }

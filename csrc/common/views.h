@@ -1,13 +1,13 @@
 // Tensors as loops and kernels see them: a pointer and strides, for host and device.
 //
-// The constructors take a tensor of any class with torch's interface, so that no torch header is needed here.
+// The constructors accept any tensor class with torch's interface, so this file needs no torch header.
 #pragma once
 
 #include "common/simd.h"
 
 namespace crnn {
 
-// The elements of an int32 or int64 tensor of one or two dimensions, whatever its strides.
+// An int32 or int64 tensor of one or two dimensions with any strides.
 class IndexView {
  public:
   template <class Tensor>
@@ -22,7 +22,7 @@ class IndexView {
     return wide_ ? static_cast<const int64_t*>(data_)[at] : static_cast<const int32_t*>(data_)[at];
   }
 
-  // From element (or row) `first` on.
+  // The view that starts at element (or row) `first`.
   IndexView from(int64_t first) const {
     IndexView rest = *this;
     const int64_t bytes = first * stride0_ * int64_t(wide_ ? sizeof(int64_t) : sizeof(int32_t));
@@ -36,7 +36,7 @@ class IndexView {
   int64_t stride0_, stride1_;
 };
 
-// The rows of a (T, N, C) tensor, whatever its strides.
+// A (T, N, C) tensor with any strides.
 template <class Storage>
 struct TncView {
   Storage* data;
@@ -51,7 +51,7 @@ struct TncView {
 
   CRNN_INLINE Storage* row(int64_t t, int64_t n) const { return data + t * stride_t + n * stride_n; }
 
-  // Of samples n and behind it.
+  // The view that starts at sample n.
   TncView from_sample(int64_t n) const {
     TncView rest = *this;
     rest.data += n * stride_n;

@@ -1,28 +1,29 @@
 // ctc_loss on the CPU: two reads and one write of the (T, N, C) tensor.
 //
-//   forward    each sample: 1. its rows' statistics and emissions  2. the recursion, which turns those into
-//              the loss and the labels' posteriors
-//   backward   3. each row: softmax - posterior, times the incoming gradient
+//   forward    each sample: 1. row statistics and emissions  2. the recursion, which computes the loss and
+//   the
+//              posteriors of the labels
+//   backward   3. each row: (softmax - posterior) * incoming gradient
 //
-// Samples and rows are shared among threads; none of them adds to what another one wrote, so that the result
-// is the same for any number of threads.
-#include "ctc_loss/emissions.h"
+// Threads share samples and rows. No thread adds to a result of another one, so the result does not depend on
+// the number of threads.
 #include "ctc_loss/gradient.h"
-#include "ctc_loss/loss.h"
+#include "forward_backward/emissions.h"
+#include "forward_backward/recursion.h"
 #include "targets/work_partition.h"
 
 namespace crnn::ctc_loss {
 namespace {
 
-// Fills what no live frame fills, so that equal inputs give equal tensors, bit for bit, and marks samples
-// that have no gradient or a NaN one.
+// Fills the parts of `saved` outside of the sample's frames, so that equal inputs give bitwise equal tensors,
+// and marks samples whose gradient is zero or NaN.
 template <class Real>
 void save(const BatchShape& shape, const Batch& batch, int64_t n, double loss, bool no_gradient,
           const Sample<Real>& sample, const Saved<Real>& saved) {
   const int64_t frames = batch.frames[n], first = n * shape.frames;
   Real* row_max = saved.row_max + first;
   Real* posterior = saved.posterior + shape.frames * batch.target_offsets[n];
-  // What concatenated targets hold behind the last sample belongs to it, as padding does.
+  // Concatenated labels after the last sample belong to that sample, like padding.
   const bool last = n + 1 == shape.samples;
   const int64_t labels = shape.padded ? shape.padded_length
                          : last       ? shape.labels - batch.target_offsets[n]
@@ -41,7 +42,7 @@ void save(const BatchShape& shape, const Batch& batch, int64_t n, double loss, b
   std::fill(posterior + written, posterior + shape.frames * labels, Real(0));
 }
 
-// Losses (N). `saved_data`: null if no gradient is needed.
+// Returns the losses (N). saved_data: null if no gradient is needed.
 template <class Storage>
 std::vector<double> forward(const BatchShape& shape, const Batch& batch, const Tensor& logits, int64_t blank,
                             bool zero_infinity, bool normalize, void* saved_data) {
@@ -51,12 +52,12 @@ std::vector<double> forward(const BatchShape& shape, const Batch& batch, const T
   const Saved<Real> saved(static_cast<Real*>(saved_data), shape);
   std::vector<double> losses(shape.samples);
 
-  const WorkPartition sharing(shape);
-  std::vector<RecursionWorkspace<Real>> workspaces(sharing.workers);
-  std::vector<RowScratch<Real>> scratch(maximum(sharing.workers, sharing.row_workers));
-  std::vector<Sample<Real>> samples(sharing.workers);
+  const WorkPartition partition(shape);
+  std::vector<RecursionWorkspace<Real>> workspaces(partition.workers);
+  std::vector<RowScratch<Real>> scratch(maximum(partition.workers, partition.row_workers));
+  std::vector<Sample<Real>> samples(partition.workers);
   const StatisticsMode needed = normalize ? StatisticsMode::kCompute : StatisticsMode::kNone;
-  std::vector<Real> statistics(with_grad ? 0 : 2 * shape.frames * sharing.workers);
+  std::vector<Real> statistics(with_grad ? 0 : 2 * shape.frames * partition.workers);
   const auto prepare = [&](int64_t n, int64_t workspace) {
     Sample<Real>& sample = samples[workspace];
     sample = workspaces[workspace].prepare(batch.labels.data() + batch.target_offsets[n], batch.frames[n],
@@ -80,15 +81,17 @@ std::vector<double> forward(const BatchShape& shape, const Batch& batch, const T
     losses[n] = no_gradient ? 0 : loss;
   };
 
-  if (sharing.rows_first) {
+  if (partition.rows_first) {
     for (int64_t n = 0; n < shape.samples; ++n) prepare(n, n);
-    parallel_for(shape.samples * sharing.pieces, sharing.row_workers, [&](int64_t item, int64_t worker) {
-      const int64_t n = item / sharing.pieces, begin = item % sharing.pieces * sharing.piece;
-      gather(n, n, begin, begin + sharing.piece, worker);
-    });
-    parallel_for(shape.samples, sharing.workers, [&](int64_t n, int64_t) { finish(n, n); });
+    parallel_for(shape.samples * partition.chunks_per_sample, partition.row_workers,
+                 [&](int64_t item, int64_t worker) {
+                   const int64_t n = item / partition.chunks_per_sample,
+                                 begin = item % partition.chunks_per_sample * partition.chunk_rows;
+                   gather(n, n, begin, begin + partition.chunk_rows, worker);
+                 });
+    parallel_for(shape.samples, partition.workers, [&](int64_t n, int64_t) { finish(n, n); });
   } else {
-    parallel_for(shape.samples, sharing.workers, [&](int64_t n, int64_t worker) {
+    parallel_for(shape.samples, partition.workers, [&](int64_t n, int64_t worker) {
       prepare(n, worker);
       gather(n, worker, 0, batch.frames[n], worker);
       finish(n, worker);
@@ -151,14 +154,14 @@ Tensor ctc_loss_backward_cpu(const Tensor& grad_loss, const Tensor& logits, cons
 
     const TncView<const Storage> logit_rows(logits.const_data_ptr(), logits);
     const TncView<Storage> gradient_rows(gradient.mutable_data_ptr(), gradient);
-    const int64_t all_rows = shape.frames * shape.samples, piece = rows_per_chunk(shape.classes);
-    const int64_t pieces = ceil_div(all_rows, piece);
-    const int64_t workers = num_workers(pieces, 1);
+    const int64_t all_rows = shape.frames * shape.samples, chunk_rows = rows_per_chunk(shape.classes);
+    const int64_t chunks = ceil_div(all_rows, chunk_rows);
+    const int64_t workers = num_workers(chunks, 1);
     std::vector<RowScratch<Real>> scratch(workers);
-    parallel_for(pieces, workers, [&](int64_t item, int64_t worker) {
+    parallel_for(chunks, workers, [&](int64_t item, int64_t worker) {
       run_vectorized<GradientRows<Storage>>(shape, batch, logit_rows, gradient_rows, blank, normalize, saved,
-                                            scale.data(), &scratch[worker], item * piece,
-                                            std::min(all_rows, (item + 1) * piece));
+                                            scale.data(), &scratch[worker], item * chunk_rows,
+                                            std::min(all_rows, (item + 1) * chunk_rows));
     });
   });
   return gradient;

@@ -1,10 +1,11 @@
 // Schemas of ctc_loss.
 //
-//   ctc_loss           loss (() or (N,)) and what the backward pass needs (empty without with_grad)
-//   ctc_loss_backward  gradient with respect to logits, in their dtype and strides
+//   ctc_loss           returns the loss, () or (N,), and the tensor saved for the backward pass, which is
+//                      empty without with_grad
+//   ctc_loss_backward  returns the gradient with respect to logits, in their dtype and strides
 //
-// longest_target: the labels of the longest target, where the caller knows it, -1 where not. It chooses the
-// kernels on a GPU; on all devices a target that claims more breaks the rules.
+// longest_target: number of labels of the longest target, or -1 if unknown. It selects the kernels on a GPU;
+// on all devices, a longer target is invalid.
 #include "common/stable.h"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {

@@ -1,39 +1,10 @@
-// ctc_loss on a GPU: torch's side of the launches.
-#include "ctc_loss/forward.h"
+// ctc_loss on a GPU: the operator, which launches the kernels.
+#include "ctc_loss/ctc_loss.h"
 #include "ctc_loss/kernels.cuh"
+#include "forward_backward/forward.h"
 #include "targets/batch_with_offsets.h"
 
 namespace crnn::ctc_loss {
-
-// Most of the build's time, so each is a file of its own: recursion_float.cu and recursion_double.cu.
-extern template void launch_recursion(const DeviceBatch&, const RecursionBuffers<float>&, const LossOptions&,
-                                      float*, double*, gpu::Stream);
-extern template void launch_recursion(const DeviceBatch&, const RecursionBuffers<double>&, const LossOptions&,
-                                      double*, double*, gpu::Stream);
-
-void run_forward(const Tensor& logits, const DeviceBatch& batch, bool normalize, const LossOptions& options,
-                 const Tensor& losses, const Tensor& saved, gpu::Stream stream) {
-  const BatchShape& shape = batch.shape;
-  const bool reduced = options.reduction != Reduction::kNone;
-  const Tensor terms = new_tensor(logits, {reduced ? shape.texts() : 0}, ScalarType::Double);
-  dispatch_floating(logits.scalar_type(), kOp, [&](auto storage) {
-    using Storage = decltype(storage);
-    using Real = typename ComputeType<Storage>::Real;
-    using State = PackedExtended<Real>;
-    const bool with_grad = options.with_grad;
-    // With a gradient, scratch is only some times what is saved, and slices would leave processors idle.
-    const BatchShape slice = with_grad ? shape : choose_slice_shape(shape, scratch_bytes<Real>);
-    const Tensor emissions = scratch<State>(logits, emission_elements(slice));
-    const Tensor stored = scratch<State>(logits, stored_elements(slice, with_grad));
-    const Tensor states = scratch<State>(logits, state_elements(slice));
-    const Tensor statistics = with_grad ? saved : scratch<Real>(logits, 2 * slice.frames * slice.texts());
-    const RecursionBuffers<Real> memory{data<State>(emissions), data<State>(stored), data<State>(states),
-                                        Saved<Real>(data<Real>(statistics), slice)};
-    launch_ctc_loss<Storage, Real>(TncView<const Storage>(logits.const_data_ptr(), logits), batch, normalize,
-                                   slice, memory, options, data<Real>(losses), data<double>(terms), stream);
-  });
-}
-
 namespace {
 
 std::tuple<Tensor, Tensor> ctc_loss_cuda(const Tensor& logits, const Tensor& targets,

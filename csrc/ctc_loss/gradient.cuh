@@ -1,47 +1,48 @@
-// The gradient's rows on a GPU: softmax - posterior, times the incoming gradient.
+// The rows of the gradient on a GPU: (softmax - posterior) * incoming gradient.
 #pragma once
 
 #include "common/row_statistics.cuh"
 #include "common/row_tile.cuh"
-#include "ctc_loss/blank_posterior.h"
-#include "ctc_loss/saved.h"
+#include "forward_backward/saved.h"
 #include "targets/device_batch.h"
 
 namespace crnn::ctc_loss {
 
-// Where a label of a target occurs again. One class's posteriors are added up along this chain, in a fixed
-// order and by one thread.
+using namespace forward_backward;
+
+// A chain of the occurrences of a class in a target. One thread sums the posteriors along the chain in a
+// fixed order.
 struct Occurrence {
-  int32_t next;  // index of its next occurrence in the target; -1 behind the last one
+  int32_t next;  // index of the next occurrence in the target; -1 for the last one
   bool is_first;
 };
 
-constexpr int kPrepareBlock = 256, kLabelsPerBlock = 64;
+constexpr int kPrepareBlockSize = 256, kLabelsPerBlock = 64;
 
-// What the rows of a sample have in common: a block for up to kLabelsPerBlock of its labels, a warp for each
-// of them in turn.
+// Prepares what all rows of a sample share. One block handles up to kLabelsPerBlock labels of a sample; each
+// of its warps takes one label at a time.
 //
-// grad_loss: (N) or () with stride 0; scales: (N); occurrences: as targets, labels of each sample
+// grad_loss: (N), or () with stride 0; scales: (N); occurrences: in the layout of targets, per label
 template <class Real>
-__global__ void __launch_bounds__(kPrepareBlock)
+__global__ void __launch_bounds__(kPrepareBlockSize)
     prepare_gradient_kernel(DeviceBatch batch, int64_t blocks_per_sample, Reduction reduction,
                             const Real* __restrict__ grad_loss, int64_t grad_stride,
                             Real* __restrict__ scales, Occurrence* __restrict__ occurrences) {
-  constexpr int kWarps = kPrepareBlock / gpu::kWarpSize;
+  constexpr int kWarps = kPrepareBlockSize / gpu::kWarpSize;
   const int lane = threadIdx.x % gpu::kWarpSize, warp = threadIdx.x / gpu::kWarpSize;
-  const int64_t n = blockIdx.x / blocks_per_sample, piece = blockIdx.x % blocks_per_sample;
+  const int64_t n = blockIdx.x / blocks_per_sample, label_block = blockIdx.x % blocks_per_sample;
   const DeviceText sample = batch.text(n);
-  if (piece == 0 && threadIdx.x == 0)
+  if (label_block == 0 && threadIdx.x == 0)
     scales[n] = Real(double(grad_loss[n * grad_stride]) *
                      reduction_weight(batch.shape.samples, sample.length, reduction));
 
-  const int64_t end = minimum(sample.length, (piece + 1) * kLabelsPerBlock);
-  for (int64_t i = piece * kLabelsPerBlock + warp; i < end; i += kWarps) {
+  const int64_t end = minimum(sample.length, (label_block + 1) * kLabelsPerBlock);
+  for (int64_t i = label_block * kLabelsPerBlock + warp; i < end; i += kWarps) {
     const int64_t label = batch.label(sample, i);
-    // The lanes whose label, of the 32 from `begin` on, is the same one.
-    const auto matches = [&](int64_t begin, int64_t behind) {
+    // The lanes that hold the same label, among the 32 labels from `begin` on.
+    const auto matches = [&](int64_t begin, int64_t end_of_range) {
       const int64_t j = begin + lane;
-      return __ballot_sync(gpu::kFullMask, j < behind && batch.label(sample, j) == label);
+      return __ballot_sync(gpu::kFullMask, j < end_of_range && batch.label(sample, j) == label);
     };
     bool is_first = true;
     for (int64_t begin = 0; is_first && begin < i; begin += gpu::kWarpSize) is_first = matches(begin, i) == 0;
@@ -54,9 +55,9 @@ __global__ void __launch_bounds__(kPrepareBlock)
   }
 }
 
-// Each row is filled as if no label had an posterior; then those that have one are written again.
+// Fills each row as if all posteriors were zero, then rewrites the classes that have a posterior.
 //
-// logits, gradient: (T, N, C); scales: (N); occurrences: as targets
+// logits, gradient: (T, N, C); scales: (N); occurrences: in the layout of targets
 template <int kThreadsPerRow, class Storage, class Real>
 __global__ void __launch_bounds__(kRowBlockSize)
     gradient_kernel(TncView<const Storage> logits, TncView<Storage> gradient, DeviceBatch batch,
@@ -68,9 +69,10 @@ __global__ void __launch_bounds__(kRowBlockSize)
   const Storage* from = logits.row(tile.t, tile.n);
   Storage* to = gradient.row(tile.t, tile.n);
   const int64_t at = tile.n * shape.frames + tile.t;
-  const bool live = tile.has_row && tile.t < sample.frames;
-  const Real row_max = live ? checked_row_max(saved.row_max[at], sample.valid, sample.frames, sample.length)
-                            : std::numeric_limits<Real>::infinity();
+  const bool has_input = tile.has_row && tile.t < sample.frames;
+  const Real row_max = has_input
+                           ? checked_row_max(saved.row_max[at], sample.valid, sample.frames, sample.length)
+                           : std::numeric_limits<Real>::infinity();
   const bool has_gradient = row_max < std::numeric_limits<Real>::infinity();
 
   // 1. The whole row.
@@ -87,8 +89,8 @@ __global__ void __launch_bounds__(kRowBlockSize)
   }
   gpu::sync_tile<kThreadsPerRow>();
 
-  // 2. The classes of labels, and blank.
-  const auto put = [&](int64_t c, Real x, Real posterior) {
+  // 2. The classes of the labels, and blank.
+  const auto write = [&](int64_t c, Real x, Real posterior) {
     const Real softmax = normalize ? safe_softmax_term(x, row_max) * inverse_sum : Real(0);
     to[c * gradient.stride_c] = gpu::from_compute<Storage>(scale * (softmax - posterior));
   };
@@ -104,13 +106,13 @@ __global__ void __launch_bounds__(kRowBlockSize)
       const int64_t c = batch.label(sample, i);
       // Targets may have changed since the forward pass.
       if (is_valid_label(c, shape.classes, batch.blank))
-        put(c, gpu::to_compute(from[c * logits.stride_c]), sum);
+        write(c, gpu::to_compute(from[c * logits.stride_c]), sum);
     }
   }
   labels_posterior = gpu::tile_reduce<kThreadsPerRow>(labels_posterior, [](Real a, Real b) { return a + b; });
   if (has_gradient && tile.thread == 0) {
     const Real x = gpu::to_compute(from[batch.blank * logits.stride_c]);
-    put(batch.blank, x, blank_posterior(labels_posterior, x - row_max));
+    write(batch.blank, x, blank_posterior(labels_posterior, x - row_max));
   }
 }
 

@@ -1,16 +1,16 @@
-// The gradient's rows: softmax - posterior, times the incoming gradient.
+// The rows of the gradient on the CPU: (softmax - posterior) * incoming gradient.
 #pragma once
 
 #include <algorithm>
 
-#include "common/rows.h"
+#include "common/row_statistics.h"
 #include "common/stable.h"
-#include "ctc_loss/blank_posterior.h"
 #include "ctc_loss/ctc_loss.h"
+#include "forward_backward/saved.h"
 
 namespace crnn::ctc_loss {
 
-// Rows [begin, end) of the T*N rows.
+// Rows [begin, end) of the T * N rows.
 template <class Storage>
 struct GradientRows {
   using Real = typename ComputeType<Storage>::Real;

@@ -1,61 +1,14 @@
-// The kernels of ctc_loss in their order.
+// The kernels of the backward pass in order of launch. [...] is optional. For the forward pass see
+// forward_backward/kernels.cuh.
 //
-//   forward    [target_offsets]  emissions  recursion, for each slice  [reduction]
-//   backward   [target_offsets]  prepare_gradient  gradient
+//   [target_offsets]  prepare_gradient  gradient
 //
-// What is launched depends on the BatchShape alone, so that nothing waits for the host.
+// The launches depend on the BatchShape alone, so nothing waits for the host.
 #pragma once
 
 #include "ctc_loss/gradient.cuh"
-#include "ctc_loss/recursion.cuh"
-#include "targets/slices.h"
-#include "targets/target_offsets.cuh"
 
 namespace crnn::ctc_loss {
-
-// Elements of the scratch memory of a forward pass, each of 2 * sizeof(Real) bytes.
-inline int64_t emission_elements(const BatchShape& shape) {
-  return shape.frames * (shape.labels + shape.texts());
-}
-inline int64_t stored_elements(const BatchShape& shape, bool with_grad) {
-  return with_grad ? shape.frames * shape.labels : 0;
-}
-inline int64_t state_elements(const BatchShape& shape) {
-  const bool needed = shape.max_labels() + 1 > kMaxPairsFourWarps;
-  return needed ? kStatesPerPair * (shape.labels + shape.texts()) : 0;
-}
-
-// Without a gradient.
-template <class Real>
-int64_t scratch_bytes(const BatchShape& shape) {
-  const int64_t states = emission_elements(shape) + state_elements(shape);
-  return states * int64_t(sizeof(PackedExtended<Real>)) +
-         2 * shape.frames * shape.texts() * int64_t(sizeof(Real));
-}
-
-// logits: (T, N, C); memory: for slices of that shape, with a gradient that of the whole batch; losses:
-// (texts), or () with a reduction; terms: (texts) with a reduction, scratch
-template <class Storage, class Real>
-void launch_ctc_loss(const TncView<const Storage>& logits, const DeviceBatch& batch, bool normalize,
-                     const BatchShape& slice_shape, const RecursionBuffers<Real>& memory,
-                     const LossOptions& options, Real* losses, double* terms, gpu::Stream stream) {
-  const bool reduced = options.reduction != Reduction::kNone;
-  Real* posterior = options.with_grad ? memory.saved.posterior : nullptr;
-  for_each_slice(batch, slice_shape, [&](const Slice& slice) {
-    const BatchShape& shape = slice.batch.shape;
-    const StatisticsMode statistics = slice.statistics(normalize);
-    dispatch_row_tile(shape.frames * shape.samples, shape.classes, [&](auto threads_per_row, int64_t blocks) {
-      gpu::launch(emissions_kernel<threads_per_row(), Storage, Real>, blocks, kRowBlockSize, 0, stream,
-                  logits.from_sample(slice.first_sample), slice.batch, statistics, memory.saved.row_max,
-                  memory.saved.inverse_sum, memory.emissions, posterior);
-    });
-    launch_recursion(slice.batch, memory, options, reduced ? losses : losses + slice.first_text,
-                     reduced ? terms + slice.first_text : terms, stream);
-  });
-  if (!reduced) return;
-  gpu::launch(reduction_kernel<Real>, 1, kReductionBlock, 0, stream, terms, batch.shape.texts(),
-              options.reduction == Reduction::kMean, losses);
-}
 
 // logits, gradient: (T, N, C); grad_loss: (N), or () with stride 0; scales: (N), scratch; occurrences:
 // (labels), scratch
@@ -67,7 +20,7 @@ void launch_ctc_loss_backward(const TncView<const Storage>& logits, const TncVie
   const BatchShape& shape = batch.shape;
   const int64_t blocks_per_sample =
       maximum<int64_t>(1, (batch.shape.max_labels() + kLabelsPerBlock - 1) / kLabelsPerBlock);
-  gpu::launch(prepare_gradient_kernel<Real>, shape.samples * blocks_per_sample, kPrepareBlock, 0, stream,
+  gpu::launch(prepare_gradient_kernel<Real>, shape.samples * blocks_per_sample, kPrepareBlockSize, 0, stream,
               batch, blocks_per_sample, reduction, grad_loss, grad_stride, scales, occurrences);
   dispatch_row_tile(shape.frames * shape.samples, shape.classes, [&](auto threads_per_row, int64_t blocks) {
     gpu::launch(gradient_kernel<threads_per_row(), Storage, Real>, blocks, kRowBlockSize, 0, stream, logits,

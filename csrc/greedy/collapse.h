@@ -1,8 +1,8 @@
-// The collapse rule of greedy decoding: from the best class of each frame to tokens with their spans and
-// scores. Written once for host and device.
+// The collapse rule of greedy decoding: turns the best class of each frame into tokens with spans and scores.
+// Written once for host and device.
 //
-// What is known of consecutive frames is a Segment. Stretches are joined by an associative operation: a loop
-// folds the frames one by one, a block of threads scans them.
+// A Segment summarizes consecutive frames. An associative operation merges segments, so a loop can reduce the
+// frames one by one and a block of threads can scan them.
 #pragma once
 
 #include <limits>
@@ -11,17 +11,18 @@
 
 namespace crnn::greedy {
 
-// Is a frame of class `current` the first of a token, `beside` being the class of the frame before it? And
-// the last one, `beside` being that of the frame after it? Outside of the sample all is blank.
+// Whether a frame of class `current` is the first of its token, given the class `beside` of the previous
+// frame; or the last of its token, given the class of the next frame. Frames outside of the sample count as
+// blank.
 CRNN_INLINE bool is_token_boundary(int32_t current, int32_t beside, int32_t blank) {
   return current != blank && current != beside;
 }
 
 struct Segment {
-  int64_t tokens;     // how many begin in it
-  int64_t start;      // the frame at which the last of them begins
-  double token_logp;  // summed over the frames from there on, or over all if none begins
-  double path_logp;   // summed over all frames
+  int64_t tokens;     // number of tokens that begin in the segment
+  int64_t start;      // frame at which the last of them begins
+  double token_logp;  // sum over the frames from there on, or over all frames if no token begins
+  double path_logp;   // sum over all frames
 
   static CRNN_INLINE Segment empty() { return {0, 0, 0, 0}; }
 
@@ -37,7 +38,7 @@ CRNN_INLINE Segment merge(const Segment& earlier, const Segment& later) {
           earlier.path_logp + later.path_logp};
 }
 
-// The results, all contiguous.
+// Pointers to the results, all contiguous.
 template <class Real>
 struct DecodedView {
   int64_t* tokens;   // (N, T)
@@ -48,26 +49,27 @@ struct DecodedView {
   Real* token_logp;  // (N, T)
   int64_t frames;    // T
 
-  // `read` is the sample up to its frame end - 1, a frame of the token.
-  CRNN_INLINE void put_token(int64_t n, int32_t token, const Segment& read, int64_t end) const {
-    const int64_t at = n * frames + read.tokens - 1;
+  // `prefix`: the segment from the first frame of the sample to frame end - 1, the last frame of the token so
+  // far.
+  CRNN_INLINE void write_token(int64_t n, int32_t token, const Segment& prefix, int64_t end) const {
+    const int64_t at = n * frames + prefix.tokens - 1;
     tokens[at] = token;
-    starts[at] = read.start;
+    starts[at] = prefix.start;
     ends[at] = end;
-    token_logp[at] = Real(read.token_logp / double(end - read.start));
+    token_logp[at] = Real(prefix.token_logp / double(end - prefix.start));
   }
 
-  // A position behind the sample's last token.
-  CRNN_INLINE void put_padding(int64_t n, int64_t position) const {
+  // Fills a position after the last token.
+  CRNN_INLINE void write_padding(int64_t n, int64_t position) const {
     const int64_t at = n * frames + position;
     tokens[at] = starts[at] = ends[at] = -1;
     token_logp[at] = 0;
   }
 
-  CRNN_INLINE void put_sample(int64_t n, const Segment& read, int64_t length) const {
+  CRNN_INLINE void write_sample(int64_t n, const Segment& prefix, int64_t length) const {
     constexpr Real kNaN = std::numeric_limits<Real>::quiet_NaN();
-    lengths[n] = read.tokens;
-    scores[n] = is_valid_length(length, frames) ? Real(read.path_logp) : kNaN;
+    lengths[n] = prefix.tokens;
+    scores[n] = is_valid_length(length, frames) ? Real(prefix.path_logp) : kNaN;
   }
 };
 

@@ -1,14 +1,14 @@
-// Greedy decoding on the CPU: the most probable class of each frame, repeats merged, blanks left out.
+// Greedy decoding on the CPU: takes the most probable class of each frame, merges repeats and drops blanks.
 //
-// One read of the logits: a row's argmax is the lowest class that holds its row_max, and its log-probability
-// follows from the row_max and the sum of the row's softmax terms.
+// The logits are read once. The argmax of a row is the lowest class with the row's maximum; its
+// log-probability follows from the maximum and the sum of the softmax terms.
 #include <cmath>
 #include <memory>
 #include <vector>
 
 #include "common/isa.h"
 #include "common/parallel.h"
-#include "common/rows.h"
+#include "common/row_statistics.h"
 #include "greedy/greedy.h"
 
 namespace crnn::greedy {
@@ -16,26 +16,26 @@ namespace {
 
 template <class Real>
 struct BestClass {
-  int32_t best;
+  int32_t index;
   Real logp;
 };
 
-// The best class of rows and its log-probability: the lowest class that holds the largest number. NaN is
-// passed over, and class 0 is the best of a row of nothing but -inf and NaN; with `normalize` the
-// log-probability is NaN if the row holds NaN or +inf.
+// The best class of each row and its log-probability. Ties go to the lowest class, and NaN is ignored. The
+// best class of a row of -inf and NaN is 0. With `normalize`, the log-probability is NaN if the row contains
+// NaN or +inf.
 template <class Real>
 struct FindBestClasses {
-  // rows: (count), each of `classes` numbers; count is at most rows_in_cache(classes); results: (count)
+  // rows: (count) pointers to `classes` elements; count is at most rows_in_cache(classes); results: (count)
   template <int kBytes>
   static CRNN_INLINE void run(const Real* const* rows, int64_t count, int64_t classes, bool normalize,
                               BestClass<Real>* results) {
-    if (classes > kShortRow) return of_long_row<kBytes>(*rows, classes, normalize, results);
-    // One step after the other for all rows, so that no row waits for another.
+    if (classes > kShortRow) return run_long_row<kBytes>(*rows, classes, normalize, results);
+    // One step at a time for all rows: steps of different rows do not depend on each other.
     Real row_max[kMaxRows] = {}, sum[kMaxRows] = {};
     for (int64_t r = 0; r < count; ++r) row_max[r] = max_or_zero_of_short_row<kBytes>(rows[r], classes);
     for (int64_t r = 0; r < count; ++r) {
       const int64_t at = find_in_short_row<kBytes>(rows[r], classes, row_max[r]);
-      results[r].best = at < classes ? int32_t(at) : 0;  // it is not there if all are -inf or NaN
+      results[r].index = at < classes ? int32_t(at) : 0;  // not found if all elements are -inf or NaN
     }
     if (normalize) {
       for (int64_t r = 0; r < count; ++r)
@@ -43,13 +43,13 @@ struct FindBestClasses {
     }
     for (int64_t r = 0; r < count; ++r)
       results[r].logp =
-          logp(rows[r][results[r].best], row_max[r], 1 / (sum[r] == 0 ? Real(1) : sum[r]), normalize);
+          logp(rows[r][results[r].index], row_max[r], 1 / (sum[r] == 0 ? Real(1) : sum[r]), normalize);
   }
 
  private:
   template <int kBytes>
-  static CRNN_INLINE void of_long_row(const Real* row, int64_t classes, bool normalize,
-                                      BestClass<Real>* result) {
+  static CRNN_INLINE void run_long_row(const Real* row, int64_t classes, bool normalize,
+                                       BestClass<Real>* result) {
     int64_t best = 0;
     Real highest = -std::numeric_limits<Real>::infinity();
     OnlineSoftmax<Real> total;
@@ -59,14 +59,14 @@ struct FindBestClasses {
       const Real row_max = max_or_zero_of_short_row<kBytes>(part, count);
       if (row_max > highest) {
         const int64_t at = find_in_short_row<kBytes>(part, count, row_max);
-        if (at < count) {  // it is not there if all are -inf or NaN
+        if (at < count) {  // not found if all elements are -inf or NaN
           highest = row_max;
           best = begin + at;
         }
       }
       if (normalize) total.add(row_max, softmax_sum_of_short_row<kBytes>(part, count, row_max));
     }
-    *result = {int32_t(best), logp(row[best], total.row_max(), total.inverse(), normalize)};
+    *result = {int32_t(best), logp(row[best], total.row_max(), total.inverse_sum(), normalize)};
   }
 
   static CRNN_INLINE Real logp(Real logit, Real row_max, Real inverse_sum, bool normalize) {
@@ -84,40 +84,40 @@ auto greedy_decode_cpu(const Tensor& logits, const Tensor& input_lengths, int64_
     using Real = typename ComputeType<Storage>::Real;
     const TncView<const Storage> rows(logits.const_data_ptr(), logits);
     const DecodedView<Real> decoded = result.view<Real>();
-    // Threads share the frames of all samples, so that one long sample keeps them all busy.
-    const int64_t frames_per_piece = rows_per_chunk(shape.classes);
-    const int64_t pieces = ceil_div(shape.frames, frames_per_piece);
-    const int64_t workers = num_workers(shape.samples * pieces, 1);
+    // Threads share the frames of all samples, so that one long sample keeps all of them busy.
+    const int64_t chunk_frames = rows_per_chunk(shape.classes);
+    const int64_t chunks_per_sample = ceil_div(shape.frames, chunk_frames);
+    const int64_t workers = num_workers(shape.samples * chunks_per_sample, 1);
     std::vector<RowScratch<Real>> scratch(workers);
     const std::unique_ptr<BestClass<Real>[]> found(new BestClass<Real>[shape.samples * shape.frames]);
-    parallel_for(shape.samples * pieces, workers, [&](int64_t item, int64_t worker) {
-      const int64_t n = item / pieces, begin = item % pieces * frames_per_piece;
-      const int64_t end = std::min(begin + frames_per_piece, length_of(n));
+    parallel_for(shape.samples * chunks_per_sample, workers, [&](int64_t item, int64_t worker) {
+      const int64_t n = item / chunks_per_sample, begin = item % chunks_per_sample * chunk_frames;
+      const int64_t end = std::min(begin + chunk_frames, length_of(n));
       const int64_t max_rows = rows_in_cache(shape.classes);
       for (int64_t first = begin; first < end; first += max_rows) {
         const int64_t count = std::min(max_rows, end - first);
-        const Real* read[kMaxRows];
+        const Real* contiguous[kMaxRows];
         for (int64_t r = 0; r < count; ++r)
-          read[r] = read_row(rows.row(first + r, n), rows.stride_c, shape.classes, [&] {
+          contiguous[r] = read_row(rows.row(first + r, n), rows.stride_c, shape.classes, [&] {
             return scratch[worker].classes(count * shape.classes) + r * shape.classes;
           });
-        run_vectorized<FindBestClasses<Real>>(read, count, int64_t(shape.classes), normalize,
+        run_vectorized<FindBestClasses<Real>>(contiguous, count, int64_t(shape.classes), normalize,
                                               &found[n * shape.frames + first]);
       }
     });
 
     for (int64_t n = 0; n < shape.samples; ++n) {
-      Segment read = Segment::empty();
+      Segment prefix = Segment::empty();
       int32_t previous = int32_t(blank);
       for (int64_t t = 0; t < length_of(n); ++t) {
         const auto [best, logp] = found[n * shape.frames + t];
-        read = merge(read, Segment::of_frame(t, is_token_boundary(best, previous, blank), logp));
-        // At each frame of the token: what its last one puts stays.
-        if (best != blank) decoded.put_token(n, best, read, t + 1);
+        prefix = merge(prefix, Segment::of_frame(t, is_token_boundary(best, previous, blank), logp));
+        // Written at every frame of the token; the last write counts.
+        if (best != blank) decoded.write_token(n, best, prefix, t + 1);
         previous = best;
       }
-      for (int64_t i = read.tokens; i < shape.frames; ++i) decoded.put_padding(n, i);
-      decoded.put_sample(n, read, length_of(n));
+      for (int64_t i = prefix.tokens; i < shape.frames; ++i) decoded.write_padding(n, i);
+      decoded.write_sample(n, prefix, length_of(n));
     }
   });
   return result.tuple();

@@ -1,4 +1,4 @@
-// Greedy decoding on a GPU: torch's side of the launch.
+// Greedy decoding on a GPU: the operator, which launches the kernels.
 #include "common/cuda_stream.h"
 #include "greedy/greedy.h"
 #include "greedy/kernels.cuh"

@@ -1,4 +1,4 @@
-// The schema of greedy_decode: the tensors of a Result, see greedy.h.
+// Schema of greedy_decode. It returns the tensors of Result (greedy.h).
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {

@@ -1,4 +1,4 @@
-// What the backends of greedy_decode share on torch's side: its arguments, checked once, and its results.
+// Argument checks and results of greedy_decode, shared by its backends.
 #pragma once
 
 #include <tuple>
@@ -16,8 +16,8 @@ struct Shape {
   int32_t classes;  // C
 };
 
-// Shapes, dtypes and devices; not the values of input_lengths, which may live on a GPU. In the header,
-// because each backend is a library of its own.
+// Checks shapes, dtypes and devices. The values of input_lengths are not read: they may live on a GPU. In a
+// header, because each backend is a separate library.
 inline Shape check_tensors(const Tensor& logits, const Tensor& input_lengths, int64_t blank) {
   check_logits(logits, blank, kOp);
   check_lengths(input_lengths, logits, kOp, "input_lengths");

@@ -1,7 +1,7 @@
-// log_probability on the CPU: the forward pass of ctc_loss for several texts a sample, whose rows' statistics
-// are computed once.
-#include "ctc_loss/emissions.h"
-#include "ctc_loss/loss.h"
+// log_probability on the CPU: the forward pass of ctc_loss for several texts per sample. The statistics of
+// the rows are computed once.
+#include "forward_backward/emissions.h"
+#include "forward_backward/recursion.h"
 #include "log_probability/log_probability.h"
 #include "targets/batch.h"
 #include "targets/work_partition.h"
@@ -9,18 +9,18 @@
 namespace crnn::log_probability {
 namespace {
 
-using namespace ctc_loss;
+using namespace forward_backward;
 
 // log_p: (M,)
 template <class Storage, class Real>
 void compute(const BatchShape& shape, const Batch& batch, const Tensor& logits, int64_t blank, bool normalize,
              Real* log_p) {
   const TncView<const Storage> rows(logits.const_data_ptr(), logits);
-  const WorkPartition sharing(shape);
-  std::vector<RowScratch<Real>> scratch(maximum(sharing.workers, sharing.row_workers));
-  std::vector<RecursionWorkspace<Real>> workspaces(sharing.workers);
-  // (N, T) each; of log-probabilities (workers, T), because what makes them NaN differs from text to text.
-  const int64_t count = shape.frames * (normalize ? shape.samples : sharing.workers);
+  const WorkPartition partition(shape);
+  std::vector<RowScratch<Real>> scratch(maximum(partition.workers, partition.row_workers));
+  std::vector<RecursionWorkspace<Real>> workspaces(partition.workers);
+  // (N, T) each; (workers, T) for log-probabilities, because which rows are invalid depends on the text.
+  const int64_t count = shape.frames * (normalize ? shape.samples : partition.workers);
   std::vector<Real> row_maxima(count), inverse_sums(count);
 
   const auto on_rows = [&](int64_t n, int64_t begin, int64_t end, int64_t worker) {
@@ -37,18 +37,18 @@ void compute(const BatchShape& shape, const Batch& batch, const Tensor& logits, 
                                                      batch.frames[n], batch.length[m], false);
       text.row_max = row_maxima.data() + shape.frames * (normalize ? n : worker);
       text.inverse_sum = inverse_sums.data() + shape.frames * (normalize ? n : worker);
-      const StatisticsMode statistics = !normalize  ? StatisticsMode::kNone
-                                        : with_rows ? StatisticsMode::kCompute
-                                                    : StatisticsMode::kReuse;
-      run_vectorized<GatherEmissions<Storage>>(rows, shape.classes, blank, statistics, n, int64_t(0),
+      const StatisticsMode mode = !normalize  ? StatisticsMode::kNone
+                                  : with_rows ? StatisticsMode::kCompute
+                                              : StatisticsMode::kReuse;
+      run_vectorized<GatherEmissions<Storage>>(rows, shape.classes, blank, mode, n, int64_t(0),
                                                batch.frames[n], &scratch[worker], text);
       loss = compute_loss(text, workspaces[worker], false);
     } else if (with_rows) {
-      on_rows(n, 0, shape.frames, worker);  // for the sample's other texts
+      on_rows(n, 0, shape.frames, worker);  // for the other texts of the sample
     }
-    log_p[m] = Real(0 - loss);  // 0, and not -0, for a certain text
+    log_p[m] = Real(0 - loss);  // 0 instead of -0 for a certain text
   };
-  sharing.run(shape, on_rows, on_text);
+  partition.run(shape, on_rows, on_text);
 }
 
 Tensor log_probability_cpu(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,

@@ -1,5 +1,5 @@
-// log_probability on a GPU: the forward kernels of ctc_loss, which serve several texts a sample.
-#include "ctc_loss/forward.h"
+// log_probability on a GPU: the forward kernels of ctc_loss for several texts per sample.
+#include "forward_backward/forward.h"
 #include "log_probability/log_probability.h"
 #include "targets/batch_with_offsets.h"
 
@@ -18,8 +18,8 @@ Tensor log_probability_cuda(const Tensor& logits, const Tensor& targets, const T
   const BatchWithOffsets batch(shape, blank, targets, input_lengths, target_lengths, device.stream());
   const Tensor result = new_tensor(logits, {shape.texts()}, compute_type(logits.scalar_type()));
   const Tensor nothing_saved = new_tensor(logits, {0}, result.scalar_type());
-  const ctc_loss::LossOptions options{ctc_loss::Reduction::kNone, false, false, true};
-  ctc_loss::run_forward(logits, *batch, normalize, options, result, nothing_saved, device.stream());
+  const forward_backward::LossOptions options{forward_backward::Reduction::kNone, false, false, true};
+  forward_backward::run_forward(logits, *batch, normalize, options, result, nothing_saved, device.stream());
   return result;
 }
 

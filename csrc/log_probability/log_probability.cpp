@@ -1,4 +1,5 @@
-// Schema of log_probability: (M,) for M = N * K rows of targets. longest_target: see ctc_loss.cpp.
+// Schema of log_probability, which returns (M,) for M = N * K rows of targets. For longest_target see
+// ctc_loss.cpp.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(crnn_ext, m) {

@@ -1,4 +1,4 @@
-// What the backends of log_probability share on torch's side.
+// Shared by the backends of log_probability.
 #pragma once
 
 namespace crnn::log_probability {

@@ -1,6 +1,6 @@
-// The targets and lengths of a batch: their tensors, checked, and their values, read on the CPU.
+// The targets and lengths of a batch: checks of their tensors, and their values on the CPU.
 //
-// In the header, because each backend is a library of its own.
+// In a header, because each backend is a separate library.
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@
 
 namespace crnn {
 
-// longest_target: the labels of the longest target, where the caller knows it; -1 where not.
+// longest_target: the number of labels of the longest target, or -1 if the caller does not know it.
 inline BatchShape make_batch_shape(int64_t frames, int64_t samples, int64_t classes, const Tensor& targets,
                                    const Tensor& target_lengths, int64_t longest_target = -1) {
   const bool padded = targets.dim() == 2;
@@ -20,7 +20,7 @@ inline BatchShape make_batch_shape(int64_t frames, int64_t samples, int64_t clas
           padded, targets.numel(), texts_per_sample, longest_target < 0 ? INT64_MAX : longest_target};
 }
 
-// Shapes, dtypes and devices; not the values of lengths and targets, which may live on a GPU.
+// Checks shapes, dtypes and devices. Values of lengths and targets are not read: they may live on a GPU.
 //
 // logits: (T, N, C); targets: (N * K, S) or concatenated; input_lengths: (N); target_lengths: (N * K)
 inline BatchShape check_batch(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
@@ -30,31 +30,30 @@ inline BatchShape check_batch(const Tensor& logits, const Tensor& targets, const
   check_lengths(input_lengths, logits, op, "input_lengths");
   check_indices(target_lengths, logits, op, "target_lengths");
   const int64_t samples = logits.size(1);
-  check(target_lengths.dim() == 1, op, "target_lengths must have one dimension, and it has ",
-        target_lengths.dim());
+  check(target_lengths.dim() == 1, op, "target_lengths must have one dimension, got ", target_lengths.dim());
   const int64_t texts = target_lengths.size(0);
-  check(samples == 0 ? texts == 0 : texts % samples == 0, op, "target_lengths must have N=", samples,
-        " elements, or a multiple of it, and it has ", texts);
+  check(samples == 0 ? texts == 0 : texts % samples == 0, op,
+        "the number of target_lengths must be a multiple of N=", samples, ", got ", texts);
   check_indices(targets, logits, op, "targets");
-  check(targets.dim() == 1 || targets.dim() == 2, op, "targets must be (N, S) or concatenated, and it has ",
+  check(targets.dim() == 1 || targets.dim() == 2, op, "targets must be (N, S) or concatenated, got ",
         targets.dim(), " dimensions");
-  check(targets.dim() == 1 || targets.size(0) == texts, op, "targets must have ", texts,
-        " rows, as many as target_lengths has elements, and it has ", targets.size(0));
+  check(targets.dim() == 1 || targets.size(0) == texts, op,
+        "targets must have one row per element of target_lengths (", texts, "), got ", targets.size(0));
   check(longest_target >= -1, op, "longest_target must be at least -1, got ", longest_target);
   return make_batch_shape(logits.size(0), samples, logits.size(2), targets, target_lengths, longest_target);
 }
 
 struct Batch {
-  std::vector<int32_t> labels;          // concatenated, as in targets (with the padding of padded ones)
-  std::vector<int64_t> target_offsets;  // (N * K): index into labels
+  std::vector<int32_t> labels;          // in the layout of targets, including the padding of padded targets
+  std::vector<int64_t> target_offsets;  // (N * K): indices into labels
   std::vector<int64_t> length;          // (N * K)
   std::vector<int64_t> frames;          // (N)
-  std::vector<char> valid;              // (N * K): 0 where a length or a label breaks the rules
+  std::vector<char> valid;              // (N * K): 0 if a length or a label is invalid
 
   bool has_frame(int64_t t, int64_t n) const { return t < frames[n]; }
 };
 
-// An element of targets or target_lengths, as messages name it: of text m, and label i if there is one.
+// The name of an element in messages: the length of text m, or its label i if i >= 0.
 inline std::string element_name(const BatchShape& shape, const char* name, int64_t m, int64_t i = -1) {
   std::ostringstream text;
   text << name << "[" << m / shape.texts_per_sample;
@@ -64,8 +63,8 @@ inline std::string element_name(const BatchShape& shape, const char* name, int64
   return text.str();
 }
 
-// Reads lengths and labels. What breaks the rules is an error with `validate`; otherwise it makes that text
-// invalid: none of its labels is looked at, and all T frames count as live if their number is what is wrong.
+// Reads lengths and labels. With `validate`, an invalid value is an error. Otherwise it makes its text
+// invalid: no label of that text is used, and an invalid input length counts as T.
 inline Batch read_batch(const BatchShape& shape, const Tensor& targets, const Tensor& input_lengths,
                         const Tensor& target_lengths, int64_t blank, bool validate, const char* op) {
   Batch batch;
@@ -78,7 +77,7 @@ inline Batch read_batch(const BatchShape& shape, const Tensor& targets, const Te
 
   if (validate) check_input_lengths(input_lengths, shape.frames, op);
   int64_t next_label = 0;
-  bool lost = false;
+  bool offset_unknown = false;
   for (int64_t m = 0; m < shape.texts(); ++m) {
     const int64_t n = m / shape.texts_per_sample;
     const int64_t frames = input_length(n), length = target_length(m);
@@ -98,9 +97,9 @@ inline Batch read_batch(const BatchShape& shape, const Tensor& targets, const Te
     if (validate && is_too_long)
       fail(op, element_name(shape, "target_lengths", m), " is ", length, ", but longest_target is ",
            shape.longest_target);
-    // Where the labels behind a wrong length begin, cannot be told.
-    lost |= !shape.padded && !length_fits;
-    bool valid = frames_fit && length_fits && !is_too_long && !lost;
+    // After an invalid length, the offsets of the following texts are unknown.
+    offset_unknown |= !shape.padded && !length_fits;
+    bool valid = frames_fit && length_fits && !is_too_long && !offset_unknown;
     next_label = first + (length_fits ? length : 0);
     for (int64_t i = 0; valid && i < length; ++i) {
       const int64_t label = shape.padded ? target(m, i) : target(first + i);

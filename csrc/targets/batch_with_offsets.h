@@ -1,4 +1,4 @@
-// A batch on a GPU on torch's side, with what its kernels need of memory.
+// The targets and lengths of a batch on a GPU: owns the memory that kernels need besides the tensors.
 #pragma once
 
 #include "common/cuda_stream.h"
@@ -11,7 +11,7 @@ inline Tensor to_cpu(const Tensor& tensor) {
   return torch::stable::to(tensor, torch::stable::Device(torch::headeronly::DeviceType::CPU));
 }
 
-// A batch whose texts have been found in targets.
+// A DeviceBatch whose target offsets are computed on the device.
 class BatchWithOffsets {
  public:
   BatchWithOffsets(const BatchShape& shape, int64_t blank, const Tensor& targets, const Tensor& input_lengths,

@@ -1,11 +1,12 @@
-// The classes of sizes of texts: where the states of a recursion lie, and how many threads share them.
+// Chooses, by the length of a text, where the states of a recursion are stored and how many threads share
+// them.
 //
-// A recursion works on pairs of states, a label and the blank before it: S + 1 of them, the last without a
-// label. Up to kMaxPairsOneWarp pairs one warp holds them in registers, with 1, 2 or 4 a lane; up to
-// kMaxPairsFourWarps four warps do, with 2 or 4; those of a longer text lie in memory. A kernel is made for
-// the longest target that the BatchShape allows, and each text takes the first class that holds it. There are
-// fewer kernels than classes, for they are most of a build: a bound has one of its own where that needs fewer
-// threads or registers.
+// A recursion works on pairs of states: a label and the blank before it. A text has S + 1 pairs; the last one
+// has no label. Up to kMaxPairsOneWarp pairs fit in the registers of one warp, with 1, 2 or 4 pairs per lane;
+// up to kMaxPairsFourWarps pairs fit in four warps, with 2 or 4 per lane. Longer texts use memory. A kernel
+// is compiled for a maximum number of pairs, which follows from the BatchShape; within it, each text takes
+// the smallest layout that holds it. There are fewer kernels than layouts, because they dominate the build
+// time: a bound has its own kernel only where that saves threads or registers.
 #pragma once
 
 #include <type_traits>
@@ -16,18 +17,18 @@ namespace crnn {
 
 constexpr int kMaxPairsOneWarp = 4 * gpu::kWarpSize, kMaxPairsFourWarps = 16 * gpu::kWarpSize;
 
-// Calls launch_with(kMaxPairs as an integral_constant): the smallest kernel for all targets that the
-// BatchShape allows. kBounds: the most pairs of the kernels but the largest, which is for targets of any
-// length; ascending.
-template <int64_t... kBounds, class LaunchWith>
-void dispatch_max_pairs(int64_t max_pairs, const LaunchWith& launch_with) {
+// Calls launch(kMaxPairs as an integral_constant) for the smallest kernel that handles every target of this
+// BatchShape. kBounds: the pair limits of all kernels but the last, in ascending order. The last kernel has
+// no limit.
+template <int64_t... kBounds, class Launch>
+void dispatch_max_pairs(int64_t max_pairs, const Launch& launch) {
   const bool launched =
-      ((max_pairs <= kBounds && (launch_with(std::integral_constant<int64_t, kBounds>{}), true)) || ...);
-  if (!launched) launch_with(std::integral_constant<int64_t, INT64_MAX>{});
+      ((max_pairs <= kBounds && (launch(std::integral_constant<int64_t, kBounds>{}), true)) || ...);
+  if (!launched) launch(std::integral_constant<int64_t, INT64_MAX>{});
 }
 
-// In a kernel for up to kMaxPairs: in_registers(pairs of a lane, warps), both as integral_constants, or
-// in_memory(), by the pairs that a text has.
+// For kernels with up to kMaxPairs pairs. Calls in_registers(pairs per lane, warps), both integral_constants,
+// or in_memory(), depending on the number of pairs of a text.
 template <int64_t kMaxPairs, class InRegisters, class InMemory>
 __device__ __forceinline__ auto dispatch_pairs(int64_t pairs, const InRegisters& in_registers,
                                                const InMemory& in_memory) {

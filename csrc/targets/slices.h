@@ -1,32 +1,32 @@
-// A batch whose scratch memory would be too much is taken in slices, one after the other in the same memory.
+// Splits a batch into slices that are processed one after the other in the same scratch memory.
 #pragma once
 
+#include "common/statistics_mode.h"
 #include "targets/device_batch.h"
-#include "targets/statistics_mode.h"
 
 namespace crnn {
 
-// Bytes of scratch memory that a slice of padded targets takes, unless a single text needs more.
+// Maximum scratch memory of a slice of padded targets, in bytes, unless a single text needs more.
 constexpr int64_t kMaxScratchBytes = int64_t(1) << 28;
 
-// The shape of the slices that padded targets are taken in: of all samples some of their texts, or where not
-// even one of each fits, some samples with one text each. It follows from shapes alone, so that nothing waits
-// for lengths: a text counts as long as its padding. Concatenated targets have none, and are one slice.
+// The shape of the slices of padded targets: some texts of all samples, or, if one text of each sample is too
+// much, one text of some samples. Depends on shapes only, so nothing waits for lengths: a text counts with
+// its padding. Concatenated targets form a single slice.
 //
-// bytes_of(shape): scratch memory for a slice of that shape, in proportion to its texts
+// bytes_of(shape): scratch memory for a slice of that shape, proportional to its number of texts
 template <class BytesOf>
 BatchShape choose_slice_shape(const BatchShape& shape, const BytesOf& bytes_of,
-                              int64_t most_bytes = kMaxScratchBytes) {
+                              int64_t max_bytes = kMaxScratchBytes) {
   if (!shape.padded || shape.texts() == 0) return shape;
-  // In equal parts, none of them larger than `most`.
-  const auto part = [](int64_t count, int64_t most) {
-    const int64_t parts = (count + most - 1) / most;
+  // Splits into equal parts of at most max_size.
+  const auto part = [](int64_t count, int64_t max_size) {
+    const int64_t parts = (count + max_size - 1) / max_size;
     return (count + parts - 1) / parts;
   };
   BatchShape slice = shape;
   slice.samples = slice.texts_per_sample = 1;
   slice.labels = shape.padded_length;
-  const int64_t texts = maximum<int64_t>(1, most_bytes / maximum<int64_t>(1, bytes_of(slice)));
+  const int64_t texts = maximum<int64_t>(1, max_bytes / maximum<int64_t>(1, bytes_of(slice)));
   slice.samples = part(shape.samples, texts);
   slice.texts_per_sample = part(shape.texts_per_sample, maximum<int64_t>(1, texts / slice.samples));
   slice.labels = slice.texts() * shape.padded_length;
@@ -36,18 +36,18 @@ BatchShape choose_slice_shape(const BatchShape& shape, const BytesOf& bytes_of,
 struct Slice {
   DeviceBatch batch;
   int64_t first_sample;
-  int64_t first_text;  // its number in the whole batch
-  bool is_first;       // of the slices of its samples
+  int64_t first_text;  // index in the whole batch
+  bool is_first;       // first among the slices of its samples
 
-  // Those of its rows: the later slices of the same samples find them where the first one has put them.
-  StatisticsMode statistics(bool normalize) const {
+  // Only the first slice of a sample computes the statistics of its rows; the following slices reuse them.
+  StatisticsMode statistics_mode(bool normalize) const {
     if (!normalize) return StatisticsMode::kNone;
     return is_first ? StatisticsMode::kCompute : StatisticsMode::kReuse;
   }
 };
 
-// Calls body(slice) for slices of one shape that cover the batch; the last ones may overlap those before. The
-// slices of the same samples come one behind the other.
+// Calls body(slice) for slices of equal shape that cover the batch. The last slices may overlap earlier ones.
+// Slices of the same samples are consecutive.
 template <class Body>
 void for_each_slice(const DeviceBatch& batch, const BatchShape& shape, const Body& body) {
   const BatchShape& all = batch.shape;

@@ -1,4 +1,4 @@
-// Where each text's labels begin in concatenated targets.
+// Computes where the labels of each text begin in concatenated targets.
 #pragma once
 
 #include "common/warp.cuh"
@@ -6,43 +6,44 @@
 
 namespace crnn {
 
-constexpr int kScanBlock = 256;
+constexpr int kScanBlockSize = 256;
 
-// One block walks the texts in tiles. Behind a length that breaks the rules nothing can be told: the sums
-// stick at one above the number of labels.
+// One block scans the texts in tiles. After an invalid length all offsets are unknown: the sums saturate at
+// labels + 1.
 //
 // target_lengths, target_offsets: (texts)
-static __global__ void __launch_bounds__(kScanBlock)
+static __global__ void __launch_bounds__(kScanBlockSize)
     target_offsets_kernel(IndexView target_lengths, int64_t texts, int64_t labels,
                           int64_t* __restrict__ target_offsets) {
-  constexpr int kWarps = kScanBlock / gpu::kWarpSize;
-  GPU_SHARED(sum_of_warp, int64_t[2][kWarps]);
+  constexpr int kWarps = kScanBlockSize / gpu::kWarpSize;
+  GPU_SHARED(warp_sums, int64_t[2][kWarps]);
   const int lane = threadIdx.x % gpu::kWarpSize, warp = threadIdx.x / gpu::kWarpSize;
-  const int64_t lost = labels + 1;
-  const auto added = [lost](int64_t a, int64_t b) { return minimum(a + b, lost); };
+  const int64_t unknown = labels + 1;
+  const auto saturating_add = [unknown](int64_t a, int64_t b) { return minimum(a + b, unknown); };
 
   int64_t before_tile = 0;
   int buffer = 0;
-  for (int64_t begin = 0; begin < texts; begin += kScanBlock, buffer ^= 1) {
+  for (int64_t begin = 0; begin < texts; begin += kScanBlockSize, buffer ^= 1) {
     const int64_t m = begin + threadIdx.x;
     const int64_t length = m < texts ? target_lengths(m) : 0;
-    const int64_t sum = gpu::warp_inclusive_scan(is_valid_length(length, labels) ? length : lost, added);
-    if (lane == gpu::kWarpSize - 1) sum_of_warp[buffer][warp] = sum;
+    const int64_t sum =
+        gpu::warp_inclusive_scan(is_valid_length(length, labels) ? length : unknown, saturating_add);
+    if (lane == gpu::kWarpSize - 1) warp_sums[buffer][warp] = sum;
     __syncthreads();
     int64_t before = before_tile;
     for (int w = 0; w < kWarps; ++w) {
-      if (w < warp) before = added(before, sum_of_warp[buffer][w]);
-      before_tile = added(before_tile, sum_of_warp[buffer][w]);
+      if (w < warp) before = saturating_add(before, warp_sums[buffer][w]);
+      before_tile = saturating_add(before_tile, warp_sums[buffer][w]);
     }
     const int64_t below = gpu::shuffle_up(sum);
-    if (m < texts) target_offsets[m] = added(before, lane == 0 ? 0 : below);
+    if (m < texts) target_offsets[m] = saturating_add(before, lane == 0 ? 0 : below);
   }
 }
 
-// Fills batch.target_offsets, if targets are concatenated. target_offsets: (texts)
+// Fills batch.target_offsets for concatenated targets. target_offsets: (texts)
 inline void launch_target_offsets(const DeviceBatch& batch, int64_t* target_offsets, gpu::Stream stream) {
   if (batch.shape.padded) return;
-  gpu::launch(target_offsets_kernel, 1, kScanBlock, 0, stream, batch.target_lengths, batch.shape.texts(),
+  gpu::launch(target_offsets_kernel, 1, kScanBlockSize, 0, stream, batch.target_lengths, batch.shape.texts(),
               batch.shape.labels, target_offsets);
 }
 

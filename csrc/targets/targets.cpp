@@ -1,8 +1,8 @@
-// Checks for operators whose logits are elsewhere, of what lies in the host's memory. Messages name the
-// operator `op` that it is meant for.
+// Checks of values in host memory, for operators whose logits are on another device. Messages name the
+// operator `op`.
 //
-//   targets_check        refuses targets and lengths that break their rules
-//   input_lengths_check  the same of input lengths alone
+//   targets_check        checks targets and lengths
+//   input_lengths_check  checks input lengths only
 #include "targets/batch.h"
 
 namespace crnn {
@@ -16,7 +16,7 @@ void targets_check_cpu(const Tensor& targets, const Tensor& input_lengths, const
   const int64_t samples = input_lengths.size(0), texts = target_lengths.size(0);
   check(
       (samples == 0 ? texts == 0 : texts % samples == 0) && (targets.dim() == 1 || targets.size(0) == texts),
-      op.c_str(), "targets and lengths must be of equally many samples");
+      op.c_str(), "targets, input_lengths and target_lengths must have the same number of samples");
   const BatchShape shape = make_batch_shape(frames, samples, classes, targets, target_lengths);
   read_batch(shape, targets, input_lengths, target_lengths, blank, true, op.c_str());
 }

@@ -1,5 +1,5 @@
-// How threads share a batch: its samples, and where there are fewer of those than threads, first the rows of
-// all samples and then their texts.
+// How threads share a batch: by samples, or, if there are fewer samples than threads, first by rows of all
+// samples and then by texts.
 #pragma once
 
 #include "common/parallel.h"
@@ -9,17 +9,17 @@
 namespace crnn {
 
 struct WorkPartition {
-  int64_t piece;        // rows that are worth a thread
-  int64_t pieces;       // of such a number of rows, in a sample
-  int64_t row_workers;  // for the pieces of all samples
+  int64_t chunk_rows;         // rows that are worth one thread
+  int64_t chunks_per_sample;  // chunks of that many rows per sample
+  int64_t row_workers;        // for the chunks of all samples
   bool rows_first;
-  int64_t workers;  // for texts if the rows come first, otherwise for samples
+  int64_t workers;  // for texts if rows_first, otherwise for samples
 
   explicit WorkPartition(const BatchShape& shape)
-      : piece(rows_per_chunk(shape.classes)),
-        pieces(ceil_div(shape.frames, piece)),
-        row_workers(num_workers(shape.samples * pieces, 1)) {
-    // A thread is worth waking for about a thousand vectors of the rows and of the lattice.
+      : chunk_rows(rows_per_chunk(shape.classes)),
+        chunks_per_sample(ceil_div(shape.frames, chunk_rows)),
+        row_workers(num_workers(shape.samples * chunks_per_sample, 1)) {
+    // Waking a thread pays off for about a thousand vectors of rows and lattice.
     const int64_t lattice = 8 * (shape.labels / maximum<int64_t>(1, shape.samples) + 16);
     const int64_t work = shape.frames * (shape.classes + lattice);
     const int64_t grain = kGrainSize / maximum<int64_t>(1, work);
@@ -28,8 +28,9 @@ struct WorkPartition {
     if (rows_first) workers = num_workers(shape.texts(), grain);
   }
 
-  // Calls on_rows(n, begin, end, worker) for all rows, what they give being of use to all texts of their
-  // sample, and on_text(m, n, with_rows, worker) for all texts; with_rows: the sample's rows are still to do.
+  // Calls on_rows(n, begin, end, worker) for all rows; their results serve all texts of the sample. Calls
+  // on_text(m, n, with_rows, worker) for all texts; with_rows: on_rows has not run for this sample, and
+  // on_text must do its work.
   template <class OnRows, class OnText>
   void run(const BatchShape& shape, const OnRows& on_rows, const OnText& on_text) const {
     const int64_t texts = shape.texts_per_sample;
@@ -39,9 +40,9 @@ struct WorkPartition {
       });
       return;
     }
-    parallel_for(shape.samples * pieces, row_workers, [&](int64_t item, int64_t worker) {
-      const int64_t begin = item % pieces * piece;
-      on_rows(item / pieces, begin, minimum(begin + piece, shape.frames), worker);
+    parallel_for(shape.samples * chunks_per_sample, row_workers, [&](int64_t item, int64_t worker) {
+      const int64_t begin = item % chunks_per_sample * chunk_rows;
+      on_rows(item / chunks_per_sample, begin, minimum(begin + chunk_rows, shape.frames), worker);
     });
     parallel_for(shape.texts(), workers,
                  [&](int64_t m, int64_t worker) { on_text(m, m / texts, false, worker); });

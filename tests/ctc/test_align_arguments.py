@@ -134,7 +134,7 @@ def test_align_errors_name_the_text():
     targets = torch.tensor([[1], [2], [1], [5]])
     with pytest.raises(RuntimeError, match=r"align: targets\[1, 1, 0\] is 5, but logits has C=3 classes"):
         align_operator(LOGITS, targets, torch.tensor([4, 4]), torch.tensor([1, 1, 1, 1]))
-    with pytest.raises(RuntimeError, match="target_lengths must have N=2 elements, or a multiple of it"):
+    with pytest.raises(RuntimeError, match="the number of target_lengths must be a multiple of N=2"):
         align_operator(LOGITS, targets[:3], torch.tensor([4, 4]), torch.tensor([1, 1, 1]))
 
 

@@ -39,7 +39,7 @@ def cuda_sources():
 def test_synchronization_scan_finds_sources():
     names = {str(path.relative_to(SOURCES)) for path in cuda_sources()}
     operators = {"ctc_loss/cuda.cu", "greedy/cuda.cu", "beam_search/cuda.cu"}
-    assert operators | {"ctc_loss/recursion.cuh", "beam_search/search.cuh", "common/gpu.h"} <= names
+    assert operators | {"forward_backward/recursion.cuh", "beam_search/search.cuh", "common/gpu.h"} <= names
 
 
 @pytest.mark.parametrize("path", cuda_sources(), ids=lambda path: str(path.relative_to(SOURCES)))

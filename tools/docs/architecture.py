@@ -26,6 +26,7 @@ LAYERS = [
     (OPERATORS, ["ctc", "models"]),
     (OPERATORS, ["ops", "text"]),
     (NATIVE, ["ctc_loss", "log_probability", "align", "greedy", "beam_search", "text"]),
+    (NATIVE, ["forward_backward"]),
     (NATIVE, ["targets", "common"]),
 ]
 LABELS = {0: "crnn-ext", 1: "Python, extra [ocr]", 7: "Python, core", 9: "csrc: C++ and CUDA"}

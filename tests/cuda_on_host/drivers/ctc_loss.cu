@@ -3,8 +3,13 @@
 #include <optional>
 
 #include "ctc_loss/kernels.cuh"
+<<<<<<< HEAD
 #include "drivers/ctc_loss_problems.h"
 #include "drivers/reference_ctc.h"
+=======
+#include "drivers/driver.h"
+#include "forward_backward/kernels.cuh"
+>>>>>>> b992a1ef5d4efdfbe0d6f6fbf396c74991860513
 
 namespace {
 
@@ -200,8 +205,8 @@ class Run {
     const ctc::RecursionBuffers<Real> memory{emissions.data(), stored.data(), states.data(),
                                              ctc::Saved<Real>(saved.data(), slice)};
     const ctc::LossOptions options{problem_.reduction, problem_.zero_infinity, with_grad};
-    ctc::launch_ctc_loss<Storage, Real>(rows(logits), batch, problem_.normalize, slice, memory, options,
-                                        loss.data(), terms.data(), kStream);
+    ctc::launch_forward<Storage, Real>(rows(logits), batch, problem_.normalize, slice, memory, options,
+                                       loss.data(), terms.data(), kStream);
     expect_close(name, loss, expected_.loss, kTolerance);
     determinism_.expect_bitwise_equal(name, loss);
   }

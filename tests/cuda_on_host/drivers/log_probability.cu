@@ -1,10 +1,15 @@
+<<<<<<< HEAD
 // The log_probability operator: several texts per sample, with the forward kernels of the loss.
 #include "ctc_loss/kernels.cuh"
+=======
+// The log-probabilities of several texts a sample, by the forward kernels of the loss.
+>>>>>>> b992a1ef5d4efdfbe0d6f6fbf396c74991860513
 #include "drivers/text_problems.h"
+#include "forward_backward/kernels.cuh"
 
 namespace {
 
-namespace ctc = crnn::ctc_loss;
+namespace ctc = crnn::forward_backward;
 using driver::DeviceTensor;
 using driver::kInfinity;
 using driver::kNaN;
@@ -44,7 +49,7 @@ class Run {
         states({ctc::state_elements(slice)});
     const DeviceTensor<Real> statistics({2 * slice.frames * slice.texts()}), log_p({shape_.texts()});
 
-    ctc::launch_ctc_loss<Storage, Real>(
+    ctc::launch_forward<Storage, Real>(
         crnn::TncView<const Storage>(logits.data(), logits), device_texts.batch(), problem_.normalize, slice,
         {emissions.data(), nullptr, states.data(), ctc::Saved<Real>(statistics.data(), slice)},
         {ctc::Reduction::kNone, false, false, true}, log_p.data(), nullptr, kStream);

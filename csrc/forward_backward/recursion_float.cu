@@ -1,9 +1,9 @@
-// The recursion in float.
-#include "ctc_loss/recursion.cuh"
+// Instantiates the recursion for float.
+#include "forward_backward/recursion.cuh"
 
-namespace crnn::ctc_loss {
+namespace crnn::forward_backward {
 
 template void launch_recursion(const DeviceBatch&, const RecursionBuffers<float>&, const LossOptions&, float*,
                                double*, gpu::Stream);
 
-}  // namespace crnn::ctc_loss
+}  // namespace crnn::forward_backward

@@ -1,9 +1,9 @@
-// The recursion in double.
-#include "ctc_loss/recursion.cuh"
+// Instantiates the recursion for double.
+#include "forward_backward/recursion.cuh"
 
-namespace crnn::ctc_loss {
+namespace crnn::forward_backward {
 
 template void launch_recursion(const DeviceBatch&, const RecursionBuffers<double>&, const LossOptions&,
                                double*, double*, gpu::Stream);
 
-}  // namespace crnn::ctc_loss
+}  // namespace crnn::forward_backward

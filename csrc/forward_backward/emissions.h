@@ -1,45 +1,45 @@
-// From the rows of logits to the emissions that the recursion needs: those of blank and of the target's
+// Computes the emissions that the recursion needs from the rows of logits: those of blank and of the target's
 // labels.
 #pragma once
 
 #include <algorithm>
 
 #include "common/emission.h"
+#include "common/row_statistics.h"
 #include "common/stable.h"
-#include "ctc_loss/recursion.h"
-#include "targets/row_statistics.h"
-#include "targets/statistics_mode.h"
+#include "common/statistics_mode.h"
+#include "forward_backward/recursion.h"
 
-namespace crnn::ctc_loss {
+namespace crnn::forward_backward {
 
-// Frames [begin, end) of sample n.
+// The emissions of frames [begin, end) of sample n.
 template <class Storage>
 struct GatherEmissions {
   using Real = typename ComputeType<Storage>::Real;
 
   template <int kBytes>
   static CRNN_INLINE void run(const TncView<const Storage>& logits, int64_t classes, int64_t blank,
-                              StatisticsMode statistics, int64_t n, int64_t begin, int64_t end,
+                              StatisticsMode mode, int64_t n, int64_t begin, int64_t end,
                               RowScratch<Real>* scratch, const Sample<Real>& sample) {
     const int64_t max_rows = rows_in_cache(classes);
     for (int64_t first = begin; first < end; first += max_rows)
-      gather<kBytes>(logits, classes, blank, statistics, n, first, std::min(max_rows, end - first),
+      gather<kBytes>(logits, classes, blank, mode, n, first, std::min(max_rows, end - first),
                      max_log_prob(sample.frames), *scratch, sample);
   }
 
-  // One step after the other for all of a few rows, so that no row waits for another.
+  // One step at a time for a few rows: steps of different rows do not depend on each other.
   template <int kBytes>
   static CRNN_INLINE void gather(const TncView<const Storage>& logits, int64_t classes, int64_t blank,
-                                 StatisticsMode statistics, int64_t n, int64_t first, int64_t count,
-                                 double largest, RowScratch<Real>& scratch, const Sample<Real>& sample) {
-    // As many lanes as vectors of double have.
+                                 StatisticsMode mode, int64_t n, int64_t first, int64_t count, double bound,
+                                 RowScratch<Real>& scratch, const Sample<Real>& sample) {
+    // As many lanes as a vector of double has.
     using Reals = Vector<Real, kBytes / sizeof(double) * sizeof(Real)>;
     constexpr int kLanes = kLanesOf<Reals>;
     const int64_t length = sample.target_length, stride = logits.stride_c;
     Real row_max[kMaxRows] = {}, inverse_sum[kMaxRows];
-    if (statistics == StatisticsMode::kNone) {
+    if (mode == StatisticsMode::kNone) {
       std::fill_n(inverse_sum, kMaxRows, Real(1));
-    } else if (statistics == StatisticsMode::kCompute) {
+    } else if (mode == StatisticsMode::kCompute) {
       ComputeRowStatistics<Storage>::template run<kBytes>(logits, classes, n, first, first + count, &scratch,
                                                           row_max, inverse_sum);
     } else {
@@ -61,9 +61,9 @@ struct GatherEmissions {
       } else {
         for (int64_t i = 0; i < length; ++i) row[i] = to_compute(source[sample.labels[i] * stride]);
       }
-      if (statistics != StatisticsMode::kNone) continue;
-      bool in_bounds = blanks[r] < Real(largest);
-      for (int64_t i = 0; i < length; ++i) in_bounds &= row[i] < Real(largest);
+      if (mode != StatisticsMode::kNone) continue;
+      bool in_bounds = blanks[r] < Real(bound);
+      for (int64_t i = 0; i < length; ++i) in_bounds &= row[i] < Real(bound);
       if (!in_bounds) inverse_sum[r] = std::numeric_limits<Real>::quiet_NaN();
     }
 
@@ -73,7 +73,7 @@ struct GatherEmissions {
       store(blanks + r, p.mantissa);
       store(blank_exponents + r, p.exponent);
     }
-    if (statistics != StatisticsMode::kReuse) {
+    if (mode != StatisticsMode::kReuse) {
       copy_row<kBytes>(row_max, count, sample.row_max + first);
       copy_row<kBytes>(inverse_sum, count, sample.inverse_sum + first);
     }
@@ -84,18 +84,18 @@ struct GatherEmissions {
       const Real* row = labels + r * pitch;
       Real* mantissas = sample.label_mantissa + (first + r) * length;
       ExponentOf<Real>* exponents = sample.label_exponent + (first + r) * length;
-      const auto put = [&](int64_t i, Real* mantissa, ExponentOf<Real>* exponent) CRNN_INLINE_LAMBDA {
+      const auto write = [&](int64_t i, Real* mantissa, ExponentOf<Real>* exponent) CRNN_INLINE_LAMBDA {
         const Extended<Reals> p =
             emission(load<Reals>(row + i), broadcast<Reals>(row_max[r]), broadcast<Reals>(inverse_sum[r]));
         store(mantissa, p.mantissa);
         store(exponent, p.exponent);
       };
       int64_t i = 0;
-      for (; i + kLanes <= length; i += kLanes) put(i, mantissas + i, exponents + i);
+      for (; i + kLanes <= length; i += kLanes) write(i, mantissas + i, exponents + i);
       if (i == length) continue;
       Real last_mantissas[kLanes];
       ExponentOf<Real> last_exponents[kLanes];
-      put(i, last_mantissas, last_exponents);
+      write(i, last_mantissas, last_exponents);
       for (int64_t j = 0; i < length; ++i, ++j) {
         mantissas[i] = last_mantissas[j];
         exponents[i] = last_exponents[j];
@@ -104,4 +104,4 @@ struct GatherEmissions {
   }
 };
 
-}  // namespace crnn::ctc_loss
+}  // namespace crnn::forward_backward
