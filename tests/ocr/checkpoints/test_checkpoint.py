@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.malicious_pickle import MaliciousPickle
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -350,7 +350,6 @@ def test_no_network_larger_than_the_file_is_made(path, state):
     assert seen.size <= largest
 
 
-@settings(deadline=None, max_examples=200)
 @given(data=st.data())
 def test_damaged_checkpoints(state, tmp_path_factory, data):
     whole = save(state, {"crnn_ext": json.dumps(SETTINGS)})

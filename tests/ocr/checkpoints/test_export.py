@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from helpers.docs import blocks
+from helpers.fuzz import slow_examples
 from helpers.networks import requires_dynamic_width_export
 from helpers.random_checkpoint import random_checkpoint
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -69,16 +70,13 @@ def compare(run, network, widths, columns):
         torch.testing.assert_close(logits[:length, n], expected[:length, n], rtol=0, atol=1e-3)
 
 
-def test_an_onnx_file_computes_what_the_network_does(session, checkpoint):
+@slow_examples
+@given(batch=batches)
+def test_an_onnx_file_computes_what_the_network_does(session, checkpoint, batch):
     def run(images, widths):
         return session.run(["logits", "lengths"], {"images": images.numpy(), "widths": widths.numpy()})
 
-    @settings(deadline=None, max_examples=50)
-    @given(batches)
-    def check(batch):
-        compare(run, checkpoint.network, *batch)
-
-    check()
+    compare(run, checkpoint.network, *batch)
 
 
 def test_what_an_onnx_file_says_of_itself(session, onnx_file, checkpoint):
@@ -112,19 +110,23 @@ def program_of(tmp_path_factory):
 
 
 def test_a_program_of_the_command(program_of):
-    checkpoint, path, output = program_of
+    _, path, output = program_of
     assert output == f"{path}: CRNN_v2, logits within 0.0e+00 of torch's\n"
     extra_files = {"crnn_ext": ""}
-    program = torch.export.load(path, extra_files=extra_files)
+    torch.export.load(path, extra_files=extra_files)
     assert json.loads(extra_files["crnn_ext"])["charset"] == {"characters": "é中\n", "blank": 0}
     assert b"/crnn_ext/" not in path.read_bytes()
 
-    @settings(deadline=None, max_examples=20)
-    @given(batches)
-    def check(batch):
-        compare(program.module(), checkpoint.network, *batch)
 
-    check()
+@pytest.fixture(scope="module")
+def loaded_program(program_of):
+    return torch.export.load(program_of[1]).module()
+
+
+@slow_examples
+@given(batch=batches)
+def test_a_program_computes_what_the_network_does(loaded_program, program_of, batch):
+    compare(loaded_program, program_of[0].network, *batch)
 
 
 def test_the_page_reads_what_the_recognizer_reads(onnx_file, checkpoint, program_of, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.dataset_files import write
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader
@@ -55,7 +55,6 @@ def test_each_distortion_does_something(distorted, channels):
     assert np.array_equal(image, before)
 
 
-@settings(deadline=None, max_examples=150)
 @given(
     st.integers(1, 120),
     st.integers(1, 900),
@@ -90,7 +89,6 @@ def test_what_opencv_has_no_room_for_stays_as_it_is():
 
 
 # Lines as the data set gives them: of at least 8 rows, or hardly anything could be read.
-@settings(deadline=None, max_examples=300)
 @given(st.integers(8, 120), st.integers(1, 3000), st.floats(0, 2), SEEDS)
 def test_width(height, width, strength, seed):
     """The columns that the network sees are within the stated bounds."""
@@ -111,7 +109,6 @@ def test_width_is_drawn_from_all_that_is_allowed():
     assert 4300 < max(widths) < 4450
 
 
-@settings(deadline=None, max_examples=100)
 @given(st.integers(32, 120), st.integers(500, 1500), SEEDS)
 def test_the_ends_are_not_cut_off(height, width, seed):
     """A stroke at each end keeps its width in every row but those near the top and the bottom."""
@@ -127,7 +124,6 @@ def test_the_ends_are_not_cut_off(height, width, seed):
 
 
 @given(st.lists(st.integers(0, 255), min_size=3, max_size=3), SEEDS)
-@settings(deadline=None, max_examples=50)
 def test_paper_comes_into_view_around_the_line(paper, seed):
     image = line(paper=tuple(paper), channels=3)
     blank = np.broadcast_to(np.array(paper, np.uint8), image.shape)
@@ -137,7 +133,6 @@ def test_paper_comes_into_view_around_the_line(paper, seed):
     assert np.median(warped[[0, -1]], axis=(0, 1)).tolist() == paper
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.integers(40, 255), st.floats(0.15, 1), st.booleans(), SEEDS)
 def test_ink_stays_apart_from_paper(light, contrast, inverted, seed):
     """Each distortion leaves most of the contrast, however little there was, on dark paper too."""
@@ -286,7 +281,6 @@ def test_large_scans_are_augmented_small(source, monkeypatch):
     assert seen[2] == (64, 56)  # 260 x 300: rounded up
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.integers(65, 500), st.integers(1, 4000))
 def test_shrinking_makes_no_line_narrower(height, width):
     from crnn_ext.ocr.data.dataset import _limit_rows

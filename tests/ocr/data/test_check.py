@@ -10,7 +10,7 @@ from helpers.dataset_files import image_bytes, write, write_labels_dataset
 from helpers.networks import NETWORKS, small_network
 from helpers.paths import SHARED_DATA
 from helpers.random_checkpoint import random_checkpoint
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crnn_ext.cli import main
@@ -35,7 +35,6 @@ def found(report):
 
 
 @given(label=st.text("ab", min_size=1, max_size=6), frames=st.integers(1, 12))
-@settings(deadline=None)
 def test_frames_needed(label, frames):
     """The loss is finite from this number of frames on."""
     targets, lengths = Charset("ab").encode(label)

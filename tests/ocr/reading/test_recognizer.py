@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.fuzz import slow_examples
 from helpers.random_checkpoint import random_checkpoint
 from helpers.stripe_reader import CHARSET, ReadsGreyLevels, recognizer, stripes
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
@@ -131,7 +132,7 @@ def test_a_blank_that_is_not_the_first_class():
     assert 0.99 < reading.confidence <= 1
 
 
-@settings(deadline=None, max_examples=25)
+@slow_examples
 @given(st.lists(st.text("-abc", min_size=2, max_size=9), max_size=40))
 def test_any_mixture_comes_back_in_order(texts):
     def collapsed(text):
@@ -142,7 +143,7 @@ def test_any_mixture_comes_back_in_order(texts):
     assert [reading.text for reading in readings] == [collapsed(text) for text in texts]
 
 
-@settings(deadline=None, max_examples=20)
+@slow_examples
 @given(st.lists(st.integers(5, 80), max_size=20), st.sampled_from([greedy, BeamSearch(nbest=2)]))
 @example([40, 64, 40, 9, 64, 45, 60, 50], greedy)
 def test_an_image_does_not_change_with_its_companions(widths, decoding):
