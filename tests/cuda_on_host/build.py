@@ -1,7 +1,7 @@
 """Builds the CUDA kernels for the CPU: the drivers in four variants, and the operators for torch.
 
-Run `python -m cuda_on_host.build` in tests/ to build what the default tests need into build/cuda_on_host/, and
-`python -m cuda_on_host.build --all` to build everything.
+Run `python -m cuda_on_host.build` in tests/ to build what the default tests need into build/cuda_on_host/,
+and `python -m cuda_on_host.build --all` to build everything.
 """
 
 import fcntl

@@ -1,4 +1,4 @@
-"""Settings of property tests whose examples are slow. Other property tests use the profiles of conftest.py."""
+"""Settings of property tests with slow examples; the others use the profiles of conftest.py."""
 
 from hypothesis import settings
 

@@ -98,6 +98,7 @@ def test_statistics_of_batch_normalisation_are_those_of_all(lines, tmp_path):
         torch.testing.assert_close(state[name], (means[0] + means[1]) / 2, atol=1e-6, rtol=1e-3, msg=name)
 
 
+@pytest.mark.exhaustive
 def test_a_process_without_any_line_that_can_be_read(tmp_path):
     """Has nothing to say about the gradient, and still takes part."""
     folder = write_striped_dataset(tmp_path / "lines", count=12)
@@ -143,6 +144,7 @@ def test_a_run_of_two_goes_on_as_one_with_the_same_steps(lines, tmp_path, how):
         assert done[number] == pytest.approx(loss, rel=1e-3)
 
 
+@pytest.mark.exhaustive
 def test_a_run_of_two_goes_on_as_two_and_ends_for_want_of_progress(lines, tmp_path):
     folder = tmp_path / "run"
     options = [lines, *OPTIONS, "--lr", "1e-8", "--epochs", "500", "--validate-every", "4"]
@@ -157,6 +159,7 @@ def test_a_run_of_two_goes_on_as_two_and_ends_for_want_of_progress(lines, tmp_pa
     assert [entry["best"] for entry in log_entries(folder, "validation")][-2:] == [False, False]
 
 
+@pytest.mark.exhaustive
 def test_an_error_of_the_first_process_ends_all(lines, tmp_path):
     (tmp_path / "run").write_text("a file, and no folder")
     done = subprocess.run(
