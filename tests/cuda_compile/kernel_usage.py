@@ -46,23 +46,10 @@ LIMITS = {
     Kernel("beam_search::search_kernel", "float"): Usage(128, double_in_loops=200),
     Kernel("beam_search::select_tokens_kernel", "double"): Usage(80, 16, 6),
     Kernel("beam_search::select_tokens_kernel", "float"): Usage(64),
-<<<<<<< HEAD
-    Kernel("ctc_loss::emissions_kernel", "double"): Usage(64, 8, 2),
-    # Exponents of emissions.
-    Kernel("ctc_loss::emissions_kernel", "float"): Usage(64, double_in_loops=6),
-=======
->>>>>>> b992a1ef5d4efdfbe0d6f6fbf396c74991860513
     Kernel("ctc_loss::gradient_kernel", "double"): Usage(64, 24, 16),
     Kernel("ctc_loss::gradient_kernel", "float"): Usage(64),
     Kernel("ctc_loss::prepare_gradient_kernel", "double"): Usage(40),
     Kernel("ctc_loss::prepare_gradient_kernel", "float"): Usage(40),
-<<<<<<< HEAD
-    Kernel("ctc_loss::recursion_kernel", "double"): Usage(256, 560, 490),
-    # Once per sample, where both passes meet.
-    Kernel("ctc_loss::recursion_kernel", "float"): Usage(256, 16, 8, double_in_loops=4),
-    Kernel("ctc_loss::reduction_kernel", "double"): Usage(40),
-    Kernel("ctc_loss::reduction_kernel", "float"): Usage(40, double_in_loops=20),
-=======
     Kernel("forward_backward::emissions_kernel", "double"): Usage(64, 8, 2),
     # The exponents of emissions.
     Kernel("forward_backward::emissions_kernel", "float"): Usage(64, double_in_loops=6),
@@ -71,7 +58,6 @@ LIMITS = {
     Kernel("forward_backward::recursion_kernel", "float"): Usage(256, 16, 8, double_in_loops=4),
     Kernel("forward_backward::reduction_kernel", "double"): Usage(40),
     Kernel("forward_backward::reduction_kernel", "float"): Usage(40, double_in_loops=20),
->>>>>>> b992a1ef5d4efdfbe0d6f6fbf396c74991860513
     Kernel("target_offsets_kernel", "float"): Usage(40),
     Kernel("greedy::argmax_kernel", "double"): Usage(64),
     Kernel("greedy::argmax_kernel", "float"): Usage(40, 8, 2),

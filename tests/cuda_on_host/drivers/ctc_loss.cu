@@ -3,13 +3,9 @@
 #include <optional>
 
 #include "ctc_loss/kernels.cuh"
-<<<<<<< HEAD
 #include "drivers/ctc_loss_problems.h"
 #include "drivers/reference_ctc.h"
-=======
-#include "drivers/driver.h"
 #include "forward_backward/kernels.cuh"
->>>>>>> b992a1ef5d4efdfbe0d6f6fbf396c74991860513
 
 namespace {
 

@@ -1,9 +1,4 @@
-<<<<<<< HEAD
 // The log_probability operator: several texts per sample, with the forward kernels of the loss.
-#include "ctc_loss/kernels.cuh"
-=======
-// The log-probabilities of several texts a sample, by the forward kernels of the loss.
->>>>>>> b992a1ef5d4efdfbe0d6f6fbf396c74991860513
 #include "drivers/text_problems.h"
 #include "forward_backward/kernels.cuh"
 
