@@ -37,10 +37,10 @@ demo: $(READY)
 test: $(READY) $(DEV_PACKAGES) harness
 	$(PYTEST)
 
-# All tests, with those of the mark `exhaustive`; ONLY=exhaustive runs those alone.
+# All tests, with those of the mark `exhaustive`; MARK=exhaustive runs those alone.
 test-all: $(READY) $(DEV_PACKAGES) $(PEERS)
 	PYTHONPATH=tests $(BIN_PYTHON) -m cuda_on_host.build --all
-	$(PYTEST) -m "$(ONLY)"
+	$(PYTEST) -m "$(MARK)"
 
 # Other decoders and language models, which tests and benchmarks compare with where they are installed.
 peers: $(PEERS)

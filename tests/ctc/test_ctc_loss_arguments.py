@@ -193,6 +193,7 @@ def free_memory(device):
         return 0
 
 
+@pytest.mark.exhaustive
 def test_ctc_loss_sizes_beyond_int32(device):
     if free_memory(device) < 10 * 2**30:
         pytest.skip("needs 10 GB of free memory")

@@ -127,7 +127,10 @@ def test_an_image_that_is_gone(tmp_path):
         pickle.loads(pickled).image(0, "L")
 
 
-@pytest.mark.parametrize(("start", "opened_before"), [("fork", False), ("fork", True), ("spawn", True)])
+@pytest.mark.parametrize(
+    ("start", "opened_before"),
+    [("fork", False), ("fork", True), pytest.param("spawn", True, marks=pytest.mark.exhaustive)],
+)
 def test_in_worker_processes(tmp_path, start, opened_before):
     write_lmdb_dataset(tmp_path / "data", [f"line {number}" for number in range(20)])
     dataset = LineDataset(open_lines(tmp_path / "data"), Preprocessing())

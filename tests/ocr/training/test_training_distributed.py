@@ -114,7 +114,9 @@ def test_a_process_without_any_line_that_can_be_read(tmp_path):
     assert [len(report["unreadable"]) for report in log_entries(tmp_path / "run", "left_out")] == [4, 4]
 
 
-@pytest.mark.parametrize("how", ["all are asked to end", "one is killed"])
+@pytest.mark.parametrize(
+    "how", ["all are asked to end", pytest.param("one is killed", marks=pytest.mark.exhaustive)]
+)
 def test_a_run_of_two_goes_on_as_one_with_the_same_steps(lines, tmp_path, how):
     folder = tmp_path / "run"
     options = [lines, *OPTIONS, "--freeze-batch-norm", "--epochs", "500", "--save-every", "2"]
