@@ -1,7 +1,8 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, the tests that a run leaves out, and how long it fuzzes."""
 
 import itertools
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,20 @@ import pytest
 import torch
 from cuda_on_host import operators
 from helpers.devices import device_of
+from hypothesis import settings
 
 from crnn_ext._load import library_path
 
+DEVICES = ["cpu", "cuda_on_host", "cuda"]
+# Tests left out for each missing device.
+DESELECTED = pytest.StashKey[Counter[str]]()
 
-def skip_reason(device):
+settings.register_profile("default", deadline=None, max_examples=30)
+settings.register_profile("exhaustive", deadline=None, max_examples=200)
+
+
+def unavailable_reason(device):
+    """Why this machine cannot run tests of the device; None if it can."""
     if device == "cuda_on_host":
         return operators.unavailable_reason()
     if device == "cuda" and not torch.cuda.is_available():
@@ -23,17 +33,57 @@ def skip_reason(device):
     return None
 
 
-@pytest.fixture(scope="session", params=["cpu", "cuda_on_host", "cuda"])
+def is_exhaustive(config):
+    return config.option.markexpr != "not exhaustive"
+
+
+def pytest_configure(config):
+    settings.load_profile("exhaustive" if is_exhaustive(config) else "default")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Deselects tests of missing devices; an exhaustive run repeats the property tests with more examples."""
+    if is_exhaustive(config):
+        for item in items:
+            if getattr(item.obj, "is_hypothesis_test", False):
+                item.add_marker(pytest.mark.exhaustive)
+    available = {device for device in DEVICES if unavailable_reason(device) is None}
+    if os.environ.get("CRNN_REQUIRE_CUDA") == "1":
+        available.add("cuda")
+    missing = {item for item in items if device_of(item) in {*DEVICES} - available}
+    items[:] = [item for item in items if item not in missing]
+    config.hook.pytest_deselected(items=[*missing])
+    config.stash[DESELECTED] = Counter(map(device_of, missing))
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["deselected"] = dict(session.config.stash.get(DESELECTED, {}))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Takes the counts from a worker of pytest-xdist; each of them collects all tests."""
+    if hasattr(node, "workeroutput"):
+        node.config.stash[DESELECTED] = Counter(node.workeroutput.get("deselected", {}))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for device, count in config.stash.get(DESELECTED, {}).items():
+        terminalreporter.write_line(
+            f"{count} tests for {device} deselected: {unavailable_reason(device)}", yellow=True
+        )
+
+
+@pytest.fixture(scope="session", params=DEVICES)
 def device(request):
     """Each device that the operators run on; CRNN_REQUIRE_CUDA=1 makes a missing GPU a failure.
 
     On cuda_on_host, CPU tensors go through the CUDA kernels.
     """
-    missing = skip_reason(request.param)
-    if missing is not None:
-        required = request.param == "cuda" and os.environ.get("CRNN_REQUIRE_CUDA") == "1"
-        stop = pytest.fail if required else pytest.skip
-        stop(missing)
+    if missing := unavailable_reason(request.param):
+        pytest.fail(missing)
     if request.param == "cuda_on_host":
         operators.load()
         return torch.device("cpu")

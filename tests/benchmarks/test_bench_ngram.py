@@ -8,7 +8,7 @@ import ngram
 import numpy as np
 import pytest
 from helpers.dataset_files import write_labels_dataset
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crnn_ext.text import Charset, NGramModel
@@ -84,7 +84,6 @@ def defined(texts, order, context, unit):
     return (own + discount * len(set(units)) * shorter) / len(units)
 
 
-@settings(deadline=None, max_examples=60)
 @given(texts=TEXTS, order=st.integers(1, 5), history=st.text(LETTERS + "?", max_size=7))
 @example(texts=["aa", "aa"], order=3, history="a")  # no count is 1
 def test_by_brute_force(folder, texts, order, history):
@@ -96,7 +95,6 @@ def test_by_brute_force(folder, texts, order, history):
     assert probabilities(model, "".join(history), [*known, "?"]) == pytest.approx(expected, rel=1e-5)
 
 
-@settings(deadline=None, max_examples=60)
 @given(texts=TEXTS, order=st.integers(1, 6), history=st.text(LETTERS + "?", max_size=8))
 def test_probabilities_sum_to_1(folder, texts, order, history):
     model = model_of(folder, texts, order)

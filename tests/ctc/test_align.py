@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.logits import DTYPES, LAYOUTS, logits_beyond_32_bit_offsets, with_layout
 from helpers.results import assert_equal_for_any_thread_count
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reference.align import align_operator, brute_force, check_alignment, label_lists, viterbi_path
 from reference.ctc import batches, no_synchronization
@@ -33,7 +33,6 @@ def problems(draw, **sizes):
     return logits.to(draw(st.sampled_from(DTYPES))), targets, input_lengths, target_lengths, blank
 
 
-@settings(deadline=None, max_examples=150)
 @given(problems(), st.sampled_from(LAYOUTS), st.sampled_from(["logits", "log_probs"]))
 def test_align_equals_viterbi_recursion(device, problem, layout, input_type):
     logits, *indices, blank = problem
@@ -54,7 +53,6 @@ def test_align_equals_viterbi_recursion(device, problem, layout, input_type):
     )
 
 
-@settings(deadline=None, max_examples=60)
 @given(problems(max_frames=5, max_classes=4, max_target_length=4))
 def test_align_equals_brute_force(device, problem):
     logits, *indices, blank = problem

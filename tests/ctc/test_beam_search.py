@@ -12,9 +12,10 @@ from helpers.beam_search_checks import (
     tolerances,
     torch_log_probs,
 )
+from helpers.fuzz import slow_examples
 from helpers.logits import DTYPES, LAYOUTS, random_logits, with_layout
 from helpers.results import assert_bitwise_equal
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from reference.beam_search import MISSING, brute_force
 from reference.ctc import no_synchronization
@@ -25,7 +26,6 @@ from crnn_ext.ctc import beam_search
 UNPRUNED = 512
 
 
-@settings(deadline=None, max_examples=60)
 @given(batches(max_frames=5, max_classes=4), st.sampled_from(["logits", "log_probs"]))
 def test_beam_search_unpruned_equals_brute_force(device, batch, input_type):
     """The result holds every text of any path, with the sum over its paths, best first."""
@@ -50,7 +50,6 @@ def test_beam_search_unpruned_equals_brute_force(device, batch, input_type):
         assert found[len(expected) :] == [MISSING] * (UNPRUNED - len(expected))
 
 
-@settings(deadline=None, max_examples=150)
 @given(
     batches(),
     st.integers(1, 40),
@@ -70,7 +69,7 @@ def test_beam_search_equals_reference(device, batch, beam_size, nbest, layout, i
     assume(compared or not len(lengths))
 
 
-@settings(deadline=None, max_examples=40)
+@slow_examples
 @given(batches(max_frames=60, max_classes=40, nonfinite=False), st.integers(1, 64))
 def test_beam_search_scores_bounded_by_text_probability(device, batch, beam_size):
     """The exact probability is that of torch's loss in float64."""
@@ -89,7 +88,7 @@ def test_beam_search_scores_bounded_by_text_probability(device, batch, beam_size
             assert hypothesis.score <= log_prob + close["abs"] + close["rel"] * abs(log_prob)
 
 
-@settings(deadline=None, max_examples=40)
+@slow_examples
 @given(batches(), st.integers(1, 20))
 def test_beam_search_batch_equals_single_samples(device, batch, beam_size):
     """Padded samples equal unpadded ones bit by bit."""

@@ -16,7 +16,7 @@ from helpers.beam_search_checks import (
 )
 from helpers.logits import DTYPES, score_dtype
 from helpers.results import assert_fields
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reference.beam_search import MISSING, collapse
 
@@ -78,7 +78,6 @@ def check_alignment(result, logits, lengths, blank, nbest, input_type="logits"):
                 assert rows[timesteps[i]][token] == pytest.approx(max(span), **close)
 
 
-@settings(deadline=None, max_examples=80)
 @given(batches(), st.integers(1, 12), st.sampled_from(["logits", "log_probs"]))
 def test_beam_search_spans_of_viterbi_path(device, batch, beam_size, input_type):
     logits, lengths, blank = batch
@@ -130,7 +129,6 @@ def test_beam_search_spans_without_frames(device):
     check_alignment(result, torch.zeros(0, 2, 3, device=device), [0, 0], 0, 2)
 
 
-@settings(deadline=None, max_examples=60)
 @given(batches(nonfinite=False), st.integers(1, 12), st.sampled_from(["logits", "log_probs"]))
 def test_beam_search_rescored_log_probs_are_exact(device, batch, beam_size, input_type):
     """The texts are those without rescoring; the exact probability is that of torch's loss in float64."""

@@ -14,9 +14,10 @@ from helpers.beam_search_checks import (
     to_ngram_model,
     torch_log_probs,
 )
+from helpers.fuzz import slow_examples
 from helpers.logits import random_logits
 from helpers.results import assert_bitwise_equal, assert_equal_for_any_thread_count
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from reference import scorers
 from reference.beam_search import ZERO_SCORER, Hypothesis, brute_force
@@ -111,7 +112,6 @@ def fusion_batches(draw, max_frames):
     return logits, lengths, blank, draw(fusions(blank))
 
 
-@settings(deadline=None, max_examples=60)
 @given(fusion_batches(max_frames=4))
 def test_fusion_unpruned_equals_brute_force(device, batch):
     logits, lengths, blank, (options, scorer) = batch
@@ -130,7 +130,6 @@ def test_fusion_unpruned_equals_brute_force(device, batch):
             assert found.log_prob == pytest.approx(exact[found.text].log_prob, **CLOSE)
 
 
-@settings(deadline=None, max_examples=120)
 @given(
     fusion_batches(max_frames=9),
     st.integers(1, 16),
@@ -148,7 +147,7 @@ def test_fusion_equals_reference(device, batch, beam_size, top_k, threshold):
     assume(compared or not len(lengths))
 
 
-@settings(deadline=None, max_examples=30)
+@slow_examples
 @given(fusion_batches(max_frames=8), st.booleans())
 def test_fusion_with_and_without_rescoring(device, batch, with_rescoring):
     """log_probs exclude the added scores, which are the same with and without rescoring."""
@@ -215,7 +214,7 @@ def test_fusion_unbatched(device):
         assert_bitwise_equal(result, [field[0] for field in batched])
 
 
-@settings(deadline=None, max_examples=30)
+@slow_examples
 @given(fusion_batches(max_frames=9))
 def test_fusion_batch_equals_single_samples(device, batch):
     logits, lengths, blank, (options, _) = batch

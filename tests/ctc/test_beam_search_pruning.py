@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.beam_search_checks import batches, check_against_reference, hypotheses, texts
 from helpers.pruning_cases import CASES, ROWS
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from crnn_ext.ctc import beam_search
@@ -14,7 +14,6 @@ from crnn_ext.ctc import beam_search
 INF = math.inf
 
 
-@settings(deadline=None, max_examples=100)
 @given(
     batches(),
     st.integers(1, 30),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.logits import LAYOUTS, with_layout
 from helpers.results import assert_equal_for_any_thread_count
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reference.ctc import batches, brute_force, loss_and_grad, torch_loss_and_grad
 from torch.testing._internal.common_nn import ctcloss_reference
@@ -15,7 +15,6 @@ from torch.testing._internal.common_nn import ctcloss_reference
 from crnn_ext.ctc import CTCLoss, ctc_loss
 
 
-@settings(deadline=None, max_examples=300)
 @given(batches(), st.sampled_from(LAYOUTS), st.booleans(), st.integers(0, 2**31))
 def test_ctc_loss_equals_torch(device, batch, layout, concatenated, seed):
     logits, targets, input_lengths, target_lengths, blank = batch
@@ -33,7 +32,6 @@ def test_ctc_loss_equals_torch(device, batch, layout, concatenated, seed):
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=2e-5, atol=2e-6)
 
 
-@settings(deadline=None, max_examples=60)
 @given(batches(), st.sampled_from([torch.float16, torch.bfloat16, torch.float64]), st.sampled_from(LAYOUTS))
 def test_ctc_loss_equals_torch_in_other_dtypes(device, batch, dtype, layout):
     logits, *arguments = batch
@@ -51,7 +49,6 @@ def test_ctc_loss_equals_torch_in_other_dtypes(device, batch, dtype, layout):
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=atol)
 
 
-@settings(deadline=None, max_examples=60)
 @given(batches())
 def test_ctc_loss_log_probs_not_normalized(device, batch):
     logits, *arguments = batch
@@ -233,7 +230,6 @@ def test_ctc_loss_gradcheck(device, reduction, input_type):
     assert torch.autograd.gradcheck(loss, (logits,))
 
 
-@settings(deadline=None, max_examples=60)
 @given(batches(), st.data())
 def test_ctc_loss_invariances(device, batch, data):
     logits, targets, input_lengths, target_lengths, blank = batch

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from helpers.logits import random_logits
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reference.ctc import batches, loss_and_grad, torch_loss_and_grad
 
@@ -14,7 +14,6 @@ from crnn_ext.ctc import CTCLoss, ctc_loss
 NAN, INF = math.nan, math.inf
 
 
-@settings(deadline=None, max_examples=60)
 @given(batches(max_frames=12, max_target_length=8), st.randoms(use_true_random=False))
 def test_ctc_loss_nan_stays_in_its_sample(device, batch, random):
     logits, _, input_lengths, *_ = batch
@@ -194,6 +193,7 @@ def free_memory(device):
         return 0
 
 
+@pytest.mark.exhaustive
 def test_ctc_loss_sizes_beyond_int32(device):
     if free_memory(device) < 10 * 2**30:
         pytest.skip("needs 10 GB of free memory")

@@ -9,7 +9,7 @@ from collections import defaultdict
 import pytest
 import torch
 from helpers.decoder_checks import TOKENS, random_emissions
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crnn_ext.ctc import BeamSearchDecoder
@@ -55,7 +55,6 @@ def lexicon_free(**options):
     )
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**31), frames=st.integers(1, 4), scale=st.sampled_from([0.3, 1.0, 4.0]))
 def test_all_texts_and_scores_are_those_of_the_lexicon_free_decoder(seed, frames, scale):
     (emissions,) = random_emissions(samples=1, frames=frames, seed=seed) * scale

@@ -12,7 +12,7 @@ from helpers.results import (
     assert_fields,
     raises_exactly,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reference.ctc import no_synchronization
 
@@ -93,7 +93,6 @@ def batches(draw):
     return logits.to(draw(st.sampled_from(DTYPES))), lengths, draw(st.integers(0, classes - 1))
 
 
-@settings(deadline=None, max_examples=200)
 @given(batches(), st.sampled_from(LAYOUTS), st.sampled_from(["logits", "log_probs"]))
 def test_greedy_equals_reference(device, batch, layout, input_type):
     logits, lengths, blank = batch

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.logits import DTYPES, LAYOUTS, logits_beyond_32_bit_offsets, score_dtype, with_layout
 from helpers.results import assert_equal_for_any_thread_count, raises_exactly
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reference.ctc import brute_force, no_synchronization, torch_loss_and_grad
 
@@ -43,7 +43,6 @@ def problems(draw):
     return logits.to(draw(st.sampled_from(DTYPES))), targets, input_lengths, target_lengths, blank
 
 
-@settings(deadline=None, max_examples=100)
 @given(problems(), st.sampled_from(LAYOUTS), st.booleans())
 def test_log_probability_equals_torch(device, problem, layout, normalized):
     logits, *indices, blank = problem

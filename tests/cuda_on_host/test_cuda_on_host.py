@@ -10,14 +10,15 @@ import torch
 from crnn_ext.ctc import greedy_decode
 from cuda_on_host import build, operators
 
-FAULTS = build.HERE / "drivers" / "planted_faults.cu"
+FAULTS = build.HERE / "drivers" / f"{build.FAULTS}.cu"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _built():
+def _built(request):
     if missing := build.unavailable_reason():
         pytest.skip(missing)
-    build.build()
+    exhaustive = any(item.get_closest_marker("exhaustive") for item in request.session.items)
+    build.build(*([] if exhaustive else build.default_targets()))
 
 
 def run_driver(variant, name, *cases, seed=1):
@@ -33,13 +34,26 @@ def run_driver(variant, name, *cases, seed=1):
     )
 
 
-@pytest.mark.parametrize("variant", build.VARIANTS)
-@pytest.mark.parametrize("name", [name for name in build.DRIVERS if name != FAULTS.stem])
+def mark_of(variant, name):
+    """The mark of a driver that `make test` does not build."""
+    return [] if build.driver_path(variant, name) in build.default_targets() else pytest.mark.exhaustive
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        pytest.param(name, variant, marks=mark_of(variant, name))
+        for name in build.DRIVERS
+        if name != FAULTS.stem
+        for variant in build.VARIANTS
+    ],
+)
 def test_driver(name, variant):
     done = run_driver(variant, name)
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", [2, 3])
 @pytest.mark.parametrize("name", [name for name in build.DRIVERS if name != FAULTS.stem])
 def test_driver_with_other_rounding_errors(name, seed):

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 from helpers.networks import NETWORKS, requires_dynamic_width_export, small_network
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -69,7 +69,6 @@ def test_output_lengths_type_errors(widths):
         small_network(CRNN).output_lengths(widths)
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     columns=st.integers(1, 40), kernel=st.integers(1, 6), stride=st.integers(1, 4), padding=st.integers(0, 3)
 )

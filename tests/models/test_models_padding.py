@@ -5,8 +5,9 @@ import itertools
 
 import pytest
 import torch
+from helpers.fuzz import slow_examples
 from helpers.networks import NETWORKS, requires_dynamic_width_export, small_network
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -49,7 +50,6 @@ def assert_equals_unpadded(model, images, columns, content, atol):
 
 
 @variants
-@settings(deadline=None, max_examples=60)
 @given(
     widths=st.lists(st.integers(4, 70), min_size=1, max_size=5),
     more=st.integers(0, 20),
@@ -188,7 +188,7 @@ def assert_equal_training_steps(model, other, logits, expected, atol):
 
 
 @variants
-@settings(deadline=None, max_examples=10)
+@slow_examples
 @given(
     widths=st.lists(st.integers(4, 50), min_size=2, max_size=4),
     more=st.integers(0, 12),
@@ -319,7 +319,7 @@ def test_padding_training_under_autocast(network):
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@settings(deadline=None, max_examples=30)
+@slow_examples
 @given(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=4),
     scale=st.sampled_from([0.5, 5.0, 50.0]),

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from helpers.fuzz import slow_examples
 from helpers.pruning_cases import CASES, ROWS
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reference.beam_search import (
@@ -100,7 +101,7 @@ def torch_log_probability(log_probs, text, blank):
     return -float(loss)
 
 
-@settings(deadline=None, max_examples=40)
+@slow_examples
 @given(matrices(), st.integers(0, 3))
 def test_reference_brute_force_equals_torch(log_probs, blank):
     found = brute_force(log_probs, blank=blank)
@@ -113,7 +114,7 @@ def test_reference_brute_force_equals_torch(log_probs, blank):
 
 
 @pytest.mark.parametrize("scorer", SCORERS.values(), ids=SCORERS)
-@settings(deadline=None, max_examples=25)
+@slow_examples
 @given(matrices())
 def test_reference_unpruned_equals_brute_force(scorer, log_probs):
     """Prefix scores do not affect the score of a complete text."""
@@ -127,7 +128,6 @@ def test_reference_unpruned_equals_brute_force(scorer, log_probs):
         assert hypothesis[1:] == pytest.approx(exact[hypothesis.text][1:], abs=1e-9)
 
 
-@settings(deadline=None, max_examples=60)
 @given(matrices(max_frames=12, classes=5), st.integers(0, 4), st.integers(1, 30))
 def test_reference_scores_bounded_by_text_probability(log_probs, blank, beam_size):
     found, *_ = beam_search(log_probs, blank=blank, beam_size=beam_size, nbest=beam_size)

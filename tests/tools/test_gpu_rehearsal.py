@@ -29,6 +29,7 @@ def results_of(folder):
     return json.loads(file.read_text())
 
 
+@pytest.mark.exhaustive
 def test_rehearsal_of_the_benchmarks(tmp_path):
     options = ["--work", tmp_path / "work", "--results", tmp_path / "results"]
     done = gpu_command("--rehearsal", "--only", "bench", *options)
@@ -98,6 +99,7 @@ def running(tmp_path):
     process.wait()
 
 
+@pytest.mark.exhaustive
 def test_sigterm_stops_all_commands(running, tmp_path):
     """`timeout make gpu` sends the signal twice."""
     process, children = running

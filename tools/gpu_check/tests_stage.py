@@ -48,7 +48,7 @@ def tests(stage: Stage) -> Outcome:
 
 
 def run_tests(stage: Stage, modules: list[Path]) -> Outcome:
-    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    arguments = ["-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider"]
     arguments += ["-p", "pytest_cuda", "--cuda-results", stage.records]
     environment = {"CRNN_REQUIRE_CUDA": "1"}
     cores = len(os.sched_getaffinity(0))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.malicious_pickle import MaliciousPickle
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -359,7 +359,6 @@ def test_load_allocates_no_more_than_file_size(path, state):
     assert seen.size <= largest
 
 
-@settings(deadline=None, max_examples=200)
 @given(data=st.data())
 def test_load_fuzzed_file(state, tmp_path_factory, data):
     intact = save(state, {"crnn_ext": json.dumps(SETTINGS)})

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from helpers.docs import blocks
+from helpers.fuzz import slow_examples
 from helpers.networks import requires_dynamic_width_export
 from helpers.random_checkpoint import random_checkpoint
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -69,16 +70,13 @@ def assert_matches_network(run, network, widths, columns):
         torch.testing.assert_close(logits[:length, n], expected[:length, n], rtol=0, atol=1e-3)
 
 
-def test_onnx_matches_network(session, checkpoint):
+@slow_examples
+@given(batch=batches)
+def test_onnx_matches_network(session, checkpoint, batch):
     def run(images, widths):
         return session.run(["logits", "lengths"], {"images": images.numpy(), "widths": widths.numpy()})
 
-    @settings(deadline=None, max_examples=50)
-    @given(batches)
-    def check(batch):
-        assert_matches_network(run, checkpoint.network, *batch)
-
-    check()
+    assert_matches_network(run, checkpoint.network, *batch)
 
 
 def test_onnx_signature_and_metadata(session, onnx_file, checkpoint):
@@ -111,20 +109,24 @@ def exported_pt2(tmp_path_factory):
     return checkpoint, path, output.getvalue()
 
 
-def test_export_command_pt2_matches_network(exported_pt2):
-    checkpoint, path, output = exported_pt2
+def test_export_command_pt2(exported_pt2):
+    _, path, output = exported_pt2
     assert output == f"{path}: CRNN_v2, logits within 0.0e+00 of torch's\n"
     extra_files = {"crnn_ext": ""}
-    program = torch.export.load(path, extra_files=extra_files)
+    torch.export.load(path, extra_files=extra_files)
     assert json.loads(extra_files["crnn_ext"])["charset"] == {"characters": "é中\n", "blank": 0}
     assert b"/crnn_ext/" not in path.read_bytes()
 
-    @settings(deadline=None, max_examples=20)
-    @given(batches)
-    def check(batch):
-        assert_matches_network(program.module(), checkpoint.network, *batch)
 
-    check()
+@pytest.fixture(scope="module")
+def loaded_program(exported_pt2):
+    return torch.export.load(exported_pt2[1]).module()
+
+
+@slow_examples
+@given(batch=batches)
+def test_pt2_matches_network(loaded_program, exported_pt2, batch):
+    assert_matches_network(loaded_program, exported_pt2[0].network, *batch)
 
 
 def test_docs_example_matches_recognizer(onnx_file, checkpoint, exported_pt2, tmp_path, monkeypatch):

@@ -7,9 +7,10 @@ import zipfile
 
 import pytest
 import torch
+from helpers.fuzz import slow_examples
 from helpers.malicious_pickle import MaliciousPickle
 from helpers.networks import NETWORKS, small_network
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crnn_ext.cli import main
@@ -62,7 +63,7 @@ def test_load_pth_legacy_format(path):
 
 
 @pytest.mark.parametrize("name", ["CRNN", "CRNN_v2", "CRNN_res"])
-@settings(deadline=None, max_examples=40)
+@slow_examples
 @given(nclass=st.integers(2, 40), nh=st.integers(1, 9), nc=st.integers(1, 3), width=st.floats(0.001, 2.5))
 def test_of_state_infers_architecture(name, nclass, nh, nc, width):
     made = Architecture(name, nclass, nh, nc=nc, width=width)
@@ -206,7 +207,6 @@ def test_load_pth_rejects_weights(path, change, options, message):
         load_pth(path, CHARSET, **options)
 
 
-@settings(deadline=None, max_examples=100)
 @given(data=st.data())
 def test_load_pth_fuzzed(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "damaged.pth"

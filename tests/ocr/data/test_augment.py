@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.command_line import run_without
 from helpers.dataset_files import write
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader
@@ -56,7 +56,6 @@ def test_distortion_changes_image_by_seed(distorted, channels):
     assert np.array_equal(image, before)
 
 
-@settings(deadline=None, max_examples=150)
 @given(
     st.integers(1, 120),
     st.integers(1, 900),
@@ -91,7 +90,6 @@ def test_augmentation_skips_too_wide_image():
 
 
 # Images with fewer than 8 rows are hardly legible.
-@settings(deadline=None, max_examples=300)
 @given(st.integers(8, 120), st.integers(1, 3000), st.floats(0, 2), SEEDS)
 def test_warp_width_within_bounds(height, width, strength, seed):
     """The number of columns that the network sees stays within the documented bounds."""
@@ -112,7 +110,6 @@ def test_warp_width_covers_allowed_range():
     assert 4300 < max(widths) < 4450
 
 
-@settings(deadline=None, max_examples=100)
 @given(st.integers(32, 120), st.integers(500, 1500), SEEDS)
 def test_warp_keeps_line_ends(height, width, seed):
     """A stroke at each end keeps its width in all rows except those near the top and bottom."""
@@ -128,7 +125,6 @@ def test_warp_keeps_line_ends(height, width, seed):
 
 
 @given(st.lists(st.integers(0, 255), min_size=3, max_size=3), SEEDS)
-@settings(deadline=None, max_examples=50)
 def test_warp_fills_with_background(paper, seed):
     image = line(paper=tuple(paper), channels=3)
     blank = np.broadcast_to(np.array(paper, np.uint8), image.shape)
@@ -138,7 +134,6 @@ def test_warp_fills_with_background(paper, seed):
     assert np.median(warped[[0, -1]], axis=(0, 1)).tolist() == paper
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.integers(40, 255), st.floats(0.15, 1), st.booleans(), SEEDS)
 def test_distortion_keeps_contrast(light, contrast, inverted, seed):
     """Each distortion keeps most of the contrast, however low, also of light text on a dark background."""
@@ -285,7 +280,6 @@ def test_dataset_shrinks_large_images_before_augmentation(source, monkeypatch):
     assert seen[2] == (64, 56)  # 260 x 300: rounded up
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.integers(65, 500), st.integers(1, 4000))
 def test_limit_rows_keeps_width_in_columns(height, width):
     from crnn_ext.ocr.data.dataset import _limit_rows

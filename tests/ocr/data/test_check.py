@@ -7,7 +7,7 @@ from helpers.command_line import MAIN, run_without
 from helpers.dataset_files import FRAKTUR, image_bytes, requires_fraktur, write, write_labels_dataset
 from helpers.networks import NETWORKS, small_network
 from helpers.random_checkpoint import random_checkpoint
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crnn_ext.cli import main
@@ -30,7 +30,6 @@ def issues_found(report):
 
 
 @given(label=st.text("ab", min_size=1, max_size=6), frames=st.integers(1, 12))
-@settings(deadline=None)
 def test_frames_needed_matches_finite_loss(label, frames):
     """The loss is finite from this number of frames upwards."""
     targets, lengths = Charset("ab").encode(label)

@@ -126,7 +126,10 @@ def test_lmdb_image_removed(tmp_path):
         pickle.loads(pickled).image(0, "L")
 
 
-@pytest.mark.parametrize(("start", "opened_before"), [("fork", False), ("fork", True), ("spawn", True)])
+@pytest.mark.parametrize(
+    ("start", "opened_before"),
+    [("fork", False), ("fork", True), pytest.param("spawn", True, marks=pytest.mark.exhaustive)],
+)
 def test_lmdb_in_workers(tmp_path, start, opened_before):
     write_lmdb_dataset(tmp_path / "data", [f"line {number}" for number in range(20)])
     dataset = LineDataset(open_lines(tmp_path / "data"), Preprocessing())

@@ -14,7 +14,7 @@ from helpers.dataset_files import (
     write_labels_dataset,
     write_lmdb_dataset,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crnn_ext.ocr import ImageError
@@ -324,7 +324,6 @@ def test_source_unreadable_images(tmp_path):
     assert source.image(3, "L").size == (43, 20)
 
 
-@settings(deadline=None, max_examples=200)
 @given(
     content=st.lists(
         st.sampled_from([b"a.png", b"\t", b"\n", b"\r", b"x", b" ", b"\xff", b"\0", b"\xe2\x80\xa8", b"/"])

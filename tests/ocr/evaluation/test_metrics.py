@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crnn_ext.ocr import ErrorCounts
@@ -146,7 +146,6 @@ def test_metrics_no_lines():
     assert (metrics.by_length, metrics.by_doubled, metrics.confusions) == ({}, {}, [])
 
 
-@settings(deadline=None)
 @given(PAIRS, st.randoms(), st.integers(1, 4))
 def test_merge_equals_whole(pairs, random, parts):
     whole = ErrorCounts.from_pairs(pairs)

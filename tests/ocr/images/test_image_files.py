@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
@@ -235,7 +235,6 @@ def examples():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@settings(deadline=None, max_examples=200)
 @given(data=st.data())
 def test_read_image_fuzzed(examples, tmp_path_factory, data):
     damaged = bytearray(data.draw(st.sampled_from(examples)))

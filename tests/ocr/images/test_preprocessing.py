@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -153,7 +153,6 @@ def test_preprocessing_from_dict_without_width():
     assert Preprocessing.from_dict(written) == Preprocessing(height=48)
 
 
-@settings(deadline=None, max_examples=300)
 @given(st.data())
 def test_from_dict_fuzzed(data):
     values = st.one_of(

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.fuzz import slow_examples
 from helpers.random_checkpoint import random_checkpoint
 from helpers.stripe_reader import CHARSET, GrayLevelNetwork, recognizer, stripes
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
@@ -131,7 +132,7 @@ def test_recognizer_blank_not_first():
     assert 0.99 < reading.confidence <= 1
 
 
-@settings(deadline=None, max_examples=25)
+@slow_examples
 @given(st.lists(st.text("-abc", min_size=2, max_size=9), max_size=40))
 def test_recognizer_keeps_order(texts):
     def collapsed(text):
@@ -142,7 +143,7 @@ def test_recognizer_keeps_order(texts):
     assert [reading.text for reading in readings] == [collapsed(text) for text in texts]
 
 
-@settings(deadline=None, max_examples=20)
+@slow_examples
 @given(st.lists(st.integers(5, 80), max_size=20), st.booleans())
 @example([40, 64, 40, 9, 64, 45, 60, 50], False)
 def test_recognizer_batch_invariance(widths, with_beam_search):

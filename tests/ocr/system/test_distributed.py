@@ -118,7 +118,7 @@ def by_hand(program, folder):
     assert [process.wait() for process in processes] == [0, 0]
 
 
-@pytest.mark.parametrize("start", [by_torchrun, by_hand])
+@pytest.mark.parametrize("start", [by_torchrun, pytest.param(by_hand, marks=pytest.mark.exhaustive)])
 def test_two_processes_collectives(tmp_path, start):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

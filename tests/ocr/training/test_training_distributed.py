@@ -93,6 +93,7 @@ def test_batch_norm_statistics_averaged(lines, tmp_path):
         torch.testing.assert_close(state[name], (means[0] + means[1]) / 2, atol=1e-6, rtol=1e-3, msg=name)
 
 
+@pytest.mark.exhaustive
 def test_process_without_readable_lines(tmp_path):
     """Such a process contributes no gradient, yet takes part in the reduction."""
     folder = write_striped_dataset(tmp_path / "lines", count=12)
@@ -111,7 +112,9 @@ def test_process_without_readable_lines(tmp_path):
     assert [len(report["unreadable"]) for report in log_entries(tmp_path / "run", "left_out")] == [4, 4]
 
 
-@pytest.mark.parametrize("how", ["SIGTERM to all", "SIGKILL to one"])
+@pytest.mark.parametrize(
+    "how", ["SIGTERM to all", pytest.param("SIGKILL to one", marks=pytest.mark.exhaustive)]
+)
 def test_resume_two_processes_as_one(lines, tmp_path, how):
     folder = tmp_path / "run"
     options = [lines, *OPTIONS, "--freeze-batch-norm", "--epochs", "500", "--save-every", "2"]
@@ -143,6 +146,7 @@ def test_resume_two_processes_as_one(lines, tmp_path, how):
         assert done[number] == pytest.approx(loss, rel=1e-3)
 
 
+@pytest.mark.exhaustive
 def test_resume_two_processes_until_patience(lines, tmp_path):
     folder = tmp_path / "run"
     options = [lines, *OPTIONS, "--lr", "1e-8", "--epochs", "500", "--validate-every", "4"]
@@ -157,6 +161,7 @@ def test_resume_two_processes_until_patience(lines, tmp_path):
     assert [entry["best"] for entry in log_entries(folder, "validation")][-2:] == [False, False]
 
 
+@pytest.mark.exhaustive
 def test_error_in_first_process_ends_all(lines, tmp_path):
     (tmp_path / "run").write_text("a file, and no folder")
     done = subprocess.run(
