@@ -39,7 +39,9 @@ def workers(request, monkeypatch):
     return count
 
 
-in_one_process_and_in_two = pytest.mark.parametrize("workers", [1, 2], indirect=True)
+in_one_process_and_in_two = pytest.mark.parametrize(
+    "workers", [1, pytest.param(2, marks=pytest.mark.exhaustive)], indirect=True
+)
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_other_devices_are_deselected(outcome_of):
     assert outcome_of(test_one=SOUND, test_two=SOUND) == ("ok", "2 passed")
 
 
-@in_one_process_and_in_two
+@pytest.mark.parametrize("workers", [1, 2], indirect=True)
 def test_gpu_only_tests_come_first(outcome_of, run, workers):
     """They are spread over the workers: here each of two tests waits for the other."""
     waits = """
