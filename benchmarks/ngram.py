@@ -10,7 +10,7 @@ For n-grams of the highest order or with <s>, c(hw) is the number of occurrences
 of different units before the n-gram. c(h) is the sum of c(hw) over w, and n(h) the number of its terms
 (Kneser and Ney, Improved backing-off for m-gram language modeling, 1995). D is n1 / (n1 + 2 n2), where n1 and
 n2 count the n-grams of the same length with c = 1 and c = 2 (Ney, Essen and Kneser, On structuring
-probabilistic dependences in stochastic language modelling, 1994). Unigrams interpolate with a uniform
+probabilistic dependences in stochastic language modeling, 1994). Unigrams interpolate with a uniform
 distribution over the vocabulary: the characters, </s> and <unk>. The space is the unit <space>.
 """
 

@@ -133,10 +133,11 @@ def evaluate_decodings(checkpoint: Path, train_labels: list[str], val: str) -> d
         arpa = Path(folder) / "characters.arpa"
         arpa.write_text(character_arpa(train_labels, ORDER), encoding="utf-8")
         lm = NGramModel.from_arpa(arpa, recognizer.charset, space="<space>")
-    decodings = {"greedy": greedy, f"beam {BEAM}": BeamSearch(beam_size=BEAM)}
+    charset = recognizer.charset
+    decodings = {"greedy": greedy, f"beam {BEAM}": BeamSearch(charset, beam_size=BEAM)}
     for weight in WEIGHTS:
         decodings[f"beam {BEAM}, {ORDER}-gram, weight {weight}"] = BeamSearch(
-            beam_size=BEAM, lm=lm, lm_weight=weight
+            charset, beam_size=BEAM, lm=lm, lm_weight=weight
         )
     results = {}
     for name, decoding in decodings.items():

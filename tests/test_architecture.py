@@ -7,7 +7,13 @@ from helpers.paths import ROOT
 
 # From the bottom up. A module imports its own folder and the layers below it.
 LAYERS = [
-    {"crnn_ext._load", "crnn_ext._formatting", "crnn_ext._text", "crnn_ext.__version__"},
+    {
+        "crnn_ext._arguments",
+        "crnn_ext._load",
+        "crnn_ext._formatting",
+        "crnn_ext._text",
+        "crnn_ext.__version__",
+    },
     {"crnn_ext.ops"},
     {"crnn_ext.text", "crnn_ext.models"},
     {"crnn_ext.ctc"},

@@ -17,7 +17,7 @@ PHRASES = {
     r"\btells? (of|how far|what)\b": "use a verb such as report, print or show",
     r"\bwhat is (no|told)\b": "name the thing",
     r"\bis no (\w+ )?(file|number|image|text|terminal|tensor|list|folder|directory)\b": "write 'is not a'",
-    r", and (it|its \w+) (is|are) ": "write ', got ...'",
+    r", and (it|its (shape|dtype|type)) is ": "write ', got ...'",
     r"\bbe left to\b": "say who does it",
     r"\bof which (there|none|one)\b": "start a new sentence",
     r"\b(of|to|for|by) whom\b": "start a new sentence",

@@ -1,4 +1,4 @@
-"""The options of commands that read: how texts are found."""
+"""Decoding options of the commands that read."""
 
 import argparse
 import unicodedata
@@ -13,78 +13,75 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What is said of an image for which there is no text.
-NO_TEXT_FOUND = "the search has found no text of the lexicon; a larger --beam may"
+NO_TEXT_FOUND = "the search found no text of the lexicon; try a larger --beam"
 
 
 def add_options(parser: argparse.ArgumentParser) -> Any:
-    """Adds the options of beam search, and returns their group.
+    """Adds the options of beam search and returns their group.
 
-    `nbest`, which `from_options` needs too, is left to the command: not all have a use for more than one text.
+    `from_options` also needs `nbest`, which the command adds: not every command can use several texts.
     """
     beam = parser.add_argument_group(
         "beam search",
-        "Without any of these options, the most probable class of each frame is read. With one, the most "
-        "probable texts are searched for.",
+        "Any of these options turns on beam search. The default is greedy decoding: the most probable class "
+        "of each frame.",
     )
-    beam.add_argument("--beam", type=int, metavar="B", help="prefixes that are kept (16)")
-    beam.add_argument("--lm", metavar="FILE", help="an n-gram model, an ARPA file, plain or .gz")
+    beam.add_argument("--beam", type=int, metavar="B", help="number of prefixes kept after each frame (16)")
+    beam.add_argument("--lm", metavar="FILE", help="n-gram model: an ARPA file, plain or gzipped")
     beam.add_argument(
         "--lm-units",
         choices=["characters", "words"],
-        help="what the model is over (characters); words have to be in the lexicon",
+        help="units of the model (characters); words must be in the lexicon",
     )
     beam.add_argument(
         "--lm-space",
         metavar="UNIT",
-        help="what a model over characters calls the space, if that is not clear; <unk> if it has none",
+        help="space of a character model, if ambiguous; <unk> for a model without spaces",
     )
-    beam.add_argument("--lm-weight", type=float, metavar="W", help="weight of the model (0.5)")
+    beam.add_argument(
+        "--lm-weight", type=float, metavar="W", help="factor on the model's log-probabilities (0.5)"
+    )
     beam.add_argument(
         "--lexicon",
         metavar="FILE",
-        help="the words that may be read, one a line in UTF-8; spaces, and punctuation that is in no word, "
-        "stand between words",
+        help="allowed words, one per line, UTF-8; spaces, and punctuation that is in no word, separate words",
     )
     beam.add_argument(
         "--unknown-score",
         type=float,
         metavar="S",
-        help="allows words that are not in the lexicon, and adds this to the score of a text for each; nats",
+        help="allow other words; add S nats to the score for each",
     )
     beam.add_argument(
-        "--hotword", action="append", default=[], metavar="WORD", help="a word to prefer; may come many times"
+        "--hotword",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="preferred word; may be repeated",
     )
     beam.add_argument(
         "--hotword-weight",
         type=float,
         metavar="W",
-        help="added for each character of a hot word (1); nats",
+        help="nats added for each character of a hot word (1)",
     )
     return beam
 
 
 def from_options(arguments: argparse.Namespace, charset: "Charset") -> "Decoding":
-    """The decoding that the options ask for.
+    """The decoding that the options select.
 
     Raises:
-        ValueError: an option breaks its rule, or a file is not what it should be.
+        ValueError: an option is invalid, or a file is malformed.
         OSError: a file cannot be read.
     """
-    import torch
-
     from crnn_ext.ocr import greedy
 
-    if not _wants_beam_search(arguments):
-        return greedy
-    search = _beam_search(arguments, charset)
-    # Options that break their rules show before any image is read.
-    search(torch.zeros(0, 1, charset.num_classes), torch.tensor([0]), charset)
-    return search
+    return _beam_search(arguments, charset) if _wants_beam_search(arguments) else greedy
 
 
-# Options of the search that say something of another one.
-_PARTNERS = {
+# Options that modify another option.
+_REQUIRED = {
     "lm_units": "lm",
     "lm_space": "lm",
     "lm_weight": "lm",
@@ -94,9 +91,9 @@ _PARTNERS = {
 
 
 def _wants_beam_search(arguments: argparse.Namespace) -> bool:
-    for option, partner in _PARTNERS.items():
-        if getattr(arguments, option) is not None and not getattr(arguments, partner):
-            raise ValueError(f"--{option.replace('_', '-')} needs --{partner}")
+    for option, required in _REQUIRED.items():
+        if getattr(arguments, option) is not None and not getattr(arguments, required):
+            raise ValueError(f"--{option.replace('_', '-')} needs --{required}")
     given = (arguments.beam, arguments.nbest, arguments.lm, arguments.lexicon)
     return bool(arguments.hotword) or any(option is not None for option in given)
 
@@ -120,8 +117,8 @@ def _beam_search(arguments: argparse.Namespace, charset: "Charset") -> "BeamSear
         )
         if len(lexicon) < len(set(words)):
             print_stderr(
-                f"{arguments.lexicon}: of {len(set(words))} words, {len(lexicon)} have only characters that "
-                "the network reads; the others are left out"
+                f"{arguments.lexicon}: ignored {len(set(words)) - len(lexicon)} of {len(set(words))} words: "
+                "the network lacks some of their characters"
             )
     if arguments.lm is not None:
         over_words = arguments.lm_units == "words"
@@ -142,11 +139,11 @@ def _beam_search(arguments: argparse.Namespace, charset: "Charset") -> "BeamSear
     ):
         if value is not None:
             options[name] = value
-    return BeamSearch(**options)
+    return BeamSearch(charset, **options)
 
 
 def _named(option: str, make: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
-    """What is made of an option's value; errors name the option."""
+    """Calls `make`; its errors name the option."""
     try:
         return make(*arguments, **keywords)
     except ValueError as error:
@@ -154,14 +151,14 @@ def _named(option: str, make: Callable[..., T], *arguments: Any, **keywords: Any
 
 
 def _words(path: str) -> list[str]:
-    """The words of a lexicon, in NFC as labels are."""
+    """The words of a lexicon file, in NFC like labels."""
     from crnn_ext.ocr.system.atomic_write import add_filename_to_errors
 
     with open(path, encoding="utf-8-sig") as file, add_filename_to_errors(path):
         try:
             return [unicodedata.normalize("NFC", word) for line in file if (word := line.strip())]
         except UnicodeDecodeError:
-            raise ValueError(f"{path}: a lexicon must be in UTF-8, and this file is not") from None
+            raise ValueError(f"{path}: a lexicon file must be UTF-8") from None
 
 
 def _punctuation(characters: str) -> set[str]:

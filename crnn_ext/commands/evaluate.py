@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from crnn_ext._arguments import check_int
+
 from . import decoding, device, evaluation_report
 from . import parser as shared
 from .distributed import run_distributed
@@ -47,9 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace, group: "ProcessGroup") -> int:
-    if arguments.worst < 0:
-        raise CommandError(f"--worst must be at least 0, got {arguments.worst}")
     with catch_user_errors(RuntimeError):
+        check_int("--worst", arguments.worst, 0)
         from crnn_ext.ocr import Recognizer, evaluate
         from crnn_ext.ocr.data import open_lines
         from crnn_ext.ocr.system.tf32 import tf32_allowed

@@ -4,7 +4,7 @@ import argparse
 import itertools
 from typing import Any
 
-from . import decoding, device, inputs, output
+from . import decoding, device, image_arguments, output
 from . import parser as shared
 from .errors import CommandError, catch_user_errors
 from .messages import print_stderr
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         plot_format(arguments.output)  # fails before anything is read
         recognizer = Recognizer.load(arguments.checkpoint, device=device.select(arguments.device))
         recognizer.decoding = decoding.from_options(arguments, recognizer.charset)
-        found = inputs.find_images(arguments.images)
+        found = image_arguments.find_images(arguments.images)
         files = [arguments.checkpoint, arguments.lm, arguments.lexicon, *found.list_files, *found.paths]
         output.check_writable(arguments.output, files)
     for problem in found.problems:

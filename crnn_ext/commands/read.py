@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crnn_ext._formatting import printable
 
-from . import decoding, device, inputs, output
+from . import decoding, device, image_arguments, output
 from . import parser as shared
 from .distributed import run_distributed
 from .errors import CommandError, catch_user_errors
@@ -81,7 +81,7 @@ def _read(arguments: argparse.Namespace, group: "ProcessGroup") -> int:
         recognizer = Recognizer.load(arguments.checkpoint, device=device.select(arguments.device, group))
         recognizer.decoding = decoding.from_options(arguments, recognizer.charset)
         # On rank 0 only: it alone has the standard input, and folders may change in the meantime.
-        found = group.broadcast_from_rank0(lambda: inputs.find_images(arguments.images))
+        found = group.broadcast_from_rank0(lambda: image_arguments.find_images(arguments.images))
         if arguments.output is not None:
             files = [arguments.checkpoint, arguments.lm, arguments.lexicon, *found.list_files, *found.paths]
             output.check_writable(arguments.output, files)

@@ -1,7 +1,7 @@
-"""CTC operators: the loss and its module, greedy decoding, beam search, alignment, probabilities of texts.
+"""CTC operators: loss, greedy decoding, beam search, forced alignment, log-probabilities of texts.
 
-Shapes: T frames, N samples, C classes, S target length. Time first, (T, N, C), as in torch; (T, C) is one
-unbatched sample, and every result then has no N.
+Shapes: T frames, N samples, C classes, S target length. Logits are time first, (T, N, C), as in torch.
+(T, C) is one unbatched sample; its results have no dimension N.
 """
 
 from crnn_ext.ctc.align import Alignment, align

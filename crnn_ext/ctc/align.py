@@ -1,11 +1,10 @@
-"""Alignment: the most probable path of given texts."""
+"""Forced alignment: the most probable path of a given text."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from crnn_ext.ctc._arguments import NORMALIZE, InputType, check_logits, parse_choice, raise_value_error
 from crnn_ext.ctc._indices import (
     Lengths,
     Targets,
@@ -15,10 +14,11 @@ from crnn_ext.ctc._indices import (
     targets_tensor,
     to_device,
 )
+from crnn_ext.ctc._inputs import InputType, check_logits, raise_value_error
 
 
 class Alignment(NamedTuple):
-    """What :func:`align` finds; behind a sample's frames and labels stands -1, in token_logp 0."""
+    """The result of `align`; padding after a sample's frames and labels is -1, in token_logp 0."""
 
     tokens: Tensor
     """(N, T) int64: the label or blank of each frame."""
@@ -27,11 +27,11 @@ class Alignment(NamedTuple):
     starts: Tensor
     """(N, S) int64: the first frame of each label."""
     ends: Tensor
-    """(N, S) int64: the frame after its last one."""
+    """(N, S) int64: one past the last frame of each label."""
     peaks: Tensor
-    """(N, S) int64: the frame in between where the label is most probable; the first one of equals."""
+    """(N, S) int64: the frame of each label at which it is most probable; the earliest in a tie."""
     token_logp: Tensor
-    """(N, S): mean log-probability of the label over its frames."""
+    """(N, S): mean log-probability of each label over its frames."""
 
 
 def align(
@@ -43,39 +43,38 @@ def align(
     blank: int = 0,
     input_type: InputType = "logits",
 ) -> Alignment:
-    """The most probable path of each target: which frames each of its labels was read from.
+    """The most probable path of each target, and with it the frames of each label.
 
-    Of paths with equal sums of logits it takes the one that is found going back from the end: there it is
-    rather on the last blank than on the last label; into each frame it rather stays in its state than steps
-    from the one before, and rather steps than skips a blank. So labels are read as early as they can be.
+    Ties between paths with equal sums of logits are resolved while backtracking from the last frame: ending
+    in the final blank is preferred to ending in the last label, staying in a state to stepping from the
+    previous one, and a step to skipping a blank. Labels are thus placed as early as possible.
 
     Args:
         logits: (T, N, C), or (T, C) for one sample; float16, bfloat16, float32 or float64, any strides.
         targets: (N, S) padded, or 1-D concatenated (sum of target_lengths); integers in [0, C) other than
-            blank. Padding is never looked at. (S,) for one sample.
+            blank. Padding is never read. (S,) for one sample.
         input_lengths: (N,), frames of each sample, in [0, T]; a tensor of any integer dtype or a sequence of
-            int; 0-d or an int for one sample. Frames behind them are never read.
-        target_lengths: (N,), labels of each sample; likewise.
-        blank: the class that stands for no label, in [0, C).
-        input_type: "logits", or "log_probs": the path is then that of the values as they are, and scores are
-            sums of them.
+            int; 0-d or an int for one sample. Later frames are never read.
+        target_lengths: (N,), labels of each sample; same types.
+        blank: the class of the blank, in [0, C).
+        input_type: "logits", or "log_probs": values are used as they are, not normalized, and scores are
+            their sums.
 
     Returns:
-        An Alignment on the device of logits; scores are float64 for float64 logits, float32 for all others.
-        For concatenated targets its S is the smaller one of T and their number. A sample without a path (too
-        few frames, or masked classes) has score -inf, one with NaN or +inf in its live frames (in those of
-        log_probs that its target needs) NaN; both have -1 everywhere else, 0 in token_logp. Values of
-        lengths and targets on a GPU are not checked, nor any under torch.compile with logits there: those
-        that break the rules make the score NaN, of concatenated targets also the scores behind them. There is
-        no gradient.
+        An Alignment on the device of logits; scores are float64 for float64 logits, otherwise float32. For
+        concatenated targets, S is the smaller of T and their number. A sample without a path (too few frames,
+        or masked classes) has score -inf. A sample with NaN or +inf in its frames (for log_probs, in values
+        that its target uses) has score NaN. The other fields of both are -1, and 0 in token_logp. Lengths and
+        targets on a GPU are not checked, nor are any under torch.compile with logits on a GPU; invalid ones
+        make the score NaN, and for concatenated targets also the scores of all later samples. There is no
+        gradient.
 
     Raises:
-        TypeError: an argument has the wrong type or dtype.
-        ValueError: a shape, option, length or label breaks its rule; the message names it and the value.
-            Within torch.compile it is a RuntimeError with the same text for lengths and labels.
+        TypeError: if an argument has the wrong type or dtype.
+        ValueError: if a shape, option, length or label is invalid; the message names it and its value. Under
+            torch.compile, invalid lengths and labels raise RuntimeError with the same message.
     """
-    check_logits(logits, blank)
-    normalize = bool(parse_choice("input_type", input_type, NORMALIZE))
+    normalize = check_logits(logits, blank, input_type)
     batched = logits.dim() == 3
     batch = logits if batched else logits.unsqueeze(1)
     frames, samples, classes = batch.shape

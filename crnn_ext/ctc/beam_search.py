@@ -1,4 +1,4 @@
-"""Beam search: the most probable texts."""
+"""Prefix beam search."""
 
 import math
 from typing import NamedTuple
@@ -6,17 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from crnn_ext.ctc._arguments import (
-    NORMALIZE,
-    InputType,
-    check_count,
-    check_logits,
-    check_number,
-    parse_choice,
-    raise_value_error,
-)
+from crnn_ext._arguments import check_bool, check_int, check_number
 from crnn_ext.ctc._fusion import HotWordsArgument, LexiconArgument, fusion_arguments
 from crnn_ext.ctc._indices import Lengths, input_lengths_tensor, input_lengths_to_device
+from crnn_ext.ctc._inputs import InputType, check_logits, raise_value_error
 from crnn_ext.ctc.log_probability import log_probability
 from crnn_ext.text import NGramModel
 
@@ -26,29 +19,29 @@ _MAX_TOP_K = 1024
 
 
 class BeamResult(NamedTuple):
-    """What :func:`beam_search` reads: texts of a sample, best first, all different.
+    """The result of `beam_search`: distinct texts of each sample, best first.
 
-    From a text's length on, positions hold -1 (0 in token_logp). Where fewer than nbest texts are possible,
-    the rest have length -1 and scores of -inf.
+    Positions from a text's length on are -1, in token_logp 0. If fewer than nbest texts exist, the rest have
+    length -1 and scores of -inf.
     """
 
     tokens: Tensor
     """(N, nbest, T) int64: the labels."""
     lengths: Tensor
-    """(N, nbest) int64: how many there are."""
+    """(N, nbest) int64: the number of labels."""
     scores: Tensor
-    """(N, nbest): what the texts are ranked by: log_probs and what the options add to it, in nats."""
+    """(N, nbest): ranking scores: log_probs plus scores of language model, lexicon and hot words, in nats."""
     log_probs: Tensor
     """(N, nbest): log-probability of the text, summed over the alignments that stayed in the beam (with
-    `rescore`, over all); nats."""
+    `rescore`, over all alignments), in nats."""
     timesteps: Tensor
-    """(N, nbest, T) int64: the frame at which each token is most probable, among those it was read from."""
+    """(N, nbest, T) int64: the frame of each token at which it is most probable."""
     starts: Tensor
-    """(N, nbest, T) int64: the first frame that each token was read from in the text's best alignment."""
+    """(N, nbest, T) int64: the first frame of each token in the text's best alignment."""
     ends: Tensor
-    """(N, nbest, T) int64: the frame after the last one."""
+    """(N, nbest, T) int64: one past the last frame of each token."""
     token_logp: Tensor
-    """(N, nbest, T): mean log-probability of the token over these frames."""
+    """(N, nbest, T): mean log-probability of each token over its frames."""
 
 
 def beam_search(
@@ -73,53 +66,51 @@ def beam_search(
 ) -> BeamResult:
     """The most probable texts of each sample, by prefix beam search.
 
-    The probability of a text is the sum over all its alignments, not the best one of them. After each frame
-    the `beam_size` best prefixes are kept, by score: the log-probability of the prefix and what language
-    model, lexicon and hot words add. Of equal scores a prefix that was there before comes before a new one,
-    then the one whose origin ranked higher, then the lower token.
+    The probability of a text is the sum over its alignments, not the best one of them. After each frame the
+    search keeps the `beam_size` prefixes with the highest scores; a score is the log-probability of the
+    prefix plus the scores of language model, lexicon and hot words. In a tie, a prefix already in the beam
+    precedes a new one; then the one extended from the higher-ranked prefix; then the lower token.
 
     Args:
         logits: (T, N, C), or (T, C) for one sample; float16, bfloat16, float32 or float64, any strides.
-        input_lengths: (N,), frames of each sample; all T if None. Frames behind them are never read. Values
-            on a GPU are not checked, nor any under torch.compile with logits there: one outside [0, T] gives
-            no texts, and scores of NaN.
-        blank: the class that stands for no label, in [0, C).
-        beam_size: prefixes that are kept, 1 to 1024.
-        nbest: texts that are returned, 1 to beam_size.
-        token_top_k: only so many of a frame's tokens, the most probable ones, may begin there; at most 1024,
-            or C - 1 and more for all. None: all.
-        token_min_logp: only tokens with at least this log-probability may begin at a frame; nats, at most 0.
-            None: all.
-        beam_threshold: prefixes whose score is lower than the best one's by more than this are dropped; nats.
-            None: none are. No option ever hinders a blank, or a token that was begun to go on.
+        input_lengths: (N,), frames of each sample; default: T. Later frames are never read. Values on a GPU
+            are not checked, nor are any under torch.compile with logits on a GPU; a length outside [0, T]
+            gives no texts and scores of NaN.
+        blank: the class of the blank, in [0, C).
+        beam_size: number of prefixes kept after each frame, 1 to 1024.
+        nbest: number of texts returned, 1 to beam_size.
+        token_top_k: extend prefixes only with the k most probable non-blank tokens of each frame; at most
+            1024, unless at least C - 1. None: all tokens.
+        token_min_logp: extend prefixes only with tokens of at least this log-probability; nats, at most 0.
+            None: no limit.
+        beam_threshold: drop prefixes whose score is more than this below the best one; nats. None: no limit.
+            No pruning option affects blanks or the continuation of a prefix's last token.
         lm: an n-gram model over tokens, or over the words of `lexicon`.
-        lm_weight: what its log-probabilities are multiplied by; at least 0.
+        lm_weight: factor on the log-probabilities of the model; at least 0.
         token_score: added for each token; nats.
-        lexicon: the words that may be read; one Lexicon, or one (or None) for each sample.
+        lexicon: the allowed words: one Lexicon for all samples, or a sequence with one (or None) per sample.
         word_score: added for each word of the lexicon; nats.
-        hotwords: words to prefer; HotWords, or one (or None) for each sample.
+        hotwords: preferred words: HotWords for all samples, or a sequence with one (or None) per sample.
         hotword_weight: added for each token of a hot word; nats, at least 0.
-        rescore: whether log_probs of the texts found are computed anew, over all their alignments, also those
-            that were dropped on the way, and the texts ranked by that.
-        input_type: "logits", or "log_probs": taken as they are, not normalised.
+        rescore: recompute log_probs over all alignments of each text, including those that the search
+            dropped, and rank the texts by the new scores.
+        input_type: "logits", or "log_probs": used as they are, not normalized.
 
     Returns:
-        A BeamResult on the device of logits; scores are float64 for float64 logits, float32 for all others. A
-        sample with NaN or +inf in its live frames has no texts, and scores of NaN. There is no gradient.
+        A BeamResult on the device of logits; scores are float64 for float64 logits, otherwise float32. A
+        sample with NaN or +inf in its frames has no texts and scores of NaN. There is no gradient.
 
     Raises:
-        TypeError: an argument has the wrong type or dtype.
-        ValueError: a shape, option or length breaks its rule.
+        TypeError: if an argument has the wrong type or dtype.
+        ValueError: if a shape, option or length is invalid.
     """
-    check_logits(logits, blank)
-    normalize = bool(parse_choice("input_type", input_type, NORMALIZE))
-    if not isinstance(rescore, bool):
-        raise TypeError(f"rescore must be a bool, and it is {type(rescore).__name__}")
+    normalize = check_logits(logits, blank, input_type)
+    check_bool("rescore", rescore)
     batched = logits.dim() == 3
     batch = (logits if batched else logits.unsqueeze(1)).detach()
     samples, classes = batch.shape[1:]
     lengths = input_lengths_tensor(input_lengths, batch, batched)
-    pruning = _pruning(beam_size, nbest, token_top_k, token_min_logp, beam_threshold, classes)
+    pruning = _pruning_arguments(beam_size, nbest, token_top_k, token_min_logp, beam_threshold, classes)
     fusion = fusion_arguments(
         *(lm, lm_weight, token_score, lexicon, word_score, hotwords, hotword_weight),
         samples=samples,
@@ -137,22 +128,22 @@ def beam_search(
         exact = log_probability(
             *(batch, tokens, lengths, text_lengths), blank=blank, input_type=input_type, validate=False
         )
-        tokens, text_lengths, scores, log_probs = _ranked_anew(tokens, text_lengths, scores, log_probs, exact)
+        tokens, text_lengths, scores, log_probs = _rerank(tokens, text_lengths, scores, log_probs, exact)
     spans = _spans(batch, lengths, tokens, text_lengths, blank, normalize)
     fields = (tokens, text_lengths, scores, log_probs, *spans)
     return BeamResult(*(fields if batched else (field.squeeze(0) for field in fields)))
 
 
 def check_top_k(name: str, count: int, classes: int) -> None:
-    """Checks how many of a frame's tokens may begin there."""
-    check_count(name, count, 1)
+    """Checks a limit on the number of tokens per frame."""
+    check_int(name, count, 1)
     if _MAX_TOP_K < count < classes - 1:
         raise ValueError(
-            f"{name} must be at most {_MAX_TOP_K}, or take all of the C={classes} classes, and it is {count}"
+            f"{name} must be at most {_MAX_TOP_K}, or at least {classes - 1} (all tokens), got {count}"
         )
 
 
-def _pruning(
+def _pruning_arguments(
     beam_size: int,
     nbest: int,
     token_top_k: int | None,
@@ -160,28 +151,28 @@ def _pruning(
     beam_threshold: float | None,
     classes: int,
 ) -> tuple[int, int, int, float, float]:
-    check_count("beam_size", beam_size, 1, _MAX_BEAM_SIZE)
-    check_count("nbest", nbest, 1, beam_size)
+    check_int("beam_size", beam_size, 1, _MAX_BEAM_SIZE)
+    check_int("nbest", nbest, 1, beam_size)
     if token_top_k is None:
         token_top_k = classes
     check_top_k("token_top_k", token_top_k, classes)
-    least, threshold = -math.inf, math.inf
+    min_logp, threshold = -math.inf, math.inf
     if token_min_logp is not None:
-        check_number("token_min_logp", token_min_logp, most=0, finite=False)
-        least = float(token_min_logp)
+        check_number("token_min_logp", token_min_logp, maximum=0, finite=False)
+        min_logp = float(token_min_logp)
     if beam_threshold is not None:
-        check_number("beam_threshold", beam_threshold, least=0, finite=False)
+        check_number("beam_threshold", beam_threshold, minimum=0, finite=False)
         threshold = float(beam_threshold)
-    return beam_size, nbest, min(token_top_k, classes), least, threshold
+    return beam_size, nbest, min(token_top_k, classes), min_logp, threshold
 
 
-def _ranked_anew(
+def _rerank(
     tokens: Tensor, lengths: Tensor, scores: Tensor, log_probs: Tensor, exact: Tensor
 ) -> tuple[Tensor, ...]:
-    """The texts with their exact log-probabilities, by the scores that these give."""
-    is_there = lengths >= 0
-    scores = torch.where(is_there, exact + (scores - log_probs), scores)
-    log_probs = torch.where(is_there, exact, log_probs)
+    """The texts with their exact log-probabilities, sorted by the resulting scores."""
+    exists = lengths >= 0
+    scores = torch.where(exists, exact + (scores - log_probs), scores)
+    log_probs = torch.where(exists, exact, log_probs)
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     tokens = tokens.gather(1, order.unsqueeze(2).expand_as(tokens))
     return tokens, lengths.gather(1, order), scores, log_probs.gather(1, order)
@@ -190,7 +181,7 @@ def _ranked_anew(
 def _spans(
     logits: Tensor, input_lengths: Tensor, tokens: Tensor, lengths: Tensor, blank: int, normalize: bool
 ) -> list[Tensor]:
-    """From the best alignment of each text: timesteps, starts, ends, token_logp."""
+    """timesteps, starts, ends and token_logp, from the best alignment of each text."""
     samples, nbest, frames = tokens.shape
     texts = tokens.view(samples * nbest, frames), input_lengths, lengths.clamp(min=0).view(-1)
     _, _, starts, ends, peaks, token_logp = torch.ops.crnn_ext.align.default(logits, *texts, blank, normalize)

@@ -1,4 +1,4 @@
-"""Beam search between tensors and texts."""
+"""Beam-search decoder from emissions to texts."""
 
 import itertools
 import math
@@ -11,67 +11,78 @@ from unicodedata import normalize
 import torch
 from torch import Tensor
 
-from crnn_ext.ctc._arguments import check_number
+from crnn_ext._arguments import check_each_str, check_number, check_type
 from crnn_ext.ctc._indices import lengths_tensor
+from crnn_ext.ctc._inputs import InputType
 from crnn_ext.ctc.beam_search import BeamResult, beam_search, check_top_k
 from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
 from crnn_ext.text._files import Path, read_lexicon, read_tokens
 
 
 class Hypothesis(NamedTuple):
-    """A text that :class:`BeamSearchDecoder` found for a sample."""
+    """A text found by `BeamSearchDecoder`."""
 
     tokens: Tensor
-    """(length,) int64, on the CPU: the classes, without blanks and repetitions."""
+    """(length,) int64, on the CPU: the classes, without blanks and repeats."""
     words: list[str]
-    """What stands between separators; with a lexicon its words, where it has the spelling."""
+    """The text split at separators; spellings that are in the lexicon are replaced by their words."""
     text: str
-    """The tokens' names one after the other, spaces for the separator of words."""
+    """The names of the tokens, joined; the word separator becomes a space."""
     score: float
-    """What texts are ranked by: log-probability and what the options add to it, in nats."""
+    """The ranking score: log_prob plus the scores of language model, lexicon and hot words, in nats."""
     timesteps: Tensor
     """(length,) int64, on the CPU: the frame at which each token is most probable."""
     log_prob: float
-    """Log-probability of the text alone, in nats; see `log_probs` of :class:`BeamResult`."""
+    """Log-probability of the text, in nats; see `log_probs` of `BeamResult`."""
     token_logp: Tensor
-    """(length,), on the CPU: mean log-probability of each token over the frames it was read from."""
+    """(length,), on the CPU: mean log-probability of each token over its frames."""
+    starts: Tensor
+    """(length,) int64, on the CPU: the first frame of each token."""
+    ends: Tensor
+    """(length,) int64, on the CPU: one past the last frame of each token."""
 
 
 class BeamSearchDecoder:
-    """:func:`beam_search` for a network's vocabulary, with the argument names of torchaudio's `ctc_decoder`.
+    """`beam_search` for a given vocabulary, with the argument names of torchaudio's `ctc_decoder`.
 
-    It adds up the alignments of a text, as torchaudio does with `log_add=True`, and always. It pickles, also
-    into new processes, and holds nothing that changes from call to call.
+    The texts and numbers are those of `beam_search` with the same options. The decoder always sums over
+    the alignments of a text, like torchaudio with `log_add=True`. It can be pickled, also into new processes,
+    and keeps no state between calls.
 
     Args:
-        tokens: the names of the C classes in their order: a Charset, which also knows the blank, a sequence
-            of str, or a file of them, one a line.
-        blank_token: the name of the blank, "-" if None; a Charset has its own.
-        sil_token: the token that separates words, which texts show as a space. None: " " of a Charset, "|" of
-            other tokens, or " " if they have no "|". Where there is none, a text is one word.
-        lexicon: the only words that may be read: a Lexicon, or a file of lines "word token token ...".
-        lm: an NGramModel, or an ARPA file, plain or compressed by gzip: over the words of the lexicon if
-            there is one, otherwise over tokens, of which `sil_token` may have another name there: that is
-            the `separator` of :meth:`NGramModel.from_arpa`.
-        nbest: texts that are returned.
-        beam_size: prefixes that are kept.
-        beam_size_token: only so many of a frame's tokens, the most probable ones, may begin there; the blank
-            is not among them. None: all.
-        beam_threshold: prefixes whose score is lower than the best one's by more than this are dropped; nats.
-            None: none are.
-        lm_weight: what the model's log-probabilities are multiplied by.
+        tokens: the names of the C classes in order: a Charset (which also gives the blank), a sequence of
+            str, or the path of a file with one name per line.
+        blank_token: the name of the blank; default: "-". Must be None for a Charset.
+        sil_token: the token that separates words, shown as a space in texts. Default: " " for a Charset;
+            otherwise "|", or " " if there is no "|". Without a separator, a text is one word.
+        lexicon: the allowed words: a Lexicon, or the path of a file of lines "word token token ...".
+        lm: an NGramModel, or the path of an ARPA file, plain or gzipped: over the words of the lexicon if
+            there is one, otherwise over tokens. `sil_token` is the `separator` of
+            `NGramModel.from_arpa`, so it may have another name in the file.
+        nbest: number of texts returned, 1 to beam_size.
+        beam_size: number of prefixes kept after each frame, 1 to 1024.
+        beam_size_token: extend prefixes only with the k most probable non-blank tokens of each frame; at most
+            1024, unless at least C - 1. None: all tokens.
+        beam_threshold: drop prefixes whose score is more than this below the best one; nats. None: no limit.
+        token_min_logp: extend prefixes only with tokens of at least this log-probability; nats, at most 0.
+            None: no limit.
+        lm_weight: factor on the log-probabilities of the model; at least 0.
+        token_score: added for each token; nats.
         word_score: added for each word of the lexicon; nats.
-        unk_score: added for each word that is not in the lexicon; -inf forbids them. Only for a lexicon that
-            is a file: a Lexicon has its own.
-        hotwords: words and phrases to prefer: HotWords, or str in which every character is a token, a space
-            the separator of words.
-        hotword_weight: added for each token of a hot word; nats.
+        unk_score: added for each word that is not in the lexicon; -inf forbids them. Only for a lexicon given
+            as a file; a Lexicon has its own `unknown_score`.
+        hotwords: preferred words and phrases: HotWords, or an iterable of str in which each character is a
+            token and a space is the word separator.
+        hotword_weight: added for each token of a hot word; nats, at least 0.
+        rescore: recompute log-probabilities over all alignments of each text, including those that the search
+            dropped, and rank the texts by the new scores.
+        input_type: "logits", or "log_probs": used as they are, not normalized.
 
     Raises:
-        TypeError: an argument has the wrong type.
-        ValueError: an option breaks its rule; a token is missing or there twice; a file is not of its format,
-            with the number of the line.
-        OSError: a file cannot be read.
+        TypeError: if an argument has the wrong type.
+        ValueError: if an option is invalid, a token is missing or occurs twice, or a file is malformed (the
+            message gives the line number).
+        OSError: if a file cannot be read.
     """
 
     def __init__(
@@ -86,22 +97,24 @@ class BeamSearchDecoder:
         beam_size: int = 16,
         beam_size_token: int | None = None,
         beam_threshold: float | None = None,
+        token_min_logp: float | None = None,
         lm_weight: float = 0.5,
+        token_score: float = 0.0,
         word_score: float = 0.0,
         unk_score: float = -math.inf,
         hotwords: HotWords | Iterable[str] | None = None,
         hotword_weight: float = 1.0,
+        rescore: bool = False,
+        input_type: InputType = "logits",
     ) -> None:
         self._names, blank = _vocabulary(tokens, blank_token)
-        # As words are spelt: not with the blank.
+        # The tokens that spell words: all but the blank.
         units = ["" if index == blank else name for index, name in enumerate(self._names)]
-        usual = " " if isinstance(tokens, Charset) or "|" not in units else "|"
-        if sil_token is None and usual in units:
-            sil_token = usual
+        default = " " if isinstance(tokens, Charset) or "|" not in units else "|"
+        if sil_token is None and default in units:
+            sil_token = default
         if sil_token is not None and sil_token not in units:
-            raise ValueError(
-                f"sil_token must be one of the tokens other than the blank, and it is {sil_token!r}"
-            )
+            raise ValueError(f"sil_token must be one of the tokens except the blank, got {sil_token!r}")
         self._separator = sil_token
         separators = [] if sil_token is None else [sil_token]
         self._lexicon = _lexicon(lexicon, units, separators, unk_score)
@@ -113,8 +126,9 @@ class BeamSearchDecoder:
                 lm = NGramModel.from_arpa(lm, self._lexicon)
         if hotwords is not None and not isinstance(hotwords, HotWords):
             composed = isinstance(tokens, Charset)
-            spelt = _spelt_by_characters(hotwords, units, sil_token or " ", composed=composed)
-            hotwords = HotWords.from_spellings(spelt, units, separators=separators)
+            spellings = _spell_by_characters(hotwords, units, sil_token or " ", composed=composed)
+            hotwords = HotWords.from_spellings(spellings, units, separators=separators)
+        self._hotwords = hotwords
         if beam_size_token is not None:
             check_top_k("beam_size_token", beam_size_token, len(self._names))
         self._search = partial(
@@ -123,49 +137,68 @@ class BeamSearchDecoder:
             beam_size=beam_size,
             nbest=nbest,
             token_top_k=beam_size_token,
+            token_min_logp=token_min_logp,
             beam_threshold=beam_threshold,
             lm=lm,
             lm_weight=lm_weight,
-            lexicon=self._lexicon,
+            token_score=token_score,
             word_score=word_score,
-            hotwords=hotwords,
             hotword_weight=hotword_weight,
+            rescore=rescore,
+            input_type=input_type,
         )
-        # No frames, but all the checks of the options.
-        self._search(torch.empty(0, 1, len(self._names), device="cpu"))
+        # Checks all options.
+        no_frames = torch.empty(0, 1, len(self._names), device="cpu")
+        self._search(no_frames, lexicon=self._lexicon, hotwords=self._hotwords)
 
     def __call__(
-        self, emissions: Tensor, lengths: Tensor | Sequence[int] | None = None
+        self,
+        emissions: Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        lexicon: Sequence[Lexicon | None] | None = None,
+        hotwords: Sequence[HotWords | None] | None = None,
     ) -> list[list[Hypothesis]]:
         """The best texts of each sample, best first.
 
-        They are fewer than `nbest` where no more are possible, and none for a sample with NaN or +inf.
+        A sample has fewer than `nbest` texts if no more exist, and none if it has NaN or +inf.
 
         Args:
-            emissions: (N, T, C), batch first; logits or log-probabilities.
-            lengths: (N,), frames of each sample; all T if None.
+            emissions: (N, T, C), batch first; float16, bfloat16, float32 or float64, any strides and device.
+                With `input_type="logits"`, logits or log-probabilities.
+            lengths: (N,), frames of each sample; default: T.
+            lexicon: a Lexicon or None for each of the N samples. Default: that of the decoder.
+            hotwords: HotWords or None for each of the N samples. Default: those of the decoder.
 
         Raises:
-            TypeError: an argument has the wrong type or dtype.
-            ValueError: a shape or length breaks its rule.
+            TypeError: if an argument has the wrong type or dtype.
+            ValueError: if a shape, length, lexicon or hot word is invalid.
         """
-        if not isinstance(emissions, Tensor):
-            raise TypeError(f"emissions must be a tensor, and it is {type(emissions).__name__}")
+        check_type("emissions", emissions, Tensor, "a tensor")
         if emissions.dim() != 3 or emissions.shape[2] != len(self._names):
             raise ValueError(
-                f"emissions must be (N, T, C={len(self._names)}), and its shape is {tuple(emissions.shape)}"
+                f"emissions must be (N, T, C={len(self._names)}), got shape {tuple(emissions.shape)}"
             )
         if lengths is not None:
             lengths = lengths_tensor("lengths", lengths, len(emissions), batched=True)
-        return self._hypotheses(self._search(emissions.transpose(0, 1), lengths))
+        for name, value in (("lexicon", lexicon), ("hotwords", hotwords)):
+            check_type(name, value, (Sequence, type(None)), "a sequence or None")
+        lexicons = [self._lexicon] * len(emissions) if lexicon is None else lexicon
+        result = self._search(
+            emissions.transpose(0, 1),
+            lengths,
+            lexicon=lexicons,
+            hotwords=self._hotwords if hotwords is None else hotwords,
+        )
+        return self._hypotheses(result, lexicons)
 
     def stream(
         self, batches: Iterable[tuple[Tensor, Tensor | Sequence[int] | None]]
     ) -> Iterator[list[Hypothesis]]:
-        """The texts of each sample of many batches, in order, each batch decoded when it is reached.
+        """Decodes batches lazily, in order; yields the texts of one sample at a time.
 
         Args:
-            batches: pairs of emissions and lengths, as a call takes them.
+            batches: pairs (emissions, lengths), the arguments of a call.
         """
         for emissions, lengths in batches:
             yield from self(emissions, lengths)
@@ -174,59 +207,57 @@ class BeamSearchDecoder:
         """The names of classes."""
         return [self._names[index] for index in idxs.tolist()]
 
-    def _hypotheses(self, result: BeamResult) -> list[list[Hypothesis]]:
-        parts = [part.cpu() for part in (result.tokens, result.timesteps, result.token_logp)]
+    def _hypotheses(self, result: BeamResult, lexicons: Sequence[Lexicon | None]) -> list[list[Hypothesis]]:
+        names = ("tokens", "timesteps", "token_logp", "starts", "ends")
+        parts = {name: getattr(result, name).cpu() for name in names}
         numbers = (part.tolist() for part in (result.lengths, result.scores, result.log_probs))
-        return [
-            [
-                self._hypothesis(score, log_prob, *(part[n, k, :length] for part in parts))
-                for k, (length, score, log_prob) in enumerate(zip(*of_sample, strict=True))
-                if length >= 0
-            ]
-            for n, of_sample in enumerate(zip(*numbers, strict=True))
-        ]
+        found: list[list[Hypothesis]] = []
+        for n, (lexicon, *sample) in enumerate(zip(lexicons, *numbers, strict=True)):
+            found.append([])
+            for k, (length, score, log_prob) in enumerate(zip(*sample, strict=True)):
+                if length >= 0:
+                    # Copies: a view would be pickled with the whole tensor that it belongs to.
+                    tensors = {name: part[n, k, :length].clone() for name, part in parts.items()}
+                    found[n].append(self._hypothesis(score, log_prob, lexicon, tensors))
+        return found
 
     def _hypothesis(
-        self, score: float, log_prob: float, tokens: Tensor, timesteps: Tensor, token_logp: Tensor
+        self, score: float, log_prob: float, lexicon: Lexicon | None, tensors: dict[str, Tensor]
     ) -> Hypothesis:
-        numbers = tokens.tolist()
-        text = self._text(numbers)
-        words = self._words(numbers, text)
-        # Copies, since a part pickles with all of the tensor that it is of.
-        tokens, timesteps, token_logp = tokens.clone(), timesteps.clone(), token_logp.clone()
-        return Hypothesis(tokens, words, text, score, timesteps, log_prob, token_logp)
+        classes = tensors["tokens"].tolist()
+        text = self._text(classes)
+        words = self._words(classes, text, lexicon)
+        return Hypothesis(words=words, text=text, score=score, log_prob=log_prob, **tensors)
 
-    def _text(self, numbers: list[int]) -> str:
-        text = "".join(self._names[number] for number in numbers)
+    def _text(self, classes: list[int]) -> str:
+        text = "".join(self._names[index] for index in classes)
         return text if self._separator is None else text.replace(self._separator, " ")
 
-    def _words(self, numbers: list[int], text: str) -> list[str]:
-        if self._lexicon is None:
+    def _words(self, classes: list[int], text: str, lexicon: Lexicon | None) -> list[str]:
+        if lexicon is None:
             return [word for word in text.split(" ") if word]
-        separators = self._lexicon.separators
-        parts = itertools.groupby(numbers, separators.__contains__)
-        words = [list(part) for separates, part in parts if not separates]
-        return [self._lexicon.get_word(word) or self._text(word) for word in words]
+        parts = itertools.groupby(classes, lexicon.separators.__contains__)
+        words = [list(part) for is_separator, part in parts if not is_separator]
+        return [lexicon.get_word(word) or self._text(word) for word in words]
 
 
 def _vocabulary(tokens: Charset | Sequence[str] | Path, blank_token: str | None) -> tuple[list[str], int]:
-    """The names of the classes, and which one is the blank."""
+    """The names of the classes, and the class of the blank."""
     if isinstance(tokens, Charset):
         if blank_token is not None:
-            raise ValueError(f"blank_token must be None beside a Charset, and it is {blank_token!r}")
+            raise ValueError(f"blank_token must be None for a Charset, got {blank_token!r}")
         return [*tokens.characters[: tokens.blank], "", *tokens.characters[tokens.blank :]], tokens.blank
     blank_token = "-" if blank_token is None else blank_token
     names = read_tokens(tokens) if isinstance(tokens, str | os.PathLike) else list(tokens)
+    check_each_str("tokens", names)
     for index, name in enumerate(names):
-        if not isinstance(name, str):
-            raise TypeError(f"tokens[{index}] must be a str, and it is {type(name).__name__}")
         if not name and blank_token:
-            raise ValueError(f"tokens must not be empty, but for the blank, and tokens[{index}] is")
+            raise ValueError(f"tokens[{index}] must not be empty: only the blank may be")
     if len(set(names)) != len(names):
-        twice = next(name for index, name in enumerate(names) if name in names[:index])
-        raise ValueError(f"tokens must be distinct, and {twice!r} is there twice")
+        repeated = next(name for index, name in enumerate(names) if name in names[:index])
+        raise ValueError(f"tokens must be distinct, got {repeated!r} twice")
     if blank_token not in names:
-        raise ValueError(f"blank_token must be one of the tokens, and it is {blank_token!r}")
+        raise ValueError(f"blank_token must be one of the tokens, got {blank_token!r}")
     return names, names.index(blank_token)
 
 
@@ -238,33 +269,30 @@ def _lexicon(
         if unk_score != -math.inf:
             check_number("unk_score", unk_score)
             unknown_score = unk_score
-        spelt = read_lexicon(lexicon, units, separators)
-        return Lexicon.from_spellings(spelt, units, separators=separators, unknown_score=unknown_score)
-    if lexicon is not None and not isinstance(lexicon, Lexicon):
-        raise TypeError(f"lexicon must be a Lexicon, a file or None, and it is {type(lexicon).__name__}")
+        spellings = read_lexicon(lexicon, units, separators)
+        return Lexicon.from_spellings(spellings, units, separators=separators, unknown_score=unknown_score)
+    check_type("lexicon", lexicon, (Lexicon, type(None)), "a Lexicon, a path or None")
     if unk_score != -math.inf:
-        raise ValueError(f"unk_score must be -inf unless lexicon is a file, and it is {unk_score}")
+        raise ValueError(f"unk_score must be -inf unless lexicon is a path, got {unk_score}")
     return lexicon
 
 
-def _spelt_by_characters(
+def _spell_by_characters(
     hotwords: Iterable[str], units: list[str], space: str, *, composed: bool
 ) -> dict[str, list[str]]:
-    """The tokens of each; `composed`: of its NFC."""
+    """The tokens of each hot word; `composed` normalizes the words to NFC first."""
     if isinstance(hotwords, str) or not isinstance(hotwords, Iterable):
         raise TypeError(
-            f"hotwords must be HotWords, an iterable of str or None, and it is {type(hotwords).__name__}"
+            f"hotwords must be HotWords, an iterable of str or None, got {type(hotwords).__name__}"
         )
-    spelt: dict[str, list[str]] = {}
-    for index, word in enumerate(hotwords):
-        if not isinstance(word, str):
-            raise TypeError(f"hotwords[{index}] must be a str, and it is {type(word).__name__}")
+    spellings: dict[str, list[str]] = {}
+    hotwords = list(hotwords)
+    check_each_str("hotwords", hotwords)
+    for word in hotwords:
         if composed:
             word = normalize("NFC", word)
-        spelt[word] = [space if character == " " else character for character in word]
-        missing = next((name for name in spelt[word] if name not in units), None)
+        spellings[word] = [space if character == " " else character for character in word]
+        missing = next((name for name in spellings[word] if name not in units), None)
         if missing is not None:
-            raise ValueError(
-                f"hotwords must be spelt by tokens other than the blank, and {word!r} has {missing!r}"
-            )
-    return spelt
+            raise ValueError(f"hotwords must consist of tokens except the blank, got {missing!r} in {word!r}")
+    return spellings

@@ -1,4 +1,4 @@
-"""The loss and its module."""
+"""The CTC loss, as a function and as a module."""
 
 from typing import Literal
 
@@ -6,14 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from crnn_ext import ops
-from crnn_ext.ctc._arguments import (
-    NORMALIZE,
-    InputType,
-    check_logits,
-    check_validate,
-    parse_choice,
-    raise_value_error,
-)
+from crnn_ext._arguments import check_bool, check_choice, check_type
 from crnn_ext.ctc._indices import (
     Lengths,
     Targets,
@@ -23,6 +16,7 @@ from crnn_ext.ctc._indices import (
     targets_tensor,
     to_device,
 )
+from crnn_ext.ctc._inputs import InputType, check_logits, raise_value_error
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -41,50 +35,48 @@ def ctc_loss(
     input_type: InputType = "logits",
     validate: bool | None = None,
 ) -> Tensor:
-    r"""Connectionist temporal classification loss, :math:`-\ln P(\text{target} \mid \text{logits})`, in nats.
+    """Connectionist temporal classification loss, -ln P(target | logits), in nats.
 
-    Log-softmax over the classes, the sum over all alignments and the gradient are one operator. The arguments
-    and their order are those of :func:`torch.nn.functional.ctc_loss`, whose log-probabilities may be passed
-    as they are: normalising them again changes nothing.
+    One operator computes the log-softmax over the classes, the sum over all alignments and the gradient. The
+    arguments and their order are those of `torch.nn.functional.ctc_loss`. Log-probabilities are valid
+    logits: normalizing them again changes nothing.
 
     Args:
         logits: (T, N, C), or (T, C) for one sample; float16, bfloat16, float32 or float64, any strides.
-            16-bit inputs are computed in float32. -inf masks a class. Frames at or beyond a sample's input
-            length are never read.
+            16-bit inputs are computed in float32. -inf masks a class. Frames from a sample's input length on
+            are never read.
         targets: (N, S) padded, or 1-D concatenated (sum of target_lengths); integers in [0, C) other than
-            blank. Padding is never looked at. (S,) for one sample.
+            blank. Padding is never read. (S,) for one sample.
         input_lengths: (N,), frames of each sample, in [0, T]; a tensor of any integer dtype or a sequence of
             int; 0-d or an int for one sample.
-        target_lengths: (N,), labels of each sample; likewise.
-        blank: the class that stands for no label, in [0, C).
-        reduction: "none": (N,); "mean": each loss over its target length (at least 1), then the mean over N,
-            as torch does; "sum".
-        zero_infinity: losses and gradients of samples that no alignment fits become 0, not +inf and NaN.
-        input_type: "logits", or "log_probs": taken as they are, not normalised; the gradient is then minus
-            the posterior. A log-probability above 2^26 / T counts as +inf.
-        validate: whether the values of lengths and targets are checked. None: those in the CPU's memory are
-            (under torch.compile only with logits that are there too), those on a GPU, where that would
-            synchronise, are not. Unchecked, a sample that breaks the rules has loss NaN; of concatenated
-            targets, so have those behind it, whose labels cannot be told.
+        target_lengths: (N,), labels of each sample; same types.
+        blank: the class of the blank, in [0, C).
+        reduction: "none": (N,); "mean": each loss divided by its target length (at least 1), then the mean
+            over N, as in torch; "sum".
+        zero_infinity: set losses and gradients of samples without an alignment to 0 instead of +inf and NaN.
+        input_type: "logits", or "log_probs": used as they are, not normalized; the gradient is then the
+            negative posterior. A log-probability above 2^26 / T counts as +inf.
+        validate: whether to check the values of lengths and targets. None: check those on the CPU (under
+            torch.compile only if logits are on the CPU too), but not those on a GPU, which would synchronize.
+            Without the check, an invalid sample has loss NaN; with concatenated targets so do all later
+            samples, whose labels cannot be located.
 
     Returns:
-        The loss, () or (N,); float64 for float64 logits, float32 for all others. A sample with NaN or +inf in
-        its live frames (in those of log_probs that its target needs) has loss and gradient NaN; its
-        neighbours are unaffected. A loss above 9.3e7 (2^27 ln 2) comes out as +inf.
+        The loss, () or (N,); float64 for float64 logits, otherwise float32. A sample with NaN or +inf in its
+        frames (for log_probs, in values that its target uses) has loss and gradient NaN; other samples are
+        unaffected. A loss above 9.3e7 (2^27 ln 2) becomes +inf.
 
     Raises:
-        TypeError: an argument has the wrong type or dtype.
-        ValueError: a shape, option, length or label breaks its rule; the message names it and the value.
-            Within torch.compile it is a RuntimeError with the same text for lengths and labels.
+        TypeError: if an argument has the wrong type or dtype.
+        ValueError: if a shape, option, length or label is invalid; the message names it and its value. Under
+            torch.compile, invalid lengths and labels raise RuntimeError with the same message.
 
     Source: A. Graves et al., "Connectionist Temporal Classification", ICML 2006.
     """
-    check_logits(logits, blank)
-    if not isinstance(zero_infinity, bool):
-        raise TypeError(f"zero_infinity must be a bool, and it is {type(zero_infinity).__name__}")
-    check_validate(validate)
-    reduction_code = parse_choice("reduction", reduction, _REDUCTIONS)
-    normalize = bool(parse_choice("input_type", input_type, NORMALIZE))
+    normalize = check_logits(logits, blank, input_type)
+    check_choice("reduction", reduction, _REDUCTIONS)
+    check_bool("zero_infinity", zero_infinity)
+    check_type("validate", validate, (bool, type(None)), "a bool or None")
     device = logits.device
     batched = logits.dim() == 3
     if not batched:
@@ -97,7 +89,7 @@ def ctc_loss(
     ]
     options = (
         blank,
-        reduction_code,
+        _REDUCTIONS[reduction],
         zero_infinity,
         normalize,
         device.type == "cpu" if validate is None else validate,
@@ -117,14 +109,14 @@ def ctc_loss(
 
 
 class CTCLoss(nn.Module):
-    """:func:`ctc_loss` as a module, in place of :class:`torch.nn.CTCLoss`; takes logits or log-probabilities.
+    """`ctc_loss` as a module, a replacement for `torch.nn.CTCLoss` that also takes logits.
 
     Args:
-        blank: the class that stands for no label.
+        blank: the class of the blank.
         reduction: "none", "mean" or "sum".
-        zero_infinity: whether samples that no alignment fits count as 0.
+        zero_infinity: whether samples without an alignment count as 0.
         input_type: "logits" or "log_probs".
-        validate: whether the values of lengths and targets are checked; None: as :func:`ctc_loss` says.
+        validate: whether to check the values of lengths and targets; see `ctc_loss`.
     """
 
     def __init__(
@@ -150,7 +142,7 @@ class CTCLoss(nn.Module):
         input_lengths: Lengths,
         target_lengths: Lengths,
     ) -> Tensor:
-        """The loss of a batch; shapes, dtypes and errors as for :func:`ctc_loss`."""
+        """The loss of a batch; shapes, dtypes and errors as for `ctc_loss`."""
         return ctc_loss(
             logits,
             targets,
@@ -164,7 +156,7 @@ class CTCLoss(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """The options, for print()."""
+        """The options, as print() shows them."""
         return (
             f"blank={self.blank}, reduction={self.reduction!r}, zero_infinity={self.zero_infinity}, "
             f"input_type={self.input_type!r}, validate={self.validate}"

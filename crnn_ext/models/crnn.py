@@ -16,6 +16,8 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
+from crnn_ext._arguments import check_type
+
 from .autocast import autocast_dtype
 from .layers import Columns, ResidualBlock, apply_layers, scaled_channels, windows
 from .lstm import BidirectionalLSTM
@@ -45,12 +47,10 @@ class _RecognitionNetwork(nn.Module):
             ("nclass", nclass, 2, " (the blank and one character)"),
             ("nh", nh, 1, ""),
         ):
-            if not isinstance(value, Integral):
-                raise TypeError(f"{name}: {argument} must be an int, got {value!r}")
+            check_type(f"{name}: {argument}", value, Integral, "an int")
             if value < least:
                 raise ValueError(f"{name}: {argument} must be at least {least}{why}, got {value}")
-        if not isinstance(width, int | float):
-            raise TypeError(f"{name}: width must be a number, got {width!r}")
+        check_type(f"{name}: width", width, (int, float), "a number")
         if not (width > 0 and math.isfinite(width)):
             raise ValueError(f"{name}: width must be finite and above 0, got {width}")
         super().__init__()

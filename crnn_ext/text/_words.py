@@ -7,6 +7,7 @@ from unicodedata import normalize
 import numpy as np
 import numpy.typing as npt
 
+from crnn_ext._arguments import check_each_str, check_str, check_type
 from crnn_ext.text.charset import Charset, short_repr
 
 
@@ -35,14 +36,13 @@ def spell(
 
     "skip" omits words with characters that the charset lacks, but raises if no word is left.
     """
-    if not isinstance(charset, Charset):
-        raise TypeError(f"{operation}: charset must be a Charset, got {type(charset).__name__}")
+    check_type(f"{operation}: charset", charset, Charset, "a Charset")
     if isinstance(words, str | Mapping) or not isinstance(words, Iterable):
         raise TypeError(f"{operation}: words must be an iterable of str, got {type(words).__name__}")
+    words = list(words)
+    check_each_str(f"{operation}: words", words)
     distinct: dict[str, None] = {}
     for index, word in enumerate(words):
-        if not isinstance(word, str):
-            raise TypeError(f"{operation}: words[{index}] must be a str, got {type(word).__name__}")
         if not word:
             raise ValueError(f"{operation}: words[{index}] must not be empty")
         distinct[normalize("NFC", word)] = None
@@ -60,8 +60,7 @@ def spell(
 
 def separator_classes(operation: str, separators: str, charset: Charset) -> list[int]:
     """The classes of those separators that the charset has."""
-    if not isinstance(separators, str):
-        raise TypeError(f"{operation}: separators must be a str, got {type(separators).__name__}")
+    check_str(f"{operation}: separators", separators)
     classes, _ = charset.encode(list(separators), unknown="skip", padded=False)
     return sorted(set(classes.tolist()))
 

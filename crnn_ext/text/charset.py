@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from crnn_ext import _text
+from crnn_ext._arguments import check_choice, check_each_str, check_int, check_keys, check_type
 
 # The decoders pad tokens with it, too. It is not a class, so padding mistaken for labels raises an error.
 PADDING = -1
@@ -46,10 +47,7 @@ class Charset:
 
     def __init__(self, characters: str | Sequence[str], blank: int = 0) -> None:
         self._characters = _distinct_characters(characters)
-        if isinstance(blank, bool) or not isinstance(blank, int):
-            raise TypeError(f"Charset: blank must be an int, got {_type_name(blank)}")
-        if not 0 <= blank <= len(self._characters):
-            raise ValueError(f"Charset: blank must be in [0, {len(self._characters)}], got {blank}")
+        check_int("Charset: blank", blank, 0, len(self._characters))
         self._blank = blank
         self._known = frozenset(self._characters)
         self._native = _text.Charset(self._characters, blank)
@@ -93,13 +91,7 @@ class Charset:
         Raises:
             TypeError, ValueError: if the data has another form; see also the constructor.
         """
-        if not isinstance(data, Mapping):
-            raise TypeError(f"from_dict: data must be a mapping, got {_type_name(data)}")
-        if set(data) != {"characters", "blank"}:
-            raise ValueError(
-                f"from_dict: data must have the keys 'characters' and 'blank', got {short_repr(list(data))}"
-            )
-        return cls(data["characters"], data["blank"])
+        return cls(**check_keys("from_dict: data", data, {"characters", "blank"}))
 
     def to_dict(self) -> dict[str, Any]:
         """`{"characters": str, "blank": int}`, for checkpoints and JSON."""
@@ -140,8 +132,7 @@ class Charset:
             ValueError: if a character is unknown; the message names it, its text and its position after NFC.
             TypeError: if a text is not a str.
         """
-        if unknown not in ("error", "skip"):
-            raise ValueError(f"encode: unknown must be 'error' or 'skip', got {unknown!r}")
+        check_choice("encode: unknown", unknown, ("error", "skip"))
         composed = _composed_texts("encode", texts)
         targets, lengths, skipped = self._native.encode(composed)
         if skipped and unknown == "error":
@@ -250,14 +241,10 @@ class Charset:
 
 
 def _distinct_characters(characters: str | Sequence[str]) -> str:
-    if not isinstance(characters, Sequence):
-        raise TypeError(
-            f"Charset: characters must be a str or a sequence of str, got {_type_name(characters)}"
-        )
+    check_type("Charset: characters", characters, Sequence, "a str or a sequence of str")
+    check_each_str("Charset: characters", characters)
     positions: dict[str, int] = {}
     for position, character in enumerate(characters):
-        if not isinstance(character, str):
-            raise TypeError(f"Charset: characters[{position}] must be a str, got {_type_name(character)}")
         composed = unicodedata.normalize("NFC", character)
         if len(composed) != 1:
             raise ValueError(
@@ -279,12 +266,9 @@ def _distinct_characters(characters: str | Sequence[str]) -> str:
 
 def _composed_texts(operation: str, texts: str | Iterable[str]) -> tuple[str, ...]:
     """The texts in NFC; a str is one text."""
-    if not isinstance(texts, Iterable):
-        raise TypeError(f"{operation}: texts must be a str or an iterable of str, got {_type_name(texts)}")
+    check_type(f"{operation}: texts", texts, Iterable, "a str or an iterable of str")
     items = (texts,) if isinstance(texts, str) else tuple(texts)
-    for index, item in enumerate(items):
-        if not isinstance(item, str):
-            raise TypeError(f"{operation}: texts[{index}] must be a str, got {_type_name(item)}")
+    check_each_str(f"{operation}: texts", items)
     return tuple(unicodedata.normalize("NFC", item) for item in items)
 
 
@@ -311,7 +295,3 @@ def _element(argument: str, array: npt.NDArray[np.int64], flat_index: int) -> tu
 
 def _named(character: str) -> str:
     return f"{character!r} (U+{ord(character):04X})"
-
-
-def _type_name(value: object) -> str:
-    return type(value).__name__

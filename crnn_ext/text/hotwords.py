@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from crnn_ext import _text
+from crnn_ext._arguments import check_type
 from crnn_ext.text._tables import Automaton
 from crnn_ext.text._words import (
     Spellings,
@@ -75,8 +76,7 @@ class HotWords:
                 a spelling is empty or has separators at an end or side by side.
             TypeError: if an argument has the wrong type.
         """
-        if not isinstance(spellings, Mapping):
-            raise TypeError(f"from_spellings: spellings must be a mapping, got {type(spellings).__name__}")
+        check_type("from_spellings: spellings", spellings, Mapping, "a mapping")
         classes = token_to_class(tokens, separators)
         encoded = []
         for word, names in spellings.items():

@@ -1,6 +1,5 @@
 """The words that beam search may output."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 from unicodedata import normalize
@@ -8,6 +7,7 @@ from unicodedata import normalize
 import numpy as np
 
 from crnn_ext import _text
+from crnn_ext._arguments import check_choice, check_number, check_type
 from crnn_ext.text._tables import WordTrie
 from crnn_ext.text._words import (
     check_spelling,
@@ -70,10 +70,7 @@ class Lexicon:
                 an option is invalid.
             TypeError: if an argument has the wrong type.
         """
-        if unknown_characters not in ("error", "skip"):
-            raise ValueError(
-                f"from_words: unknown_characters must be 'error' or 'skip', got {unknown_characters!r}"
-            )
+        check_choice("from_words: unknown_characters", unknown_characters, ("error", "skip"))
         score = _checked_score("from_words", unknown_score)
         spellings = spell("from_words", words, charset, unknown_characters)
         if not spellings.words:
@@ -115,8 +112,7 @@ class Lexicon:
             TypeError: if an argument has the wrong type.
         """
         score = _checked_score("from_spellings", unknown_score)
-        if not isinstance(spellings, Mapping):
-            raise TypeError(f"from_spellings: spellings must be a mapping, got {type(spellings).__name__}")
+        check_type("from_spellings: spellings", spellings, Mapping, "a mapping")
         classes = token_to_class(tokens, separators)
         if not spellings:
             raise ValueError("from_spellings: spellings must not be empty")
@@ -208,10 +204,8 @@ class Lexicon:
 
 
 def _checked_score(operation: str, score: float | None) -> float | None:
+    check_type(f"{operation}: unknown_score", score, (int, float, type(None)), "a number or None")
     if score is None:
         return None
-    if isinstance(score, bool) or not isinstance(score, int | float):
-        raise TypeError(f"{operation}: unknown_score must be a float or None, got {type(score).__name__}")
-    if not math.isfinite(score):
-        raise ValueError(f"{operation}: unknown_score must be finite, got {score}")
+    check_number(f"{operation}: unknown_score", score)
     return float(score)

@@ -9,6 +9,7 @@ from unicodedata import normalize
 import numpy as np
 
 from crnn_ext import _text
+from crnn_ext._arguments import check_each_str
 from crnn_ext.text._files import Path
 from crnn_ext.text._tables import Automaton
 from crnn_ext.text.charset import Charset
@@ -173,9 +174,7 @@ def _names(tokens: Charset | Sequence[str] | Lexicon) -> list[str | None]:
             "from_arpa: tokens must be a Charset, a sequence of str or a Lexicon, got "
             f"{type(tokens).__name__}"
         )
-    for index, name in enumerate(tokens):
-        if not isinstance(name, str):
-            raise TypeError(f"from_arpa: tokens[{index}] must be a str, got {type(name).__name__}")
+    check_each_str("from_arpa: tokens", tokens)
     return [normalize("NFC", name) for name in tokens]
 
 

@@ -371,7 +371,7 @@ class BlockSearch {
   PrefixProbability<Real>*probabilities_, *next_probabilities_, *updated_;
   Node* nodes_;
   int prefix_count_;  // in the beam
-  // Of the current frame.
+  // The current frame:
   const Storage* row_;
   const Token<Real>* shortlist_;
   Real row_max_, inverse_sum_, min_logit_;

@@ -11,7 +11,7 @@
 
 #include "beam_search/fusion.h"
 #include "beam_search/options.h"
-#include "beam_search/slots.h"
+#include "beam_search/prefix_arrays.h"
 #include "beam_search/token_selection.h"
 
 namespace crnn::beam_search {

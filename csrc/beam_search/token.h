@@ -1,7 +1,7 @@
 // A token of a frame, for host and device.
 #pragma once
 
-#include "common/extended.h"
+#include "common/extended_range.h"
 
 namespace crnn::beam_search {
 

@@ -4,7 +4,7 @@
 // Taylor series of exp(rest * ln 2), truncated where the next term is below one ulp.
 #pragma once
 
-#include "common/extended.h"
+#include "common/extended_range.h"
 
 namespace crnn {
 

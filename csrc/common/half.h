@@ -4,7 +4,7 @@
 // conversions, and the row loops must vectorize.
 #pragma once
 
-#include "common/extended.h"
+#include "common/extended_range.h"
 
 namespace crnn {
 

@@ -5,7 +5,7 @@
 #include "common/row_statistics.cuh"
 #include "common/row_tile.cuh"
 #include "common/statistics_mode.h"
-#include "forward_backward/recurrence.h"
+#include "forward_backward/lattice_step.h"
 #include "targets/device_batch.h"
 
 namespace crnn::forward_backward {

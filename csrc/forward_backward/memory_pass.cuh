@@ -2,7 +2,7 @@
 #pragma once
 
 #include "common/gpu.h"
-#include "forward_backward/recurrence.h"
+#include "forward_backward/lattice_step.h"
 
 namespace crnn::forward_backward {
 

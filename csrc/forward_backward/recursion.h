@@ -1,4 +1,4 @@
-// The forward-backward recursion of one sample on the host. See recurrence.h for the recurrence.
+// The forward-backward recursion of one sample on the host. See lattice_step.h for the step.
 //
 // For each label, a Pass stores the state of the label and of the blank that precedes it in the direction of
 // the pass, plus the one blank at the end. The two passes are independent chains of operations, so the
@@ -13,7 +13,7 @@
 #include "common/exp2.h"
 #include "common/isa.h"
 #include "common/rows.h"
-#include "forward_backward/recurrence.h"
+#include "forward_backward/lattice_step.h"
 #include "targets/lattice.h"
 
 namespace crnn::forward_backward {

@@ -6,7 +6,7 @@
 // device.
 #pragma once
 
-#include "common/extended.h"
+#include "common/extended_range.h"
 
 namespace crnn {
 

@@ -1,4 +1,4 @@
-"""The command `crnn-ext`: usage, devices, warnings, and as a process."""
+"""The command `crnn-ext`: usage, devices, warnings and exit status as a process."""
 
 import importlib.metadata
 import os
@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.command_line import MAIN, without_throughput
+from helpers.command_line import MAIN, run_without, without_throughput
 from helpers.dataset_files import write_labels_dataset
+from helpers.random_checkpoint import random_checkpoint
 
 import crnn_ext
 from crnn_ext.cli import main
 from crnn_ext.commands import device
 from crnn_ext.commands.messages import one_line_warnings
+from crnn_ext.ocr import save_checkpoint
 from crnn_ext.ocr.system.distributed import ProcessGroup
 
 
-def test_devices(checkpoint, images, monkeypatch, capsys):
+def test_device_option_errors(checkpoint, images, monkeypatch, capsys):
     for name, message in [
         ("gpu", "--device must be cpu, cuda or cuda:N, got 'gpu'"),
         ("meta", "--device must be cpu, cuda or cuda:N, got 'meta'"),
@@ -31,7 +33,7 @@ def test_devices(checkpoint, images, monkeypatch, capsys):
     assert main(["read", checkpoint, images[0], "--device", "cpu"]) == 0
 
 
-def test_export_says_which_torch_it_needs(checkpoint, monkeypatch, capsys, tmp_path):
+def test_export_rejects_old_torch(checkpoint, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.12.1+cu130"))
     assert main(["export", checkpoint, "-o", str(tmp_path / "model.pt2")]) == 2
     expected = "export with a dynamic width needs torch 2.13 or later, got 2.12.1+cu130\n"
@@ -39,7 +41,7 @@ def test_export_says_which_torch_it_needs(checkpoint, monkeypatch, capsys, tmp_p
     assert not (tmp_path / "model.pt2").exists()
 
 
-def test_which_device_is_chosen(monkeypatch):
+def test_device_choice(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("crnn_ext._load.library_path", lambda name: None)
@@ -57,19 +59,19 @@ def test_which_device_is_chosen(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def gpus_of_another_process():
+def subprocess_device_count():
     script = "import torch; print(torch.cuda.device_count())"
     return subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
 
 
-def test_tests_see_no_gpu_nor_do_processes_that_they_or_their_fixtures_start(gpus_of_another_process):
+def test_gpus_hidden_from_cpu_tests(subprocess_device_count):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert not torch.cuda.is_available()
     assert torch.cuda.device_count() == 0
-    assert gpus_of_another_process == b"0\n"
+    assert subprocess_device_count == b"0\n"
 
 
-def test_more_processes_than_gpus_share_them(monkeypatch, capsys):
+def test_device_choice_processes_share_gpus(monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("crnn_ext._load.library_path", Path)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
@@ -89,7 +91,7 @@ def test_more_processes_than_gpus_share_them(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_other_warnings_are_shown_as_python_does(monkeypatch, capsys):
+def test_foreign_warnings_use_default_display(monkeypatch, capsys):
     shown = []
     monkeypatch.setattr("warnings.showwarning", lambda *arguments: shown.append(arguments))
     with one_line_warnings():
@@ -102,24 +104,24 @@ def test_other_warnings_are_shown_as_python_does(monkeypatch, capsys):
     "arguments",
     [
         *(["read"], ["read", "model"], ["write"], ["read", "--fast", "a", "b"]),
-        ["read", "--js", "a", "b"],  # there are no abbreviations
+        ["read", "--js", "a", "b"],  # abbreviations are not accepted
         ["read", "a", "b", "--lm-w", "2"],
         ["--he"],
     ],
 )
-def test_wrong_usage(arguments, capsys):
+def test_usage_errors(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
     assert "usage: crnn-ext" in capsys.readouterr().err
 
 
-def test_no_command(capsys):
+def test_no_command_prints_help(capsys):
     assert main([]) == 2
     assert "read the text in images" in capsys.readouterr().err
 
 
-def test_help(capsys):
+def test_help_option(capsys):
     for arguments in (["--help"], ["read", "--help"]):
         with pytest.raises(SystemExit) as caught:
             main(arguments)
@@ -127,14 +129,14 @@ def test_help(capsys):
     assert "CHECKPOINT IMAGE [IMAGE ...]" in capsys.readouterr().out
 
 
-def test_version(capsys):
+def test_version_option(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"crnn_ext {crnn_ext.__version__}\n"
 
 
-def test_as_a_module():
+def test_python_m_crnn_ext():
     result = subprocess.run([sys.executable, "-m", "crnn_ext", "--help"], capture_output=True, text=True)
     assert result.returncode == 0
     assert result.stdout.startswith("usage: crnn-ext ")
@@ -142,7 +144,7 @@ def test_as_a_module():
 
 @pytest.fixture(scope="module")
 def command():
-    """How a shell would start the command: by the script that the installation wrote, where there is one."""
+    """The command line of `crnn-ext`: the installed script if there is one."""
     try:
         scripts = importlib.metadata.distribution("crnn_ext").entry_points
     except importlib.metadata.PackageNotFoundError:  # built in place
@@ -151,8 +153,8 @@ def command():
     return [Path(sys.executable).parent / "crnn-ext"]
 
 
-def test_as_a_process(command, checkpoint, images, readings, tmp_path):
-    """With an output that cannot show the name of a file."""
+def test_installed_script_ascii_output(command, checkpoint, images, readings, tmp_path):
+    """The output encoding cannot represent the file name."""
     path = tmp_path / "\N{SNOWMAN}.png"
     path.write_bytes(Path(images[0]).read_bytes())
     result = subprocess.run(
@@ -166,7 +168,7 @@ def test_as_a_process(command, checkpoint, images, readings, tmp_path):
 
 @pytest.fixture(scope="module")
 def commands(checkpoint, images):
-    """Commands that print, by name."""
+    """Arguments of commands that print, by command name."""
     folder = Path(checkpoint).parent
     (folder / "labels.txt").write_text("".join(f"{Path(image).name}\tabc\n" for image in images))
     return {
@@ -178,7 +180,7 @@ def commands(checkpoint, images):
 
 
 def one_by_default(*names):
-    """Each is a process of its own; the first stands for all in a default run."""
+    """Each name is a process of its own; the first stands for all in a default run."""
     first, *others = names
     return pytest.mark.parametrize(
         "name", [first, *(pytest.param(name, marks=pytest.mark.exhaustive) for name in others)]
@@ -186,7 +188,7 @@ def one_by_default(*names):
 
 
 @one_by_default("evaluate", "read", "check", "info")
-def test_a_reader_that_closes_early_hears_no_complaint(command, commands, name):
+def test_broken_pipe_is_silent(command, commands, name):
     read_end, write_end = os.pipe()
     os.close(read_end)
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -199,14 +201,14 @@ def test_a_reader_that_closes_early_hears_no_complaint(command, commands, name):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is not there")
 @one_by_default("read", "evaluate", "info")
-def test_an_output_that_is_full(command, commands, name):
+def test_full_output_device(command, commands, name):
     with open("/dev/full", "w") as full:
         result = subprocess.run([*command, *commands[name]], stdout=full, stderr=subprocess.PIPE)
     assert result.stderr == b"crnn-ext: standard output: No space left on device\n"
     assert result.returncode == 2
 
 
-def test_errors_of_torch_that_come_from_outside_are_told_in_a_line(checkpoint, images, monkeypatch, capsys):
+def test_runtime_errors_in_one_line(checkpoint, images, monkeypatch, capsys):
     def raises(error):
         def read(recognizer, images):
             raise error
@@ -226,33 +228,35 @@ def test_errors_of_torch_that_come_from_outside_are_told_in_a_line(checkpoint, i
         main(["read", checkpoint, images[0]])
 
 
-def test_without_the_extra():
-    """The rest of the package works without what reading images needs, and the command says what that is."""
-    hidden = "import sys; sys.modules.update(dict.fromkeys(['PIL', 'safetensors', 'tqdm', 'matplotlib'])); "
-    result = subprocess.run(
-        [sys.executable, "-c", f"{hidden} import crnn_ext; {MAIN}", "read", "model", "image"],
-        capture_output=True,
-        text=True,
-    )
+@pytest.mark.parametrize("name", ["read", "evaluate"])
+def test_non_finite_logits(commands, name, tmp_path, capsys):
+    checkpoint = random_checkpoint()
+    checkpoint.network.rnn[1].embedding.weight.data.fill_(3e38)
+    checkpoint.network.rnn[1].embedding.bias.data.fill_(3e38)
+    save_checkpoint(tmp_path / "model", checkpoint)
+    assert main([name, str(tmp_path / "model"), *commands[name][2:]]) == 2
+    assert "model: the network returned logits that are not finite" in capsys.readouterr().err
+
+
+def test_read_without_ocr_extra():
+    """Without the ocr extra the package imports, and the command names the extra."""
+    hidden = ["PIL", "safetensors", "tqdm", "matplotlib"]
+    result = run_without(hidden, f"import crnn_ext; {MAIN}", "read", "model", "image")
     assert result.stderr == (
         "crnn-ext: crnn_ext.ocr needs PIL, which is not installed: install crnn_ext with its extra [ocr]\n"
     )
     assert (result.returncode, result.stdout) == (2, "")
 
 
-def test_reading_without_packages_that_only_other_commands_need(checkpoint, images):
-    hidden = "import sys; sys.modules.update(dict.fromkeys(['lmdb', 'rapidfuzz', 'cv2', 'tensorboard'])); "
-    result = subprocess.run(
-        [sys.executable, "-c", f"{hidden}{MAIN}", "read", checkpoint, images[0]],
-        capture_output=True,
-        text=True,
-    )
+def test_read_without_other_commands_packages(checkpoint, images):
+    hidden = ["lmdb", "rapidfuzz", "cv2", "tensorboard"]
+    result = run_without(hidden, MAIN, "read", checkpoint, images[0])
     assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("command", ["evaluate", "train"])
 def test_error_rates_without_rapidfuzz(command, checkpoint, tmp_path, monkeypatch, capsys):
-    """Both say so before they read an image, or train for an epoch until the first validation."""
+    """Both commands fail before reading an image or training."""
     monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
     (tmp_path / "data").mkdir()
     write_labels_dataset(tmp_path / "data", {"0.png": "a", "1.png": "b", "2.png": "a"})

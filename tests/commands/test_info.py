@@ -1,4 +1,4 @@
-"""crnn-ext info: what it tells of a checkpoint, one fact a line."""
+"""crnn-ext info prints a checkpoint's settings, one per line."""
 
 import json
 
@@ -15,7 +15,7 @@ from crnn_ext.text import Charset
 
 @pytest.fixture
 def path(tmp_path):
-    """Characters and notes that would break a line or steer a terminal."""
+    """A checkpoint whose characters and metadata contain line breaks and escape sequences."""
     checkpoint = random_checkpoint()._replace(
         charset=Charset("a\n\x1b"), metadata={"CER": "2.4 %", "data\n": "one\ntwo"}
     )
@@ -23,7 +23,7 @@ def path(tmp_path):
     return tmp_path / "model"
 
 
-def test_text(path, capsys):
+def test_info_text(path, capsys):
     assert main(["info", str(path)]) == 0
     output, errors = capsys.readouterr()
     assert errors == ""
@@ -42,7 +42,7 @@ def test_text(path, capsys):
     ]
 
 
-def test_json(path, capsys):
+def test_info_json(path, capsys):
     assert main(["info", "--json", str(path)]) == 0
     checkpoint = random_checkpoint()
     assert json.loads(capsys.readouterr().out) == {
@@ -57,7 +57,7 @@ def test_json(path, capsys):
     }
 
 
-def test_files_of_other_versions(path, capsys):
+def test_info_unknown_version(path, capsys):
     checkpoint = random_checkpoint()
     settings = {
         "format": 1,
@@ -82,7 +82,7 @@ def test_files_of_other_versions(path, capsys):
         (None, "No such file or directory"),
     ],
 )
-def test_files_that_are_no_checkpoints(tmp_path, capsys, content, message):
+def test_info_rejects_other_files(tmp_path, capsys, content, message):
     if content is not None:
         (tmp_path / "model").write_bytes(content)
     assert main(["info", str(tmp_path / "model")]) == 2

@@ -1,4 +1,4 @@
-"""`crnn-ext read`: its lines, its files, its messages and its exit status."""
+"""`crnn-ext read`: output lines, files, messages and exit status."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from crnn_ext.cli import main
 from crnn_ext.ocr import Architecture, Recognizer, save_checkpoint
 from crnn_ext.text import Charset
 
-# Of files of this process, to 30 bytes.
+# Limits files of this process to 30 bytes.
 LIMIT = "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (30, 30))"
 
 
-def test_read_prints_a_line_for_each_image(checkpoint, images, readings, capsys):
+def test_read_text(checkpoint, images, readings, capsys):
     assert main(["read", checkpoint, *images]) == 0
     output, errors = capsys.readouterr()
     assert without_throughput(errors) == ""
@@ -31,7 +31,7 @@ def test_read_prints_a_line_for_each_image(checkpoint, images, readings, capsys)
     assert len({reading.text for reading in readings}) > 3
 
 
-def test_spans(checkpoint, images, readings, capsys):
+def test_read_spans(checkpoint, images, readings, capsys):
     assert main(["read", "--spans", checkpoint, *images]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("\t")[3].split() for line in lines] == [
@@ -59,7 +59,7 @@ def test_read_json(checkpoint, images, readings, capsys):
         }
 
 
-def test_images_that_cannot_be_read_are_named_and_the_others_read(checkpoint, images, tmp_path, capsys):
+def test_read_unreadable_images(checkpoint, images, tmp_path, capsys):
     text, empty, cut = tmp_path / "text.png", tmp_path / "empty.jpg", tmp_path / "cut.jpg"
     text.write_text("text")
     empty.write_bytes(b"")
@@ -80,14 +80,14 @@ def test_images_that_cannot_be_read_are_named_and_the_others_read(checkpoint, im
     assert not list(tmp_path.glob("before.*-of-*"))
 
 
-def test_more_images_than_are_held_at_a_time(checkpoint, images, readings, capsys, monkeypatch):
+def test_read_in_chunks(checkpoint, images, readings, capsys, monkeypatch):
     monkeypatch.setattr("crnn_ext.ocr.reading.recognizer.LOOKAHEAD", 4)
     assert main(["read", checkpoint, *images]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("\t")[1] for line in lines] == [reading.text for reading in readings]
 
 
-def test_nothing_to_read(checkpoint, tmp_path, capsys):
+def test_read_nothing(checkpoint, tmp_path, capsys):
     assert main(["read", checkpoint, str(tmp_path), "nothing/*.png"]) == 2
     assert capsys.readouterr() == (
         "",
@@ -97,7 +97,7 @@ def test_nothing_to_read(checkpoint, tmp_path, capsys):
     )
 
 
-def test_lines_go_to_a_file(checkpoint, images, tmp_path, capsys):
+def test_read_output_file(checkpoint, images, tmp_path, capsys):
     assert main(["read", checkpoint, *images]) == 0
     printed = capsys.readouterr().out
     out = tmp_path / "out.tsv"
@@ -108,9 +108,7 @@ def test_lines_go_to_a_file(checkpoint, images, tmp_path, capsys):
     assert os.listdir(tmp_path) == ["out.tsv"]
 
 
-def test_an_interrupted_run_leaves_the_file_and_what_was_read(
-    checkpoint, images, tmp_path, monkeypatch, capsys
-):
+def test_read_interrupted(checkpoint, images, tmp_path, monkeypatch, capsys):
     prepare = Recognizer.preprocess
 
     def interrupted(recognizer, image):
@@ -132,7 +130,7 @@ def test_an_interrupted_run_leaves_the_file_and_what_was_read(
         assert os.listdir(tmp_path) == ["out.tsv"]
 
 
-def test_files_that_cannot_be_written(checkpoint, images, tmp_path, capsys):
+def test_read_output_errors(checkpoint, images, tmp_path, capsys):
     copy = tmp_path / "copy.png"
     copy.write_bytes(Path(images[0]).read_bytes())
     (tmp_path / "link").symlink_to(copy)
@@ -149,7 +147,7 @@ def test_files_that_cannot_be_written(checkpoint, images, tmp_path, capsys):
     assert copy.read_bytes() == Path(images[0]).read_bytes()
 
 
-def test_what_names_images_and_words_is_not_replaced(checkpoint, images, tmp_path, capsys):
+def test_read_output_does_not_replace_inputs(checkpoint, images, tmp_path, capsys):
     listed, words = tmp_path / "list.txt", tmp_path / "words.txt"
     listed.write_text(images[0])
     words.write_text("a\nb\n")
@@ -158,8 +156,8 @@ def test_what_names_images_and_words_is_not_replaced(checkpoint, images, tmp_pat
         assert capsys.readouterr() == ("", f"crnn-ext: {out}: -o must not name an input file\n")
 
 
-def test_a_full_disk(checkpoint, images, tmp_path):
-    """The message names the part that could not be written."""
+def test_read_full_disk(checkpoint, images, tmp_path):
+    """The message names the partial file that could not be written."""
     command = [sys.executable, "-B", "-c", f"import resource, signal; {LIMIT}; {MAIN}"]
     result = subprocess.run(
         [*command, "read", checkpoint, *images, "-o", tmp_path / "out.tsv"], stderr=subprocess.PIPE
@@ -169,7 +167,7 @@ def test_a_full_disk(checkpoint, images, tmp_path):
     assert f"crnn-ext: {part}: File too large\n" in result.stderr.decode()
 
 
-def test_a_bar_where_the_lines_go_elsewhere(checkpoint, images, tmp_path, monkeypatch, capsys):
+def test_read_progress_bar(checkpoint, images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert main(["read", checkpoint, *images, "-o", str(tmp_path / "out.tsv")]) == 0
     assert "6/6" in capsys.readouterr().err
@@ -178,7 +176,7 @@ def test_a_bar_where_the_lines_go_elsewhere(checkpoint, images, tmp_path, monkey
     assert "6/6" not in capsys.readouterr().err
 
 
-def test_unusable_checkpoints(images, tmp_path, capsys):
+def test_read_checkpoint_errors(images, tmp_path, capsys):
     (tmp_path / "foreign").write_text("text")
     for path, message in [
         (tmp_path / "missing", "No such file or directory"),
@@ -190,27 +188,18 @@ def test_unusable_checkpoints(images, tmp_path, capsys):
         assert errors.startswith(f"crnn-ext: {path}: {message}")
 
 
-def test_weights_that_overflow(images, tmp_path, capsys):
-    checkpoint = random_checkpoint()
-    checkpoint.network.rnn[1].embedding.weight.data.fill_(3e38)
-    checkpoint.network.rnn[1].embedding.bias.data.fill_(3e38)
-    save_checkpoint(tmp_path / "model", checkpoint)
-    assert main(["read", str(tmp_path / "model"), *images]) == 2
-    assert "model: the network returned logits that are not finite" in capsys.readouterr().err
-
-
-def test_warnings_of_a_checkpoint_take_one_line(images, tmp_path, monkeypatch, capsys):
+def test_read_checkpoint_warning_in_one_line(images, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as context:
         context.setattr(Architecture, "to_dict", lambda self: {**asdict(self), "drop\nout": 0.1})
         save_checkpoint(tmp_path / "model", random_checkpoint())
-    for _ in range(2):  # each time
+    for _ in range(2):  # the warning appears each time
         assert main(["read", str(tmp_path / "model"), *images]) == 0
         error, _ = capsys.readouterr().err.splitlines()  # and the throughput
         assert error.startswith(f"crnn-ext: {tmp_path}/model: ")
         assert error.endswith(r"ignores unknown settings: 'architecture.drop\nout'")
 
 
-def test_a_text_takes_one_line(images, tmp_path, capsys):
+def test_read_escapes_text(images, tmp_path, capsys):
     checkpoint = random_checkpoint()._replace(charset=Charset("\n\t\u2028"))
     save_checkpoint(tmp_path / "model", checkpoint)
     assert main(["read", str(tmp_path / "model"), *images]) == 0
@@ -221,12 +210,12 @@ def test_a_text_takes_one_line(images, tmp_path, capsys):
     assert texts == [reading.text for reading in readings]
 
 
-# A name may hold any bytes but "/" and 0: these are a line break, a tab, an escape sequence and no UTF-8.
+# Any bytes except "/" and 0: a line break, a tab, an escape sequence and invalid UTF-8.
 ODD_NAME = b"a\nb\tc\x1b[2Jd\xff\\e.png"
 ODD_NAME_PRINTED = r"a\nb\tc\x1b[2Jd\udcff\e.png"
 
 
-def test_odd_names_take_one_line(checkpoint, images, readings, tmp_path, capsys):
+def test_read_escapes_names(checkpoint, images, readings, tmp_path, capsys):
     odd = os.path.join(os.fsencode(tmp_path), ODD_NAME)
     Path(os.fsdecode(odd)).write_bytes(Path(images[0]).read_bytes())
     assert main(["read", checkpoint, os.fsdecode(odd)]) == 0

@@ -1,4 +1,4 @@
-"""`crnn-ext read` and `evaluate` in two processes do what one process does."""
+"""`crnn-ext read` and `evaluate` give the same results in two processes as in one."""
 
 import json
 import subprocess
@@ -15,22 +15,22 @@ from crnn_ext.ocr.system.distributed import ProcessGroup
 TORCHRUN = [sys.executable, *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")]
 
 
-def together(folder, *commands):
-    """Runs commands of `crnn-ext` in two processes: their exit statuses, and what each process printed."""
+def run_in_two_processes(folder, *commands):
+    """Run `crnn-ext` commands in two processes; return exit status, stdout and stderr of each process."""
     program = folder / "program.py"
     program.write_text(
         "import contextlib, io, json, os, sys\n"
         "import torch\n"
         "from crnn_ext.cli import main\n"
         "from crnn_ext.ocr.system.distributed import ProcessGroup\n"
-        "group, leave, told = ProcessGroup.initialize(), ProcessGroup.destroy, []\n"
+        "group, leave, results = ProcessGroup.initialize(), ProcessGroup.destroy, []\n"
         "ProcessGroup.destroy = lambda group: None\n"
         f"for command in {list(commands)!r}:\n"
         "    with contextlib.redirect_stdout(io.StringIO()) as out:\n"
         "        with contextlib.redirect_stderr(io.StringIO()) as err:\n"
         "            status = main(command)\n"
-        "    told.append((status, out.getvalue(), err.getvalue()))\n"
-        "open(f'{sys.argv[1]}.{group.rank}', 'w').write(json.dumps(told))\n"
+        "    results.append((status, out.getvalue(), err.getvalue()))\n"
+        "open(f'{sys.argv[1]}.{group.rank}', 'w').write(json.dumps(results))\n"
         "leave(group)\n"
     )
     subprocess.run([*TORCHRUN, program, program], check=True)
@@ -38,13 +38,13 @@ def together(folder, *commands):
     return list(zip(first, second, strict=True))
 
 
-def test_two_processes_do_what_one_does(checkpoint, tmp_path, capsys):
+def test_read_and_evaluate_two_processes(checkpoint, tmp_path, capsys):
     lines = {f"{number:02}.png": "abc"[: number % 3 + 1] for number in range(7)}
     write_labels_dataset(tmp_path / "lines", lines)
     (tmp_path / "lines" / "03.png").write_text("text")
     images, out = str(tmp_path / "lines"), tmp_path / "out.tsv"
     read, evaluate = ["read", checkpoint, images], ["evaluate", checkpoint, images, "--json"]
-    (reads, to_stdout, nothing, evaluations) = together(
+    (reads, to_stdout, nothing, evaluations) = run_in_two_processes(
         tmp_path,
         [*read, "-o", str(out)],
         read,
@@ -58,7 +58,7 @@ def test_two_processes_do_what_one_does(checkpoint, tmp_path, capsys):
     assert out.read_text() == alone
     assert not list(tmp_path.glob("*-of-*"))
     assert [(status, output) for status, output, _ in reads] == [(1, "")] * 2
-    # The second process has the images of odd numbers.
+    # The second process reads the images with odd numbers.
     assert "03.png" not in reads[0][2]
     assert "images/s, 6 images in" in reads[0][2]
     assert reads[1][2].startswith(f"crnn-ext: {images}/03.png: not an image")
@@ -78,13 +78,13 @@ def test_two_processes_do_what_one_does(checkpoint, tmp_path, capsys):
     report, expected = json.loads(first_output), json.loads(output)
     del report["seconds"], expected["seconds"]
     assert expected["lines"] == 6
-    # Confidences may differ in their last digits, as the batches are others.
+    # Confidences may differ in their last digits, since the batches differ.
     for found in (report, expected):
         found.update(calibration=None, worst=[line | {"confidence": None} for line in found["worst"]])
     assert report == expected
 
 
-def test_parts_are_joined_in_the_order_of_their_items(tmp_path, monkeypatch):
+def test_shared_file_joins_in_order(tmp_path, monkeypatch):
     groups = [ProcessGroup(rank, 3, rank) for rank in range(3)]
     files = [ShardedFile(str(tmp_path / "out.json"), group) for group in groups]
     for index in (0, 1, 3, 4, 9):
@@ -100,8 +100,8 @@ def test_parts_are_joined_in_the_order_of_their_items(tmp_path, monkeypatch):
     assert (tmp_path / "out.json").read_text() == "line 0\nline 1\nline 3\nline 4\nline 9\n"
 
 
-def test_a_part_that_is_not_there_is_named(tmp_path, monkeypatch):
-    """As where machines do not share the folder: what was there before, and this part, stay."""
+def test_shared_file_missing_part(tmp_path, monkeypatch):
+    """Happens if machines do not share the folder. The old file and the own part stay."""
     (tmp_path / "out").write_text("before")
     file = ShardedFile(str(tmp_path / "out"), ProcessGroup(0, 2, 0))
     file.write(0, "line")

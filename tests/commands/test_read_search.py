@@ -1,4 +1,4 @@
-"""`crnn-ext read` with its options for beam search: language model, lexicon, hot words."""
+"""`crnn-ext read` with beam-search options: language model, lexicon, hot words."""
 
 import json
 from pathlib import Path
@@ -29,11 +29,12 @@ def arpa(checkpoint):
     return str(path)
 
 
-def test_read_with_beam_search(checkpoint, images, word_list, arpa, capsys):
+def test_read_beam_search(checkpoint, images, word_list, arpa, capsys):
     recognizer = Recognizer.load(checkpoint)
     charset = recognizer.charset
     lexicon = Lexicon.from_words(["a", "ab", "abc", "b"], charset)
     recognizer.decoding = BeamSearch(
+        charset,
         beam_size=8,
         nbest=3,
         lm=NGramModel.from_arpa(arpa, charset),
@@ -47,8 +48,7 @@ def test_read_with_beam_search(checkpoint, images, word_list, arpa, capsys):
     assert main(["read", checkpoint, *images, *options]) == 0
     output, errors = capsys.readouterr()
     assert without_throughput(errors) == (
-        f"crnn-ext: {word_list}: of 5 words, 4 have only characters that the network reads; the others are "
-        "left out\n"
+        f"crnn-ext: {word_list}: ignored 1 of 5 words: the network lacks some of their characters\n"
     )
     expected = recognizer(images)
     for line, path, reading in zip(output.splitlines(), images, expected, strict=True):
@@ -58,7 +58,7 @@ def test_read_with_beam_search(checkpoint, images, word_list, arpa, capsys):
     assert max(len(reading.alternatives) for reading in expected) == 2
 
 
-def test_read_with_a_model_over_words(checkpoint, images, word_list, arpa, capsys):
+def test_read_word_lm(checkpoint, images, word_list, arpa, capsys):
     options = ["--lexicon", word_list, "--unknown-score", "-3", "--lm", arpa, "--lm-units", "words"]
     assert main(["read", "--json", checkpoint, images[0], *options]) == 0
     assert json.loads(capsys.readouterr().out)["path"] == images[0]
@@ -67,12 +67,12 @@ def test_read_with_a_model_over_words(checkpoint, images, word_list, arpa, capsy
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--beam", "0"], "beam_size must be in [1, 1024], and it is 0"),
-        (["--nbest", "17"], "nbest must be in [1, 16], and it is 17"),
+        (["--beam", "0"], "beam_size must be in [1, 1024], got 0"),
+        (["--nbest", "17"], "nbest must be in [1, 16], got 17"),
         (["--lm", "nothing.arpa"], "nothing.arpa: No such file or directory"),
         (["--lexicon", "/proc/self/mem"], "/proc/self/mem: Input/output error"),
         (["--lm", "ARPA", "--lm-units", "words"], "--lm-units words needs --lexicon"),
-        (["--lexicon", "IMAGE"], "IMAGE: a lexicon must be in UTF-8, and this file is not"),
+        (["--lexicon", "IMAGE"], "IMAGE: a lexicon file must be UTF-8"),
         (
             ["--lexicon", "/dev/null"],
             "--lexicon /dev/null: from_words: words must not be empty",
@@ -91,17 +91,17 @@ def test_read_with_a_model_over_words(checkpoint, images, word_list, arpa, capsy
         (["--lm-weight", "0.5"], "--lm-weight needs --lm"),
         (["--unknown-score", "0", "--beam", "4"], "--unknown-score needs --lexicon"),
         (["--hotword-weight", "0"], "--hotword-weight needs --hotword"),
-        (["--hotword", "a", "--hotword-weight", "nan"], "hotword_weight must be finite, and it is nan"),
+        (["--hotword", "a", "--hotword-weight", "nan"], "hotword_weight must be finite, got nan"),
     ],
 )
-def test_options_of_the_search_that_break_their_rule(checkpoint, images, arpa, capsys, options, message):
+def test_read_search_option_errors(checkpoint, images, arpa, capsys, options, message):
     files = {"ARPA": arpa, "IMAGE": images[0]}
     assert main(["read", checkpoint, images[0], *(files.get(option, option) for option in options)]) == 2
     assert capsys.readouterr() == ("", f"crnn-ext: {message.replace('IMAGE', images[0])}\n")
 
 
-def test_a_lexicon_as_editors_write_it(checkpoint, images, tmp_path, capsys):
-    """With a byte order mark, and a word twice, in two forms of Unicode."""
+def test_read_lexicon_file_variants(checkpoint, images, tmp_path, capsys):
+    """A byte order mark, and one word in two Unicode normal forms."""
     (tmp_path / "words").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
     assert main(["read", checkpoint, *images, "--lexicon", str(tmp_path / "words")]) == 0
     output, errors = capsys.readouterr()
@@ -113,7 +113,7 @@ def test_a_lexicon_as_editors_write_it(checkpoint, images, tmp_path, capsys):
     assert without_throughput(capsys.readouterr().err) == ""
 
 
-def test_what_a_model_calls_the_space(images, tmp_path, capsys):
+def test_read_lm_space(images, tmp_path, capsys):
     parts = random_checkpoint()._replace(charset=Charset("a b"))
     save_checkpoint(tmp_path / "model", parts)
     units = {"<unk>": -9, "<s>": -99, "</s>": -1, "a": -1, "b": -1, "|": -0.1, "_": -9}
@@ -127,21 +127,20 @@ def test_what_a_model_calls_the_space(images, tmp_path, capsys):
     printed = []
     for space in ("|", "_", "<unk>"):
         lm = NGramModel.from_arpa(arpa, parts.charset, space=space)
-        recognizer.decoding = BeamSearch(lm=lm, lm_weight=2.0)
+        recognizer.decoding = BeamSearch(parts.charset, lm=lm, lm_weight=2.0)
         assert main([*read, "--lm-space", space]) == 0
         printed.append([line.split("\t")[1] for line in capsys.readouterr().out.splitlines()])
         assert printed[-1] == [reading.text for reading in recognizer(images)]
     assert printed[0] != printed[1]
 
 
-def test_a_search_that_finds_no_text(checkpoint, images, tmp_path, capsys):
-    """A beam of one prefix follows the only word of the lexicon, and the frames end before it does."""
+def test_read_search_no_text_found(checkpoint, images, tmp_path, capsys):
+    """A beam of one prefix follows the only word of the lexicon, which has more characters than frames."""
     recognizer = Recognizer.load(checkpoint)
     lexicon = tmp_path / "words.txt"
     lexicon.write_text("abc" * 30)
-    recognizer.decoding = BeamSearch(
-        beam_size=1, lexicon=Lexicon.from_words(["abc" * 30], recognizer.charset)
-    )
+    charset = recognizer.charset
+    recognizer.decoding = BeamSearch(charset, beam_size=1, lexicon=Lexicon.from_words(["abc" * 30], charset))
     readings = recognizer(images)
     nothing = [not reading.found for reading in readings]
     assert nothing == [reading == ("", 0.0, [], [], False) for reading in readings]
@@ -153,7 +152,7 @@ def test_a_search_that_finds_no_text(checkpoint, images, tmp_path, capsys):
         line.split("\t") == [path, "", "0"] for path, line in zip(images, output.splitlines(), strict=True)
     ] == nothing
     assert without_throughput(errors) == "".join(
-        f"crnn-ext: {path}: the search has found no text of the lexicon; a larger --beam may\n"
+        f"crnn-ext: {path}: the search found no text of the lexicon; try a larger --beam\n"
         for path, is_nothing in zip(images, nothing, strict=True)
         if is_nothing
     )
@@ -164,8 +163,8 @@ def test_a_search_that_finds_no_text(checkpoint, images, tmp_path, capsys):
     assert without_throughput(capsys.readouterr().err) == ""
 
 
-def test_an_empty_text_of_a_lexicon_is_a_text():
-    """Also where its probability is too small for a float: that the search found it is what counts."""
+def test_recognizer_empty_text_is_found():
+    """`found` holds even if the probability of the text underflows."""
 
     def empty_or_none(found):
         texts = [DecodedText("", 0.0, [], [], [])] if found else []

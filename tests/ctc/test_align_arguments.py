@@ -50,42 +50,42 @@ TARGETS = [[1, 2], [2, 1]]
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        (([1.0], TARGETS, [4, 4], [2, 2]), {}, TypeError, "logits must be a tensor, and it is list"),
+        (([1.0], TARGETS, [4, 4], [2, 2]), {}, TypeError, "logits must be a tensor, got list"),
         (
             (LOGITS, TARGETS, [4, 4], [2, 2]),
             {"blank": 3},
             ValueError,
-            "blank must be in [0, C=3), and it is 3",
+            "blank must be in [0, 3), got 3",
         ),
         (
             (LOGITS, TARGETS, [4, 4], [2, 2]),
             {"input_type": "probs"},
             ValueError,
-            "input_type must be one of 'logits', 'log_probs', and it is 'probs'",
+            "input_type must be one of 'logits', 'log_probs', got 'probs'",
         ),
         (
             (LOGITS, [[1, 2]], [4, 4], [2, 2]),
             {},
             ValueError,
-            "targets must be (N=2, S) or concatenated in one dimension, and its shape is (1, 2)",
+            "targets must be (N=2, S) or 1-D concatenated, got shape (1, 2)",
         ),
         (
             (LOGITS[:, 0], TARGETS, 4, 2),
             {},
             ValueError,
-            "targets must be (S,) for unbatched logits, and its shape is (2, 2)",
+            "targets must be (S,) for unbatched logits, got shape (2, 2)",
         ),
         (
             (LOGITS, TARGETS, [4, 4, 4], [2, 2]),
             {},
             ValueError,
-            "input_lengths must have shape (N=2,), and its shape is (3,)",
+            "input_lengths must have shape (N=2,), got shape (3,)",
         ),
         (
             (LOGITS, TARGETS, [4, 4], [2.0, 2.0]),
             {},
             TypeError,
-            "target_lengths must have an integer dtype, and it has torch.float32",
+            "target_lengths must have an integer dtype, got torch.float32",
         ),
         (
             (LOGITS, TARGETS, [4, 5], [2, 2]),

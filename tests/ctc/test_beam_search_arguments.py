@@ -209,33 +209,33 @@ LOGITS = torch.zeros(4, 2, 3)
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        (([1.0],), {}, TypeError, "logits must be a tensor, and it is list"),
+        (([1.0],), {}, TypeError, "logits must be a tensor, got list"),
         (
             (LOGITS.int(),),
             {},
             TypeError,
-            "logits must be float16, bfloat16, float32 or float64, and it is torch.int32",
+            "logits must be float16, bfloat16, float32 or float64, got torch.int32",
         ),
-        ((LOGITS[0, 0],), {}, ValueError, "logits must be (T, N, C) or (T, C), and its shape is (3,)"),
-        ((LOGITS,), {"blank": 3}, ValueError, "blank must be in [0, C=3), and it is 3"),
-        ((LOGITS,), {"blank": 1.0}, TypeError, "blank must be an int, and it is float"),
+        ((LOGITS[0, 0],), {}, ValueError, "logits must be (T, N, C) or (T, C), got shape (3,)"),
+        ((LOGITS,), {"blank": 3}, ValueError, "blank must be in [0, 3), got 3"),
+        ((LOGITS,), {"blank": 1.0}, TypeError, "blank must be an int, got float"),
         (
             (LOGITS,),
             {"input_type": "probs"},
             ValueError,
-            "input_type must be one of 'logits', 'log_probs', and it is 'probs'",
+            "input_type must be one of 'logits', 'log_probs', got 'probs'",
         ),
         (
             (LOGITS, torch.tensor([1.0, 2.0])),
             {},
             TypeError,
-            "input_lengths must have an integer dtype, and it has torch.float32",
+            "input_lengths must have an integer dtype, got torch.float32",
         ),
         (
             (LOGITS, [1, 2, 3]),
             {},
             ValueError,
-            "input_lengths must have shape (N=2,), and its shape is (3,)",
+            "input_lengths must have shape (N=2,), got shape (3,)",
         ),
         (
             (LOGITS, [4, 5]),
@@ -268,35 +268,35 @@ NUMBERS = ["lm_weight", "token_score", "word_score", "hotword_weight"]
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
-        ({"beam_size": 0}, ValueError, "it is 0"),
-        ({"beam_size": -3}, ValueError, "it is -3"),
-        ({"beam_size": 4.0}, TypeError, "it is float"),
-        ({"beam_size": True}, TypeError, "it is bool"),
-        ({"nbest": 0}, ValueError, "it is 0"),
-        ({"nbest": 17}, ValueError, "it is 17"),  # beam_size is 16
-        ({"nbest": "2"}, TypeError, "it is str"),
-        ({"token_top_k": 0}, ValueError, "it is 0"),
-        ({"token_top_k": 2.0}, TypeError, "it is float"),
-        ({"token_min_logp": NAN}, ValueError, "it is nan"),
-        ({"token_min_logp": 0.5}, ValueError, "it is 0.5"),
-        ({"token_min_logp": INF}, ValueError, "it is inf"),
-        ({"token_min_logp": "-5"}, TypeError, "it is str"),
-        ({"beam_threshold": -0.5}, ValueError, "it is -0.5"),
-        ({"beam_threshold": NAN}, ValueError, "it is nan"),
-        ({"beam_threshold": [1.0]}, TypeError, "it is list"),
-        *(({name: NAN}, ValueError, "it is nan") for name in NUMBERS),
-        *(({name: INF}, ValueError, "it is inf") for name in NUMBERS),
-        *(({name: None}, TypeError, "it is NoneType") for name in NUMBERS),
-        ({"lm_weight": -0.5}, ValueError, "it is -0.5"),
-        ({"hotword_weight": -1.0}, ValueError, "it is -1.0"),
-        ({"rescore": 1}, TypeError, "it is int"),
-        ({"lm": "model.arpa"}, TypeError, "it is str"),
-        ({"lexicon": "words.txt"}, TypeError, "it is str"),
-        ({"lexicon": [None]}, ValueError, "it has 1"),  # N is 2
-        ({"lexicon": [None, 3]}, TypeError, "it is int"),
-        ({"lexicon": ["ab", "c", "d"]}, TypeError, "it is str"),
-        ({"hotwords": {1: 2}}, TypeError, "it is dict"),
-        ({"hotwords": [None] * 3}, ValueError, "it has 3"),
+        ({"beam_size": 0}, ValueError, "got 0"),
+        ({"beam_size": -3}, ValueError, "got -3"),
+        ({"beam_size": 4.0}, TypeError, "got float"),
+        ({"beam_size": True}, TypeError, "got bool"),
+        ({"nbest": 0}, ValueError, "got 0"),
+        ({"nbest": 17}, ValueError, "got 17"),  # beam_size is 16
+        ({"nbest": "2"}, TypeError, "got str"),
+        ({"token_top_k": 0}, ValueError, "got 0"),
+        ({"token_top_k": 2.0}, TypeError, "got float"),
+        ({"token_min_logp": NAN}, ValueError, "got nan"),
+        ({"token_min_logp": 0.5}, ValueError, "got 0.5"),
+        ({"token_min_logp": INF}, ValueError, "got inf"),
+        ({"token_min_logp": "-5"}, TypeError, "got str"),
+        ({"beam_threshold": -0.5}, ValueError, "got -0.5"),
+        ({"beam_threshold": NAN}, ValueError, "got nan"),
+        ({"beam_threshold": [1.0]}, TypeError, "got list"),
+        *(({name: NAN}, ValueError, "got nan") for name in NUMBERS),
+        *(({name: INF}, ValueError, "got inf") for name in NUMBERS),
+        *(({name: None}, TypeError, "got NoneType") for name in NUMBERS),
+        ({"lm_weight": -0.5}, ValueError, "got -0.5"),
+        ({"hotword_weight": -1.0}, ValueError, "got -1.0"),
+        ({"rescore": 1}, TypeError, "got int"),
+        ({"lm": "model.arpa"}, TypeError, "got str"),
+        ({"lexicon": "words.txt"}, TypeError, "got str"),
+        ({"lexicon": [None]}, ValueError, "got 1"),  # N is 2
+        ({"lexicon": [None, 3]}, TypeError, "got int"),
+        ({"lexicon": ["ab", "c", "d"]}, TypeError, "got str"),
+        ({"hotwords": {1: 2}}, TypeError, "got dict"),
+        ({"hotwords": [None] * 3}, ValueError, "got 3"),
     ],
     ids=str,
 )
@@ -305,7 +305,7 @@ def test_beam_search_option_errors(options, error, said):
     (name,) = options
     with pytest.raises(error) as caught:
         beam_search(LOGITS, **options)
-    assert re.fullmatch(rf"{name}(\[\d\])? must .+, and {re.escape(said)}", str(caught.value))
+    assert re.fullmatch(rf"{name}(\[\d\])? must .+, {re.escape(said)}", str(caught.value))
 
 
 def test_beam_search_checks_options_of_empty_batch():

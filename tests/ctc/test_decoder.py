@@ -1,4 +1,4 @@
-"""BeamSearchDecoder: it is beam_search, with names, words and texts, also in other processes."""
+"""BeamSearchDecoder: the results of beam_search as tokens, words and texts, also in other processes."""
 
 import math
 import multiprocessing
@@ -14,7 +14,7 @@ from crnn_ext.ctc import BeamSearchDecoder
 from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
 
 INF, NAN = math.inf, math.nan
-CHARSET = Charset(" abc")  # the same classes
+CHARSET = Charset(" abc")  # the classes of TOKENS
 WORDS = ["a", "ab", "cab", "bab"]
 SENTENCES = ["ab cab", "cab ab ab", "bab a", "a ab"]
 
@@ -36,7 +36,7 @@ def test_it_is_beam_search(device):
     assert as_tuples(decoder(emissions, lengths.tolist())) == as_tuples(found)
     assert as_tuples(decoder(emissions)) == expected_tuples(emissions, nbest=4, beam_size=6)
     for hypothesis in (hypothesis for sample in found for hypothesis in sample):
-        for part in (hypothesis.tokens, hypothesis.timesteps):
+        for part in (hypothesis.tokens, hypothesis.timesteps, hypothesis.starts, hypothesis.ends):
             assert (part.dtype, part.device.type) == (torch.int64, "cpu")
         assert (hypothesis.token_logp.dtype, hypothesis.token_logp.device.type) == (torch.float32, "cpu")
 
@@ -48,6 +48,10 @@ def test_it_is_beam_search(device):
         ({"beam_size": 1}, {"beam_size": 1}),
         ({"beam_size_token": 1}, {"token_top_k": 1}),
         ({"beam_threshold": 0.5}, {"beam_threshold": 0.5}),
+        ({"token_min_logp": -1.0}, {"token_min_logp": -1.0}),
+        ({"token_score": 1.5}, {"token_score": 1.5}),
+        ({"rescore": True, "beam_size": 2}, {"rescore": True, "beam_size": 2}),
+        ({"input_type": "log_probs"}, {"input_type": "log_probs"}),
     ],
     ids=str,
 )
@@ -82,6 +86,70 @@ def test_what_scores_texts(write_file):
         assert found not in seen
         seen.append(found)
         assert as_tuples(BeamSearchDecoder(TOKENS, **{**options, **same})(emissions)) == found
+
+
+def test_all_options_at_once(device, write_file):
+    """Results equal those of beam_search bit for bit, for each dtype."""
+    lexicon = Lexicon.from_words(WORDS, CHARSET, unknown_score=-1.0)
+    options = {
+        "nbest": 4,
+        "beam_size": 6,
+        "beam_threshold": 8.0,
+        "token_min_logp": -6.0,
+        "lm": NGramModel.from_arpa(write_file(word_arpa()), lexicon),
+        "lm_weight": 0.75,
+        "token_score": 0.25,
+        "lexicon": lexicon,
+        "word_score": 0.5,
+        "hotwords": HotWords.from_words(["cab", "ab ab"], CHARSET),
+        "hotword_weight": 1.5,
+        "rescore": True,
+        "input_type": "log_probs",
+    }
+    lengths = [12, 0, 5, 12, 1, 9]
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        emissions = random_emissions().log_softmax(-1).to(device, dtype)
+        found = as_tuples(BeamSearchDecoder(TOKENS, beam_size_token=3, **options)(emissions, lengths))
+        assert found == expected_tuples(emissions, lengths, token_top_k=3, **options)
+
+
+def test_a_lexicon_for_each_sample(device):
+    emissions = random_emissions().to(device)
+    a, b = Lexicon.from_words(["a", "ab"], CHARSET), Lexicon.from_words(["c", "bb"], CHARSET)
+    lexicons = [a, None, b, a, b, None]
+    decoder = BeamSearchDecoder(TOKENS, nbest=3, word_score=0.5)
+    found = decoder(emissions, lexicon=lexicons)
+    assert as_tuples(found) == expected_tuples(emissions, lexicon=lexicons, nbest=3, word_score=0.5)
+    for sample, lexicon in zip(found, lexicons, strict=True):
+        words = {word for hypothesis in sample for word in hypothesis.words}
+        assert lexicon is None or all(word in lexicon for word in words)
+    assert as_tuples(decoder(emissions)) == expected_tuples(emissions, nbest=3, word_score=0.5)
+    # Lexicons of a call replace that of the decoder.
+    strict = BeamSearchDecoder(TOKENS, nbest=3, word_score=0.5, lexicon=b)
+    assert as_tuples(strict(emissions, lexicon=tuple(lexicons))) == as_tuples(found)
+    assert decoder(emissions[:0], lexicon=[]) == []
+
+
+def test_hot_words_for_each_sample(device):
+    emissions = random_emissions().to(device)
+    a, b = HotWords.from_words(["a", "ab"], CHARSET), HotWords.from_words(["c", "bb"], CHARSET)
+    hotwords = [a, None, b, a, b, None]
+    decoder = BeamSearchDecoder(TOKENS, nbest=3, hotwords=b, hotword_weight=2.0)
+    found = as_tuples(decoder(emissions, hotwords=hotwords))
+    assert found == expected_tuples(emissions, hotwords=hotwords, nbest=3, hotword_weight=2.0)
+    assert as_tuples(decoder(emissions)) == expected_tuples(
+        emissions, hotwords=b, nbest=3, hotword_weight=2.0
+    )
+    assert as_tuples(decoder(emissions)) != found
+
+
+def test_words_of_a_lexicon_for_each_sample():
+    two = Lexicon.from_spellings({"Two": [["a", "b"]]}, ["", *TOKENS[1:]], separators=["|"])
+    six = Lexicon.from_spellings({"Six": [["a", "b"]]}, ["", *TOKENS[1:]], separators=["|"])
+    path = [index for token in "ab" for index in (TOKENS.index(token), 0)]
+    emissions = 9.0 * torch.nn.functional.one_hot(torch.tensor([path] * 3), len(TOKENS))
+    found = BeamSearchDecoder(TOKENS, lexicon=two)(emissions, lexicon=[six, None, two])
+    assert [sample[0].words for sample in found] == [["Six"], ["ab"], ["Two"]]
 
 
 @pytest.mark.parametrize("unit", ["|", "<space>", "\u2581", "_"])
@@ -141,7 +209,7 @@ def test_the_separator_of_words():
         if sil_token == "b":
             words = ["a|", "c"]
         assert hypothesis.words == words
-    # Hot words are whole words between separators, of which a Charset's is its space.
+    # Hot words are whole words between separators; the separator of a Charset is its space.
     charset = Charset("|abc ", blank=0)
     decoder = BeamSearchDecoder(charset, hotwords=["b"])
     assert best_hypothesis(decoder, text, tokens=both).words == ["a|b", "c"]
@@ -176,7 +244,7 @@ def test_no_separator():
 
 
 def test_the_separator_in_longer_tokens():
-    """As SentencePiece has it."""
+    """As in the vocabularies of SentencePiece."""
     tokens = ["-", "\u2581", "\u2581the", "\u2581ca", "t"]
     decoder = BeamSearchDecoder(tokens, sil_token="\u2581")
     hypothesis = best_hypothesis(decoder, ["\u2581the", "\u2581ca", "t", "\u2581"], tokens=tokens)
@@ -184,7 +252,7 @@ def test_the_separator_in_longer_tokens():
 
 
 def test_words_are_those_of_the_lexicon(write_file):
-    """Of words that are spelt alike the first."""
+    """Of words with the same spelling, the first is decoded."""
     lexicon = write_file("Two a b |\nToo a b |\nSix c |\nSix b c c |")
     decoder = BeamSearchDecoder(TOKENS, lexicon=lexicon, unk_score=-5.0)
     hypothesis = best_hypothesis(decoder, "ab|c|bcc||aa")
@@ -205,11 +273,11 @@ def test_a_lexicon_without_separators(write_file):
     tokens = ["-", "a", "b"]
     decoder = BeamSearchDecoder(tokens, lexicon=write_file("AB a b\nA a"))
     assert best_hypothesis(decoder, "ab", tokens=tokens).words == ["AB"]
-    assert best_hypothesis(decoder, "aba", tokens=tokens).words != ["AB", "A"]  # a text is one word
+    assert best_hypothesis(decoder, "aba", tokens=tokens).words != ["AB", "A"]  # a text is a single word
 
 
 def test_hot_words_as_str():
-    """A space is the separator, and phrases are found as a whole."""
+    """A space stands for the separator; a phrase matches as a whole."""
     emissions = random_emissions(samples=30)
     for words in (["cab"], ["b a", "c"], ["b|a"]):
         spelt = {word: list(word.replace(" ", "|")) for word in words}
@@ -226,7 +294,7 @@ def test_hot_words_are_composed_as_a_charset_is():
     emissions = random_emissions(classes=4)
     found = [as_tuples(BeamSearchDecoder(charset, hotwords=[word])(emissions)) for word in ("é", "e\u0301")]
     assert found[0] == found[1] != as_tuples(BeamSearchDecoder(charset)(emissions))
-    # Of other tokens the accent may be one.
+    # Without a Charset, a combining accent may be a token.
     tokens = ["-", " ", "e", "\u0301"]
     found = [as_tuples(BeamSearchDecoder(tokens, hotwords=words)(emissions)) for words in (["e\u0301"], [])]
     assert found[0] != found[1]
@@ -241,7 +309,7 @@ def test_missing_hypotheses(write_file):
     found = decoder(emissions)
     assert [len(sample) for sample in found] == [16, 0, 0, 7]  # 0 to 6 separators in 12 frames
     assert as_tuples(found) == expected_tuples(emissions, nbest=16)
-    # Too few frames for any word.
+    # The frames are too few for any word.
     emissions = random_emissions(samples=1, frames=2)
     emissions[..., :2] = -INF
     assert BeamSearchDecoder(TOKENS, lexicon=write_file("abc a b c |"))(emissions) == [[]]
@@ -251,7 +319,7 @@ def test_sizes_of_nothing():
     decoder = BeamSearchDecoder(TOKENS, nbest=2)
     assert decoder(torch.empty(0, 7, 5)) == []
     (sample,) = decoder(torch.empty(1, 0, 5))
-    assert as_tuples([sample]) == [[([], [], "", 0.0, [], 0.0, [])]]
+    assert as_tuples([sample]) == [[([], [], "", 0.0, [], 0.0, [], [], [])]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -266,7 +334,7 @@ def test_dtypes_and_strides(dtype):
 
 
 def everything(write_file):
-    """With a model over words, so that model and lexicon have to stay together."""
+    """A decoder with a model over words: pickling must keep the model's reference to the lexicon."""
     return BeamSearchDecoder(
         TOKENS,
         lexicon=write_file("".join(f"{word} {' '.join(word)} |\n" for word in WORDS)),
@@ -293,11 +361,11 @@ def test_it_decodes_in_a_new_process(write_file):
 def test_a_hypothesis_pickles_with_no_others():
     emissions = random_emissions(samples=50, frames=100)
     hypothesis = BeamSearchDecoder(TOKENS, nbest=10)(emissions)[0][0]
-    assert len(pickle.dumps(hypothesis)) < 5000  # tokens of all would be 400,000
+    assert len(pickle.dumps(hypothesis)) < 5000  # the tokens of all hypotheses take 400,000
 
 
 def test_stream():
-    """One batch is read, decoded and handed out before the next."""
+    """Each batch is read, decoded and yielded before the next."""
     decoder = BeamSearchDecoder(TOKENS)
     emissions = random_emissions()
     batches = [(emissions[:3], None), (emissions[3:5], [4, 12]), (emissions[5:], torch.tensor([7]))]

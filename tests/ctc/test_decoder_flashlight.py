@@ -1,6 +1,6 @@
-"""BeamSearchDecoder beside flashlight's decoders, which are what torchaudio's ctc_decoder runs.
+"""BeamSearchDecoder against the decoders of flashlight, which torchaudio's ctc_decoder runs.
 
-Told to add up alignments, they agree wherever their rules are the same. What differs is in docs/how-to/migrate.md.
+With log_add=True, they agree wherever their rules are the same; docs/how-to/migrate.md lists the differences.
 """
 
 import math
@@ -24,7 +24,7 @@ EVERYTHING = {"beam_size": 1000, "nbest": 1000}
 
 
 def options_of(kind, beam_size=1_000_000, beam_threshold=math.inf, **options):
-    """They add alignments up, and keep all that is possible: what is not scores -inf, or far below."""
+    """Options that sum over alignments and drop only impossible texts, which score -inf or very low."""
     return kind(
         beam_size=beam_size,
         beam_size_token=len(TOKENS),
@@ -43,13 +43,13 @@ def decoded(theirs, emissions):
 
 
 def text_of(result):
-    """The labels of its path, which has a silence at either end."""
+    """The labels of a path, which has a silence at each end."""
     path = torch.unique_consecutive(torch.tensor(result.tokens[1:-1]))
     return tuple(path[path != BLANK].tolist())
 
 
 def lexicon_free(**options):
-    # Without a silence: it takes the first token of a text for a repetition if it is that one.
+    # No silence token: the decoder would treat it as a repeat at the start of a text.
     return decoder.LexiconFreeDecoder(
         options_of(decoder.LexiconFreeDecoderOptions, **options), decoder.ZeroLM(), -1, BLANK, []
     )
@@ -65,7 +65,7 @@ def test_all_texts_and_scores_are_those_of_the_lexicon_free_decoder(seed, frames
 
 
 def test_long_inputs_have_the_same_best_text():
-    """With beams so wide that what they drop does not count. Of theirs, up to two prefixes are one text's."""
+    """The beams are so wide that pruning has no effect. flashlight keeps up to two prefixes for one text."""
     emissions = random_emissions(samples=40, frames=20) * 8
     ours = BeamSearchDecoder(TOKENS, beam_size=500)(emissions)
     for sample, (hypothesis,) in zip(emissions, ours, strict=True):
@@ -90,14 +90,14 @@ def lexicon_decoder(path, word_score, unk_score=-math.inf):
 
 @pytest.mark.parametrize("word_score", [0.0, 1.5])
 def test_words_and_scores_are_those_of_the_lexicon_decoder(write_file, word_score):
-    """Its rules are the same where every spelling ends in the separator, and no unknown words are allowed.
+    """The rules are the same if every spelling ends in the separator and unknown words are forbidden.
 
-    - It tells texts apart by their words, ours by their tokens: "ab|" and "|ab||" are one of its hypotheses,
-      with the sum of their probabilities.
-    - Its texts end in a separator as soon as one of them does; ours need not.
-    - Spellings without the separator are other rules: there the last token of a word lasts for one frame
-      only, and words follow each other without anything between them.
-    - Its unknown words are beginnings of known ones; ours are any spelling.
+    - flashlight distinguishes texts by their words, crnn_ext by their tokens: "ab|" and "|ab||" are one
+      hypothesis of flashlight, with the sum of their probabilities.
+    - flashlight's texts end in a separator as soon as one of them does; those of crnn_ext need not.
+    - Without the separator in spellings, flashlight's rules differ: the last token of a word lasts for one
+      frame only, and words follow each other with nothing between them.
+    - Unknown words are beginnings of known words in flashlight, and any spelling in crnn_ext.
     """
     path = write_file("ab a b |\nab c |\naa a a |\nb b |\nbc b c |\n")
     theirs, numbers = lexicon_decoder(path, word_score)

@@ -1,7 +1,7 @@
-"""BeamSearchDecoder beside pyctcdecode: the same scores, with the options that docs/how-to/migrate.md names.
+"""BeamSearchDecoder against pyctcdecode: equal scores with the options of docs/how-to/migrate.md.
 
-pyctcdecode tells texts apart by their words, so that what it finds is the sum of texts that differ in the
-number of their spaces. All emissions here are so short that nothing needs to be pruned.
+pyctcdecode distinguishes texts by their words, so its scores are sums over texts that differ in the number of
+spaces. All emissions are so short that nothing needs to be pruned.
 """
 
 import logging
@@ -24,7 +24,7 @@ SENTENCES = ["ab cab", "cab ab ab", "bab a", "a ab"]
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog):
-    """It warns of small vocabularies."""
+    """pyctcdecode warns about small vocabularies."""
     caplog.set_level(logging.ERROR, "pyctcdecode")
 
 
@@ -63,7 +63,7 @@ def test_its_weight_is_for_a_hot_word_ours_for_each_token():
 
 
 def test_a_model_over_words(tmp_path):
-    """Where texts end in a space, pyctcdecode adds an empty word, an unknown one; so here they do not."""
+    """No text ends in a space: pyctcdecode would add an empty, unknown word."""
     pytest.importorskip("kenlm", reason="the package kenlm is not installed")
     arpa, lexicon = tmp_path / "words.arpa", tmp_path / "lexicon.txt"
     arpa.write_text(estimate_model(3, [sentence.split() for sentence in SENTENCES]).arpa())

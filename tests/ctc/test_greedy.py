@@ -215,39 +215,39 @@ LOGITS = torch.zeros(4, 2, 3)
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        (([1.0],), {}, TypeError, "logits must be a tensor, and it is list"),
+        (([1.0],), {}, TypeError, "logits must be a tensor, got list"),
         (
             (LOGITS.int(),),
             {},
             TypeError,
-            "logits must be float16, bfloat16, float32 or float64, and it is torch.int32",
+            "logits must be float16, bfloat16, float32 or float64, got torch.int32",
         ),
-        ((LOGITS[0, 0],), {}, ValueError, "logits must be (T, N, C) or (T, C), and its shape is (3,)"),
+        ((LOGITS[0, 0],), {}, ValueError, "logits must be (T, N, C) or (T, C), got shape (3,)"),
         (
             (LOGITS[..., :0],),
             {},
             ValueError,
-            "logits must have 1 to 2^20 classes, and its shape is (4, 2, 0)",
+            "logits must have 1 to 2^20 classes, got shape (4, 2, 0)",
         ),
-        ((LOGITS,), {"blank": 3}, ValueError, "blank must be in [0, C=3), and it is 3"),
-        ((LOGITS,), {"blank": 1.0}, TypeError, "blank must be an int, and it is float"),
+        ((LOGITS,), {"blank": 3}, ValueError, "blank must be in [0, 3), got 3"),
+        ((LOGITS,), {"blank": 1.0}, TypeError, "blank must be an int, got float"),
         (
             (LOGITS,),
             {"input_type": "probs"},
             ValueError,
-            "input_type must be one of 'logits', 'log_probs', and it is 'probs'",
+            "input_type must be one of 'logits', 'log_probs', got 'probs'",
         ),
         (
             (LOGITS, torch.tensor([1.0, 2.0])),
             {},
             TypeError,
-            "input_lengths must have an integer dtype, and it has torch.float32",
+            "input_lengths must have an integer dtype, got torch.float32",
         ),
         (
             (LOGITS, [1, 2, 3]),
             {},
             ValueError,
-            "input_lengths must have shape (N=2,), and its shape is (3,)",
+            "input_lengths must have shape (N=2,), got shape (3,)",
         ),
         (
             (LOGITS, [4, 5]),

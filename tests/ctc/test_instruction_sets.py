@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.operator_calls import OPERATORS
 
 # A default run tests three operators, an exhaustive one all with more examples.
 SOME = ["test_ctc_loss.py", "test_greedy.py", "test_align.py"]
-ALL = [*SOME, "test_log_probability.py", "test_beam_search.py", "test_beam_search_pruning.py"]
+ALL = [*(f"test_{operator}.py" for operator in OPERATORS), "test_beam_search_pruning.py"]
 
 
 @pytest.mark.parametrize("capability", ["default", "avx2"])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.operator_calls import CALLS, OPERATORS
 from reference.ctc import loss_and_grad, no_synchronization, torch_loss_and_grad
 
 from crnn_ext.ctc import CTCLoss, align, beam_search, ctc_loss, greedy_decode, log_probability
@@ -55,17 +56,22 @@ def test_loss_and_gradient_in_a_graph(device, reduction, concatenated):
             assert torch.equal(a, b)
 
 
-def test_greedy_decoding_in_a_graph(device):
-    logits, _, lengths, _ = batch(device)
-    greedy_decode(logits, lengths)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_operator_in_a_graph(device, operator):
+    call, static = CALLS[operator], batch(device)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        call(*static)
+    torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = greedy_decode(logits, lengths)
-    fresh, _, fresh_lengths, _ = batch(device, seed=1)
-    logits.copy_(fresh)
-    lengths.copy_(fresh_lengths)
+        captured = call(*static)
+    fresh = batch(device, seed=1)
+    for to, tensor in zip(static, fresh, strict=True):
+        to.copy_(tensor)
     graph.replay()
-    for a, b in zip(captured, greedy_decode(fresh, fresh_lengths), strict=True):
+    for a, b in zip(captured, call(*fresh), strict=True):
         assert torch.equal(a, b)
 
 
@@ -163,9 +169,8 @@ def test_operators_do_not_synchronize(device, on_cpu, validate):
     ctc_loss(*arguments).backward()  # the first call may allocate
     with no_synchronization(device):
         loss(*arguments).backward()
-        greedy_decode(logits, arguments[2])
-        beam_search(logits, arguments[2], nbest=3)
-        align(*arguments)
+        for call in CALLS.values():
+            call(*arguments)
         log_probability(logits, arguments[1][:, None], arguments[2], arguments[3][:, None], validate=validate)
 
 

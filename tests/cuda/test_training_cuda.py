@@ -1,4 +1,4 @@
-"""Training on a GPU does what it does on a CPU."""
+"""Training on a GPU gives the same results as on a CPU."""
 
 import math
 import os
@@ -18,7 +18,7 @@ from crnn_ext.ocr import Recognizer
 
 pytestmark = pytest.mark.parametrize("device", ["cuda"], indirect=True)
 
-# Batches that are loaded by a process of their own and pinned, as by default.
+# Batches are loaded by a worker process and pinned, as by default.
 SETTINGS = {"workers": 1, "accumulate": 2, "ema": 0.9, "lr": 1e-2}
 
 
@@ -36,28 +36,28 @@ def test_training_learns_to_read(lines, tmp_path, device, precision):
     assert done.steps[0].blank == pytest.approx(start.steps[0].blank, abs=0.02)
     assert done.steps[-1].loss < 0.3
     recognizer = Recognizer.load(tmp_path / "run/best.safetensors", device=device)
-    # Several lines, and not to the letter: two runs that differ in their last bits end as different networks.
+    # Several lines, compared approximately: runs that differ in their last bits end with different networks.
     read = recognizer([striped_image("abcda", seed=seed) for seed in range(77, 83)])
     likeness = [SequenceMatcher(None, line.text, "abcda").ratio() for line in read]
     assert sum(likeness) / len(likeness) > 0.8
 
 
 def stderr_of(command, seconds):
-    """Of a command of torchrun, which has to end well in this time."""
-    # Without a network, the name of this machine may have no address that its processes could meet at.
+    """Return standard error of a torchrun command, which must succeed within this time."""
+    # Without a network, the host name may not resolve to an address.
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
     torchrun = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         _, errors = torchrun.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        torchrun.terminate()  # and not killed: it ends its workers, which have sessions of their own
+        torchrun.terminate()  # not kill(): torchrun must end its workers, which have their own sessions
         pytest.fail(f"not done within {seconds} s:\n{torchrun.communicate()[1]}")
     assert torchrun.returncode == 0, errors
     return errors
 
 
 def test_processes_share_a_gpu(lines, tmp_path, device):
-    """As many as there are cards and one more, of which NCCL would not take two on one."""
+    """One process more than there are GPUs; NCCL does not allow two processes on one GPU."""
     processes = torch.cuda.device_count() + 1
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     options = ["--width", "0.05", "--hidden", "16", "--epochs", "1", "--workers", "0", "--log-every", "1"]
@@ -67,10 +67,10 @@ def test_processes_share_a_gpu(lines, tmp_path, device):
     assert math.isfinite(log_entries(tmp_path / "run", "step")[-1]["loss"])
 
 
-def test_it_goes_on(lines, tmp_path, device):
-    whole = run_training(tmp_path / "whole", lines, epochs=2, device=device, **SETTINGS)
-    run_training(tmp_path / "broken", lines, epochs=2, device=device, stop=stop_after(3), **SETTINGS)
-    rest = run_training(tmp_path / "broken", lines, epochs=2, device=device, resume=True, **SETTINGS)
-    assert [step.step for step in rest.steps] == list(range(4, whole.total + 1))
-    for ours, theirs in zip(rest.steps, whole.steps[3:], strict=True):
+def test_training_resumes(lines, tmp_path, device):
+    uninterrupted = run_training(tmp_path / "uninterrupted", lines, epochs=2, device=device, **SETTINGS)
+    run_training(tmp_path / "interrupted", lines, epochs=2, device=device, stop=stop_after(3), **SETTINGS)
+    rest = run_training(tmp_path / "interrupted", lines, epochs=2, device=device, resume=True, **SETTINGS)
+    assert [step.step for step in rest.steps] == list(range(4, uninterrupted.total + 1))
+    for ours, theirs in zip(rest.steps, uninterrupted.steps[3:], strict=True):
         assert ours.loss == pytest.approx(theirs.loss, rel=0.05)

@@ -26,6 +26,7 @@ def as_tuples(hypotheses):
             (
                 *(h.tokens.tolist(), h.words, h.text, h.score),
                 *(h.timesteps.tolist(), h.log_prob, h.token_logp.tolist()),
+                *(h.starts.tolist(), h.ends.tolist()),
             )
             for h in sample
         ]
@@ -45,9 +46,10 @@ def expected_tuples(emissions, lengths=None, **options):
             tokens = result.tokens[n, k, :length].tolist()
             text = "".join(" abc"[token - 1] for token in tokens)
             score, log_prob = result.scores[n, k].item(), result.log_probs[n, k].item()
-            timesteps, token_logp = (
-                part[n, k, :length].tolist() for part in (result.timesteps, result.token_logp)
+            timesteps, token_logp, starts, ends = (
+                part[n, k, :length].tolist()
+                for part in (result.timesteps, result.token_logp, result.starts, result.ends)
             )
-            sample.append((tokens, text.split(), text, score, timesteps, log_prob, token_logp))
+            sample.append((tokens, text.split(), text, score, timesteps, log_prob, token_logp, starts, ends))
         found.append(sample)
     return found

@@ -1,8 +1,8 @@
-"""Lines as `evaluate` takes them."""
+"""A line source in memory, for `evaluate`."""
 
 
 class InMemoryLines:
-    """Of (name, image, label) for each line; an image may be an exception."""
+    """Built from (name, image, label) per line. An image may be an exception, which is raised when read."""
 
     def __init__(self, lines):
         self.names = [name for name, _, _ in lines]

@@ -1,4 +1,4 @@
-"""A recognizer whose answers are known, and images of stripes for it to read."""
+"""A recognizer with known answers, and images of stripes for it to read."""
 
 import numpy as np
 import torch
@@ -10,10 +10,10 @@ from crnn_ext.text import Charset
 CHARSET = Charset("abc")
 
 
-class ReadsGreyLevels(nn.Module):
-    """A network whose answer is known: white is the blank, and a, b and c are ever darker stripes.
+class GrayLevelNetwork(nn.Module):
+    """A network with known output: white is the blank; a, b and c are increasingly dark stripes.
 
-    A frame is 4 columns wide. The logit of its class is above the others by `margin` times the distance.
+    A frame is 4 columns wide. Each logit is -`margin` times the distance to the gray level of its class.
     """
 
     def __init__(self, margin=20.0):
@@ -32,11 +32,11 @@ class ReadsGreyLevels(nn.Module):
 
 
 def stripes(text, frame=4, height=32):
-    """An image with a stripe of `frame` columns for each letter; "-" is white."""
-    grey = {"-": 255, "a": 170, "b": 85, "c": 0}
-    row = np.repeat(np.uint8([grey[letter] for letter in text]), frame)
+    """Return an image with a stripe of `frame` columns for each letter; "-" is white."""
+    gray = {"-": 255, "a": 170, "b": 85, "c": 0}
+    row = np.repeat(np.uint8([gray[letter] for letter in text]), frame)
     return np.tile(row, (height, 1))
 
 
 def recognizer(margin=20.0):
-    return Recognizer(ReadsGreyLevels(margin), CHARSET, Preprocessing())
+    return Recognizer(GrayLevelNetwork(margin), CHARSET, Preprocessing())

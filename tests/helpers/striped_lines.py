@@ -1,4 +1,4 @@
-"""Lines of text that a tiny network learns to read: each character is a pattern of stripes."""
+"""Synthetic text lines that a tiny network can learn: each character is a pattern of stripes."""
 
 import numpy as np
 from helpers.dataset_files import write
@@ -6,12 +6,12 @@ from PIL import Image
 
 CHARACTERS = "abcd"
 
-# Rows of ink, of eight, of each character.
+# Inked rows of each character, out of eight.
 _PATTERNS = {"a": (0, 1), "b": (2, 3), "c": (4, 5), "d": (6, 7)}
 
 
 def striped_image(text, seed=0):
-    """An image of the text, 16 x about 14 pixels a character, dark on light."""
+    """Return an image of the text: dark on light, 16 rows, about 14 columns per character."""
     random = np.random.default_rng(seed)
     pieces = [np.full((16, 4), 255, np.uint8)]
     for character in text:
@@ -23,7 +23,7 @@ def striped_image(text, seed=0):
 
 
 def write_striped_dataset(folder, count=48, seed=0, longest=6):
-    """A file of labels beside images of random texts; the folder."""
+    """Write a label file beside images of random texts. Return the folder."""
     random = np.random.default_rng(seed)
     labels = []
     for number in range(count):

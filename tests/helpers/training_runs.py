@@ -1,55 +1,44 @@
-"""What tests of training runs share: commands, logs, a clock."""
+"""Helpers for tests of training runs: commands, logs, a recorder."""
 
 import itertools
 import json
 import sys
 import time
 
-from crnn_ext.ocr.training import TrainingConfig, train
-
 TINY = {"width": 0.05, "hidden": 16, "workers": 0, "batch_pixels": 32 * 128 * 8, "log_every": 1, "augment": 0}
 
 
 def train_command(*arguments):
-    """The command that trains in one process."""
+    """Return the command that trains in one process."""
     return [sys.executable, "-m", "crnn_ext", "train", *map(str, arguments)]
 
 
 def log_entries(folder, event):
-    """What the log of a run has of an event."""
+    """Return the log entries of a run for an event."""
     found = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
     return [entry for entry in found if entry["event"] == event]
 
 
 def logged_steps(folder):
-    """How many steps the log of a run has, which may not have begun."""
+    """Return the number of logged steps, 0 if there is no log yet."""
     log = folder / "log.jsonl"
     return log.read_text().count('"event": "step"') if log.exists() else 0
 
 
 def wait_for_steps(process, folder, steps):
-    """Until a run in another process has logged so many, or is over."""
+    """Wait until a run in another process has logged this many steps or has ended."""
     while logged_steps(folder) < steps and process.poll() is None:
         time.sleep(0.005)
 
 
-class FakeClock:
-    """In the place of the module `time`: stands still until it is moved."""
-
-    now = 100.0
-
-    def monotonic(self):
-        return self.now
-
-
 class Recorder:
-    """Remembers all events."""
+    """Callback that records all events."""
 
     def __init__(self):
         self.notes, self.steps, self.reports, self.validations = [], [], [], []
 
-    def on_train_start(self, step, steps, left_out):
-        self.first, self.total, self.left_out_always = step, steps, left_out
+    def on_train_start(self, step, steps, skipped):
+        self.first, self.total, self.always_skipped = step, steps, skipped
 
     def on_message(self, text):
         self.notes.append(text)
@@ -68,12 +57,15 @@ class Recorder:
 
 
 def stop_after(steps):
-    """Stops a run when it has done so many steps."""
+    """Return a `stop` function that ends a run after this many steps."""
     asked = itertools.count()
     return lambda: next(asked) == steps
 
 
 def run_training(folder, data, *, callbacks=(), **settings):
+    """Train in this process and return the recorder, with the result as `outcome`."""
+    from crnn_ext.ocr.training import TrainingConfig, train  # needs cv2, which tests may lack
+
     recorder = Recorder()
     options = {
         name: settings.pop(name) for name in ("resume", "criterion", "stop", "device") if name in settings

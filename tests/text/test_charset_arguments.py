@@ -138,7 +138,7 @@ def test_charset_text_type_errors(operation):
 
 
 def test_charset_encode_unknown_option_error():
-    with raises_exactly(ValueError, "encode: unknown must be 'error' or 'skip', got 'count'"):
+    with raises_exactly(ValueError, "encode: unknown must be one of 'error', 'skip', got 'count'"):
         Charset("abc").encode("abc", unknown="count")
 
 
@@ -146,11 +146,11 @@ def test_charset_encode_unknown_option_error():
     ("data", "error", "message"),
     [
         ([], TypeError, "from_dict: data must be a mapping, got list"),
-        ({}, ValueError, "from_dict: data must have the keys 'characters' and 'blank', got []"),
+        ({}, ValueError, "from_dict: data must have the keys ['blank', 'characters'], got []"),
         (
             {"characters": "a", "blank": 0, "x": 1},
             ValueError,
-            "from_dict: data must have the keys 'characters' and 'blank', got ['characters', 'blank', 'x']",
+            "from_dict: data must have the keys ['blank', 'characters'], got ['characters', 'blank', 'x']",
         ),
         (
             {"characters": None, "blank": 0},

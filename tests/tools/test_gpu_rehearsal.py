@@ -38,7 +38,7 @@ def test_rehearsal_of_the_benchmarks(tmp_path):
     assert results["rehearsal"] is True
     assert [(stage["stage"], stage["state"]) for stage in results["stages"]] == [("bench", "ok")]
     ours = [row for row in results["rows"] if row["contender"] == "crnn_ext"]
-    assert {row["op"] for row in ours} == {
+    assert {row["op"] for row in ours} >= {
         "ctc_loss",
         "greedy_decode",
         "align",

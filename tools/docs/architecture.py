@@ -11,7 +11,8 @@ matplotlib.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
-IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = ROOT / "docs" / "images"
 
 # From the top down: the color of the layer and its folders.
 COMMANDS, OCR, OPERATORS, NATIVE = "#c5cae9", "#ffe0b2", "#c8e6c9", "#cfd8dc"
@@ -25,7 +26,7 @@ LAYERS = [
     (OCR, ["ocr / system"]),
     (OPERATORS, ["ctc", "models"]),
     (OPERATORS, ["ops", "text"]),
-    (NATIVE, ["ctc_loss", "log_probability", "align", "greedy", "beam_search", "text"]),
+    (NATIVE, [*sorted(path.parent.name for path in ROOT.glob("csrc/*/cpu.cpp")), "text"]),
     (NATIVE, ["forward_backward"]),
     (NATIVE, ["targets", "common"]),
 ]

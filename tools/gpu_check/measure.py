@@ -35,7 +35,7 @@ def main() -> None:
 
     if options.group == next(iter(GROUP_SECONDS)):
         put(new_row("copy", [], "torch") | {"GB/s": 1e-9 * bench.bandwidth})
-    for row in importlib.import_module(options.group).rows(bench, tiny=options.rehearsal):
+    for row in importlib.import_module(f"groups.{options.group}").rows(bench, tiny=options.rehearsal):
         put(row)
 
 

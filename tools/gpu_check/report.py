@@ -6,14 +6,8 @@ from typing import NamedTuple
 
 from rows import NOT_CHOSEN, NOT_INSTALLED, Row
 
-PEERS = {
-    "ctc_loss": ["torch", "cuDNN", "optax"],
-    "greedy_decode": ["torch.argmax"],
-    "beam_search": ["cuda_ctc_decoder", "blanks skipped"],
-    "align": ["forced_align"],
-    "log_probability": ["torch"],
-    "one sample": ["forced_align"],
-}
+BEAM_SEARCH_PEERS = ["cuda_ctc_decoder", "blanks skipped"]
+# Titles of the tables; by default, the name of the operator.
 TITLES = {
     "ctc_loss": "ctc_loss, forward and backward (T, N, C, S)",
     "greedy_decode": "greedy_decode (T, N, C)",
@@ -120,7 +114,7 @@ def _loss_aims(ours: Row, peer: Callable[[str], Row]) -> Iterator[Aim]:
 
 
 def _beam_search_aims(ours: Row, peer: Callable[[str], Row]) -> Iterator[Aim]:
-    for name in PEERS["beam_search"]:
+    for name in BEAM_SEARCH_PEERS:
         theirs = peer(name)
         yield _speedup(f"{name} / beam_search", 3, ours, theirs)
         known = "log P" in ours and "log P" in theirs
@@ -175,13 +169,15 @@ def table(rows: list[Row], judged: list[Aim]) -> Iterator[str]:
     "x floor" and "us per frame" are of the faster of eager and graph.
     """
     yield "\nfloor: memory traffic at the bandwidth of a copy; (x): a peer's time over ours, both eager"
-    for op, peers in PEERS.items():
+    head = ["shape", "dtype", "eager ms", "graph ms", "floor ms", "x floor", "us per frame"]
+    for op in dict.fromkeys([*TITLES, *(row["op"] for row in rows)]):
         of_op = [row for row in rows if row["op"] == op]
-        if not of_op:
+        contenders = list(dict.fromkeys(row["contender"] for row in of_op))
+        if "crnn_ext" not in contenders:
             continue
-        head = ["shape", "dtype", "eager ms", "graph ms", "floor ms", "x floor", "us per frame"]
+        peers = [name for name in contenders if name != "crnn_ext"]
         lines = [_cells(rows, row, peers) for row in of_op if row["contender"] == "crnn_ext"]
-        yield f"\n{TITLES[op]}"
+        yield f"\n{TITLES.get(op, op)}"
         yield from _align_columns([head + [f"{peer} ms" for peer in peers], *lines])
     # Each note once, not per shape.
     notes = {(row["op"], row["contender"], row["note"]): None for row in rows if "note" in row}

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 # The benchmark modules. Each runs in its own process with at least this many seconds: 8 to start, then one or
 # two per contender and shape. "peers" compiles with XLA.
-GROUP_SECONDS = {"loss": 40, "greedy": 14, "decode": 20, "alignment": 20, "peers": 30}
+_SECONDS, _DEFAULT_SECONDS = {"loss": 40, "greedy": 14, "peers": 30}, 20
+_GROUPS = sorted(path.stem for path in (Path(__file__).parent / "groups").glob("*.py"))
+GROUP_SECONDS = {group: _SECONDS.get(group, _DEFAULT_SECONDS) for group in _GROUPS}
 
 # Notes that are not errors.
 NOT_INSTALLED, NOT_CHOSEN = "not installed", "not chosen by torch"

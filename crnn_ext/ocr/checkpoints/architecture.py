@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crnn_ext._arguments import check_bool, check_choice, check_int, check_keys, check_number
 from crnn_ext.models import CRNN, CRNN_res, CRNN_v2
-from crnn_ext.ocr.system.arguments import check_int, check_keys, check_number
 
 Network = CRNN | CRNN_v2 | CRNN_res
 
@@ -47,15 +47,13 @@ class Architecture:
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        if self.name not in list(_NETWORKS):  # a list: an untrusted name may be unhashable
-            raise ValueError(f"{owner}: name must be one of {', '.join(_NETWORKS)}, got {self.name!r:.60}")
-        check_int(owner, "nclass", self.nclass, 2, 1 << 20)
-        check_int(owner, "nh", self.nh, 1, 1 << 14)
-        check_int(owner, "imgH", self.imgH, 32, 32)
-        check_int(owner, "nc", self.nc, 1, 3)
-        check_number(owner, "width", self.width, 1e-3, 16)
-        if not isinstance(self.leakyRelu, bool):
-            raise TypeError(f"{owner}: leakyRelu must be a bool, got {self.leakyRelu!r:.60}")
+        check_choice(f"{owner}: name", self.name, _NETWORKS)
+        check_int(f"{owner}: nclass", self.nclass, 2, 1 << 20)
+        check_int(f"{owner}: nh", self.nh, 1, 1 << 14)
+        check_int(f"{owner}: imgH", self.imgH, 32, 32)
+        check_int(f"{owner}: nc", self.nc, 1, 3)
+        check_number(f"{owner}: width", self.width, 1e-3, 16)
+        check_bool(f"{owner}: leakyRelu", self.leakyRelu)
         if self.leakyRelu and self.name == "CRNN_res":
             raise ValueError(f"{owner}: leakyRelu must be False for CRNN_res, got True")
 

@@ -20,8 +20,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from crnn_ext import __version__
+from crnn_ext._arguments import check_int, check_keys, check_str, check_type
 from crnn_ext.ocr.images import Preprocessing
-from crnn_ext.ocr.system.arguments import check_int, check_keys
 from crnn_ext.ocr.system.atomic_write import atomic_write_bytes
 from crnn_ext.text import Charset
 
@@ -182,24 +182,22 @@ def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
             f"not a crnn_ext checkpoint: the metadata of this safetensors file has no entry {METADATA_KEY!r}"
         )
     try:
-        settings = json.loads(metadata[METADATA_KEY])
+        settings: dict[str, Any] = json.loads(metadata[METADATA_KEY])
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the metadata entry {METADATA_KEY!r} is not valid JSON: {error}") from error
-    if not isinstance(settings, dict):
-        raise TypeError(f"checkpoint: must be a mapping, got {settings!r:.60}")
+    check_type("checkpoint", settings, dict, "a mapping")
     return settings
 
 
 def _known_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The settings without unknown keys, and the names of the unknown keys."""
     # Check the format first: other formats may have other keys.
-    check_int("checkpoint", "format", settings.get("format"), FORMAT_VERSION, FORMAT_VERSION)
+    check_int("checkpoint: format", settings.get("format"), FORMAT_VERSION, FORMAT_VERSION)
     keys = {"format", *_DEFAULTS, *_SECTION_KEYS}
     unknown = [key for key in settings if key not in keys]
     known = {**_DEFAULTS, **{key: value for key, value in settings.items() if key in keys}}
     check_keys("checkpoint", known, keys)
-    if not isinstance(known["version"], str):
-        raise TypeError(f"checkpoint: version must be a str, got {known['version']!r:.60}")
+    check_str("checkpoint: version", known["version"])
     for name, section_keys in _SECTION_KEYS.items():
         section = known[name]
         if isinstance(section, dict):
@@ -239,9 +237,8 @@ def _check_consistency(architecture: Architecture, charset: Charset, preprocessi
             )
 
 
-def _check_metadata(metadata: object) -> None:
-    if not isinstance(metadata, Mapping):
-        raise TypeError(f"checkpoint: metadata must be a mapping, got {metadata!r:.60}")
+def _check_metadata(metadata: Any) -> None:
+    check_type("checkpoint: metadata", metadata, Mapping, "a mapping")
     for name, value in metadata.items():
         if not (isinstance(name, str) and isinstance(value, str)):
             raise TypeError(f"checkpoint: metadata must map str to str, got {name!r:.60}: {value!r:.60}")

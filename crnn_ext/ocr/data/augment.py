@@ -11,7 +11,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from crnn_ext.ocr.system.arguments import check_number
+from crnn_ext._arguments import check_number
 
 try:
     import cv2
@@ -54,7 +54,7 @@ class Augmentation:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        check_number(type(self).__name__, "strength", self.strength, 0, 2)
+        check_number(f"{type(self).__name__}: strength", self.strength, 0, 2)
 
     def __call__(self, image: Pixels, random: np.random.Generator) -> Pixels:
         """Returns the distorted line, usually with a different size.

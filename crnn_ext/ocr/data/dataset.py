@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from crnn_ext._arguments import check_int
 from crnn_ext.ocr.images import ImageError, Preprocessing
-from crnn_ext.ocr.system.arguments import check_int
 
 from .source import DataIssue, LineSource
 
@@ -76,7 +76,7 @@ class LineDataset(Dataset[Sample | DataIssue]):
         seed: int = 0,
         epoch: int = 0,
     ) -> None:
-        check_int(type(self).__name__, "seed", seed, 0, (1 << 63) - 1)
+        check_int(f"{type(self).__name__}: seed", seed, 0, (1 << 63) - 1)
         self.source = source
         self.preprocessing = preprocessing
         self.augmentation = augmentation
@@ -89,7 +89,7 @@ class LineDataset(Dataset[Sample | DataIssue]):
         Raises:
             TypeError, ValueError: the epoch is negative.
         """
-        check_int("set_epoch", "epoch", epoch, 0, (1 << 63) - 1)
+        check_int("set_epoch: epoch", epoch, 0, (1 << 63) - 1)
         self._epoch = epoch
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from crnn_ext.ocr.system.arguments import check_int
+from crnn_ext._arguments import check_int
 
 from .source import DataError, LineSource
 
@@ -46,7 +46,7 @@ def map_lines(
         DataError: a worker process was killed, for example because memory ran out.
     """
     if workers is not None:
-        check_int("map_lines", "workers", workers, 1, 1024)
+        check_int("map_lines: workers", workers, 1, 1024)
     else:
         workers = max(1, min(len(os.sched_getaffinity(0)), len(source) // _MIN_LINES_PER_PROCESS))
     results = (

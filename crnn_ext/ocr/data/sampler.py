@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Sampler
 
-from crnn_ext.ocr.system.arguments import check_int
+from crnn_ext._arguments import check_int
 
 
 class BucketBatchSampler(Sampler[list[int]]):
@@ -47,12 +47,12 @@ class BucketBatchSampler(Sampler[list[int]]):
         accumulate: int = 1,
     ) -> None:
         owner = type(self).__name__
-        check_int(owner, "max_pixels", max_pixels, 1, 1 << 50)
-        check_int(owner, "height", height, 1, 1 << 20)
-        check_int(owner, "seed", 0 if seed is None else seed, 0, (1 << 63) - 1)
-        check_int(owner, "world_size", world_size, 1, 1 << 20)
-        check_int(owner, "rank", rank, 0, world_size - 1)
-        check_int(owner, "accumulate", accumulate, 1, 1 << 20)
+        check_int(f"{owner}: max_pixels", max_pixels, 1, 1 << 50)
+        check_int(f"{owner}: height", height, 1, 1 << 20)
+        check_int(f"{owner}: seed", 0 if seed is None else seed, 0, (1 << 63) - 1)
+        check_int(f"{owner}: world_size", world_size, 1, 1 << 20)
+        check_int(f"{owner}: rank", rank, 0, world_size - 1)
+        check_int(f"{owner}: accumulate", accumulate, 1, 1 << 20)
         columns = np.array(widths, np.int64)
         if columns.ndim != 1 or not (columns > 0).any() or columns.min() < 0:
             raise ValueError(f"{owner}: widths must be non-negative numbers, at least one of them positive")
@@ -68,8 +68,8 @@ class BucketBatchSampler(Sampler[list[int]]):
         Raises:
             TypeError, ValueError: the position is not in [0, `batches_per_epoch`], or the epoch is negative.
         """
-        check_int("set_epoch", "epoch", epoch, 0, (1 << 63) - 1)
-        check_int("set_epoch", "position", position, 0, self.batches_per_epoch)
+        check_int("set_epoch: epoch", epoch, 0, (1 << 63) - 1)
+        check_int("set_epoch: position", position, 0, self.batches_per_epoch)
         self._epoch, self._position = epoch, position
 
     def __len__(self) -> int:

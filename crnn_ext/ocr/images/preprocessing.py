@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from crnn_ext.ocr.system.arguments import check_int, check_keys, check_number
+from crnn_ext._arguments import check_int, check_keys, check_number
 
 from .image_files import ImageError, ImageSource, Mode, read_image
 
@@ -47,14 +47,14 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        check_int(owner, "height", self.height, 1, 1024)
-        check_int(owner, "channels", self.channels, 1, 3)
+        check_int(f"{owner}: height", self.height, 1, 1024)
+        check_int(f"{owner}: channels", self.channels, 1, 3)
         if self.channels == 2:
             raise ValueError(f"{owner}: channels must be 1 or 3, got 2")
-        check_number(owner, "mean", self.mean, -1e3, 1e3)
-        check_number(owner, "std", self.std, 1e-3, 1e3)
+        check_number(f"{owner}: mean", self.mean, -1e3, 1e3)
+        check_number(f"{owner}: std", self.std, 1e-3, 1e3)
         if self.width is not None:
-            check_int(owner, "width", self.width, MIN_COLUMNS, MAX_COLUMNS)
+            check_int(f"{owner}: width", self.width, MIN_COLUMNS, MAX_COLUMNS)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Preprocessing":

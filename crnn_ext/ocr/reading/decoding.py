@@ -1,20 +1,20 @@
-"""From a network's logits to texts: ways of decoding for the recognizer."""
+"""Decoding for the recognizer: from the logits of a network to texts."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from crnn_ext.ctc import beam_search, greedy_decode, log_probability
-from crnn_ext.text import Charset, HotWords, Lexicon, NGramModel
+from crnn_ext.ctc import BeamSearchDecoder, Hypothesis, greedy_decode, log_probability
+from crnn_ext.text import Charset
 
 
 class DecodedText(NamedTuple):
-    """A text of a sample, and its probability, all alignments added up.
+    """A text of a sample, with its probability, summed over all alignments.
 
-    Character i was read from the frames `starts[i] <= t < ends[i]`, and `confidences[i]` is the geometric
-    mean of its probability over them. Behind the text the sequences may hold anything.
+    Character i has the frames `starts[i] <= t < ends[i]`; `confidences[i]` is the geometric mean of its
+    probability over them. The sequences may be longer than the text; values after it are undefined.
     """
 
     text: str
@@ -25,7 +25,7 @@ class DecodedText(NamedTuple):
 
 
 Decoding = Callable[[Tensor, Tensor, Charset], list[list[DecodedText]]]
-"""From logits (T, N, C) and frames (N,) of each sample to its texts, best first, perhaps none."""
+"""Maps logits (T, N, C), frames (N,) and charset to the texts of each sample, best first; maybe none."""
 
 
 def greedy(logits: Tensor, lengths: Tensor, charset: Charset) -> list[list[DecodedText]]:
@@ -38,56 +38,54 @@ def greedy(logits: Tensor, lengths: Tensor, charset: Charset) -> list[list[Decod
     spans = best.starts.tolist(), best.ends.tolist(), _probabilities(best.token_logp)
     parts = zip(texts, _probabilities(log_probs), *spans, strict=True)
     return [
-        [DecodedText(text, probability, *of_characters)] for text, (probability,), *of_characters in parts
+        [DecodedText(text, probability, *per_character)] for text, (probability,), *per_character in parts
     ]
 
 
-@dataclass(frozen=True)
 class BeamSearch:
-    """The most probable texts, under a language model and with the words that may or should be read.
+    """The most probable texts, by a `crnn_ext.ctc.BeamSearchDecoder`.
 
-    The options are those of `crnn_ext.ctc.beam_search`; the texts found are ranked by their exact
-    probabilities and what the options add.
+    Scores rank the texts: the exact log-probability plus those of language model, lexicon and hot words.
+
+    Args:
+        charset: the characters of the network.
+        **options: all options of the decoder, except `rescore` (always True) and `input_type` ("logits").
+
+    Raises:
+        TypeError, ValueError, OSError: as the decoder.
     """
 
-    beam_size: int = 16
-    nbest: int = 1
-    lm: NGramModel | None = None
-    lm_weight: float = 0.5
-    lexicon: Lexicon | None = None
-    hotwords: HotWords | None = None
-    hotword_weight: float = 1.0
+    def __init__(self, charset: Charset, **options: Any) -> None:
+        self._charset = charset
+        self._decoder = BeamSearchDecoder(charset, rescore=True, input_type="logits", **options)
 
     def __call__(self, logits: Tensor, lengths: Tensor, charset: Charset) -> list[list[DecodedText]]:
-        """The texts of each sample, best first; none where the search finds none that the lexicon allows."""
-        result = beam_search(
-            logits,
-            lengths,
-            blank=charset.blank,
-            beam_size=self.beam_size,
-            nbest=self.nbest,
-            lm=self.lm,
-            lm_weight=self.lm_weight,
-            lexicon=self.lexicon,
-            hotwords=self.hotwords,
-            hotword_weight=self.hotword_weight,
-            rescore=True,
-        )
-        texts = charset.decode(result.tokens, result.lengths)
-        probabilities = _probabilities(result.log_probs)
-        spans = result.starts.tolist(), result.ends.tolist(), _probabilities(result.token_logp)
+        """The texts of each sample, best first; none if the search finds no text that the lexicon allows.
+
+        Raises:
+            ValueError: the charset is not that of the search.
+        """
+        if charset != self._charset:
+            raise ValueError("charset must be that of the BeamSearch, got another one")
         return [
-            [
-                DecodedText(text, probability, *of_characters)
-                for length, text, probability, *of_characters in zip(*of_sample, strict=True)
-                if length >= 0
-            ]
-            for of_sample in zip(result.lengths.tolist(), texts, probabilities, *spans, strict=True)
+            [_decoded_text(hypothesis) for hypothesis in sample]
+            for sample in self._decoder(logits.transpose(0, 1), lengths)
         ]
 
 
-def _probabilities(log_probs: Tensor) -> list[Any]:
-    """Nested lists, as deep as the tensor has dimensions."""
-    # Rounding can leave the logarithm of a certain text a little above 0.
-    probabilities: list[Any] = log_probs.exp().clamp(max=1).tolist()
-    return probabilities
+def _decoded_text(hypothesis: Hypothesis) -> DecodedText:
+    # In the dtype of the scores, as greedy computes it.
+    log_prob = torch.tensor(hypothesis.log_prob, dtype=hypothesis.token_logp.dtype)
+    return DecodedText(
+        hypothesis.text,
+        _probabilities(log_prob),
+        hypothesis.starts.tolist(),
+        hypothesis.ends.tolist(),
+        _probabilities(hypothesis.token_logp),
+    )
+
+
+def _probabilities(log_probs: Tensor) -> Any:
+    """A number, or nested lists as deep as the tensor has dimensions."""
+    # Rounding can make the log-probability of a certain text slightly positive.
+    return log_probs.exp().clamp(max=1).tolist()

@@ -7,10 +7,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from crnn_ext._arguments import check_bool, check_choice, check_int, check_number, check_str, check_type
 from crnn_ext.ocr.checkpoints import Architecture
 from crnn_ext.ocr.data import DataError
 from crnn_ext.ocr.images import Preprocessing, parse_resize
-from crnn_ext.ocr.system.arguments import check_int, check_number
 from crnn_ext.ocr.system.atomic_write import atomic_write_bytes
 
 NetworkName = Literal["CRNN", "CRNN_v2", "CRNN_res"]
@@ -77,51 +77,40 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("data", "resize"):
-            self._check_type(name, str)
+            check_str(name, getattr(self, name))
         for name in ("val", "charset", "init"):
-            self._check_type(name, str, None)
+            check_type(name, getattr(self, name), (str, type(None)), "a str or null")
         for name in ("leaky_relu", "freeze_batch_norm"):
-            self._check_type(name, bool)
-        check_number("", "val_fraction", self.val_fraction, 0.001, 0.5)
-        check_int("", "epochs", self.epochs, 1, 1_000_000)
-        check_int("", "batch_pixels", self.batch_pixels, 1024, 1 << 32)
-        check_int("", "accumulate", self.accumulate, 1, 10_000)
-        check_number("", "lr", self.lr, 1e-8, 10)
-        check_number("", "warmup", self.warmup, 0, 0.9)
-        check_number("", "weight_decay", self.weight_decay, 0, 1)
-        check_number("", "clip", self.clip, 1e-6, 1e6)
-        self._check_choice("network", get_args(NetworkName))
-        check_number("", "width", self.width, 1e-3, 16)
-        check_int("", "hidden", self.hidden, 1, 1 << 14)
+            check_bool(name, getattr(self, name))
+        check_number("val_fraction", self.val_fraction, 0.001, 0.5)
+        check_int("epochs", self.epochs, 1, 1_000_000)
+        check_int("batch_pixels", self.batch_pixels, 1024, 1 << 32)
+        check_int("accumulate", self.accumulate, 1, 10_000)
+        check_number("lr", self.lr, 1e-8, 10)
+        check_number("warmup", self.warmup, 0, 0.9)
+        check_number("weight_decay", self.weight_decay, 0, 1)
+        check_number("clip", self.clip, 1e-6, 1e6)
+        check_choice("network", self.network, get_args(NetworkName))
+        check_number("width", self.width, 1e-3, 16)
+        check_int("hidden", self.hidden, 1, 1 << 14)
         if self.leaky_relu and self.network == "CRNN_res":
             raise ValueError("leaky_relu must be False for the network CRNN_res, got True")
-        check_int("", "channels", self.channels, 1, 3)
+        check_int("channels", self.channels, 1, 3)
         if self.channels == 2:
             raise ValueError("channels must be 1 or 3, got 2")
         parse_resize(self.resize)
         if self.precision is not None:
-            self._check_choice("precision", get_args(Precision))
+            check_choice("precision", self.precision, get_args(Precision))
         # An average with decay 1 would keep the initial weights for ever.
-        check_number("", "ema", self.ema, 0, 0.99999)
-        check_number("", "augment", self.augment, 0, 2)
-        check_int("", "log_every", self.log_every, 1, 1 << 40)
-        check_int("", "save_every", self.save_every, 1, 1 << 40)
-        check_int("", "seed", self.seed, 0, (1 << 31) - 1)
+        check_number("ema", self.ema, 0, 0.99999)
+        check_number("augment", self.augment, 0, 2)
+        check_int("log_every", self.log_every, 1, 1 << 40)
+        check_int("save_every", self.save_every, 1, 1 << 40)
+        check_int("seed", self.seed, 0, (1 << 31) - 1)
         optional = (("validate_every", 1, 1 << 40), ("patience", 1, 1 << 40), ("workers", 0, 1024))
         for name, least, most in optional:
             if getattr(self, name) is not None:
-                check_int("", name, getattr(self, name), least, most)
-
-    def _check_choice(self, name: str, allowed: tuple[str, ...]) -> None:
-        value = getattr(self, name)
-        if value not in list(allowed):  # a list: the value may be unhashable
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r:.60}")
-
-    def _check_type(self, name: str, *types: type | None) -> None:
-        value = getattr(self, name)
-        if not any(value is None if expected is None else isinstance(value, expected) for expected in types):
-            names = " or ".join("null" if expected is None else expected.__name__ for expected in types)
-            raise TypeError(f"{name} must be of type {names}, got {value!r:.60}")
+                check_int(name, getattr(self, name), least, most)
 
     def architecture(self, nclass: int) -> Architecture:
         """The architecture of a new network."""
@@ -167,8 +156,7 @@ class TrainingConfig:
         Raises:
             TypeError, ValueError: the data is not a mapping or has an unknown key, or as the constructor.
         """
-        if not isinstance(data, Mapping):
-            raise TypeError(f"the settings must be a JSON object, got {data!r:.60}")
+        check_type("the settings", data, Mapping, "a JSON object")
         unknown = set(data) - {setting.name for setting in fields(cls)}
         if unknown:
             name = str(min(unknown, key=str))

@@ -50,7 +50,7 @@ class BatchLoader:
         )
 
     def epoch(self, epoch: int, position: int) -> Iterator[Batch]:
-        """The batches of an epoch, pluralize from 0, without the first `position` of them."""
+        """The batches of an epoch, counted from 0, without the first `position` of them."""
         self._sampler.set_epoch(epoch, position)
         self._dataset.set_epoch(epoch)
         return iter(self._loader)  # starts the workers, so the epoch must be set before

@@ -18,12 +18,12 @@ from crnn_ext.ocr.system.distributed import ProcessGroup
 
 from .callbacks import Callback, SkippedLines, StepMetrics, ValidationResult
 from .config import TrainingConfig
+from .counters import SkipCounter, StepTimer
 from .loader import BatchLoader
 from .model import Criterion, EncodedBatch
 from .schedule import one_cycle
 from .splits import TrainingLines, fingerprint
 from .state import Progress, load_state, save_state
-from .tracking import SkipCounter, StepTimer
 from .trainer import Trainer
 
 BEST_CHECKPOINT, LAST_CHECKPOINT, STATE_FILE = "best.safetensors", "last.safetensors", "state.safetensors"

@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from crnn_ext._arguments import check_int, check_keys, check_number, check_str
 from crnn_ext.ocr.checkpoints.checkpoint import TRAINING_METADATA_KEY
 from crnn_ext.ocr.data import DataError
-from crnn_ext.ocr.system.arguments import check_int, check_keys, check_number
 from crnn_ext.ocr.system.atomic_write import atomic_write_bytes
 
 FORMAT_VERSION = 2
@@ -48,16 +48,15 @@ class Progress:
     steps_at_scale: int = 0
 
     def __post_init__(self) -> None:
-        check_int("", "step", self.step, 0, 1 << 50)
+        check_int("step", self.step, 0, 1 << 50)
         if self.best is not None:
-            check_number("", "best", self.best, 0, 1e9)
-        check_int("", "without_better", self.without_better, 0, 1 << 50)
-        check_int("", "batches_a_step", self.batches_a_step, 1, 1 << 50)
+            check_number("best", self.best, 0, 1e9)
+        check_int("without_better", self.without_better, 0, 1 << 50)
+        check_int("batches_a_step", self.batches_a_step, 1, 1 << 50)
         for name in ("lines", "validation"):
-            if not isinstance(getattr(self, name), str):
-                raise TypeError(f"{name} must be a str, got {getattr(self, name)!r:.60}")
-        check_number("", "loss_scale", self.loss_scale, 1e-30, 1e30)
-        check_int("", "steps_at_scale", self.steps_at_scale, 0, 1 << 50)
+            check_str(name, getattr(self, name))
+        check_number("loss_scale", self.loss_scale, 1e-30, 1e30)
+        check_int("steps_at_scale", self.steps_at_scale, 0, 1 << 50)
 
 
 def save_state(path: Path, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
@@ -120,5 +119,5 @@ def _progress(metadata: Mapping[str, str]) -> Progress:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"its metadata {TRAINING_METADATA_KEY!r} is not valid JSON: {error}") from error
     if isinstance(data, dict):
-        check_int("", "format", data.pop("format", None), FORMAT_VERSION, FORMAT_VERSION)
-    return Progress(**check_keys("", data, {field.name for field in fields(Progress)}))
+        check_int("format", data.pop("format", None), FORMAT_VERSION, FORMAT_VERSION)
+    return Progress(**check_keys("progress", data, {field.name for field in fields(Progress)}))

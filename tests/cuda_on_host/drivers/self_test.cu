@@ -243,9 +243,9 @@ __global__ void exchange_in_warp(int* results) {
   const unsigned mask = half == 0 ? 0x0000ffffu : 0xffff0000u;
   held[lane] = lane;
   __syncwarp(mask);
-  const int neighbour = held[half * 16 + (lane + 1) % 16];
+  const int neighbor = held[half * 16 + (lane + 1) % 16];
   __syncwarp(mask);
-  held[lane] = neighbour;
+  held[lane] = neighbor;
   __syncwarp();
   results[lane] = held[(lane + 16) % gpu::kWarpSize];
 }

@@ -1,4 +1,4 @@
-"""Checkpoints: what is in the file, that it comes back whole, and that no file does harm."""
+"""Checkpoints: file contents, round trip, and rejection of damaged or malicious files."""
 
 import contextlib
 import json
@@ -46,7 +46,7 @@ SETTINGS = {
 }
 
 
-def make(name="CRNN", **arguments):
+def make_checkpoint(name="CRNN", **arguments):
     torch.manual_seed(0)
     architecture = Architecture(name, 4, **{"nh": 3, "width": 0.125, **arguments})
     preprocessing = Preprocessing(channels=architecture.nc, mean=0.25)
@@ -60,7 +60,7 @@ def path(tmp_path):
 
 @pytest.fixture(scope="module")
 def state():
-    return make().network.state_dict()
+    return make_checkpoint().network.state_dict()
 
 
 def write(path, state, settings):
@@ -69,9 +69,9 @@ def write(path, state, settings):
 
 
 @pytest.mark.parametrize("name", ["CRNN", "CRNN_v2", "CRNN_res"])
-def test_round_trip(path, name):
-    saved = make(name, nc=3)
-    for _ in range(2):  # moves the running statistics
+def test_checkpoint_round_trip(path, name):
+    saved = make_checkpoint(name, nc=3)
+    for _ in range(2):  # changes the running statistics
         saved.network(torch.randn(4, 3, 32, 20))
     save_checkpoint(path, saved)
     random_state = torch.get_rng_state()
@@ -83,8 +83,8 @@ def test_round_trip(path, name):
     assert torch.equal(loaded.network(images), saved.network.eval()(images))
 
 
-def test_file_format(path):
-    save_checkpoint(str(path), make())
+def test_checkpoint_file_format(path):
+    save_checkpoint(str(path), make_checkpoint())
     content = path.read_bytes()
     (length,) = struct.unpack_from("<Q", content)
     header = json.loads(content[8 : 8 + length])
@@ -94,24 +94,24 @@ def test_file_format(path):
     assert header["bn3.num_batches_tracked"]["dtype"] == "I64"
 
 
-def test_a_file_written_by_hand_loads(path, state):
+def test_load_handwritten_file(path, state):
     write(path, state, SETTINGS)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert load_checkpoint(path)[1:] == make()[1:]
+        assert load_checkpoint(path)[1:] == make_checkpoint()[1:]
 
 
-def test_a_file_of_the_first_version_loads(path, state):
+def test_load_first_version(path, state):
     write(path, state, without(without(SETTINGS, "version"), "metadata"))
     loaded = load_checkpoint(path)
-    assert loaded[1:4] == make()[1:4]
+    assert loaded[1:4] == make_checkpoint()[1:4]
     assert loaded.metadata == {}
     assert loaded.version == ""
     save_checkpoint(path, loaded)
     assert load_checkpoint(path).version == crnn_ext.__version__
 
 
-def test_unknown_settings_are_named_and_left_out(path, state):
+def test_load_warns_about_unknown_settings(path, state):
     written = {**with_architecture(dropout=0.1), "version": "9.1.0", "augmentation": [1], "owner": None}
     written["charset"] = {**written["charset"], "direction": "rtl"}
     written["preprocessing"] = {**written["preprocessing"], "invert": True}
@@ -124,11 +124,11 @@ def test_unknown_settings_are_named_and_left_out(path, state):
         f"crnn_ext 9.1.0, this is {crnn_ext.__version__}: update crnn_ext"
     ]
     assert caught[0].filename == __file__
-    assert loaded[1:-1] == make()[1:-1]
+    assert loaded[1:-1] == make_checkpoint()[1:-1]
     assert loaded.version == "9.1.0"
 
 
-def test_many_unknown_settings_make_a_message_of_limited_length(path, state):
+def test_load_warning_has_limited_length(path, state):
     write(path, state, {**SETTINGS, **{f"{index}" * 20: 0 for index in range(10_000)}})
     with pytest.warns(CheckpointWarning, match=r" \.\.\.$") as caught:
         load_checkpoint(path)
@@ -150,7 +150,7 @@ def test_many_unknown_settings_make_a_message_of_limited_length(path, state):
     ],
     ids=str,
 )
-def test_files_that_need_a_newer_version(path, state, change, hint):
+def test_load_rejects_newer_format(path, state, change, hint):
     written = {**SETTINGS, **without(change, "name")}
     if "name" in change:
         written["architecture"] = {**SETTINGS["architecture"], "name": change["name"]}
@@ -159,22 +159,22 @@ def test_files_that_need_a_newer_version(path, state, change, hint):
         load_checkpoint(path)
 
 
-def test_a_failed_save_leaves_the_old_file(path, monkeypatch):
-    save_checkpoint(path, make())
+def test_save_failure_keeps_old_file(path, monkeypatch):
+    save_checkpoint(path, make_checkpoint())
     before = path.read_bytes()
     with monkeypatch.context() as context:
         context.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "no space")))
         with pytest.raises(OSError, match="no space"):
-            save_checkpoint(path, make(nh=5))
+            save_checkpoint(path, make_checkpoint(nh=5))
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
     with pytest.raises(FileNotFoundError):
-        save_checkpoint(path.parent / "missing" / "model.safetensors", make())
+        save_checkpoint(path.parent / "missing" / "model.safetensors", make_checkpoint())
 
 
-def test_parts_that_do_not_belong_together_are_not_saved(path):
-    good = make()
-    broken = make()
+def test_save_rejects_inconsistent_parts(path):
+    good = make_checkpoint()
+    broken = make_checkpoint()
     with torch.no_grad():
         broken.network.conv1.bias[2] = float("nan")
     for bad, message in [
@@ -190,9 +190,18 @@ def test_parts_that_do_not_belong_together_are_not_saved(path):
             good._replace(preprocessing=Preprocessing(height=48)),
             r"must be 32 \(imgH of the architecture\), got 48",
         ),
-        (good._replace(network=make(nh=4).network), r"must be torch.float32 \(12, 64\), got .* \(16, 64\)"),
-        (good._replace(network=make("CRNN_v2").network), "tensors are missing; the first is 'bn3.bias'"),
-        (good._replace(network=make().network.double()), "must be torch.float32 .* got torch.float64"),
+        (
+            good._replace(network=make_checkpoint(nh=4).network),
+            r"must be torch.float32 \(12, 64\), got .* \(16, 64\)",
+        ),
+        (
+            good._replace(network=make_checkpoint("CRNN_v2").network),
+            "tensors are missing; the first is 'bn3.bias'",
+        ),
+        (
+            good._replace(network=make_checkpoint().network.double()),
+            "must be torch.float32 .* got torch.float64",
+        ),
         (broken, "conv1.bias must be finite, got NaN or infinity"),
         (good._replace(metadata={"CER": 2.4}), "metadata must map str to str, got 'CER': 2.4"),
         (good._replace(metadata={"log": "x" * 65534}), "at most 65536 characters, got 65537"),
@@ -216,17 +225,17 @@ def with_architecture(**change):
         ("{", "metadata entry 'crnn_ext' is not valid JSON"),
         ("[" * 100_000, "metadata entry 'crnn_ext' is not valid JSON"),
         ('{"format": ' + "9" * 5000 + "}", "metadata entry 'crnn_ext' is not valid JSON"),
-        ("null", "checkpoint: must be a mapping, got None"),
-        ([SETTINGS], "checkpoint: must be a mapping"),
-        ({}, "checkpoint: format must be an int, and it is None"),
-        ({**SETTINGS, "format": 2, "more": 1}, r"checkpoint: format must be in \[1, 1\], and it is 2"),
-        ({**SETTINGS, "version": 1}, "checkpoint: version must be a str, got 1"),
+        ("null", "checkpoint must be a mapping, got NoneType"),
+        ([SETTINGS], "checkpoint must be a mapping"),
+        ({}, "checkpoint: format must be an int, got NoneType"),
+        ({**SETTINGS, "format": 2, "more": 1}, r"checkpoint: format must be in \[1, 1\], got 2"),
+        ({**SETTINGS, "version": 1}, "checkpoint: version must be a str, got int"),
         ({**SETTINGS, "metadata": None}, "checkpoint: metadata must be a mapping, got None"),
         ({**SETTINGS, "metadata": {"CER": 2.4}}, "metadata must map str to str, got 'CER': 2.4"),
         ({**SETTINGS, "metadata": {"log": "x" * 65534}}, "at most 65536 characters, got 65537"),
-        (without(SETTINGS, "charset"), "checkpoint: its keys must be"),
-        ({**SETTINGS, "architecture": []}, r"Architecture: it must be a mapping, and it is \[\]"),
-        (with_architecture(name="__import__"), "Architecture: name must be one of CRNN,"),
+        (without(SETTINGS, "charset"), "checkpoint must have the keys"),
+        ({**SETTINGS, "architecture": []}, r"Architecture must be a mapping, got list"),
+        (with_architecture(name="__import__"), "Architecture: name must be one of 'CRNN',"),
         (with_architecture(nh=10**9), "Architecture: nh must be in"),
         (with_architecture(width=10**400), "Architecture: width must be in"),
         (with_architecture(nclass=5), r"characters .* must be 5 \(nclass of the architecture\), got 4"),
@@ -234,11 +243,11 @@ def with_architecture(**change):
         (with_architecture(name="CRNN_res"), "tensors are missing"),
         ({**SETTINGS, "charset": {"characters": "aa0", "blank": 0}}, "characters must be distinct"),
         ({**SETTINGS, "charset": {"characters": 5, "blank": 0}}, "characters must be a str"),
-        ({**SETTINGS, "preprocessing": 7}, "Preprocessing: it must be a mapping, and it is 7"),
+        ({**SETTINGS, "preprocessing": 7}, "Preprocessing must be a mapping, got int"),
     ],
     ids=lambda value: f"{value!s:.20}",
 )
-def test_bad_settings_in_a_file(path, state, written, message):
+def test_load_rejects_settings(path, state, written, message):
     write(path, state, written)
     with pytest.raises(CheckpointError, match=message) as caught:
         load_checkpoint(path)
@@ -264,23 +273,23 @@ def test_bad_settings_in_a_file(path, state, written, message):
         ),
     ],
 )
-def test_bad_tensors_in_a_file(path, state, change, message):
+def test_load_rejects_tensors(path, state, change, message):
     write(path, change(state), SETTINGS)
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(path)
 
 
-def test_files_that_are_no_checkpoints(path, state):
-    whole = save(state, {"crnn_ext": json.dumps(SETTINGS)})
-    (length,) = struct.unpack_from("<Q", whole)
+def test_load_rejects_other_files(path, state):
+    intact = save(state, {"crnn_ext": json.dumps(SETTINGS)})
+    (length,) = struct.unpack_from("<Q", intact)
     for content in (
         b"",
         b"{}",
-        whole[:7],
-        whole[: 8 + length // 2],
-        whole[:-1],
-        whole + b"\0",
-        struct.pack("<Q", 2**63) + whole[8:],
+        intact[:7],
+        intact[: 8 + length // 2],
+        intact[:-1],
+        intact + b"\0",
+        struct.pack("<Q", 2**63) + intact[8:],
         struct.pack("<Q", 10**8 - 1) + b"{}",
         struct.pack("<Q", 10**5) + b"[" * 10**5,
     ):
@@ -314,20 +323,20 @@ def test_files_that_are_no_checkpoints(path, state):
             lambda path: torch.load(path, weights_only=False),
         ),
     ],
-    ids=["pickle", "torch", "old torch"],
+    ids=["pickle", "torch", "legacy torch"],
 )
-def test_pickles_are_named_and_not_loaded(tmp_path, dump, load):
+def test_load_rejects_pickles(tmp_path, dump, load):
     path, trace = tmp_path / "model.pt", tmp_path / "trace"
     dump({"weights": MaliciousPickle(trace)}, path)
     with pytest.raises(CheckpointError, match="pickles could run code and are not loaded"):
         load_checkpoint(path)
     assert not trace.exists()
     load(path)
-    assert trace.exists(), "the pickle is one that runs code"
+    assert trace.exists(), "the pickle must run code when loaded unsafely"
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the size in bytes of the largest tensor outside the meta device."""
+    """Records the size in bytes of the largest tensor outside the meta device."""
 
     size = 0
 
@@ -338,7 +347,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-def test_no_network_larger_than_the_file_is_made(path, state):
+def test_load_allocates_no_more_than_file_size(path, state):
     write(path, state, SETTINGS)
     with LargestTensor() as seen:
         load_checkpoint(path)
@@ -351,16 +360,16 @@ def test_no_network_larger_than_the_file_is_made(path, state):
 
 
 @given(data=st.data())
-def test_damaged_checkpoints(state, tmp_path_factory, data):
-    whole = save(state, {"crnn_ext": json.dumps(SETTINGS)})
-    (length,) = struct.unpack_from("<Q", whole)
-    damaged = bytearray(whole)
+def test_load_fuzzed_file(state, tmp_path_factory, data):
+    intact = save(state, {"crnn_ext": json.dumps(SETTINGS)})
+    (length,) = struct.unpack_from("<Q", intact)
+    damaged = bytearray(intact)
     for _ in range(data.draw(st.integers(1, 3))):
-        # Nearly always in the header: the weights are most of the file.
+        # Mostly in the header, although the weights are most of the file.
         places = st.integers(0, 8 + length - 2) | st.integers(0, len(damaged) - 1)
         damaged[data.draw(places)] ^= 1 << data.draw(st.integers(0, 7))
     if data.draw(st.booleans()):
-        del damaged[data.draw(st.integers(0, 8 + length) | st.integers(0, len(whole))) :]
+        del damaged[data.draw(st.integers(0, 8 + length) | st.integers(0, len(intact))) :]
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     path.write_bytes(damaged)
     with contextlib.suppress(CheckpointError), warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Exported checkpoints: they compute what the network computes, for every batch and width."""
+"""Exported checkpoints compute the same as the network, for every batch and width."""
 
 import io
 import json
@@ -54,13 +54,13 @@ batches = st.integers(8, 200).flatmap(
 )
 
 
-def compare(run, network, widths, columns):
+def assert_matches_network(run, network, widths, columns):
     images = torch.randn(
         len(widths), network.nc, 32, columns, generator=torch.Generator().manual_seed(columns)
     )
     widths = torch.tensor(widths)
     for n, width in enumerate(widths):
-        images[n, :, :, width:] = float("nan")  # padding may hold anything
+        images[n, :, :, width:] = float("nan")  # padding values must not matter
     logits, lengths = map(torch.as_tensor, run(images, widths))
     assert lengths.equal(network.output_lengths(widths))
     with torch.inference_mode():
@@ -72,14 +72,14 @@ def compare(run, network, widths, columns):
 
 @slow_examples
 @given(batch=batches)
-def test_an_onnx_file_computes_what_the_network_does(session, checkpoint, batch):
+def test_onnx_matches_network(session, checkpoint, batch):
     def run(images, widths):
         return session.run(["logits", "lengths"], {"images": images.numpy(), "widths": widths.numpy()})
 
-    compare(run, checkpoint.network, *batch)
+    assert_matches_network(run, checkpoint.network, *batch)
 
 
-def test_what_an_onnx_file_says_of_itself(session, onnx_file, checkpoint):
+def test_onnx_signature_and_metadata(session, onnx_file, checkpoint):
     def described(values):
         return [(value.name, value.type, value.shape) for value in values]
 
@@ -92,14 +92,14 @@ def test_what_an_onnx_file_says_of_itself(session, onnx_file, checkpoint):
         ("lengths", "tensor(int64)", ["N"]),
     ]
     assert session.get_modelmeta().custom_metadata_map == {"crnn_ext": settings_json(checkpoint)}
-    assert b"/crnn_ext/" not in onnx_file.read_bytes(), "it tells where files lie on this machine"
+    assert b"/crnn_ext/" not in onnx_file.read_bytes(), "the file must not contain paths of this machine"
     weights = sum(tensor.nbytes for tensor in checkpoint.network.state_dict().values())
     assert onnx_file.stat().st_size < 1.5 * weights + 100_000
 
 
 @pytest.fixture(scope="module")
-def program_of(tmp_path_factory):
-    """A checkpoint, the file that the command made of it, and what the command said."""
+def exported_pt2(tmp_path_factory):
+    """A checkpoint, the file exported from it and the output of the command."""
     checkpoint = random_checkpoint("CRNN_v2", nc=3)._replace(charset=CHARSET)
     path = tmp_path_factory.mktemp("export") / "model.pt2"
     save_checkpoint(path.with_name("model.safetensors"), checkpoint)
@@ -109,8 +109,8 @@ def program_of(tmp_path_factory):
     return checkpoint, path, output.getvalue()
 
 
-def test_a_program_of_the_command(program_of):
-    _, path, output = program_of
+def test_export_command_pt2(exported_pt2):
+    _, path, output = exported_pt2
     assert output == f"{path}: CRNN_v2, logits within 0.0e+00 of torch's\n"
     extra_files = {"crnn_ext": ""}
     torch.export.load(path, extra_files=extra_files)
@@ -119,20 +119,20 @@ def test_a_program_of_the_command(program_of):
 
 
 @pytest.fixture(scope="module")
-def loaded_program(program_of):
-    return torch.export.load(program_of[1]).module()
+def loaded_program(exported_pt2):
+    return torch.export.load(exported_pt2[1]).module()
 
 
 @slow_examples
 @given(batch=batches)
-def test_a_program_computes_what_the_network_does(loaded_program, program_of, batch):
-    compare(loaded_program, program_of[0].network, *batch)
+def test_pt2_matches_network(loaded_program, exported_pt2, batch):
+    assert_matches_network(loaded_program, exported_pt2[0].network, *batch)
 
 
-def test_the_page_reads_what_the_recognizer_reads(onnx_file, checkpoint, program_of, tmp_path, monkeypatch):
+def test_docs_example_matches_recognizer(onnx_file, checkpoint, exported_pt2, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("model.onnx").symlink_to(onnx_file)
-    Path("model.pt2").symlink_to(program_of[1])
+    Path("model.pt2").symlink_to(exported_pt2[1])
     noise = np.random.default_rng(0)
     Image.fromarray(noise.integers(0, 256, (48, 150, 3), np.uint8)).save("line.png")
     [with_onnxruntime, with_torch] = blocks("docs/how-to/export.md")
@@ -145,13 +145,13 @@ def test_the_page_reads_what_the_recognizer_reads(onnx_file, checkpoint, program
 
     exec(compile(with_torch, "docs/how-to/export.md", "exec"), names)
     with torch.inference_mode():
-        expected = program_of[0].network(recognizer.preprocess("line.png").pixels.unsqueeze(0))
+        expected = exported_pt2[0].network(recognizer.preprocess("line.png").pixels.unsqueeze(0))
     torch.testing.assert_close(names["logits"], expected, rtol=0, atol=1e-5)
 
 
 @pytest.fixture
 def no_exporter(monkeypatch):
-    """The time-consuming parts give nothing."""
+    """Replaces the slow exporters by stubs."""
     for name in ("_program", "_onnx", "_pt2"):
         monkeypatch.setattr(export, name, lambda *_: b"content")
 
@@ -168,9 +168,7 @@ def no_exporter(monkeypatch):
     ],
 )
 @pytest.mark.usefixtures("no_exporter")
-def test_a_file_that_computes_something_else_is_not_written(
-    tmp_path, monkeypatch, capsys, checkpoint, change, difference
-):
+def test_export_rejects_deviating_program(tmp_path, monkeypatch, capsys, checkpoint, change, difference):
     network = checkpoint.network
 
     def run(images, widths):
@@ -192,22 +190,22 @@ def test_a_file_that_computes_something_else_is_not_written(
         assert f"a difference of {difference:.1g}" in errors
 
 
-def test_padding_is_not_compared(checkpoint):
-    """What a program says behind the frames of an image means nothing."""
+def test_difference_ignores_padding(checkpoint):
+    """Logits after the last frame of an image are undefined."""
     network = checkpoint.network
 
     def run(images, widths):
         logits, lengths = network(images, widths), network.output_lengths(widths)
-        behind = torch.arange(len(logits)).unsqueeze(1) >= lengths
-        assert behind.any() == (len(widths) > 1)
-        return logits.masked_fill(behind.unsqueeze(2), np.nan), lengths
+        padding = torch.arange(len(logits)).unsqueeze(1) >= lengths
+        assert padding.any() == (len(widths) > 1)
+        return logits.masked_fill(padding.unsqueeze(2), np.nan), lengths
 
     with torch.no_grad():
         assert export._difference(run, export._NetworkWithLengths(network), 3) == 0
 
 
 @pytest.mark.usefixtures("no_exporter")
-def test_without_onnxruntime_the_file_is_not_checked(tmp_path, monkeypatch, capsys, checkpoint):
+def test_export_without_onnxruntime(tmp_path, monkeypatch, capsys, checkpoint):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     save_checkpoint(tmp_path / "model", checkpoint)
     path = tmp_path / "model.onnx"
@@ -218,7 +216,7 @@ def test_without_onnxruntime_the_file_is_not_checked(tmp_path, monkeypatch, caps
     assert path.read_bytes() == b"content"
 
 
-def test_messages_of_the_command(tmp_path, monkeypatch, capsys, checkpoint):
+def test_export_command_errors(tmp_path, monkeypatch, capsys, checkpoint):
     model = tmp_path / "model.safetensors"
     save_checkpoint(model, checkpoint)
     (tmp_path / "damaged").write_bytes(model.read_bytes()[:-1])

@@ -1,4 +1,4 @@
-"""Weights from .pth files: every network and form, and that no file runs code or takes the command down."""
+"""Weights from .pth files: every network and file layout; no file runs code or crashes the command."""
 
 import io
 import pickle
@@ -43,9 +43,9 @@ def counts(state):
             name: tensor.double() if "num" not in name else tensor for name, tensor in state.items()
         },
     ],
-    ids=["alone", "parallel", "with an optimizer", "without counts", "float64"],
+    ids=["state dict", "DataParallel", "with an optimizer", "without counts", "float64"],
 )
-def test_forms_of_files(path, network, wrap):
+def test_load_pth_layout(path, network, wrap):
     model = small_network(network, nc=3)
     torch.save(wrap(model.state_dict()), path)
     checkpoint = load_pth(path, CHARSET, mean=0.25, std=1.0)
@@ -57,7 +57,7 @@ def test_forms_of_files(path, network, wrap):
     torch.testing.assert_close(checkpoint.network(images), model(images), rtol=0, atol=0)
 
 
-def test_old_format_of_torch_save(path):
+def test_load_pth_legacy_format(path):
     torch.save(small_network(CRNN).state_dict(), path, _use_new_zipfile_serialization=False)
     assert load_pth(path, CHARSET, leaky_relu=True).architecture.leakyRelu
 
@@ -65,7 +65,7 @@ def test_old_format_of_torch_save(path):
 @pytest.mark.parametrize("name", ["CRNN", "CRNN_v2", "CRNN_res"])
 @slow_examples
 @given(nclass=st.integers(2, 40), nh=st.integers(1, 9), nc=st.integers(1, 3), width=st.floats(0.001, 2.5))
-def test_the_shapes_tell_the_architecture(name, nclass, nh, nc, width):
+def test_of_state_infers_architecture(name, nclass, nh, nc, width):
     made = Architecture(name, nclass, nh, nc=nc, width=width)
     found = Architecture.from_state_dict(made.build_on_meta().state_dict())
     assert (found.name, found.nclass, found.nh, found.nc) == (name, nclass, nh, nc)
@@ -73,17 +73,17 @@ def test_the_shapes_tell_the_architecture(name, nclass, nh, nc, width):
 
 
 @pytest.mark.parametrize("name", ["CRNN", "CRNN_v2", "CRNN_res"])
-def test_usual_widths_are_found_exactly(name):
+def test_of_state_exact_width(name):
     for width in (1, 0.75, 0.5, 0.25, 2):
         made = Architecture(name, 37, width=width)
         assert Architecture.from_state_dict(made.build_on_meta().state_dict()) == made
 
 
-def scripted(path):
+def save_torchscript(path):
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
 
 
-def compressed(path):
+def save_compressed(path):
     torch.save(small_network(CRNN).state_dict(), path)
     with zipfile.ZipFile(path) as archive:
         entries = {entry: archive.read(entry) for entry in archive.namelist()}
@@ -93,12 +93,12 @@ def compressed(path):
         archive.writestr(f"{entry.split('/')[0]}/more", bytes(1 << 20))
 
 
-def many_bytes(path):
-    """A pickle of some bytes of its own that asks for 100 GB, which torch would make."""
+def write_huge_bytearray_pickle(path):
+    """Write a pickle of a few bytes that requests 100 GB, which torch would allocate."""
     path.write_bytes(b"\x80\x02cbuiltins\nbytearray\n" + pickle.dumps(10**11, 2)[2:-1] + b"\x85R.")
 
 
-def zipped(write, path):
+def compressed_archive(write, path):
     write(path)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -107,7 +107,7 @@ def zipped(write, path):
     return file.getvalue() + bytes(1000)
 
 
-def damaged_directory(path):
+def save_damaged_directory(path):
     torch.save(small_network(CRNN).state_dict(), path)
     content = path.read_bytes()
     place = content.rindex(b"PK\x01\x02")
@@ -121,11 +121,11 @@ def damaged_directory(path):
             lambda path: torch.save(small_network(CRNN), path),
             r"contains more than weights \(crnn_ext.models.*\), which",
         ),
-        (scripted, "TorchScript programs could run code and are not loaded"),
-        (compressed, "the archive is compressed"),
-        (many_bytes, r"contains more than weights \(bytearray\)"),
+        (save_torchscript, "TorchScript programs could run code and are not loaded"),
+        (save_compressed, "the archive is compressed"),
+        (write_huge_bytearray_pickle, r"contains more than weights \(bytearray\)"),
         (
-            lambda path: path.write_bytes(zipped(many_bytes, path)),
+            lambda path: path.write_bytes(compressed_archive(write_huge_bytearray_pickle, path)),
             "the archive is compressed",
         ),
         (
@@ -133,7 +133,7 @@ def damaged_directory(path):
             "cannot read the file: it is damaged or not written by torch.save",
         ),
         (lambda path: path.write_bytes(b"PK\3\4 and so on"), "cannot read the file: it is damaged"),
-        (damaged_directory, "cannot read the file: it is damaged"),
+        (save_damaged_directory, "cannot read the file: it is damaged"),
         (lambda path: path.write_bytes(pickle.dumps([print])), "could run code|cannot read the file"),
         (lambda path: torch.save([1], path), "the file must contain a state dict, got list"),
         (lambda path: torch.save({"model": 1}, path), "the file must contain a state dict, got int"),
@@ -159,7 +159,7 @@ def damaged_directory(path):
         (lambda path: None, "No such file or directory"),
     ],
 )
-def test_files_that_are_refused(path, write, message):
+def test_load_pth_rejects_file(path, write, message):
     write(path)
     with pytest.raises(CheckpointError, match=message) as caught:
         load_pth(path, CHARSET)
@@ -168,14 +168,14 @@ def test_files_that_are_refused(path, write, message):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_no_code_runs(path, tmp_path, zipped):
+def test_load_pth_runs_no_code(path, tmp_path, zipped):
     state = {**small_network(CRNN).state_dict(), "more": MaliciousPickle(tmp_path / "trace")}
     torch.save(state, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match=r"contains more than weights \(getattr\), which could run"):
         load_pth(path, CHARSET)
     assert not (tmp_path / "trace").exists()
     torch.load(path, weights_only=False)
-    assert (tmp_path / "trace").exists(), "the pickle is one that runs code"
+    assert (tmp_path / "trace").exists(), "the pickle must run code when loaded unsafely"
 
 
 @pytest.mark.parametrize(
@@ -194,12 +194,12 @@ def test_no_code_runs(path, tmp_path, zipped):
         (
             lambda state: None,
             {"network": "VGG"},
-            "name must be one of CRNN, CRNN_v2, CRNN_res, got 'VGG'",
+            "name must be one of 'CRNN', 'CRNN_v2', 'CRNN_res', got 'VGG'",
         ),
         (lambda state: None, {"std": 0.0}, "std must be in"),
     ],
 )
-def test_weights_that_do_not_fit(path, change, options, message):
+def test_load_pth_rejects_weights(path, change, options, message):
     state = small_network(CRNN).state_dict()
     change(state)
     torch.save(state, path)
@@ -208,7 +208,7 @@ def test_weights_that_do_not_fit(path, change, options, message):
 
 
 @given(data=st.data())
-def test_damaged_files(tmp_path_factory, data):
+def test_load_pth_fuzzed(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "damaged.pth"
     torch.save(
         small_network(CRNN, nh=1).state_dict(), path, _use_new_zipfile_serialization=data.draw(st.booleans())
@@ -216,7 +216,7 @@ def test_damaged_files(tmp_path_factory, data):
     damaged = bytearray(path.read_bytes())
     size = len(damaged)
     for _ in range(data.draw(st.integers(0, 3))):
-        # Often in the pickle, near the beginning, or in the archive's directory, at the end.
+        # Often in the pickle near the start, or in the archive directory at the end.
         places = st.integers(0, 4000) | st.integers(size - 4000, size - 1) | st.integers(0, size - 1)
         damaged[data.draw(places)] ^= 1 << data.draw(st.integers(0, 7))
     if data.draw(st.booleans()):
@@ -228,7 +228,7 @@ def test_damaged_files(tmp_path_factory, data):
         assert str(error).startswith(f"{path}: ")  # noqa: PT017 (it need not raise)
 
 
-def test_the_command(path, write_file, tmp_path, capsys):
+def test_import_command(path, write_file, tmp_path, capsys):
     model = small_network(CRNN_v2)
     torch.save(model.state_dict(), path)
     output = tmp_path / "model.safetensors"
@@ -253,7 +253,7 @@ def test_the_command(path, write_file, tmp_path, capsys):
     assert all(torch.equal(tensor, state[name]) for name, tensor in checkpoint.network.state_dict().items())
 
 
-def test_messages_of_the_command(path, write_file, tmp_path, capsys):
+def test_import_command_errors(path, write_file, tmp_path, capsys):
     torch.save(small_network(CRNN).state_dict(), path)
     good, short, empty = (str(write_file(content)) for content in ("badc", "bad", ""))
     output = tmp_path / "model.safetensors"
@@ -264,7 +264,7 @@ def test_messages_of_the_command(path, write_file, tmp_path, capsys):
             output,
             rf"{path}: checkpoint: characters .* must be 5 \(nclass of the architecture\), got 4",
         ),
-        (path, empty, output, "a charset must have characters, and this file has none"),
+        (path, empty, output, "a charset file must hold at least one character"),
         (path, "missing", output, "missing: No such file or directory"),
         (path, good, tmp_path / "no" / "model", "no/model: the folder does not exist"),
         ("missing", good, output, "missing: No such file or directory"),

@@ -1,4 +1,4 @@
-"""What a network has learnt of some characters serves for others."""
+"""Transfer of a trained network to another charset."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def checkpoint(characters="abé", blank=1):
     return Checkpoint(architecture.build().eval(), architecture, charset, Preprocessing())
 
 
-def test_shared_characters_and_the_blank_keep_their_logits():
+def test_transfer_keeps_shared_logits():
     old = checkpoint()
     new = Charset("xéa", blank=3)
     moved = transfer(old, new)
@@ -30,7 +30,7 @@ def test_shared_characters_and_the_blank_keep_their_logits():
     torch.testing.assert_close(after[..., new.blank], before[..., old.charset.blank])
 
 
-def test_added_characters_begin_with_the_mean_bias_of_the_others():
+def test_transfer_added_characters_get_mean_bias():
     old = checkpoint()
     moved = transfer(old, Charset("abéxy", blank=0))
     bias = last_layer(old.network).bias[old.charset.encode("abé")[0]].mean()
@@ -38,7 +38,7 @@ def test_added_characters_begin_with_the_mean_bias_of_the_others():
     torch.testing.assert_close(added, bias.expand(2))
 
 
-def test_nothing_in_common_but_the_blank():
+def test_transfer_only_blank_shared():
     old = checkpoint()
     moved = transfer(old, Charset("xyz"))
     assert moved.kept == ""
@@ -48,8 +48,8 @@ def test_nothing_in_common_but_the_blank():
     assert torch.isfinite(last_layer(moved.network).bias).all()
 
 
-def test_characters_that_would_compose_stay_apart():
-    old = checkpoint("e\u0301x"[0] + "x" + "\u0301", blank=0)  # a letter and an accent, each a character
+def test_transfer_composing_characters_stay_separate():
+    old = checkpoint("e\u0301x"[0] + "x" + "\u0301", blank=0)  # a letter and an accent as separate characters
     moved = transfer(old, Charset(["e", "\u0301"], blank=0))
     assert moved.kept == "e\u0301"
     ours, theirs = last_layer(moved.network).weight, last_layer(old.network).weight

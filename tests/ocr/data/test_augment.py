@@ -1,4 +1,4 @@
-"""Augmentation: from the generator alone, of any size, within its bounds; texts stay whole and legible."""
+"""Augmentation is deterministic, takes any size, stays within its bounds and keeps text legible."""
 
 import math
 import pickle
@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers.command_line import run_without
 from helpers.dataset_files import write
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,32 +20,32 @@ from crnn_ext.ocr.data import LineDataset, augment, collate, open_lines
 from crnn_ext.ocr.data.augment import Augmentation
 
 SEEDS = st.integers(0, 2**32 - 1)
-# Those that leave every pixel at its place.
+# Distortions that do not move pixels.
 IN_PLACE = [distorted for _, distorted in augment._DISTORTIONS if distorted is not augment._warp]
 ALL = [*IN_PLACE, augment._warp]
 
 
 def line(width=300, height=40, paper=(240, 236, 228), ink=(32, 24, 16), channels=1):
-    """Text from end to end: uint8 `(H, W)` or `(H, W, 3)`."""
+    """Return an image of text from end to end: uint8 `(H, W)` or `(H, W, 3)`."""
     image = Image.new("RGB", (width, height), paper)
     draw = ImageDraw.Draw(image)
     draw.text((2, height // 5), "a line of text, and some more of it; " * 12, ink, font_size=height // 2)
     return np.array(image if channels == 3 else image.convert("L"))
 
 
-def drawn(image, seed, strength=1.0):
+def augmented(image, seed, strength=1.0):
     return Augmentation(strength)(image, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_strength_0_changes_nothing(channels):
+def test_augmentation_strength_0_is_identity(channels):
     image = line(channels=channels)
-    assert drawn(image, 0, strength=0) is image
+    assert augmented(image, 0, strength=0) is image
 
 
 @pytest.mark.parametrize("distorted", ALL)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_each_distortion_does_something(distorted, channels):
+def test_distortion_changes_image_by_seed(distorted, channels):
     image = line(channels=channels)
     before = image.copy()
     results = [distorted(image, 1.0, np.random.default_rng(seed)) for seed in (1, 2, 1)]
@@ -63,35 +64,35 @@ def test_each_distortion_does_something(distorted, channels):
     st.booleans(),
     SEEDS,
 )
-def test_any_size(height, width, channels, strength, flipped, seed):
+def test_augmentation_any_size(height, width, channels, strength, flipped, seed):
     shape = (height, width) if channels == 1 else (height, width, 3)
     image = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-    image.flags.writeable = False  # as those of Pillow
+    image.flags.writeable = False  # like arrays from Pillow
     if flipped:
         image = image[:, ::-1]
     for distorted in ALL:
         assert distorted(image, strength, np.random.default_rng(seed)).shape[::2] == shape[::2]
-    result = drawn(image, seed, strength)
+    result = augmented(image, seed, strength)
     assert result.dtype == np.uint8
     assert result.shape[::2] == shape[::2]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (300, 2), (1, 20_000), (120, 20_000), (2000, 2, 3)])
-def test_extreme_sizes(shape):
+def test_distortion_extreme_sizes(shape):
     for distorted in ALL:
         assert distorted(np.zeros(shape, np.uint8), 2.0, np.random.default_rng(0)).shape[0] == shape[0]
 
 
-def test_what_opencv_has_no_room_for_stays_as_it_is():
+def test_augmentation_skips_too_wide_image():
     image = line(width=24_001)
-    assert drawn(image, 1) is image
-    assert drawn(image[:, 1:], 1).shape != image[:, 1:].shape
+    assert augmented(image, 1) is image
+    assert augmented(image[:, 1:], 1).shape != image[:, 1:].shape
 
 
-# Lines as the data set gives them: of at least 8 rows, or hardly anything could be read.
+# Images with fewer than 8 rows are hardly legible.
 @given(st.integers(8, 120), st.integers(1, 3000), st.floats(0, 2), SEEDS)
-def test_width(height, width, strength, seed):
-    """The columns that the network sees are within the stated bounds."""
+def test_warp_width_within_bounds(height, width, strength, seed):
+    """The number of columns that the network sees stays within the documented bounds."""
     preprocessing = Preprocessing()
     warped = augment._warp(np.zeros((height, width), np.uint8), strength, np.random.default_rng(seed))
     before = preprocessing.columns(width, height)
@@ -100,7 +101,7 @@ def test_width(height, width, strength, seed):
     assert after <= before * (1 + 0.1 * strength) + 0.45 * strength * 32 + 32 / height + 1.5
 
 
-def test_width_is_drawn_from_all_that_is_allowed():
+def test_warp_width_covers_allowed_range():
     widths = [
         augment._warp(np.zeros((40, 4000), np.uint8), 1.0, np.random.default_rng(seed)).shape[1]
         for seed in range(100)
@@ -110,8 +111,8 @@ def test_width_is_drawn_from_all_that_is_allowed():
 
 
 @given(st.integers(32, 120), st.integers(500, 1500), SEEDS)
-def test_the_ends_are_not_cut_off(height, width, seed):
-    """A stroke at each end keeps its width in every row but those near the top and the bottom."""
+def test_warp_keeps_line_ends(height, width, seed):
+    """A stroke at each end keeps its width in all rows except those near the top and bottom."""
     stroke = height // 8
     image = np.zeros((height, width), np.uint8)
     image[:, :stroke] = image[:, -stroke:] = 255
@@ -124,7 +125,7 @@ def test_the_ends_are_not_cut_off(height, width, seed):
 
 
 @given(st.lists(st.integers(0, 255), min_size=3, max_size=3), SEEDS)
-def test_paper_comes_into_view_around_the_line(paper, seed):
+def test_warp_fills_with_background(paper, seed):
     image = line(paper=tuple(paper), channels=3)
     blank = np.broadcast_to(np.array(paper, np.uint8), image.shape)
     warped = augment._warp(blank, 1.0, np.random.default_rng(seed))
@@ -134,8 +135,8 @@ def test_paper_comes_into_view_around_the_line(paper, seed):
 
 
 @given(st.integers(40, 255), st.floats(0.15, 1), st.booleans(), SEEDS)
-def test_ink_stays_apart_from_paper(light, contrast, inverted, seed):
-    """Each distortion leaves most of the contrast, however little there was, on dark paper too."""
+def test_distortion_keeps_contrast(light, contrast, inverted, seed):
+    """Each distortion keeps most of the contrast, however low, also of light text on a dark background."""
     dark = round(light * (1 - contrast))
     paper, ink = (dark, light) if inverted else (light, dark)
     image = np.full((40, 200), paper, np.uint8)
@@ -148,7 +149,7 @@ def test_ink_stays_apart_from_paper(light, contrast, inverted, seed):
 
 @pytest.mark.parametrize("distorted", [augment._noise, augment._speckle])
 @pytest.mark.parametrize("ink", [0, 150, 190])
-def test_noise_is_less_than_ink(distorted, ink):
+def test_noise_proportional_to_contrast(distorted, ink):
     image = np.full((40, 200), 200, np.uint8)
     image[10:30, 20:180] = ink
     results = [distorted(image, 1.0, np.random.default_rng(seed)) for seed in range(20)]
@@ -156,7 +157,7 @@ def test_noise_is_less_than_ink(distorted, ink):
     assert 0.03 * (200 - ink) <= max(deviations) < 0.1 * (200 - ink) + 0.6  # 0.6 for rounding
 
 
-def test_ink_never_fades_away():
+def test_uneven_ink_keeps_minimum_contrast():
     image = np.full((40, 800), 255, np.uint8)
     image[10:30] = 0
     lightest = max(
@@ -165,9 +166,9 @@ def test_ink_never_fades_away():
     assert 0.6 * 255 < lightest <= 0.7 * 255
 
 
-def test_the_number_of_threads_changes_nothing():
-    """Not for images that are large enough for OpenCV to share them among threads either."""
-    code = (  # in a process of its own, as worker processes that are forked afterwards might never end
+def test_distortion_independent_of_thread_count():
+    """Also for images large enough for OpenCV to split them among threads."""
+    code = (  # in a new process: workers forked after cv2.setNumThreads might hang
         "import cv2, numpy as np\n"
         "from crnn_ext.ocr.data import augment\n"
         "image = np.random.default_rng(0).integers(0, 256, (120, 3000), np.uint8)\n"
@@ -184,14 +185,14 @@ def test_the_number_of_threads_changes_nothing():
 @pytest.mark.parametrize(
     ("strength", "error", "message"),
     [
-        (-0.1, ValueError, r"strength must be in \[0, 2\], and it is -0.1"),
-        (2.5, ValueError, r"strength must be in \[0, 2\], and it is 2.5"),
-        (float("nan"), ValueError, r"strength must be in \[0, 2\], and it is nan"),
-        ("1", TypeError, "strength must be a number, and it is '1'"),
-        (True, TypeError, "strength must be a number, and it is True"),
+        (-0.1, ValueError, r"strength must be in \[0, 2\], got -0.1"),
+        (2.5, ValueError, r"strength must be in \[0, 2\], got 2.5"),
+        (float("nan"), ValueError, r"strength must be in \[0, 2\], got nan"),
+        ("1", TypeError, "strength must be a number, got str"),
+        (True, TypeError, "strength must be a number, got bool"),
     ],
 )
-def test_strengths_that_break_their_rule(strength, error, message):
+def test_augmentation_rejects_strength(strength, error, message):
     with pytest.raises(error, match=f"^Augmentation: {message}$"):
         Augmentation(strength)
 
@@ -205,18 +206,16 @@ def test_strengths_that_break_their_rule(strength, error, message):
         (np.zeros(4, np.uint8), ValueError, r"image must be .*, got shape \(4,\)"),
     ],
 )
-def test_images_of_another_kind(image, error, message):
+def test_augmentation_rejects_image(image, error, message):
     with pytest.raises(error, match=f"^Augmentation: {message}$"):
-        drawn(image, 0)
+        augmented(image, 0)
 
 
-def test_without_opencv():
-    code = (
-        "import sys; sys.modules['cv2'] = None\n"
-        "import crnn_ext.ocr.data\n"  # needs none
-        "import crnn_ext.ocr.data.augment\n"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+def test_augment_import_without_opencv():
+    """The package crnn_ext.ocr.data itself does not need OpenCV."""
+    code = "import crnn_ext.ocr.data; print('imported'); import crnn_ext.ocr.data.augment"
+    result = run_without(["cv2"], code)
+    assert result.stdout == "imported\n"
     assert result.stderr.splitlines()[-1] == (
         "ImportError: augmentation needs OpenCV (cv2), which is not installed: "
         "install crnn_ext with its extra [train]"
@@ -237,25 +236,25 @@ def images(dataset, indices=range(8)):
     return [dataset[index].image for index in indices]
 
 
-def same(ours, theirs):
+def pairwise_equal(ours, theirs):
     return [torch.equal(our, their) for our, their in zip(ours, theirs, strict=True)]
 
 
-def test_a_line_is_drawn_from_seed_epoch_and_index_alone(source):
+def test_dataset_augmentation_deterministic(source):
     dataset = LineDataset(source, Preprocessing(), Augmentation(), seed=3, epoch=5)
     expected = images(dataset)
-    assert all(same(reversed(images(dataset, range(7, -1, -1))), expected))
-    assert all(same(images(pickle.loads(pickle.dumps(dataset))), expected))
+    assert all(pairwise_equal(reversed(images(dataset, range(7, -1, -1))), expected))
+    assert all(pairwise_equal(images(pickle.loads(pickle.dumps(dataset))), expected))
     dataset.set_epoch(6)
-    assert not any(same(images(dataset), expected))
+    assert not any(pairwise_equal(images(dataset), expected))
     dataset.set_epoch(5)
-    assert all(same(images(dataset), expected))
+    assert all(pairwise_equal(images(dataset), expected))
     other = LineDataset(source, Preprocessing(), Augmentation(), seed=4, epoch=5)
-    assert not any(same(images(other), expected))
+    assert not any(pairwise_equal(images(other), expected))
 
 
-def test_worker_processes_draw_the_same(source):
-    """They are forked after OpenCV has had its threads in this process."""
+def test_dataset_augmentation_same_in_workers(source):
+    """The workers are forked after OpenCV has started its threads in this process."""
     dataset = LineDataset(source, Preprocessing(channels=3), Augmentation(), seed=3)
     expected = images(dataset)
     for workers in (1, 2):
@@ -265,10 +264,10 @@ def test_worker_processes_draw_the_same(source):
             for batch in loader
             for image, width in zip(batch.images, batch.widths.tolist(), strict=True)
         ]
-        assert all(same(read, expected))
+        assert all(pairwise_equal(read, expected))
 
 
-def test_large_scans_are_augmented_small(source, monkeypatch):
+def test_dataset_shrinks_large_images_before_augmentation(source, monkeypatch):
     seen = []
 
     def note(_, image, random):
@@ -282,7 +281,7 @@ def test_large_scans_are_augmented_small(source, monkeypatch):
 
 
 @given(st.integers(65, 500), st.integers(1, 4000))
-def test_shrinking_makes_no_line_narrower(height, width):
+def test_limit_rows_keeps_width_in_columns(height, width):
     from crnn_ext.ocr.data.dataset import _limit_rows
 
     image = Image.new("L", (width, height))
@@ -292,14 +291,16 @@ def test_shrinking_makes_no_line_narrower(height, width):
     assert _limit_rows(shrunk, 64) is shrunk
 
 
-def test_without_augmentation_lines_are_as_they_are(source):
+def test_dataset_without_augmentation(source):
     plain = images(LineDataset(source, Preprocessing()))
-    assert all(same(images(LineDataset(source, Preprocessing(), Augmentation(0)), range(2)), plain[:2]))
+    assert all(
+        pairwise_equal(images(LineDataset(source, Preprocessing(), Augmentation(0)), range(2)), plain[:2])
+    )
     for index, image in enumerate(plain):
         assert torch.equal(image, Preprocessing()(source.image(index, "L")))
 
 
 @pytest.mark.parametrize(("name", "value"), [("seed", -1), ("epoch", -1)])
-def test_seeds_and_epochs_that_break_their_rule(source, name, value):
-    with pytest.raises(ValueError, match=rf"{name} must be in \[0, .*\], and it is -1"):
+def test_dataset_rejects_seed_and_epoch(source, name, value):
+    with pytest.raises(ValueError, match=rf"{name} must be in \[0, .*\], got -1"):
         LineDataset(source, Preprocessing(), **{name: value})

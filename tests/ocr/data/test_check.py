@@ -1,14 +1,11 @@
-"""crnn-ext check: every line that cannot be trained on is counted and named."""
-
-import subprocess
-import sys
+"""crnn-ext check counts and names every line that cannot be trained on."""
 
 import numpy as np
 import pytest
 import torch
-from helpers.dataset_files import image_bytes, write, write_labels_dataset
+from helpers.command_line import MAIN, run_without
+from helpers.dataset_files import FRAKTUR, image_bytes, requires_fraktur, write, write_labels_dataset
 from helpers.networks import NETWORKS, small_network
-from helpers.paths import SHARED_DATA
 from helpers.random_checkpoint import random_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,8 +17,6 @@ from crnn_ext.ocr.data import open_lines
 from crnn_ext.ocr.data.check import check_lines, frames_needed, quantiles
 from crnn_ext.text import Charset
 
-FRAKTUR = SHARED_DATA / "fraktur_lines"
-
 
 def check(folder, charset=None, **options):
     return check_lines(
@@ -29,22 +24,22 @@ def check(folder, charset=None, **options):
     )
 
 
-def found(report):
-    """(kind, name) of all problems."""
+def issues_found(report):
+    """Return (kind, name) of all problems."""
     return [(kind, problem.name) for kind, problems in report.issues.items() for problem in problems]
 
 
 @given(label=st.text("ab", min_size=1, max_size=6), frames=st.integers(1, 12))
-def test_frames_needed(label, frames):
-    """The loss is finite from this number of frames on."""
+def test_frames_needed_matches_finite_loss(label, frames):
+    """The loss is finite from this number of frames upwards."""
     targets, lengths = Charset("ab").encode(label)
     loss = ctc_loss(torch.zeros(frames, 1, 3), targets[None], [frames], lengths[None])
     assert loss.isfinite().item() == (frames >= frames_needed(label))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_lines_with_too_few_frames(tmp_path, network):
-    """Those whose label needs more frames than the network's forward pass gives."""
+def test_check_lines_too_few_frames(tmp_path, network):
+    """Reports the lines whose label needs more frames than the network outputs."""
     model, preprocessing = small_network(network), Preprocessing()
     write_labels_dataset(tmp_path, {f"{number}.png": "aab" * (3 + number % 4) for number in range(20)})
     source = open_lines(tmp_path)
@@ -56,10 +51,10 @@ def test_lines_with_too_few_frames(tmp_path, network):
         if count < frames_needed(label)
     ]
     assert 3 < len(expected) < 17
-    assert found(check_lines(source, preprocessing, model.output_lengths)) == expected
+    assert issues_found(check_lines(source, preprocessing, model.output_lengths)) == expected
 
 
-def test_all_kinds_of_problems(tmp_path):
+def test_check_lines_reports_every_problem(tmp_path):
     labels = {
         "fine.png": "abc",
         "narrow.png": "a" * 30,
@@ -90,9 +85,9 @@ def test_all_kinds_of_problems(tmp_path):
         ("characters outside the charset", "unknown.png"),
     ]
     report = check(tmp_path, Charset("abc"))
-    assert found(report) == headers
+    assert issues_found(report) == headers
     decoded = check(tmp_path, Charset("abc"), decode=True)
-    assert sorted(found(decoded)) == sorted(
+    assert sorted(issues_found(decoded)) == sorted(
         [*headers, ("unreadable image", "damaged.png"), ("duplicate image", "again.png")]
     )
     details = {problem.name: problem.detail for kind in decoded.issues.values() for problem in kind}
@@ -110,17 +105,17 @@ def test_all_kinds_of_problems(tmp_path):
     assert report.unknown == [("x", 2, "unknown.png"), ("\u00df", 1, "unknown.png")]
 
 
-def test_a_fixed_width(tmp_path):
-    """Each line has the frames of that width, and no line is too wide for it."""
+def test_check_lines_fixed_width(tmp_path):
+    """Each line has the frames of that width; no line is too wide."""
     write_labels_dataset(tmp_path, {"fine.png": "a" * 8, "long.png": "a" * 14, "wide.png": "a"})
     write(tmp_path / "wide.png", image_bytes(20_000, 20))
     model = small_network(NETWORKS[0])
     report = check_lines(open_lines(tmp_path), Preprocessing(width=100), model.output_lengths)
-    assert found(report) == [("too few frames", "long.png")]
+    assert issues_found(report) == [("too few frames", "long.png")]
     assert report.quantiles["frames"] == (26, 26, 26, 26)
 
 
-def test_statistics(tmp_path):
+def test_check_lines_statistics(tmp_path):
     labels = ["u\u0308", "\u00fc", "u\u0364\u0364", "abab", "aa"]
     write_labels_dataset(tmp_path, {f"{number}.png": label for number, label in enumerate(labels)})
     report = check(tmp_path)
@@ -139,11 +134,11 @@ def test_statistics(tmp_path):
     }
 
 
-def test_spread_of_many():
+def test_spread_quantiles():
     assert quantiles(np.random.default_rng(0).permutation(101)) == (0, 50, 95, 100)
 
 
-def test_the_command(tmp_path, capsys):
+def test_check_command_output(tmp_path, capsys):
     path = write_labels_dataset(tmp_path / "data", {f"{number:02}.png": "a" * 30 for number in range(12)})
     with open(path, "a", encoding="utf-8") as file:
         file.write("12.png\tu\u0364\n13.png\tu\u0308\u0364\n")
@@ -181,7 +176,7 @@ def test_the_command(tmp_path, capsys):
     assert [line for line in capsys.readouterr().out.splitlines() if line.endswith(needs)] == too_few
 
 
-def test_the_command_without_problems(tmp_path, capsys):
+def test_check_command_no_problems(tmp_path, capsys):
     write_labels_dataset(tmp_path, {"a.png": "abc"})
     for network, frames in [("CRNN", 17), ("CRNN_v2", 18), ("CRNN_res", 16)]:
         assert main(["check", str(tmp_path), "--network", network]) == 0
@@ -190,7 +185,7 @@ def test_the_command_without_problems(tmp_path, capsys):
         assert f"frames of {network}".ljust(24) + f"{frames:8}" * 4 in lines
 
 
-def test_the_command_for_a_fixed_width(tmp_path, capsys):
+def test_check_command_fixed_width(tmp_path, capsys):
     write_labels_dataset(tmp_path, {"a.png": "a" * 10})
     assert main(["check", str(tmp_path)]) == 1
     assert main(["check", str(tmp_path), "--resize", "fixed:100"]) == 0
@@ -198,8 +193,8 @@ def test_the_command_for_a_fixed_width(tmp_path, capsys):
     assert main(["check", str(tmp_path), "--resize", "wide"]) == 2
 
 
-def test_the_command_for_a_checkpoint(tmp_path, capsys):
-    """Its charset is abc."""
+def test_check_command_checkpoint(tmp_path, capsys):
+    """The charset of the checkpoint is abc."""
     write_labels_dataset(tmp_path / "data", {"a.png": "abc", "b.png": "abcd"})
     save_checkpoint(tmp_path / "model", random_checkpoint())
     assert main(["check", str(tmp_path / "data"), "--checkpoint", str(tmp_path / "model")]) == 1
@@ -212,13 +207,13 @@ def test_the_command_for_a_checkpoint(tmp_path, capsys):
         (["nowhere"], "nowhere: no such file or folder"),
         (["."], ".: no data set found"),
         (["data", "--charset", "nowhere"], "nowhere: No such file or directory"),
-        (["data", "--charset", "data/a.png"], "data/a.png: a charset must be in UTF-8"),
+        (["data", "--charset", "data/a.png"], "data/a.png: a charset file must be UTF-8"),
         (["data", "--checkpoint", "data/a.png"], "data/a.png: not a valid safetensors file"),
         (["data", "--checkpoint", "model", "--network", "CRNN"], "--checkpoint cannot be combined"),
-        (["data", "--workers", "0"], "workers must be in [1, 1024], and it is 0"),
+        (["data", "--workers", "0"], "workers must be in [1, 1024], got 0"),
     ],
 )
-def test_the_command_that_cannot_check(tmp_path, monkeypatch, capsys, arguments, message):
+def test_check_command_errors(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     write_labels_dataset(tmp_path / "data", {"a.png": "abc"})
     assert main(["check", *arguments]) == 2
@@ -229,7 +224,7 @@ def test_the_command_that_cannot_check(tmp_path, monkeypatch, capsys, arguments,
     assert len(errors.splitlines()) == 1
 
 
-def test_nothing_but_skipped_items(tmp_path, capsys):
+def test_check_command_only_skipped_items(tmp_path, capsys):
     write(tmp_path / "labels.txt", "missing.png\ttext\n")
     assert main(["check", str(tmp_path)]) == 2
     assert capsys.readouterr().out.splitlines()[-2:] == [
@@ -238,7 +233,7 @@ def test_nothing_but_skipped_items(tmp_path, capsys):
     ]
 
 
-def test_names_that_steer_a_terminal(tmp_path, capsys):
+def test_check_command_escapes_control_characters(tmp_path, capsys):
     write(tmp_path / "labels.txt", "\x1b[2J.png\ttext\n")
     assert main(["check", str(tmp_path)]) == 2
     output = capsys.readouterr().out
@@ -246,21 +241,17 @@ def test_names_that_steer_a_terminal(tmp_path, capsys):
     assert r"\x1b[2J.png" in output
 
 
-def test_without_the_extra(tmp_path):
+def test_check_command_without_regex(tmp_path):
     write_labels_dataset(tmp_path, {"a.png": "abc"})
-    code = (
-        "import sys; sys.modules['regex'] = None; from crnn_ext.cli import main\n"
-        f"sys.exit(main(['check', {str(tmp_path)!r}]))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = run_without(["regex"], MAIN, "check", tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         "crnn-ext: crnn_ext.ocr needs regex, which is not installed: install crnn_ext with its extra [ocr]\n"
     )
 
 
-@pytest.mark.skipif(not FRAKTUR.is_dir(), reason="../shared/data/fraktur_lines is not there")
-def test_real_lines():
+@requires_fraktur
+def test_check_lines_fraktur():
     charset = Charset.from_labels(open_lines(FRAKTUR / "labels_train.txt").labels)
     report = check(FRAKTUR / "labels_val.txt", charset)
     assert report.lines == 260

@@ -15,7 +15,7 @@ def dataset(tmp_path):
     return LineDataset(open_lines(tmp_path), Preprocessing())
 
 
-def test_a_batch(dataset):
+def test_collate(dataset):
     batch = collate([dataset[5], dataset[0]])
     assert (batch.labels, batch.names) == (["label 5", "label 0"], ["5.png", "0.png"])
     assert batch.widths.tolist() == [72, 64]
@@ -27,7 +27,7 @@ def test_a_batch(dataset):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_images_that_cannot_be_read(dataset, tmp_path, workers):
+def test_collate_unreadable_images(dataset, tmp_path, workers):
     for name in ("1.png", "4.png", "5.png"):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-30])
     loader = DataLoader(

@@ -1,14 +1,13 @@
-"""LMDB: what open_lines makes of databases that others wrote, in which processes, and of damaged ones."""
+"""open_lines on LMDB databases: foreign, damaged, replaced, and read in worker processes."""
 
 import gc
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 
 import lmdb
 import pytest
+from helpers.command_line import run_without
 from helpers.dataset_files import image_bytes, write, write_lmdb, write_lmdb_dataset
 from torch.utils.data import DataLoader
 
@@ -18,7 +17,7 @@ from crnn_ext.ocr.data import DataError, LineDataset, collate, open_lines
 PAIR = {"image-000000001": image_bytes(), "label-000000001": "text"}
 
 
-def test_a_tree_of_databases(tmp_path):
+def test_lmdb_tree(tmp_path):
     write_lmdb_dataset(tmp_path / "real" / "b", ["b1", "b2"])
     write_lmdb_dataset(tmp_path / "real" / "a", ["a1"])
     write_lmdb_dataset(tmp_path / "synthetic", ["s1"])
@@ -34,7 +33,7 @@ def test_a_tree_of_databases(tmp_path):
     assert list(open_lines(tmp_path / "synthetic" / "data.mdb").labels) == ["s1"]
 
 
-def test_items_that_are_skipped(tmp_path):
+def test_lmdb_skipped_items(tmp_path):
     values = {
         f"{part}-{number:09d}": PAIR[f"{part}-000000001"]
         for part in ("image", "label")
@@ -64,7 +63,7 @@ def test_items_that_are_skipped(tmp_path):
         ({}, "no key num-samples"),
     ],
 )
-def test_other_databases(tmp_path, values, message):
+def test_lmdb_rejects_keys(tmp_path, values, message):
     write_lmdb(tmp_path / "data", values)
     with pytest.raises(DataError) as caught:
         open_lines(tmp_path / "data")
@@ -72,7 +71,7 @@ def test_other_databases(tmp_path, values, message):
     assert message in str(caught.value)
 
 
-def test_files_that_are_no_database(tmp_path):
+def test_lmdb_rejects_other_files(tmp_path):
     for number, content in enumerate([b"", b"text", bytes(1 << 14)]):
         folder = tmp_path / str(number)
         write(folder / "data.mdb", content)
@@ -80,8 +79,8 @@ def test_files_that_are_no_database(tmp_path):
             open_lines(folder)
 
 
-def test_a_database_that_is_cut_short(tmp_path):
-    """LMDB opens it, and a read behind the end kills the process."""
+def test_lmdb_truncated(tmp_path):
+    """LMDB itself opens the file, and a read past its end kills the process."""
     write_lmdb_dataset(tmp_path / "data", ["text"] * 50)
     file = tmp_path / "data" / "data.mdb"
     size = file.stat().st_size
@@ -90,15 +89,15 @@ def test_a_database_that_is_cut_short(tmp_path):
         open_lines(tmp_path / "data")
 
 
-def test_many_sources_of_one_database(tmp_path):
-    """LMDB refuses to open a file twice in a process."""
+def test_lmdb_opened_repeatedly(tmp_path):
+    """LMDB does not open a file twice in one process."""
     write_lmdb_dataset(tmp_path / "data", ["a", "b"])
     sources = [open_lines(tmp_path / "data") for _ in range(2)]
     sources.append(pickle.loads(pickle.dumps(sources[0])))
     assert [source.image_size(1) for source in sources] == [(41, 20)] * 3
 
 
-def test_a_new_database_in_place_of_another(tmp_path):
+def test_lmdb_replaced_while_open(tmp_path):
     write_lmdb_dataset(tmp_path / "data", ["a"])
     old = open_lines(tmp_path / "data")
     assert old.image_size(0) == (40, 20)
@@ -109,7 +108,7 @@ def test_a_new_database_in_place_of_another(tmp_path):
     assert (old.image_size(0), new.image_size(1)) == ((40, 20), (41, 20))
 
 
-def test_an_image_that_is_gone(tmp_path):
+def test_lmdb_image_removed(tmp_path):
     write_lmdb_dataset(tmp_path / "data", ["a"])
     source = open_lines(tmp_path / "data")
     gc.collect()
@@ -131,7 +130,7 @@ def test_an_image_that_is_gone(tmp_path):
     ("start", "opened_before"),
     [("fork", False), ("fork", True), pytest.param("spawn", True, marks=pytest.mark.exhaustive)],
 )
-def test_in_worker_processes(tmp_path, start, opened_before):
+def test_lmdb_in_workers(tmp_path, start, opened_before):
     write_lmdb_dataset(tmp_path / "data", [f"line {number}" for number in range(20)])
     dataset = LineDataset(open_lines(tmp_path / "data"), Preprocessing())
     if opened_before:
@@ -147,15 +146,11 @@ def test_in_worker_processes(tmp_path, start, opened_before):
     assert widths == [dataset[index].image.shape[-1] for index in range(20)]
 
 
-def test_without_lmdb(tmp_path):
-    """Other layouts need none, and what needs it says so."""
+def test_open_lines_without_lmdb(tmp_path):
+    """Importing works without lmdb; opening a database names the missing package."""
     write_lmdb_dataset(tmp_path / "data", ["a"])
-    code = (
-        "import sys; sys.modules['lmdb'] = None\n"
-        "from crnn_ext.ocr.data import open_lines\n"
-        f"open_lines({str(tmp_path / 'data')!r})\n"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    code = "from crnn_ext.ocr.data import open_lines; open_lines(sys.argv[1])"
+    result = run_without(["lmdb"], code, tmp_path / "data")
     assert result.stderr.splitlines()[-1] == (
         "ImportError: LMDB databases need lmdb, which is not installed: "
         "install crnn_ext with its extra [train]"

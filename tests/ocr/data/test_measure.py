@@ -5,7 +5,7 @@ from helpers.dataset_files import write_labels_dataset
 from crnn_ext.ocr.data import DataIssue, measure_lines, open_lines
 
 
-def test_sizes(tmp_path):
+def test_measure_lines(tmp_path):
     write_labels_dataset(tmp_path, {f"{number}.png": f"label {number}" for number in range(6)})
     source = open_lines(tmp_path)
     (tmp_path / "3.png").write_text("no image")

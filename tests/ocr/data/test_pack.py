@@ -1,4 +1,4 @@
-"""crnn-ext pack: an LMDB database of everything that can be used, and a name and reason for what cannot."""
+"""crnn-ext pack writes usable lines to an LMDB database and names each skipped line with the reason."""
 
 import io
 import os
@@ -12,27 +12,27 @@ from functools import partial
 import lmdb
 import numpy as np
 import pytest
+from helpers.command_line import MAIN, run_without
 from helpers.dataset_files import (
+    FRAKTUR,
     image_bytes,
+    requires_fraktur,
     write,
     write_doctr_dataset,
     write_kraken_dataset,
     write_labels_dataset,
     write_lmdb_dataset,
 )
-from helpers.paths import SHARED_DATA
 from PIL import Image
 
 from crnn_ext.cli import main
 from crnn_ext.ocr.data import DataError, open_lines
 from crnn_ext.ocr.data.pack import pack_lines
 
-FRAKTUR = SHARED_DATA / "fraktur_lines"
-
 
 @pytest.fixture
 def output(tmp_path):
-    """A name in a folder of its own, in which nothing else may be left."""
+    """A path in its own folder, where no other file may remain."""
     (tmp_path / "out").mkdir()
     return tmp_path / "out" / "packed"
 
@@ -43,7 +43,7 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
-def test_every_layout_into_one_database(tmp_path, output, capsys):
+def test_pack_command_every_layout(tmp_path, output, capsys):
     write_labels_dataset(tmp_path / "a", {"images/1.png": "a1", "images/2.png": "a2"})
     write_kraken_dataset(tmp_path / "b", {"x": "b1"})
     write_doctr_dataset(tmp_path / "c", {"1.png": "u\u0308"})
@@ -67,14 +67,14 @@ def test_every_layout_into_one_database(tmp_path, output, capsys):
     assert list(open_lines(output).names) == names
 
 
-def test_names_that_two_sources_have(tmp_path, output):
+def test_pack_lines_duplicate_names(tmp_path, output):
     for name in "ab":
         write_labels_dataset(tmp_path / name, {"1.png": name, f"{name}.png": name})
     pack_lines([open_lines(tmp_path / name) for name in "ab"], output)
     assert open_lines(output).names == ["1:1.png", "1:a.png", "2:1.png", "2:b.png"]
 
 
-def test_what_is_skipped_is_named(folder, output, capsys):
+def test_pack_command_skipped_lines(folder, output, capsys):
     write(folder / "1.png", (folder / "1.png").read_bytes()[:-30])
     write(folder / "3.png", "no image")
     with open(folder / "labels.txt", "a") as file:
@@ -96,7 +96,7 @@ def test_what_is_skipped_is_named(folder, output, capsys):
     assert [source.image_size(index) for index in range(3)] == [(40, 20), (42, 20), (44, 20)]
 
 
-def test_nothing_to_pack(folder, output, capsys):
+def test_pack_command_nothing_to_pack(folder, output, capsys):
     write(folder / "labels.txt", "0.png\t\n")
     assert main(["pack", str(folder), "-o", str(output)]) == 2
     printed, errors = capsys.readouterr()
@@ -109,7 +109,7 @@ def test_nothing_to_pack(folder, output, capsys):
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
-def test_nothing_is_overwritten(folder, output, capsys, kind):
+def test_pack_command_does_not_overwrite(folder, output, capsys, kind):
     make = {"file": output.touch, "folder": output.mkdir, "link": lambda: output.symlink_to("nowhere")}
     make[kind]()
     assert main(["pack", str(folder), "-o", str(output)]) == 2
@@ -123,10 +123,10 @@ def test_nothing_is_overwritten(folder, output, capsys, kind):
         (["nowhere", "-o", "packed"], "nowhere: no such file or folder"),
         (["DATA", "-o", "nowhere/packed"], "nowhere/packed: No such file or directory"),
         (["DATA", "-o", "DATA/labels.txt/packed"], "labels.txt/packed: Not a directory"),
-        (["DATA", "-o", "packed", "--workers", "0"], "workers must be in [1, 1024], and it is 0"),
+        (["DATA", "-o", "packed", "--workers", "0"], "workers must be in [1, 1024], got 0"),
     ],
 )
-def test_what_cannot_be_done(folder, tmp_path, monkeypatch, capsys, arguments, message):
+def test_pack_command_errors(folder, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     before = sorted(os.listdir(tmp_path))
     assert main(["pack", *(part.replace("DATA", str(folder)) for part in arguments)]) == 2
@@ -137,8 +137,8 @@ def test_what_cannot_be_done(folder, tmp_path, monkeypatch, capsys, arguments, m
     assert sorted(os.listdir(tmp_path)) == before
 
 
-def test_the_map_grows(tmp_path, output):
-    """It begins with 1 MiB; single lines and groups of them are larger than what is free."""
+def test_pack_lines_grows_map(tmp_path, output):
+    """The map starts at 1 MiB; single lines and groups of lines exceed the free space."""
     sizes = [20, 900, 300, 20, 1200, *[200] * 150]
     lines = {f"{number}.png": f"label {number}" for number in range(len(sizes))}
     write_labels_dataset(tmp_path / "data", lines)
@@ -152,7 +152,7 @@ def test_the_map_grows(tmp_path, output):
     assert total < (output / "data.mdb").stat().st_size < 1.2 * total
 
 
-def test_in_several_processes(tmp_path, output):
+def test_pack_lines_workers(tmp_path, output):
     write_labels_dataset(tmp_path / "data", {f"{number}.png": f"label {number}" for number in range(100)})
     write(tmp_path / "data" / "50.png", "no image")
     packed = pack_lines([open_lines(tmp_path / "data")], output, workers=3)
@@ -163,20 +163,20 @@ def test_in_several_processes(tmp_path, output):
         assert source.image_bytes(index) == (tmp_path / "data" / name).read_bytes()
 
 
-def test_encoded_anew(tmp_path, output):
-    """Grey stays grey; what was on its side, transparent or of other colours becomes what a network reads."""
+def test_pack_lines_reencodes(tmp_path, output):
+    """Gray stays gray; rotated, transparent and CMYK images are converted to upright gray or RGB."""
     write_labels_dataset(tmp_path / "data", {f"{number}.tif": "text" for number in range(3)})
-    grey = np.random.default_rng(0).integers(0, 256, (20, 40), np.uint8)
+    gray = np.random.default_rng(0).integers(0, 256, (20, 40), np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(grey).save(tmp_path / "data" / "0.tif", exif=exif)
+    Image.fromarray(gray).save(tmp_path / "data" / "0.tif", exif=exif)
     Image.new("RGBA", (40, 20), (255, 0, 0, 0)).save(tmp_path / "data" / "1.tif")
     Image.new("CMYK", (40, 20), (0, 255, 0, 0)).save(tmp_path / "data" / "2.tif")
     pack_lines([open_lines(tmp_path / "data")], output, "png")
     source = open_lines(output)
     images = [Image.open(io.BytesIO(source.image_bytes(index))) for index in range(3)]
     assert [(image.format, image.mode) for image in images] == [("PNG", "L"), ("PNG", "RGB"), ("PNG", "RGB")]
-    assert np.array_equal(images[0], np.rot90(grey, -1))
+    assert np.array_equal(images[0], np.rot90(gray, -1))
     assert images[1].getpixel((0, 0)) == (255, 255, 255)
     assert images[2].getpixel((0, 0)) == (255, 0, 255)
 
@@ -186,7 +186,7 @@ def test_encoded_anew(tmp_path, output):
     assert source.image_size(0) == (20, 40)
 
 
-def test_a_line_that_is_too_wide_for_jpeg(tmp_path, output):
+def test_pack_lines_too_wide_for_jpeg(tmp_path, output):
     write_labels_dataset(tmp_path / "data", {"a.png": "a", "b.png": "b"})
     Image.new("L", (70_000, 10)).save(tmp_path / "data" / "a.png")
     packed = pack_lines([open_lines(tmp_path / "data")], output, "jpeg")
@@ -196,8 +196,8 @@ def test_a_line_that_is_too_wide_for_jpeg(tmp_path, output):
     assert pack_lines([open_lines(tmp_path / "data")], output.with_name("as it is")).lines == 2
 
 
-def test_a_full_disk(tmp_path, output):
-    """The limit on the size of files stands for the disk."""
+def test_pack_lines_full_disk(tmp_path, output):
+    """A limit on file sizes simulates the full disk."""
     write_labels_dataset(tmp_path, {f"{number}.png": "text" for number in range(20)})
     for number in range(20):
         write(tmp_path / f"{number}.png", image_bytes(300, 300, seed=number))
@@ -212,8 +212,8 @@ def test_a_full_disk(tmp_path, output):
     assert os.listdir(output.parent) == []
 
 
-def test_an_interruption_leaves_nothing(folder, output):
-    """Ctrl-C reaches all processes of a group."""
+def test_pack_command_interrupted(folder, output):
+    """Ctrl-C signals all processes of a group."""
     for number in range(5, 400):
         write(folder / f"{number}.png", image_bytes(1000, 100, seed=number))
     write(folder / "labels.txt", "".join(f"{number}.png\ttext\n" for number in range(400)))
@@ -222,7 +222,7 @@ def test_an_interruption_leaves_nothing(folder, output):
         [sys.executable, "-m", "crnn_ext", *arguments],
         stderr=subprocess.PIPE,
         start_new_session=True,
-        # A shell without job control has its background processes, and what they start, ignore Ctrl-C.
+        # A shell without job control makes background processes and their children ignore Ctrl-C.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     while not any(path.stat().st_size > 1 << 20 for path in output.parent.glob(".crnn_ext-*.tmp/data.mdb")):
@@ -234,12 +234,8 @@ def test_an_interruption_leaves_nothing(folder, output):
     assert os.listdir(output.parent) == []
 
 
-def test_without_the_extra(folder, output):
-    code = (
-        "import sys; sys.modules['lmdb'] = None; from crnn_ext.cli import main\n"
-        f"sys.exit(main(['pack', {str(folder)!r}, '-o', {str(output)!r}]))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+def test_pack_command_without_lmdb(folder, output):
+    result = run_without(["lmdb"], MAIN, "pack", folder, "-o", output)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         "crnn-ext: LMDB databases need lmdb, which is not installed: "
@@ -247,8 +243,8 @@ def test_without_the_extra(folder, output):
     )
 
 
-@pytest.mark.skipif(not FRAKTUR.is_dir(), reason="../shared/data/fraktur_lines is not there")
-def test_real_lines(output):
+@requires_fraktur
+def test_pack_lines_fraktur(output):
     original = open_lines(FRAKTUR / "labels_val.txt")
     packed = pack_lines([original], output)
     assert packed == (260, [])

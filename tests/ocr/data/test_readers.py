@@ -1,4 +1,4 @@
-"""open_lines: every layout is recognised, and what is no line is named with the reason."""
+"""open_lines recognizes every layout and names each unusable line with the reason."""
 
 import json
 import os
@@ -23,42 +23,42 @@ from crnn_ext.ocr.data import DataError, open_lines
 LABELS = ["first line", "zweite Zeile", "τρίτη"]
 
 
-def problems(source):
+def skipped_items(source):
     return [tuple(problem) for problem in source.skipped]
 
 
-def by_labels(folder):
+def write_labels_layout(folder):
     write_labels_dataset(folder, {f"images/{number}.png": label for number, label in enumerate(LABELS)})
 
 
-def by_pairs(folder):
+def write_kraken_layout(folder):
     write_kraken_dataset(folder, {f"page/{number}": label for number, label in enumerate(LABELS)})
 
 
-def by_doctr(folder):
+def write_doctr_layout(folder):
     write_doctr_dataset(folder, {f"{number}.png": label for number, label in enumerate(LABELS)})
 
 
-def by_database(folder):
+def write_lmdb_layout(folder):
     write_lmdb_dataset(folder, LABELS)
 
 
 @pytest.mark.parametrize(
     ("make", "names"),
     [
-        (by_labels, [f"images/{number}.png" for number in range(3)]),
-        (by_pairs, [f"page/{number}.png" for number in range(3)]),
-        (by_doctr, [f"{number}.png" for number in range(3)]),
-        (by_database, [f"image-00000000{number}" for number in (1, 2, 3)]),
+        (write_labels_layout, [f"images/{number}.png" for number in range(3)]),
+        (write_kraken_layout, [f"page/{number}.png" for number in range(3)]),
+        (write_doctr_layout, [f"{number}.png" for number in range(3)]),
+        (write_lmdb_layout, [f"image-00000000{number}" for number in (1, 2, 3)]),
     ],
 )
-def test_every_layout(tmp_path, make, names):
+def test_open_lines_layout(tmp_path, make, names):
     make(tmp_path / "data")
     source = open_lines(tmp_path / "data")
     assert len(source) == 3
     assert list(source.names) == names
     assert list(source.labels) == LABELS
-    assert problems(source) == []
+    assert skipped_items(source) == []
     for opened in (source, pickle.loads(pickle.dumps(source))):
         for index in range(3):
             assert opened.image_size(index) == opened.image(index, "L").size == (40 + index, 20)
@@ -69,12 +69,12 @@ def test_every_layout(tmp_path, make, names):
 @pytest.mark.parametrize(
     "name", ["labels.txt", "gt.txt", "labels_train.txt", "labels-val.tsv", "gt_test.txt"]
 )
-def test_names_of_label_files(tmp_path, name):
+def test_open_lines_label_file_names(tmp_path, name):
     path = write_labels_dataset(tmp_path, {"a.png": "a"}, name)
     assert list(open_lines(tmp_path).labels) == list(open_lines(path).labels) == ["a"]
 
 
-def test_any_label_file_by_its_path(tmp_path):
+def test_open_lines_label_file_path(tmp_path):
     path = write_labels_dataset(tmp_path, {"a.png": "a"}, "lines of today.txt")
     assert list(open_lines(path).labels) == ["a"]
     write_doctr_dataset(tmp_path, {"b.png": "b"})
@@ -82,7 +82,7 @@ def test_any_label_file_by_its_path(tmp_path):
     assert list(open_lines(str(tmp_path / "other.json")).labels) == ["b"]
 
 
-def test_one_data_set_has_to_be_named_where_there_are_more(tmp_path):
+def test_open_lines_ambiguous_folder(tmp_path):
     write_labels_dataset(tmp_path, {"a.png": "a"}, "labels_train.txt")
     write_labels_dataset(tmp_path, {"a.png": "a"}, "labels_val.txt")
     with pytest.raises(DataError, match=r"choose one: labels_train.txt, labels_val.txt$"):
@@ -118,7 +118,7 @@ def test_one_data_set_has_to_be_named_where_there_are_more(tmp_path):
         ),
     ],
 )
-def test_data_that_cannot_be_used(tmp_path, make, message):
+def test_open_lines_rejects_data(tmp_path, make, message):
     make(tmp_path / "data")
     with pytest.raises(DataError) as caught:
         open_lines(tmp_path / "data")
@@ -126,7 +126,7 @@ def test_data_that_cannot_be_used(tmp_path, make, message):
     assert message in str(caught.value)
 
 
-def test_lines_that_are_skipped(tmp_path):
+def test_label_file_skipped_lines(tmp_path):
     write(tmp_path / "a.png", image_bytes())
     write(tmp_path / "folder" / "x", "")
     lines = [
@@ -145,7 +145,7 @@ def test_lines_that_are_skipped(tmp_path):
     write(tmp_path / "labels.txt", b"\n".join(lines))
     source = open_lines(tmp_path)
     assert list(source.labels) == ["first, behind a byte order mark"]
-    assert problems(source) == [
+    assert skipped_items(source) == [
         ("labels.txt, line 3", "no tab between path and label", ""),
         ("labels.txt, line 11", "no tab between path and label", ""),
         ("missing.png", "missing image", f"no file {tmp_path}/missing.png"),
@@ -172,17 +172,17 @@ def test_lines_that_are_skipped(tmp_path):
         (b"M\xfcller", ("label not in UTF-8", "byte 1 is 0xFC")),
     ],
 )
-def test_labels_that_are_no_line_of_text(tmp_path, label, problem):
+def test_label_rejected(tmp_path, label, problem):
     write(tmp_path / "a.png", image_bytes())
     write(tmp_path / "labels.txt", b"a.png\t" + label + b"\n")
-    assert problems(open_lines(tmp_path)) == [("a.png", *problem)]
+    assert skipped_items(open_lines(tmp_path)) == [("a.png", *problem)]
 
     write(tmp_path / "pairs" / "a.png", image_bytes())
     write(tmp_path / "pairs" / "a.gt.txt", label)
-    assert problems(open_lines(tmp_path / "pairs")) == [("a.png", *problem)]
+    assert skipped_items(open_lines(tmp_path / "pairs")) == [("a.png", *problem)]
 
 
-def test_labels_of_doctr_that_are_no_line_of_text(tmp_path):
+def test_doctr_label_rejected(tmp_path):
     write_doctr_dataset(
         tmp_path, {name: "" for name in ("a.png", "b.png", "c.png", "d.png", "e.png", "f.png")}
     )
@@ -200,7 +200,7 @@ def test_labels_of_doctr_that_are_no_line_of_text(tmp_path):
     write(tmp_path / "labels.json", f"{{{content}}}")
     source = open_lines(tmp_path)
     assert list(source.names) == ["e.png"]
-    assert [problem[:2] for problem in problems(source)] == [
+    assert [problem[:2] for problem in skipped_items(source)] == [
         ("b.png", "label is not text"),
         ("c.png", "label is not text"),
         ("f.png", "label is not text"),
@@ -211,7 +211,7 @@ def test_labels_of_doctr_that_are_no_line_of_text(tmp_path):
     ]
 
 
-def test_pairs_that_are_none(tmp_path):
+def test_kraken_skipped_pairs(tmp_path):
     write_kraken_dataset(tmp_path, {"a": "a", "b": "b", "c": "c\n", "d.x": "d"})
     (tmp_path / "a.png").unlink()
     write(tmp_path / "b.jpg", image_bytes(file_format="JPEG"))
@@ -220,7 +220,7 @@ def test_pairs_that_are_none(tmp_path):
     write(tmp_path / "notes.txt", "no label")
     source = open_lines(tmp_path)
     assert list(source.names) == ["d.x.png"]
-    assert problems(source) == [
+    assert skipped_items(source) == [
         ("a.gt.txt", "missing image", "no image of that name in its folder"),
         ("b.gt.txt", "more than one image", "b.jpg, b.png"),
         ("c.png", "line break in label", "U+000A at position 1"),
@@ -229,7 +229,7 @@ def test_pairs_that_are_none(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".bin.png", ".nrm.png", ".JPG", ".tiff"])
-def test_images_of_pairs(tmp_path, suffix):
+def test_kraken_image_suffix(tmp_path, suffix):
     write(tmp_path / "deep" / "er" / f"0001{suffix}", image_bytes())
     write(tmp_path / "deep" / "er" / "0001.gt.txt", "text\r\n")
     source = open_lines(tmp_path)
@@ -237,24 +237,24 @@ def test_images_of_pairs(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("stem", ["gt_0001", "label", "labels-3"])
-def test_pairs_that_are_called_as_files_of_labels_are(tmp_path, stem):
+def test_kraken_stem_like_label_file(tmp_path, stem):
     write_kraken_dataset(tmp_path, {stem: "text"})
     assert list(open_lines(tmp_path).names) == [f"{stem}.png"]
 
 
-def test_only_regular_files_are_read(tmp_path):
-    """Of others, such as pipes, the end may never come."""
+def test_open_lines_ignores_special_files(tmp_path):
+    """Reading a pipe or a device might never end."""
     write_kraken_dataset(tmp_path / "pairs", {"a": "a"})
     os.mkfifo(tmp_path / "pairs/b.gt.txt")
     os.mkfifo(tmp_path / "pairs/c.png")
     source = open_lines(tmp_path / "pairs")
-    assert (list(source.names), problems(source)) == (["a.png"], [])
+    assert (list(source.names), skipped_items(source)) == (["a.png"], [])
     write(tmp_path / "listed/labels.txt", "/dev/zero\ttext\n")
-    [(name, kind, _)] = problems(open_lines(tmp_path / "listed"))
+    [(name, kind, _)] = skipped_items(open_lines(tmp_path / "listed"))
     assert (name, kind) == ("/dev/zero", "missing image")
 
 
-def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
+def test_open_lines_unlistable_folder(tmp_path, monkeypatch):
     write_kraken_dataset(tmp_path, {"a": "a", "deep/b": "b"})
     scandir = os.scandir
 
@@ -267,13 +267,13 @@ def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
     closed = [f"{tmp_path}/deep"]
     source = open_lines(tmp_path)
     assert list(source.names) == ["a.png"]
-    assert problems(source) == [("deep", "unreadable folder", "Permission denied")]
+    assert skipped_items(source) == [("deep", "unreadable folder", "Permission denied")]
     write_lmdb_dataset(tmp_path / "packed/one", ["c"])
     closed = [f"{tmp_path}/packed/two"]
     (tmp_path / "packed/two").mkdir()
     source = open_lines(tmp_path / "packed")
     assert list(source.labels) == ["c"]
-    assert problems(source) == [("two", "unreadable folder", "Permission denied")]
+    assert skipped_items(source) == [("two", "unreadable folder", "Permission denied")]
     closed = [f"{tmp_path}/packed/one", f"{tmp_path}/packed/two"]
     with pytest.raises(DataError, match=r"no data set found.*; one: unreadable folder: Permission"):
         open_lines(tmp_path / "packed")
@@ -282,7 +282,7 @@ def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
         open_lines(tmp_path)
 
 
-def test_links_in_circles(tmp_path):
+def test_open_lines_symlink_cycle(tmp_path):
     write_kraken_dataset(tmp_path / "data", {"a": "a"})
     (tmp_path / "data" / "again").symlink_to(tmp_path / "data")
     assert list(open_lines(tmp_path / "data").names) == ["a.png"]
@@ -290,7 +290,7 @@ def test_links_in_circles(tmp_path):
     assert list(open_lines(tmp_path / "linked").names) == ["a.png"]
 
 
-def test_names_that_are_not_utf_8(tmp_path):
+def test_label_file_name_not_utf8(tmp_path):
     name = os.fsdecode(b"\xff.png")
     write(tmp_path / name, image_bytes())
     write(tmp_path / "labels.txt", b"\xff.png\ttext\n")
@@ -299,20 +299,20 @@ def test_names_that_are_not_utf_8(tmp_path):
     assert source.image_size(0) == (40, 20)
 
 
-def test_labels_are_in_nfc(tmp_path):
+def test_labels_normalized_to_nfc(tmp_path):
     write_labels_dataset(tmp_path, {"a.png": "u\u0308ber", "b.png": "\u00fcber", "c.png": "u\u0364ber"})
     source = open_lines(tmp_path)
     assert list(source.labels) == ["\u00fcber", "\u00fcber", "u\u0364ber"]
     assert list(source.normalized_to_nfc) == [0]
 
 
-def test_images_that_cannot_be_read(tmp_path):
+def test_source_unreadable_images(tmp_path):
     write_labels_dataset(tmp_path, {f"{name}.png": name for name in "abcd"})
     source = open_lines(tmp_path)
     (tmp_path / "a.png").write_bytes(image_bytes()[:-30])
     (tmp_path / "b.png").write_text("no image")
     (tmp_path / "c.png").unlink()
-    assert source.image_size(0) == (40, 20), "the damage is behind the header"
+    assert source.image_size(0) == (40, 20), "the header is intact"
     for index, reason in enumerate(
         ["truncated", "not an image in a known format", "No such file or directory"]
     ):
@@ -329,7 +329,7 @@ def test_images_that_cannot_be_read(tmp_path):
         st.sampled_from([b"a.png", b"\t", b"\n", b"\r", b"x", b" ", b"\xff", b"\0", b"\xe2\x80\xa8", b"/"])
     )
 )
-def test_any_label_file_is_read_or_named(content, tmp_path_factory):
+def test_label_file_fuzzed(content, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "any labels"
     write(folder / "a.png", image_bytes())
     lines = b"".join([*content, b"\nmissing.png\tlast"])

@@ -1,4 +1,4 @@
-"""evaluate and `crnn-ext evaluate`: what was read beside what is true."""
+"""evaluate and `crnn-ext evaluate`: readings compared with labels."""
 
 import json
 import re
@@ -7,12 +7,11 @@ import sys
 import numpy as np
 import pytest
 from helpers.in_memory_lines import InMemoryLines
-from helpers.random_checkpoint import random_checkpoint
 from helpers.stripe_reader import recognizer, stripes
 from PIL import Image
 
 from crnn_ext.cli import main
-from crnn_ext.ocr import ErrorCounts, ImageError, Recognizer, evaluate, save_checkpoint
+from crnn_ext.ocr import ErrorCounts, ImageError, Recognizer, evaluate
 
 LINES = [
     ("one", stripes("-a-b-c"), "abc"),
@@ -24,7 +23,7 @@ LINES = [
 READABLE = InMemoryLines(LINES)
 
 
-def test_what_was_read_beside_what_is_true():
+def test_evaluate_lines_and_metrics():
     evaluation = evaluate(recognizer(), READABLE)
     assert [(line.name, line.truth, line.read, line.errors) for line in evaluation.lines] == [
         ("one", "abc", "abc", 0),
@@ -50,7 +49,7 @@ def test_what_was_read_beside_what_is_true():
     assert evaluation.calibration.bins[9].accuracy == 2 / 5
 
 
-def test_images_that_cannot_be_read_are_named_and_in_no_number():
+def test_evaluate_excludes_unreadable_images():
     missing = ("missing", ImageError("No such file"), "abcabc")
     evaluation = evaluate(recognizer(), InMemoryLines([*LINES[:3], missing, *LINES[3:]]))
     assert evaluation.unreadable == [("missing", "No such file")]
@@ -58,13 +57,13 @@ def test_images_that_cannot_be_read_are_named_and_in_no_number():
     assert [line.name for line in evaluation.lines] == ["one", "two", "three", "empty", "five"]
 
 
-def test_code_points():
+def test_evaluate_code_points():
     lines = InMemoryLines([("mark", stripes("-a"), "a\u0364")])
     assert evaluate(recognizer(), lines).metrics.overall.cer.substitutions == 1
     assert evaluate(recognizer(), lines, unit="code points").metrics.overall.cer.deletions == 1
 
 
-def test_more_images_than_are_held_at_a_time(monkeypatch):
+def test_evaluate_in_chunks(monkeypatch):
     monkeypatch.setattr("crnn_ext.ocr.reading.recognizer.LOOKAHEAD", 2)
     reader = recognizer()
     evaluation = evaluate(reader, READABLE)
@@ -72,13 +71,13 @@ def test_more_images_than_are_held_at_a_time(monkeypatch):
     assert max(shape[0] for shape in reader.network.batches) <= 2
 
 
-def test_no_lines():
+def test_evaluate_no_lines():
     evaluation = evaluate(recognizer(), InMemoryLines([]))
     assert evaluation.lines == []
     assert evaluation.metrics.overall.cer.rate is None
 
 
-def test_a_bar_only_where_it_is_asked_for(capsys, monkeypatch):
+def test_evaluate_progress_bar(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     evaluate(recognizer(), READABLE)
     assert capsys.readouterr().err == ""
@@ -88,7 +87,7 @@ def test_a_bar_only_where_it_is_asked_for(capsys, monkeypatch):
 
 @pytest.fixture(scope="module")
 def lines(checkpoint):
-    """Lines of which some are read as their labels say."""
+    """Lines, some of which are read correctly."""
     noise = np.random.default_rng(0)
     images = [noise.integers(0, 256, (32, width), np.uint8) for width in (40, 64, 33, 200, 64, 120)]
     readings = Recognizer.load(checkpoint)(images)
@@ -99,9 +98,9 @@ def lines(checkpoint):
 
 @pytest.fixture
 def run(checkpoint, tmp_path):
-    """Runs the command on lines, written to a folder; those without an image are listed there, too."""
+    """Run the command on lines written to a folder; a line without an image is listed only."""
 
-    def run_on(lines, *options, checkpoint=checkpoint):
+    def run_evaluate(lines, *options, checkpoint=checkpoint):
         for name, image, _ in lines:
             if image is not None:
                 Image.fromarray(image).save(tmp_path / name)
@@ -109,10 +108,10 @@ def run(checkpoint, tmp_path):
         (tmp_path / "labels.txt").write_text(labels, encoding="utf-8")
         return main(["evaluate", checkpoint, str(tmp_path), *options])
 
-    return run_on
+    return run_evaluate
 
 
-def test_json(run, checkpoint, lines, capsys):
+def test_evaluate_command_json(run, checkpoint, lines, capsys):
     assert run(lines, "--json", "--worst", "2") == 0
     output, errors = capsys.readouterr()
     assert errors == ""
@@ -138,7 +137,7 @@ def test_json(run, checkpoint, lines, capsys):
     assert report["seconds"] > 0
 
 
-def test_text(run, checkpoint, lines, capsys):
+def test_evaluate_command_text(run, checkpoint, lines, capsys):
     assert run(lines) == 0
     output, errors = capsys.readouterr()
     assert errors == ""
@@ -163,14 +162,14 @@ def test_text(run, checkpoint, lines, capsys):
     assert "x\n  read   " in output[first:]
 
 
-def test_all_right(run, lines, capsys):
+def test_evaluate_command_no_errors(run, lines, capsys):
     assert run(lines[:2]) == 0
     output = capsys.readouterr().out
     for heading in ("not in the charset", "times", ".png"):
         assert heading not in output
 
 
-def test_options(run, lines, capsys):
+def test_evaluate_command_options(run, lines, capsys):
     assert run(lines[5:], "--json", "--code-points", "--beam", "4", "--worst", "0") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["unit"] == "code points"
@@ -178,7 +177,7 @@ def test_options(run, lines, capsys):
     assert report["overall"]["cer"]["units"] == len(lines[5][2])
 
 
-def test_what_cannot_be_read_is_named(run, lines, tmp_path, capsys):
+def test_evaluate_command_unreadable_lines(run, lines, tmp_path, capsys):
     (tmp_path / "damaged.png").write_text("text")
     unusable = [("gone.png", None, "abc"), ("damaged.png", None, "abc")]
     assert run([*lines, *unusable], "--json") == 1
@@ -198,10 +197,10 @@ def test_what_cannot_be_read_is_named(run, lines, tmp_path, capsys):
     assert capsys.readouterr().err.splitlines()[-1].endswith(": no readable line")
 
 
-def test_what_cannot_be_done(run, checkpoint, lines, capsys):
+def test_evaluate_command_errors(run, checkpoint, lines, capsys):
     for options, message in [
         (["--worst", "-1"], "--worst must be at least 0, got -1"),
-        (["--beam", "0"], "beam_size must be in [1, 1024], and it is 0"),
+        (["--beam", "0"], "beam_size must be in [1, 1024], got 0"),
         (["--lm", "nothing.arpa"], "No such file"),
     ]:
         assert run(lines, *options) == 2
@@ -210,12 +209,3 @@ def test_what_cannot_be_done(run, checkpoint, lines, capsys):
     assert capsys.readouterr().err == "crnn-ext: nowhere: no such file or folder\n"
     assert run(lines, checkpoint="missing.safetensors") == 2
     assert capsys.readouterr().err == "crnn-ext: missing.safetensors: No such file or directory\n"
-
-
-def test_weights_that_overflow(run, lines, tmp_path, capsys):
-    checkpoint = random_checkpoint()
-    checkpoint.network.rnn[1].embedding.weight.data.fill_(3e38)
-    checkpoint.network.rnn[1].embedding.bias.data.fill_(3e38)
-    save_checkpoint(tmp_path / "model", checkpoint)
-    assert run(lines, checkpoint=str(tmp_path / "model")) == 2
-    assert "model: the network returned logits that are not finite" in capsys.readouterr().err

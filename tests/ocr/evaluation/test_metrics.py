@@ -1,4 +1,4 @@
-"""Error rates, their intervals and calibration, against slow references and by hand."""
+"""Error rates, their intervals and calibration, compared with slow references and hand computations."""
 
 import functools
 import pickle
@@ -13,13 +13,13 @@ from crnn_ext.ocr.evaluation.calibration import calibration
 from crnn_ext.ocr.evaluation.intervals import BOOTSTRAP_RESAMPLES, Rate, bootstrap_error_rate, wilson_rate
 from crnn_ext.ocr.evaluation.metrics import Confusion
 
-# With two marks that NFC composes with no letter.
+# Includes two combining marks that NFC composes with no letter.
 TEXTS = st.text("ab \u0364\u0368", max_size=7)
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS), max_size=12)
 
 
 def distance(truth, read):
-    """The edit distance as it is defined, by trying everything."""
+    """The edit distance by its recursive definition."""
 
     @functools.cache
     def of(i, j):
@@ -31,7 +31,7 @@ def distance(truth, read):
 
 
 def graphemes(text):
-    """Of the characters in TEXTS: a mark joins what stands before it."""
+    """Split a text of the characters in TEXTS into graphemes: a mark joins the preceding character."""
     clusters = []
     for character in text:
         if character in "\u0364\u0368" and clusters:
@@ -46,7 +46,7 @@ def counts(truth, read, unit="graphemes"):
 
 
 @given(TEXTS, TEXTS)
-def test_errors_are_the_edit_distance(truth, read):
+def test_character_errors_equal_edit_distance(truth, read):
     for unit, split in [("graphemes", graphemes), ("code points", list)]:
         units, substitutions, insertions, deletions = counts(truth, read, unit)
         assert units == len(split(truth))
@@ -57,7 +57,7 @@ def test_errors_are_the_edit_distance(truth, read):
 @given(
     *[st.lists(st.sampled_from(["a", "ab", "abc"]), max_size=5)] * 2, st.sampled_from([" ", "\t", " \u2003"])
 )
-def test_words_are_what_white_space_separates(truth, read, space):
+def test_word_errors_equal_edit_distance(truth, read, space):
     [[units, *errors]] = ErrorCounts.from_pairs([(" ".join(truth) + space, space.join(read))]).words.tolist()
     assert units == len(truth)
     assert sum(errors) == distance(truth, read)
@@ -66,7 +66,7 @@ def test_words_are_what_white_space_separates(truth, read, space):
 @pytest.mark.parametrize(
     ("truth", "read", "of_graphemes", "of_code_points"),
     [
-        ("caf\u00e9", "cafe\u0301", [4, 0, 0, 0], [4, 0, 0, 0]),  # the same in NFC
+        ("caf\u00e9", "cafe\u0301", [4, 0, 0, 0], [4, 0, 0, 0]),  # equal in NFC
         ("u\u0364ber", "uber", [4, 1, 0, 0], [5, 0, 0, 1]),  # a small e above
         ("\u0928\u093f", "\u0928", [1, 1, 0, 0], [2, 0, 0, 1]),  # a Devanagari letter and its vowel sign
         ("\u0915\u094d\u0937", "", [1, 0, 0, 1], [3, 0, 0, 3]),  # a Devanagari conjunct
@@ -76,12 +76,12 @@ def test_words_are_what_white_space_separates(truth, read, space):
         ("", "ab", [0, 0, 2, 0], [0, 0, 2, 0]),
     ],
 )
-def test_what_a_character_is(truth, read, of_graphemes, of_code_points):
+def test_character_units(truth, read, of_graphemes, of_code_points):
     assert counts(truth, read) == of_graphemes
     assert counts(truth, read, "code points") == of_code_points
 
 
-def test_units_have_a_name():
+def test_error_counts_rejects_unit():
     with pytest.raises(ValueError, match="unit must be 'graphemes' or 'code points', got 'words'"):
         ErrorCounts.from_pairs([], "words")
 
@@ -90,11 +90,11 @@ def test_units_have_a_name():
     ("truth", "doubled"),
     [("", False), ("a", False), ("aba", False), ("abba", True), ("1..2", True), ("a\u0364a\u0364", False)],
 )
-def test_doubled(truth, doubled):
+def test_doubled_characters(truth, doubled):
     assert ErrorCounts.from_pairs([(truth, "")]).doubled.tolist() == [doubled]
 
 
-def test_rates_by_hand():
+def test_metrics_by_hand():
     metrics = ErrorCounts.from_pairs(
         [("ab cd", "ab cd"), ("ab", "axbyy"), ("", "x"), ("efff g", "fff g")]
     ).metrics()
@@ -115,7 +115,7 @@ def test_rates_by_hand():
     assert metrics.confusions == [Confusion("", "x", 2), Confusion("", "y", 2), Confusion("e", "", 1)]
 
 
-def test_classes_of_lengths():
+def test_metrics_by_length():
     pairs = [("a" * length, "") for length in (0, 1, 4, 5, 9, 10, 19, 20, 39, 40, 59, 60, 79, 80, 500)]
     by_length = ErrorCounts.from_pairs(pairs).metrics().by_length
     assert {name: scores.cer.units for name, scores in by_length.items()} == {
@@ -130,7 +130,7 @@ def test_classes_of_lengths():
     }
 
 
-def test_the_most_frequent_confusions_come_first():
+def test_confusions_sorted_by_frequency():
     letters = "abcdefghijklmnopqrstuvwxyz"
     pairs = [(letter, "X") for letter in letters] + [("z", "Y")] * 3 + [("ab", "b")] * 2
     confusions = ErrorCounts.from_pairs(pairs).metrics().confusions
@@ -138,7 +138,7 @@ def test_the_most_frequent_confusions_come_first():
     assert len(confusions) == 20
 
 
-def test_no_lines():
+def test_metrics_no_lines():
     metrics = ErrorCounts.from_pairs([]).metrics()
     assert metrics.overall.lines == 0
     assert metrics.overall.accuracy is None
@@ -147,7 +147,7 @@ def test_no_lines():
 
 
 @given(PAIRS, st.randoms(), st.integers(1, 4))
-def test_merged_parts_are_the_whole(pairs, random, parts):
+def test_merge_equals_whole(pairs, random, parts):
     whole = ErrorCounts.from_pairs(pairs)
     shuffled = random.sample(pairs, len(pairs))
     counts = [
@@ -168,25 +168,25 @@ def test_merged_parts_are_the_whole(pairs, random, parts):
         (81, 263, 0.255289, 0.366210),
     ],
 )
-def test_wilson(count, lines, low, high):
+def test_share_of_lines_wilson_interval(count, lines, low, high):
     rate = wilson_rate(count, lines)
     assert rate.value == count / lines
     assert (rate.low, rate.high) == (pytest.approx(low, abs=5e-6), pytest.approx(high, abs=5e-6))
 
 
 @given(st.integers(1, 10**6).flatmap(lambda lines: st.tuples(st.integers(0, lines), st.just(lines))))
-def test_the_share_is_inside_its_interval(numbers):
+def test_share_of_lines_inside_interval(numbers):
     rate = wilson_rate(*numbers)
     assert 0 <= rate.low <= rate.value <= rate.high <= 1
 
 
 def random_lines(random, lines):
-    """Errors and units of lines, some hard and most easy."""
+    """Draw errors and units of lines: a tenth hard, the rest easy."""
     units = random.integers(1, 80, lines)
     return random.binomial(units, random.choice([0.01, 0.3], lines, p=[0.9, 0.1])), units
 
 
-def test_the_bootstrap_draws_lines():
+def test_error_rate_bootstrap_quantiles():
     errors, units = random_lines(np.random.default_rng(0), 300)
     chosen = np.random.default_rng(1).integers(300, size=(20_000, 300))
     rates = errors[chosen].sum(1) / units[chosen].sum(1)
@@ -197,8 +197,8 @@ def test_the_bootstrap_draws_lines():
         assert abs(rank - quantile * BOOTSTRAP_RESAMPLES) < 15
 
 
-def test_intervals_cover():
-    """Of many sets of lines, about 95 % have an interval that holds the rate of all lines there could be."""
+def test_interval_coverage():
+    """About 95 % of intervals contain the rate of the population."""
     random = np.random.default_rng(0)
     truth = 0.9 * 0.01 + 0.1 * 0.3
     right_truth = np.mean([0.9 * 0.99**units + 0.1 * 0.7**units for units in range(1, 80)])
@@ -211,19 +211,19 @@ def test_intervals_cover():
         above += rate.low > truth
         accuracy = wilson_rate(int((errors == 0).sum()), 260)
         right_covered += accuracy.low <= right_truth <= accuracy.high
-    # The standard deviation of a share of 95 % in 500 trials is 1 %.
+    # A share of 95 % in 500 trials has a standard deviation of 1 %.
     assert 0.93 <= 1 - (below + above) / trials <= 0.97
     assert 0.93 <= right_covered / trials <= 0.97
     assert min(below, above) >= 5
 
 
-def test_lines_that_are_all_alike():
+def test_error_rate_identical_lines():
     assert bootstrap_error_rate(np.full(9, 2), np.full(9, 8)) == Rate(0.25, 0.25, 0.25)
     assert bootstrap_error_rate(np.array([3]), np.array([2])) == Rate(1.5, 1.5, 1.5)
 
 
-def test_lines_without_units_add_errors():
-    """Where they are nearly all, some of the sets that are drawn have no rate at all."""
+def test_error_rate_lines_without_units():
+    """Some resamples then have no units, so no rate."""
     errors, units = np.array([1, 0, 0]), np.array([0, 0, 4])
     rate = bootstrap_error_rate(errors, units)
     assert rate.value == 1 / 4
@@ -246,7 +246,7 @@ def test_calibration_by_hand():
     assert result.expected_error == pytest.approx((2 * 0.475 + 0.1 + 0.45 + 3 * (0.98 - 2 / 3)) / 7)
 
 
-def test_calibration_without_lines():
+def test_calibration_no_lines():
     result = calibration([], np.array([], np.bool_))
     assert (result.mean_confidence, result.expected_error) == (None, None)
     assert [bin_.lines for bin_ in result.bins] == [0] * 10

@@ -1,4 +1,4 @@
-"""read_image: every kind of image file becomes 8-bit pixels on white, and no file makes it fail otherwise."""
+"""read_image converts every kind of image file to 8-bit pixels on white or raises ImageError."""
 
 import contextlib
 import io
@@ -32,23 +32,23 @@ def png_chunk(kind, content):
 
 
 def png(width, height, depth, color, rows, *extra):
-    """A PNG file from the facts of the format: extra chunks stand between the header and the data."""
+    """Return a PNG file; extra chunks stand between the header and the data."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     data = png_chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + data + png_chunk(b"IEND", b"")
 
 
-GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # PNG's colour types
+GRAY, RGB, PALETTE, GRAY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # PNG's color types
 
 
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        pytest.param(png(2, 1, 1, GREY, [b"\x40"]), [[0, 255]], id="1 bit"),
-        pytest.param(png(4, 1, 2, GREY, [b"\x1b"]), [[0, 85, 170, 255]], id="2 bits"),
-        pytest.param(png(2, 2, 8, GREY, [b"\x01\x02", b"\x03\x04"]), [[1, 2], [3, 4]], id="8 bits"),
+        pytest.param(png(2, 1, 1, GRAY, [b"\x40"]), [[0, 255]], id="1 bit"),
+        pytest.param(png(4, 1, 2, GRAY, [b"\x1b"]), [[0, 85, 170, 255]], id="2 bits"),
+        pytest.param(png(2, 2, 8, GRAY, [b"\x01\x02", b"\x03\x04"]), [[1, 2], [3, 4]], id="8 bits"),
         pytest.param(
-            png(4, 1, 16, GREY, [struct.pack(">4H", 0, 0x0101, 0x8000, 0xFFFF)]),
+            png(4, 1, 16, GRAY, [struct.pack(">4H", 0, 0x0101, 0x8000, 0xFFFF)]),
             [[0, 1, 127, 255]],
             id="16 bits",
         ),
@@ -64,19 +64,17 @@ GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # PNG's colour types
             id="palette with transparency",
         ),
         pytest.param(
-            png(2, 1, 8, GREY, [b"\x07\x09"], png_chunk(b"tRNS", b"\x00\x07")),
+            png(2, 1, 8, GRAY, [b"\x07\x09"], png_chunk(b"tRNS", b"\x00\x07")),
             [[255, 9]],
-            id="transparent grey",
+            id="transparent gray",
         ),
         pytest.param(
-            png(2, 1, 16, GREY, [struct.pack(">2H", 7, 0x0909)], png_chunk(b"tRNS", b"\x00\x07")),
+            png(2, 1, 16, GRAY, [struct.pack(">2H", 7, 0x0909)], png_chunk(b"tRNS", b"\x00\x07")),
             [[255, 9]],
-            id="transparent 16-bit grey",
+            id="transparent 16-bit gray",
         ),
-        pytest.param(png(3, 1, 8, GREY_ALPHA, [b"\0\xff\0\0\0\x80"]), [[0, 255, 127]], id="grey and alpha"),
-        pytest.param(
-            png(2, 1, 8, RGB_ALPHA, [b"\0\0\0\xff\0\0\0\0"]), [[0, 255]], id="RGB and alpha: black, nothing"
-        ),
+        pytest.param(png(3, 1, 8, GRAY_ALPHA, [b"\0\xff\0\0\0\x80"]), [[0, 255, 127]], id="gray and alpha"),
+        pytest.param(png(2, 1, 8, RGB_ALPHA, [b"\0\0\0\xff\0\0\0\0"]), [[0, 255]], id="RGB and alpha"),
         pytest.param(
             encoded(Image.new("CMYK", (1, 1), (0, 0, 0, 0)), "JPEG"), [[255]], id="CMYK without ink"
         ),
@@ -84,17 +82,17 @@ GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # PNG's colour types
         pytest.param(encoded(Image.new("I;16", (1, 1), 0xFFFF), "TIFF"), [[255]], id="16-bit TIFF"),
     ],
 )
-def test_grey_of_every_kind(tmp_path, file, expected):
+def test_read_image_to_grey(tmp_path, file, expected):
     path = tmp_path / "image"
     path.write_bytes(file)
     assert pixels(path) == pixels(str(path)) == expected
 
 
-def test_rgb_keeps_its_channels(tmp_path):
+def test_read_image_rgb(tmp_path):
     path = tmp_path / "image.png"
     path.write_bytes(png(2, 1, 8, RGB, [b"\x01\x02\x03\xff\x00\x00"]))
     assert pixels(path, "RGB") == [[[1, 2, 3], [255, 0, 0]]]
-    # Red gives 299 thousandths of the luminance.
+    # Red contributes 299/1000 of the luminance.
     assert pixels(path)[0][1] == 76
 
 
@@ -102,12 +100,12 @@ def test_rgb_keeps_its_channels(tmp_path):
     ("mode", "kept"),
     [("1", "L"), ("L", "L"), ("LA", "L"), ("I;16", "L"), ("P", "RGB"), ("RGB", "RGB"), ("CMYK", "RGB")],
 )
-def test_its_own_mode(mode, kept):
+def test_read_image_native_mode(mode, kept):
     assert read_image(Image.new(mode, (2, 1)), None).mode == kept
 
 
 @pytest.mark.parametrize("file_format", IMAGE_FORMATS)
-def test_every_format(tmp_path, file_format):
+def test_read_image_format(tmp_path, file_format):
     path = tmp_path / "image"
     path.write_bytes(encoded(Image.new("L", (5, 3), 255), file_format))
     assert pixels(path) == [[255] * 5] * 3
@@ -126,7 +124,7 @@ def test_every_format(tmp_path, file_format):
         (8, [[3, 6], [2, 5], [1, 4]]),
     ],
 )
-def test_exif_orientation(tmp_path, orientation, upright):
+def test_read_image_exif_orientation(tmp_path, orientation, upright):
     image = Image.fromarray(np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -134,12 +132,12 @@ def test_exif_orientation(tmp_path, orientation, upright):
     assert pixels(tmp_path / "image.png") == upright
     with Image.open(tmp_path / "image.png") as opened:
         once = read_image(opened, "L")
-    assert pixels(once) == upright, "an image that was turned is not turned again"
+    assert pixels(once) == upright, "an upright image must not be rotated again"
 
 
 @pytest.mark.parametrize("file_format", IMAGE_FORMATS)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_size_from_the_header(file_format, orientation):
+def test_image_size_matches_read_image(file_format, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {} if file_format in ("BMP", "GIF") else {"exif": exif}
@@ -149,24 +147,24 @@ def test_size_from_the_header(file_format, orientation):
     assert size == ((9, 24) if options and orientation > 4 else (24, 9))
 
 
-def test_size_without_the_pixels():
-    whole = encoded(Image.effect_noise((64, 48), 80), "PNG")
-    assert image_size(io.BytesIO(whole[:100])) == (64, 48)
+def test_image_size_reads_header_only():
+    intact = encoded(Image.effect_noise((64, 48), 80), "PNG")
+    assert image_size(io.BytesIO(intact[:100])) == (64, 48)
     with pytest.raises(ImageError, match="not an image in a known format"):
-        image_size(io.BytesIO(whole[:9]))
+        image_size(io.BytesIO(intact[:9]))
     with pytest.raises(ImageError, match="more pixels than the limit of 89478485"):
-        image_size(io.BytesIO(png(20_000, 20_000, 1, GREY, [b""])))
+        image_size(io.BytesIO(png(20_000, 20_000, 1, GRAY, [b""])))
     with pytest.raises(ImageError, match=r"^No such file or directory$"):
         image_size("missing.png")
 
 
-def test_first_frame_of_an_animation(tmp_path):
+def test_read_image_animation(tmp_path):
     frames = [Image.new("L", (2, 1), level) for level in (0, 255)]
     frames[0].save(tmp_path / "image.gif", save_all=True, append_images=frames[1:])
     assert pixels(tmp_path / "image.gif") == [[0, 0]]
 
 
-def test_arrays():
+def test_read_image_array():
     assert pixels(np.array([[0, 9]], np.uint8)) == [[0, 9]]
     assert pixels(np.array([[[1, 2, 3]]], np.uint8), "RGB") == [[[1, 2, 3]]]
     assert pixels(np.array([[[0, 0, 0, 0]]], np.uint8)) == [[255]]
@@ -179,16 +177,16 @@ def test_arrays():
         read_image(b"image.png", "L")
 
 
-def test_images_that_cannot_be_read(tmp_path):
+def test_read_image_errors(tmp_path):
     def reason(content, name="image.png"):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ImageError) as caught:
             read_image(tmp_path / name, "L")
         return str(caught.value)
 
-    whole = encoded(Image.effect_noise((64, 64), 80), "PNG")
+    intact = encoded(Image.effect_noise((64, 64), 80), "PNG")
     assert reason(b"") == reason(b"text") == f"not an image in a known format ({', '.join(IMAGE_FORMATS)})"
-    assert "truncated" in reason(whole[: len(whole) // 2])
+    assert "truncated" in reason(intact[: len(intact) // 2])
     assert "truncated" in reason(encoded(Image.effect_noise((64, 64), 80), "JPEG")[:-200])
     # Pillow would hand PostScript to another program.
     assert "not an image in a known format" in reason(encoded(Image.new("L", (9, 9)), "EPS"))
@@ -201,30 +199,30 @@ def test_images_that_cannot_be_read(tmp_path):
         read_image(Image.new("L", (0, 3)), "L")
 
 
-# Pillow's limit is 89,478,485 pixels. Up to twice that it warns only.
+# Pillow's limit is 89,478,485 pixels; up to twice that, it only warns.
 @pytest.mark.filterwarnings("ignore:Image size")
 @pytest.mark.parametrize("side", [10_000, 20_000])
-def test_decompression_bombs(tmp_path, side):
-    (tmp_path / "bomb.png").write_bytes(png(side, side, 1, GREY, [b""]))
+def test_read_image_decompression_bomb(tmp_path, side):
+    (tmp_path / "bomb.png").write_bytes(png(side, side, 1, GRAY, [b""]))
     with pytest.raises(ImageError, match="more pixels than the limit of 89478485"):
         read_image(tmp_path / "bomb.png", "L")
 
 
-def test_damaged_exif_is_no_reason_to_refuse(tmp_path):
-    # A table of 99 entries that holds none.
+def test_read_image_damaged_exif(tmp_path):
+    # The table declares 99 entries and has none.
     (tmp_path / "image.png").write_bytes(
-        png(1, 1, 8, GREY, [b"\x05"], png_chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x63"))
+        png(1, 1, 8, GRAY, [b"\x05"], png_chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x63"))
     )
     with pytest.warns(UserWarning, match="EXIF"):
         assert pixels(tmp_path / "image.png") == [[5]]
 
 
-def test_size_of_a_png_that_tells_behind_its_pixels_how_it_lies(tmp_path):
+def test_image_size_exif_after_pixels(tmp_path):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    whole = png(3, 2, 8, GREY, [b"\x05" * 3] * 2)
+    intact = png(3, 2, 8, GRAY, [b"\x05" * 3] * 2)
     end = len(png_chunk(b"IEND", b""))
-    content = whole[:-end] + png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + whole[-end:]
+    content = intact[:-end] + png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + intact[-end:]
     (tmp_path / "image.png").write_bytes(content)
     assert read_image(tmp_path / "image.png", "L").size == (2, 3)
     assert image_size(tmp_path / "image.png") == image_size(io.BytesIO(content)) == (2, 3)
@@ -238,7 +236,7 @@ def examples():
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @given(data=st.data())
-def test_damaged_files_are_read_or_named(examples, tmp_path_factory, data):
+def test_read_image_fuzzed(examples, tmp_path_factory, data):
     damaged = bytearray(data.draw(st.sampled_from(examples)))
     for _ in range(data.draw(st.integers(0, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))

@@ -1,4 +1,4 @@
-"""plot_readings and `crnn-ext plot`: image, posteriors, and each character of the text at its frames."""
+"""plot_readings and `crnn-ext plot`: image, posteriors, and each character at its frames."""
 
 import math
 import warnings
@@ -31,7 +31,7 @@ def images():
 
 @pytest.fixture
 def figures(monkeypatch):
-    """Those that are drawn from now on."""
+    """Collects the figures that a test saves."""
     drawn = []
     save = Figure.savefig
     monkeypatch.setattr(
@@ -40,7 +40,7 @@ def figures(monkeypatch):
     return drawn
 
 
-def test_a_png_file_is_written(recognizer, images, tmp_path):
+def test_plot_writes_png(recognizer, images, tmp_path):
     plot_readings(recognizer, images, tmp_path / "two.png")
     plot_readings(recognizer, images[:1], str(tmp_path / "one.PNG"))
     with Image.open(tmp_path / "two.png") as two, Image.open(tmp_path / "one.PNG") as one:
@@ -53,7 +53,7 @@ def test_a_png_file_is_written(recognizer, images, tmp_path):
         plot_readings(recognizer, images, tmp_path / "missing" / "two.png")
 
 
-def test_the_suffix_is_the_format(recognizer, images, tmp_path):
+def test_plot_suffix(recognizer, images, tmp_path):
     for name, start in [("one.pdf", b"%PDF"), ("one.svg", b"<?xml")]:
         plot_readings(recognizer, images[:1], tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(start)
@@ -62,11 +62,11 @@ def test_the_suffix_is_the_format(recognizer, images, tmp_path):
             plot_readings(recognizer, images, tmp_path / name)
 
 
-def test_what_is_drawn(recognizer, images, tmp_path, figures):
+def test_plot_content(recognizer, images, tmp_path, figures):
     plot_readings(recognizer, images, tmp_path / "two.png", titles=["first", "a/b\n"])
     [figure] = figures
     assert len(figure.axes) == 6
-    # At 32 rows both images are 64 and 100 columns wide, and both have the room of the wider.
+    # At 32 rows the images are 64 and 100 columns wide; both axes span the wider one.
     for image, title, in_view, above, middle, below in zip(
         images, ["first", "a/b\\n"], [100, 150], *(figure.axes[row::3] for row in range(3)), strict=True
     ):
@@ -90,8 +90,8 @@ def test_what_is_drawn(recognizer, images, tmp_path, figures):
                 *(part.tolist() for part in found[2:4]), found.token_logp, strict=True
             )
         ]
-        centres = [text.get_position()[0] for text in middle.texts]
-        assert centres == [(start + end) / 2 for start, end, _ in bars]
+        centers = [text.get_position()[0] for text in middle.texts]
+        assert centers == [(start + end) / 2 for start, end, _ in bars]
 
         lines = {line.get_label(): line for line in below.lines}
         assert (
@@ -102,12 +102,12 @@ def test_what_is_drawn(recognizer, images, tmp_path, figures):
             np.testing.assert_allclose(lines[name].get_xdata(), (np.arange(frames) + 0.5) * width / frames)
 
 
-def test_a_text_that_was_not_read(recognizer, images, tmp_path, figures):
+def test_plot_given_text(recognizer, images, tmp_path, figures):
     plot_readings(recognizer, images[:1], tmp_path / "one.png", text="cab")
     assert [text.get_text() for text in figures[0].axes[1].texts] == ["c", "a", "b"]
     plot_readings(recognizer, images[:1], tmp_path / "none.png", text="")
     assert list(figures[1].axes[1].texts) == []
-    with pytest.raises(ValueError, match=r"texts\[0\], 'cax', has 'x' \(U\+0078\) at position 2"):
+    with pytest.raises(ValueError, match=r"got 'x' \(U\+0078\) at position 2 of texts\[0\], 'cax'"):
         plot_readings(recognizer, images[:1], tmp_path / "x.png", text="cax")
     message = "text must fit into the 17 frames of the image, got 'aaaaaaaaaa', which needs 19"
     with pytest.raises(ValueError, match=message):
@@ -115,11 +115,11 @@ def test_a_text_that_was_not_read(recognizer, images, tmp_path, figures):
     assert not (tmp_path / "x.png").exists()
 
 
-def test_characters_that_the_font_or_matplotlib_takes_amiss(images, tmp_path, figures):
-    """Formulas, names of hidden lines, characters that the font lacks, marks that compose with letters."""
+def test_plot_special_characters(images, tmp_path, figures):
+    """Formulas, labels of hidden lines, characters missing in the font, combining marks."""
     odd = "$_ \\अ漢u\u0308\n"
     network, charset = random_network(odd)
-    # Three texts that hold all of them, and more than half of the legend's entries for one column.
+    # The text uses all characters, so the legend needs more entries than fit in one column.
     recognizer = Recognizer(
         network,
         charset,
@@ -139,20 +139,20 @@ def test_characters_that_the_font_or_matplotlib_takes_amiss(images, tmp_path, fi
 
 
 def random_network(characters):
-    """One that gives each class a posterior of 0.02 and more."""
+    """Return a network that gives each class a posterior of at least 0.02."""
     charset = Charset(characters)
     torch.manual_seed(0)
     return Architecture("CRNN", charset.num_classes, nh=4, width=0.05).build(), charset
 
 
-def test_how_many_images(recognizer, images, tmp_path):
+def test_plot_rejects_image_count(recognizer, images, tmp_path):
     for some in ([], images * 51):
         message = rf"the number of images must be in \[1, 100\], got {len(some)}"
         with pytest.raises(ValueError, match=message):
             plot_readings(recognizer, some, tmp_path / "many.png")
 
 
-def test_a_long_title_keeps_its_end(recognizer, images, tmp_path, figures):
+def test_plot_truncates_long_title(recognizer, images, tmp_path, figures):
     plot_readings(recognizer, images[:1], tmp_path / "one.png", titles=["folder/" * 99 + "name.png"])
     title = figures[0].axes[0].get_title("left").split("\n")[0]
     assert title.startswith("\u2026")
@@ -169,7 +169,7 @@ def files(recognizer, images, tmp_path_factory):
     return folder
 
 
-def test_the_command(files, tmp_path, figures, capsys):
+def test_plot_command(files, tmp_path, figures, capsys):
     out = tmp_path / "out.png"
     assert main(["plot", f"{files}/model", str(files), "-o", str(out)]) == 0
     assert capsys.readouterr() == ("", "")
@@ -191,16 +191,16 @@ def test_the_command(files, tmp_path, figures, capsys):
     assert "abc" in figures[-1].axes[0].get_title("left")
 
 
-def test_an_image_for_which_the_search_finds_no_text(files, tmp_path, figures, capsys):
-    """As the words of the lexicon have more characters than the image has frames."""
+def test_plot_command_no_text_found(files, tmp_path, figures, capsys):
+    """The only word of the lexicon has more characters than the image has frames."""
     (tmp_path / "words").write_text("abc" * 30)
     options = ["--beam", "1", "--lexicon", str(tmp_path / "words"), "-o", str(tmp_path / "out.png")]
     assert main(["plot", f"{files}/model", f"{files}/0.png", *options]) == 1
-    assert capsys.readouterr().err.startswith(f"crnn-ext: {files}/0.png: the search has found no text")
+    assert capsys.readouterr().err.startswith(f"crnn-ext: {files}/0.png: the search found no text")
     assert figures[-1].axes[0].get_title("left").endswith("\nno text found")
 
 
-def test_what_the_command_refuses(files, tmp_path, capsys):
+def test_plot_command_errors(files, tmp_path, capsys):
     for arguments, message in [
         (
             ["0.png", "-o", "out.jpg"],

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files are written completely or not at all."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ pytest.importorskip("PIL")
 from crnn_ext.ocr.system.atomic_write import atomic_write, atomic_write_bytes
 
 
-def test_an_error_leaves_what_was_there(tmp_path):
+def test_replacing_error_keeps_old_file(tmp_path):
     path = tmp_path / "file"
     atomic_write_bytes(path, b"before")
     with pytest.raises(ZeroDivisionError), atomic_write(path) as file:  # noqa: PT012
@@ -20,14 +20,14 @@ def test_an_error_leaves_what_was_there(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_files_of_others_stay(tmp_path):
+def test_replace_file_keeps_foreign_tmp_file(tmp_path):
     (tmp_path / "file.tmp").write_bytes(b"mine")
     atomic_write_bytes(tmp_path / "file", b"new")
     assert (tmp_path / "file.tmp").read_bytes() == b"mine"
 
 
-def test_two_that_write_at_once(tmp_path):
-    """The last one to end wins, with all that it wrote."""
+def test_replacing_concurrent_writers(tmp_path):
+    """The last writer to finish wins, with its complete content."""
     path = tmp_path / "file"
     with atomic_write(path) as first:
         first.write(b"first")
@@ -39,10 +39,10 @@ def test_two_that_write_at_once(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_errors_name_the_file_and_not_a_temporary_one(tmp_path):
+def test_replacing_errors_name_target(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "missing/file", tmp_path / "file/file"):
-        with pytest.raises(OSError) as caught:  # noqa: PT011 (which, the system says)
+        with pytest.raises(OSError) as caught:  # noqa: PT011 (the system chooses the subclass)
             atomic_write_bytes(path, b"")
         assert caught.value.filename == str(path)
     with pytest.raises(OSError) as caught, atomic_write(tmp_path / "file"):  # noqa: PT011
@@ -50,7 +50,7 @@ def test_errors_name_the_file_and_not_a_temporary_one(tmp_path):
     assert caught.value.filename == str(tmp_path / "another")
 
 
-def test_the_mode_is_that_of_new_files(tmp_path):
+def test_replace_file_mode(tmp_path):
     atomic_write_bytes(tmp_path / "one", b"")
     (tmp_path / "two").touch()
     assert (tmp_path / "one").stat().st_mode == (tmp_path / "two").stat().st_mode

@@ -1,4 +1,4 @@
-"""Processes that torchrun starts meet, share and gather; one that is alone needs none of it."""
+"""Collectives of processes started by torchrun, and of a single process."""
 
 import json
 import os
@@ -25,8 +25,8 @@ network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
 network(torch.zeros(1, 2)).sum().backward()
 network.itself = network
 del network
-ProcessGroup.initialize().destroy()  # of a group that is there already: ends nothing
-told = {
+ProcessGroup.initialize().destroy()  # the group existed before, so it stays
+results = {
     "share": list(group.shard(range(5))),
     "sums": group.all_reduce_sum([group.rank + 1, 0.5]),
     "gather": group.all_gather({"rank": group.rank}),
@@ -34,19 +34,19 @@ told = {
 }
 averaged = torch.tensor([1.0 + group.rank])
 group.all_reduce_mean_([averaged])
-told["average"] = averaged.item()
+results["average"] = averaged.item()
 try:
     group.broadcast_from_rank0(lambda: [][group.rank])
 except IndexError as error:
-    told["error"] = str(error)
+    results["error"] = str(error)
 group.destroy()
-told["threads"] = sum("gloo" in open(name).read() for name in glob.glob("/proc/self/task/*/comm"))
+results["threads"] = sum("gloo" in open(name).read() for name in glob.glob("/proc/self/task/*/comm"))
 with open(f"{sys.argv[1]}/{group.rank}.json", "w") as file:
-    json.dump(told, file)
+    json.dump(results, file)
 """
 
 
-def test_one_process_is_a_world():
+def test_single_process_group():
     group = ProcessGroup.initialize()
     assert group == ProcessGroup(0, 1, 0)
     assert group.shard(range(3)) == range(3)
@@ -66,8 +66,8 @@ def test_one_process_is_a_world():
         (["a", "b"], 2, "cpu:gloo,cuda:nccl"),
     ],
 )
-def test_gpus_exchange_through_nccl_unless_processes_share_them(uuids, gpus, backend, monkeypatch):
-    """Judged by all processes alike, also where each sees no other GPU than its own."""
+def test_backend_depends_on_gpu_sharing(uuids, gpus, backend, monkeypatch):
+    """All processes choose the same backend, even if each sees only its own GPU."""
     world_size, joined = len(uuids), []
     monkeypatch.setattr("torch.cuda.is_available", lambda: uuids[1] != "")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
@@ -87,7 +87,7 @@ def test_gpus_exchange_through_nccl_unless_processes_share_them(uuids, gpus, bac
     assert joined == [backend]
 
 
-def test_no_gpu_to_take():
+def test_own_gpu_without_gpus():
     with pytest.raises(ValueError, match="the device must be cpu, got cuda: torch finds no CUDA GPU"):
         gpu_for_local_rank(0)
 
@@ -98,7 +98,7 @@ def by_torchrun(program, folder):
 
 
 def by_hand(program, folder):
-    """As other launchers do."""
+    """Start the processes like other launchers, by environment variables."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -119,13 +119,13 @@ def by_hand(program, folder):
 
 
 @pytest.mark.parametrize("start", [by_torchrun, pytest.param(by_hand, marks=pytest.mark.exhaustive)])
-def test_two_processes_share_and_gather(tmp_path, start):
+def test_two_processes_collectives(tmp_path, start):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     start(program, tmp_path)
-    told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
-    assert [part["share"] for part in told] == [[0, 2, 4], [1, 3]]
-    for part in told:
+    results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert [part["share"] for part in results] == [[0, 2, 4], [1, 3]]
+    for part in results:
         assert part["sums"] == [3, 1]
         assert part["gather"] == [{"rank": 0}, {"rank": 1}]
         assert part["first"] == 0
@@ -134,7 +134,7 @@ def test_two_processes_share_and_gather(tmp_path, start):
         assert part["threads"] == 0
 
 
-def test_a_launcher_that_does_not_say_all(monkeypatch, capsys):
+def test_join_incomplete_environment(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(ValueError, match="LOCAL_RANK must be set if WORLD_SIZE is 2"):

@@ -1,4 +1,4 @@
-"""Training on small data: it learns, it names what it leaves out, it survives what goes wrong."""
+"""Training on small data: learning, skipped lines, failures."""
 
 import io
 import json
@@ -7,7 +7,7 @@ import os
 
 import pytest
 import torch
-from helpers.dataset_files import write, write_labels_dataset
+from helpers.dataset_files import truncate, write, write_labels_dataset
 from helpers.striped_lines import striped_image, write_striped_dataset
 from helpers.training_runs import Recorder, run_training, stop_after
 from PIL import Image
@@ -28,20 +28,6 @@ from crnn_ext.ocr.training.splits import validation_split
 from crnn_ext.text import Charset
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """So small a network gains nothing from more, and loses much where other programs run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def lines(tmp_path_factory):
-    return write_striped_dataset(tmp_path_factory.mktemp("lines"))
-
-
 def test_training_learns_to_read(lines, tmp_path):
     done = run_training(tmp_path / "run", lines, epochs=40, lr=1e-2)
     assert done.outcome.reason == "finished"
@@ -57,37 +43,37 @@ def test_training_learns_to_read(lines, tmp_path):
     assert done.over
 
 
-def test_the_best_network_is_kept_and_the_last(lines, tmp_path):
+def test_training_saves_best_and_last(lines, tmp_path):
     done = run_training(tmp_path / "run", lines, epochs=4)
     best = [validation.step for validation in done.validations if validation.best][-1]
     assert load_checkpoint(tmp_path / "run/best.safetensors").metadata["step"] == str(best)
     assert load_checkpoint(tmp_path / "run/last.safetensors").metadata["step"] == str(done.total)
 
 
-def test_the_settings_used_are_saved(lines, tmp_path):
+def test_training_saves_config(lines, tmp_path):
     run_training(tmp_path / "run", lines, precision=None, workers=None)
     saved = TrainingConfig.load(tmp_path / "run/config.json")
     assert (saved.precision, saved.workers) == ("float32", 1)
 
 
-def test_a_run_is_not_overwritten(lines, tmp_path):
+def test_training_does_not_overwrite_run(lines, tmp_path):
     run_training(tmp_path / "run", lines)
     with pytest.raises(ValueError, match="already contains a run"):
         run_training(tmp_path / "run", lines)
 
 
-def test_every_line_of_the_data_is_either_trained_on_or_validated_with(lines, tmp_path):
+def test_training_splits_lines(lines, tmp_path):
     done = run_training(tmp_path / "run", lines, val_fraction=0.25)
     assert done.validations[-1].evaluation.metrics.overall.lines == 12
     assert sum(step.lines for step in done.steps) == 36
 
 
-def test_one_epoch_is_one_validation_unless_said_otherwise(lines, tmp_path):
+def test_training_validate_every(lines, tmp_path):
     done = run_training(tmp_path / "run", lines, epochs=2, validate_every=3)
     assert [validation.step for validation in done.validations] == [*range(3, done.total, 3), done.total]
 
 
-def test_what_cannot_be_trained_on_is_left_out_and_named(tmp_path):
+def test_training_reports_skipped_lines(tmp_path):
     folder = write_striped_dataset(tmp_path / "lines", count=12)
     striped_image("a").save(folder / "short.png")
     with open(folder / "labels.txt", "a") as labels:
@@ -102,52 +88,53 @@ def test_what_cannot_be_trained_on_is_left_out_and_named(tmp_path):
     assert "unreadable image: 1: broken.png" in notes
     assert sum(step.lines for step in done.steps) == 12
     assert done.reports[0].always == 3
-    assert {problem.name for problem in done.left_out_always} == {"short.png", "far.png", "broken.png"}
+    assert {problem.name for problem in done.always_skipped} == {"short.png", "far.png", "broken.png"}
 
 
-def test_an_image_that_goes_bad_on_the_way_is_named_and_ends_nothing(tmp_path):
+def test_training_survives_unreadable_image(tmp_path):
     folder = write_striped_dataset(tmp_path / "lines", count=12)
-    picture = (folder / "3.png").read_bytes()
-    (folder / "3.png").write_bytes(picture[: len(picture) // 2])  # the header is whole
+    truncate(folder / "3.png")
     done = run_training(tmp_path / "run", folder, epochs=2, val=str(folder))
     assert [[problem.name for problem in report.unreadable] for report in done.reports] == [["3.png"]] * 2
     assert all(step.seconds > 0 for step in done.steps)
     assert [line.name for line in done.validations[0].evaluation.unreadable] == ["3.png"]
 
 
-def test_processes_that_have_other_lines_are_told(lines, monkeypatch, tmp_path):
-    """As where machines have copies of the data, of which one was corrected."""
+def test_training_rejects_different_lines_across_processes(lines, monkeypatch, tmp_path):
+    """Happens if machines have copies of the data and only one was corrected."""
     monkeypatch.setattr(ProcessGroup, "all_gather", lambda group, part: [part, (None, "others")])
     with pytest.raises(DataError, match="process 1 has other lines than process 0"):
         run_training(tmp_path / "run", lines)
 
 
-def test_lines_that_are_too_wide_are_left_out_and_named(tmp_path):
+def test_training_skips_too_wide_lines(tmp_path):
     folder = write_striped_dataset(tmp_path / "lines", count=4)
     Image.new("L", (20_000, 20), 255).save(folder / "0.png")
     done = run_training(tmp_path / "run", folder, val=str(write_striped_dataset(tmp_path / "val", count=2)))
-    [problem] = done.left_out_always
+    [problem] = done.always_skipped
     columns = "20000 x 20 pixels, scaled to 32 rows, have 32000 columns"
     assert str(problem).startswith(f"0.png: too wide: {columns}")
     with pytest.raises(DataError, match=r"no usable line; the first problem is 0\.png: too wide"):
-        run_training(tmp_path / "other", folder, val=str(labels_only(tmp_path / "val", folder / "0.png")))
+        run_training(
+            tmp_path / "other", folder, val=str(single_image_dataset(tmp_path / "val", folder / "0.png"))
+        )
 
 
-def labels_only(folder, image):
-    """A data set of that image."""
+def single_image_dataset(folder, image):
+    """Return a data set of this image only."""
     folder = write_labels_dataset(folder / "one", {"0.png": "a"}).parent
     (folder / "0.png").write_bytes(image.read_bytes())
     return folder
 
 
-def test_nothing_to_train_on(tmp_path):
+def test_training_no_usable_lines(tmp_path):
     write_labels_dataset(tmp_path / "lines", {"a.png": "a" * 60, "b.png": "b" * 60})
     with pytest.raises(DataError, match=r"no line can be trained on.*too few frames"):
         run_training(tmp_path / "run", tmp_path / "lines")
     assert not (tmp_path / "run").exists()
 
 
-def test_images_that_all_go_bad_end_the_run(tmp_path):
+def test_training_fails_without_readable_images(tmp_path):
     folder = write_striped_dataset(tmp_path / "lines", count=8)
     for path in folder.glob("*.png"):
         path.write_bytes(path.read_bytes()[:60])
@@ -161,7 +148,7 @@ def test_images_that_all_go_bad_end_the_run(tmp_path):
         )
 
 
-def test_no_line_for_validation_can_be_read(lines, tmp_path):
+def test_training_no_readable_validation_line(lines, tmp_path):
     folder = write_striped_dataset(tmp_path / "val", count=2)
     for path in folder.glob("*.png"):
         path.write_bytes(b"")
@@ -169,7 +156,7 @@ def test_no_line_for_validation_can_be_read(lines, tmp_path):
         run_training(tmp_path / "run", lines, val=str(folder))
 
 
-def test_names_that_are_not_in_utf8_end_nothing(tmp_path):
+def test_training_names_not_utf8(tmp_path):
     folder = tmp_path / os.fsdecode(b"lines-\xe9")
     write_striped_dataset(folder, count=8)
     odd = os.fsdecode(b"caf\xe9.png")
@@ -183,14 +170,14 @@ def test_names_that_are_not_in_utf8_end_nothing(tmp_path):
     assert run_training(tmp_path / "run", folder, val=str(folder), resume=True).steps == []
 
 
-def test_characters_outside_a_given_charset(lines, tmp_path, write_file):
+def test_training_characters_outside_charset(lines, tmp_path, write_file):
     done = run_training(tmp_path / "run", lines, charset=str(write_file("abc")))
     assert any("characters outside the charset: " in note and "'d'" in note for note in done.notes)
     assert any("validation lines have" in note and "'d' U+0064" in note for note in done.notes)
     assert load_checkpoint(tmp_path / "run/last.safetensors").charset == Charset("abc")
 
 
-def test_a_step_without_a_finite_gradient_changes_nothing(lines, tmp_path):
+def test_training_skips_step_without_finite_gradient(lines, tmp_path):
     from crnn_ext.ctc import ctc_loss
 
     calls = []
@@ -200,16 +187,16 @@ def test_a_step_without_a_finite_gradient_changes_nothing(lines, tmp_path):
         calls.append(logits)
         return losses * math.nan if len(calls) > 1 else losses
 
-    after_one = run_training(tmp_path / "one", lines, criterion=criterion, stop=stop_after(1))
+    one_step = run_training(tmp_path / "one", lines, criterion=criterion, stop=stop_after(1))
     calls.clear()
-    after_three = run_training(tmp_path / "three", lines, criterion=criterion, stop=stop_after(3))
-    assert [step.skipped for step in after_three.steps] == [False, True, True]
-    assert [step.loss for step in after_three.steps] == [
-        pytest.approx(after_one.steps[0].loss),
+    three_steps = run_training(tmp_path / "three", lines, criterion=criterion, stop=stop_after(3))
+    assert [step.skipped for step in three_steps.steps] == [False, True, True]
+    assert [step.loss for step in three_steps.steps] == [
+        pytest.approx(one_step.steps[0].loss),
         *[pytest.approx(math.nan, nan_ok=True)] * 2,
     ]
-    assert after_one.outcome.step == 1
-    assert after_three.reports[0].skipped == 2
+    assert one_step.outcome.step == 1
+    assert three_steps.reports[0].skipped == 2
     first, third = (
         load_checkpoint(tmp_path / name / "last.safetensors").network for name in ("one", "three")
     )
@@ -217,7 +204,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing(lines, tmp_path):
         assert torch.equal(tensor, third.state_dict()[name]), name
 
 
-def test_no_finite_gradient_for_long_ends_the_run(lines, tmp_path):
+def test_training_fails_without_finite_gradient(lines, tmp_path):
     with pytest.raises(TrainingError, match="the last 100 steps had no finite gradient"):
         run_training(
             tmp_path / "run",
@@ -228,13 +215,13 @@ def test_no_finite_gradient_for_long_ends_the_run(lines, tmp_path):
         )
 
 
-def test_patience(lines, tmp_path):
+def test_training_patience(lines, tmp_path):
     done = run_training(tmp_path / "run", lines, epochs=50, lr=1e-8, patience=2)
     assert done.outcome.reason == "no progress"
     assert [validation.best for validation in done.validations] == [True, False, False]
 
 
-def test_stopping_saves_what_it_takes_to_go_on(lines, tmp_path):
+def test_training_stop_and_resume(lines, tmp_path):
     done = run_training(tmp_path / "run", lines, epochs=2, stop=stop_after(4))
     assert done.outcome == ("stopped", 4, None)
     assert done.reports[-1].step == 4
@@ -243,7 +230,7 @@ def test_stopping_saves_what_it_takes_to_go_on(lines, tmp_path):
     assert rest.steps[0].step == 5
 
 
-def test_stopping_before_the_first_step_and_between_two_epochs(lines, tmp_path):
+def test_training_stop_at_epoch_boundaries(lines, tmp_path):
     done = run_training(tmp_path / "run", lines, epochs=2, stop=stop_after(0))
     assert (done.outcome, done.steps, done.reports) == (("stopped", 0, None), [], [])
     first = run_training(tmp_path / "run", lines, epochs=2, resume=True, stop=stop_after(7))
@@ -252,11 +239,11 @@ def test_stopping_before_the_first_step_and_between_two_epochs(lines, tmp_path):
     assert run_training(tmp_path / "run", lines, epochs=2, resume=True).outcome.step == 14
 
 
-def test_what_is_left_out_is_told_before_each_saved_state(tmp_path):
-    """A run that is killed later goes on from there, and does not come by these lines again."""
+def test_training_reports_skipped_lines_before_saving(tmp_path):
+    """A run killed later resumes from the saved state and does not see these lines again."""
     folder = write_striped_dataset(tmp_path / "lines", count=12)
     for path in folder.glob("*.png"):
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # the header is whole
+        truncate(path)
     done = run_training(
         *(tmp_path / "run", folder),
         val=str(write_striped_dataset(tmp_path / "val", count=2)),
@@ -268,7 +255,7 @@ def test_what_is_left_out_is_told_before_each_saved_state(tmp_path):
     assert len({problem.name for report in done.reports for problem in report.unreadable}) == 12
 
 
-def test_observers_are_told_the_end_of_a_run_that_fails(lines, tmp_path):
+def test_training_callbacks_end_after_failure(lines, tmp_path):
     recorder = Recorder()
 
     def criterion(logits, *_):
@@ -282,10 +269,10 @@ def test_observers_are_told_the_end_of_a_run_that_fails(lines, tmp_path):
 @pytest.mark.parametrize(
     ("network", "precision"), [("CRNN", "float16"), ("CRNN_v2", "bfloat16"), ("CRNN_res", "bfloat16")]
 )
-def test_all_networks_and_precisions(lines, tmp_path, network, precision):
+def test_training_networks_and_precisions(lines, tmp_path, network, precision):
     done = run_training(tmp_path / "run", lines, network=network, precision=precision, lr=1e-3)
     plain = run_training(tmp_path / "plain", lines, network=network, lr=1e-3)
-    # The scaler of float16 begins too high.
+    # The initial loss scale of float16 is too high.
     assert [step.skipped for step in done.steps] == sorted(
         (step.skipped for step in done.steps), reverse=True
     )
@@ -293,13 +280,13 @@ def test_all_networks_and_precisions(lines, tmp_path, network, precision):
     assert not done.steps[-1].skipped
 
 
-def test_float16_goes_on_with_its_scale(lines, tmp_path):
+def test_training_float16_resumes_loss_scale(lines, tmp_path):
     settings = {"epochs": 4, "precision": "float16", "lr": 1e-3}
-    whole = run_training(tmp_path / "whole", lines, **settings)
-    run_training(tmp_path / "broken", lines, **settings, stop=stop_after(18))
-    rest = run_training(tmp_path / "broken", lines, **settings, resume=True)
-    assert [step.loss for step in rest.steps] == [step.loss for step in whole.steps[18:]]
-    state = [load_state(tmp_path / name) for name in ("whole", "broken")]
+    uninterrupted = run_training(tmp_path / "uninterrupted", lines, **settings)
+    run_training(tmp_path / "interrupted", lines, **settings, stop=stop_after(18))
+    rest = run_training(tmp_path / "interrupted", lines, **settings, resume=True)
+    assert [step.loss for step in rest.steps] == [step.loss for step in uninterrupted.steps[18:]]
+    state = [load_state(tmp_path / name) for name in ("uninterrupted", "interrupted")]
     assert state[0] == state[1]
     assert state[0]["loss_scale"] > 1
 
@@ -309,14 +296,14 @@ def load_state(folder):
         return json.loads(file.metadata()["crnn_ext_training"])
 
 
-def test_frozen_batch_norm_keeps_its_statistics(lines, tmp_path):
+def test_training_freeze_batch_norm(lines, tmp_path):
     run_training(tmp_path / "run", lines, freeze_batch_norm=True)
     state = load_checkpoint(tmp_path / "run/last.safetensors").network.state_dict()
     assert all(tensor.eq(0).all() for name, tensor in state.items() if name.endswith("running_mean"))
 
 
-def test_a_moving_average_forgets():
-    """At once what it began with, later as slowly as its decay says."""
+def test_moving_average_decay():
+    """The average forgets its start at once, later at the rate of its decay."""
     network = TrainingConfig(width=0.05, hidden=4).architecture(3).build()
     average = ExponentialMovingAverage(network, 0.5)
     expected = 0.0
@@ -334,7 +321,7 @@ def test_a_moving_average_forgets():
     assert average.count == 12
 
 
-def test_a_moving_average_is_what_is_saved(lines, tmp_path):
+def test_training_saves_moving_average(lines, tmp_path):
     run_training(tmp_path / "run", lines, ema=0.99)
     state = load_file(tmp_path / "run/state.safetensors")
     saved = load_file(tmp_path / "run/last.safetensors")
@@ -343,14 +330,14 @@ def test_a_moving_average_is_what_is_saved(lines, tmp_path):
         assert torch.equal(tensor, state[f"average.{name}"]), name
 
 
-def test_one_blank_bias_for_new_networks(lines, tmp_path):
+def test_training_initial_blank_bias(lines, tmp_path):
     done = run_training(tmp_path / "run", lines)
     assert done.steps[0].blank > 0.9
 
 
-def test_going_on_with_another_charset(lines, tmp_path):
-    learnt = run_training(tmp_path / "first", lines, epochs=30, lr=1e-2)
-    assert learnt.outcome.best_cer < 0.3
+def test_training_init_other_charset(lines, tmp_path):
+    trained = run_training(tmp_path / "first", lines, epochs=30, lr=1e-2)
+    assert trained.outcome.best_cer < 0.3
     other = write_striped_dataset(tmp_path / "lines", count=24, seed=5)
     text = (other / "labels.txt").read_text().replace("a", "x")
     (other / "labels.txt").write_text(text)
@@ -359,14 +346,14 @@ def test_going_on_with_another_charset(lines, tmp_path):
         tmp_path / "second", other, epochs=1, init=str(first), lr=1e-8, freeze_batch_norm=True
     )
     assert any("4 characters kept, 1 new (x), 0 dropped" in note for note in tuned.notes)
-    # Hardly anything is learnt, and so what is known was known before.
+    # At lr 1e-8 the network learns almost nothing, so its readings come from the checkpoint.
     images = [striped_image(text, seed=number) for number, text in enumerate(["bcd", "dcb", "bbcd", "cd"])]
     before, after = (Recognizer.load(path)(images) for path in (first, tmp_path / "second/last.safetensors"))
     assert [reading.text for reading in after] == [reading.text for reading in before] != [""] * 4
     assert load_checkpoint(tmp_path / "second/last.safetensors").charset == Charset("abcdx")
 
 
-def test_what_a_checkpoint_decides_is_in_the_settings(lines, tmp_path):
+def test_training_init_sets_config(lines, tmp_path):
     run_training(tmp_path / "first", lines, network="CRNN_v2", resize="fixed:64")
     first = str(tmp_path / "first/last.safetensors")
     with pytest.raises(ValueError, match=r"hidden must be 16 as in .*, got 24"):
@@ -376,8 +363,8 @@ def test_what_a_checkpoint_decides_is_in_the_settings(lines, tmp_path):
     assert (saved.network, saved.hidden, saved.resize) == ("CRNN_v2", 16, "fixed:64")
 
 
-def test_the_gradient_is_that_of_all_losses_over_all_characters(lines, tmp_path):
-    """Computed by hand, from what the state has before the first step and AdamW's first moment after it."""
+def test_training_gradient_by_hand(lines, tmp_path):
+    """Compares AdamW's first moment after one step with a gradient computed from the initial weights."""
     from crnn_ext.ctc import ctc_loss
     from crnn_ext.ocr.data import LineDataset, collate, open_lines
 
@@ -385,19 +372,19 @@ def test_the_gradient_is_that_of_all_losses_over_all_characters(lines, tmp_path)
     run_training(tmp_path / "run", lines, stop=stop_after(1), accumulate=3, **settings)
     moments = load_file(tmp_path / "run/state.safetensors")
     start = run_training(tmp_path / "none", lines, epochs=1, lr=1e-8, **settings)
-    checkpoint = load_checkpoint(tmp_path / "none/last.safetensors")  # hardly any other than at the start
+    checkpoint = load_checkpoint(tmp_path / "none/last.safetensors")  # almost equal to the initial weights
     assert start.outcome.step == 1
     source = open_lines(lines)
-    kept_back = set(validation_split(source, [1] * len(source), 0.5, 0))
+    held_out = set(validation_split(source, [1] * len(source), 0.5, 0))
     dataset = LineDataset(source, checkpoint.preprocessing)
-    batch = collate([dataset[index] for index in range(len(source)) if index not in kept_back])
+    batch = collate([dataset[index] for index in range(len(source)) if index not in held_out])
     targets, lengths = checkpoint.charset.encode(batch.labels)
     network = checkpoint.network.eval()
     logits = network(batch.images, batch.widths)
     loss = ctc_loss(logits, targets, network.output_lengths(batch.widths), lengths, reduction="sum")
-    live = torch.arange(len(logits)).unsqueeze(1) < network.output_lengths(batch.widths)
-    assert not live.all()
-    assert start.steps[0].blank == pytest.approx((logits.argmax(-1) == 0)[live].float().mean().item())
+    valid = torch.arange(len(logits)).unsqueeze(1) < network.output_lengths(batch.widths)
+    assert not valid.all()
+    assert start.steps[0].blank == pytest.approx((logits.argmax(-1) == 0)[valid].float().mean().item())
     (loss / lengths.sum()).backward()
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(
@@ -405,20 +392,20 @@ def test_the_gradient_is_that_of_all_losses_over_all_characters(lines, tmp_path)
         )
 
 
-def test_the_optimizer_has_the_rate_of_the_schedule(lines, tmp_path):
-    """AdamW's first step is as long as the rate in every weight."""
+def test_training_learning_rate_follows_schedule(lines, tmp_path):
+    """AdamW's first step changes every weight by the learning rate."""
     settings = {"lr": 4e-3, "warmup": 0.2, "weight_decay": 0}
     run_training(tmp_path / "none", lines, stop=stop_after(0), **settings)
     run_training(tmp_path / "one", lines, stop=stop_after(1), **settings)
-    before, behind = (load_file(tmp_path / name / "last.safetensors") for name in ("none", "one"))
-    change = (behind["conv2.weight"] - before["conv2.weight"]).abs()
+    before, after = (load_file(tmp_path / name / "last.safetensors") for name in ("none", "one"))
+    change = (after["conv2.weight"] - before["conv2.weight"]).abs()
     done = run_training(tmp_path / "all", lines, **settings)
     assert change.median().item() == pytest.approx(done.steps[0].learning_rate, rel=1e-2)
     expected = [one_cycle(step, done.total, 4e-3, 0.2) for step in range(done.total)]
     assert [step.learning_rate for step in done.steps] == expected
 
 
-def test_log_and_display(lines, tmp_path):
+def test_training_log_and_display(lines, tmp_path):
     shown = io.StringIO()
     folder = tmp_path / "run"
     done = run_training(folder, lines, epochs=2, callbacks=[ConsoleLogger(shown, interval=0)])
@@ -437,7 +424,7 @@ def test_log_and_display(lines, tmp_path):
     assert "CER " in text
 
 
-def test_tensorboard(lines, tmp_path):
+def test_training_tensorboard(lines, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -452,7 +439,7 @@ def test_tensorboard(lines, tmp_path):
     )
 
 
-def test_what_is_no_checkpoint_cannot_be_begun_from(lines, tmp_path, write_file):
+def test_training_init_rejects_other_files(lines, tmp_path, write_file):
     with pytest.raises(ValueError, match="safetensors"):
         run_training(tmp_path / "run", lines, init=str(write_file("no checkpoint")))
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Two processes that torchrun starts train as one process with the doubled batch does."""
+"""Two processes started by torchrun train like one process with twice the batch size."""
 
 import copy
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.dataset_files import truncate
 from helpers.striped_lines import write_striped_dataset
 from helpers.training_runs import log_entries, train_command, wait_for_steps
 from safetensors.torch import load_file
@@ -28,32 +29,26 @@ OPTIONS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
-    """So small a network gains nothing from more, and loses much where other programs run."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):
     return write_striped_dataset(tmp_path_factory.mktemp("lines"), count=40)
 
 
-def together(*arguments):
+def torchrun_train_command(*arguments):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return [sys.executable, *launcher, "-m", "crnn_ext", "train", *map(str, arguments)]
 
 
-def checked(command):
+def checked_stderr(command):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
-def test_two_processes_are_one_with_the_doubled_batch(lines, tmp_path):
+def test_two_processes_match_doubled_batch(lines, tmp_path):
     options = [lines, *OPTIONS, "--freeze-batch-norm", "--lr", "0.003", "--ema", "0.9"]
-    checked(together(*options, "-o", tmp_path / "two", "--accumulate", "2"))
-    checked(train_command(*options, "-o", tmp_path / "one", "--accumulate", "4"))
+    checked_stderr(torchrun_train_command(*options, "-o", tmp_path / "two", "--accumulate", "2"))
+    checked_stderr(train_command(*options, "-o", tmp_path / "one", "--accumulate", "4"))
     two, one = (log_entries(tmp_path / name, "step") for name in ("two", "one"))
     assert len(two) == len(one) >= 4
     for ours, theirs in zip(two, one, strict=True):
@@ -69,18 +64,18 @@ def test_two_processes_are_one_with_the_doubled_batch(lines, tmp_path):
         )
 
 
-def test_statistics_of_batch_normalisation_are_those_of_all(lines, tmp_path):
-    """After one step, in which each process has normalised a batch of its own."""
+def test_batch_norm_statistics_averaged(lines, tmp_path):
+    """After one step, in which each process normalizes its own batch."""
     options = [*OPTIONS, "--lr", "1e-8", "--ema", "0.5", "--epochs", "1", "--batch-pixels", "1000000"]
-    checked(together(lines, *options, "-o", tmp_path / "two"))
+    checked_stderr(torchrun_train_command(lines, *options, "-o", tmp_path / "two"))
     state = load_file(tmp_path / "two/state.safetensors")
     assert state["optimizer.conv1.weight.step"] == 1
     checkpoint = load_checkpoint(tmp_path / "two/last.safetensors")
     source = open_lines(lines)
-    kept_back = set(validation_split(source, [1] * len(source), 0.1, 0))
+    held_out = set(validation_split(source, [1] * len(source), 0.1, 0))
     dataset = LineDataset(source, checkpoint.preprocessing, Augmentation(1.0), seed=0, epoch=0)
     columns = [
-        0 if index in kept_back else checkpoint.preprocessing.columns(*source.image_size(index))
+        0 if index in held_out else checkpoint.preprocessing.columns(*source.image_size(index))
         for index in range(len(source))
     ]
     means = []
@@ -99,30 +94,35 @@ def test_statistics_of_batch_normalisation_are_those_of_all(lines, tmp_path):
 
 
 @pytest.mark.exhaustive
-def test_a_process_without_any_line_that_can_be_read(tmp_path):
-    """Has nothing to say about the gradient, and still takes part."""
+def test_process_without_readable_lines(tmp_path):
+    """Such a process contributes no gradient, yet takes part in the reduction."""
     folder = write_striped_dataset(tmp_path / "lines", count=12)
     for number in range(0, 12, 3):
-        picture = (folder / f"{number}.png").read_bytes()
-        (folder / f"{number}.png").write_bytes(picture[: len(picture) // 2])  # the header is whole
+        truncate(folder / f"{number}.png")
     val = write_striped_dataset(tmp_path / "val", count=2)
-    checked(together(folder, "--val", val, *OPTIONS, "--batch-pixels", "1024", "-o", tmp_path / "run"))
+    checked_stderr(
+        torchrun_train_command(
+            folder, "--val", val, *OPTIONS, "--batch-pixels", "1024", "-o", tmp_path / "run"
+        )
+    )
     steps = log_entries(tmp_path / "run", "step")
-    assert len(steps) == 12  # of two epochs, each with two lines
+    assert len(steps) == 12  # two epochs; a step has two lines
     assert sorted({step["lines"] for step in steps}) in ([0, 1, 2], [1, 2])
     assert all((step["loss"] is None) == (step["lines"] == 0) for step in steps)
     assert [len(report["unreadable"]) for report in log_entries(tmp_path / "run", "left_out")] == [4, 4]
 
 
 @pytest.mark.parametrize(
-    "how", ["all are asked to end", pytest.param("one is killed", marks=pytest.mark.exhaustive)]
+    "how", ["SIGTERM to all", pytest.param("SIGKILL to one", marks=pytest.mark.exhaustive)]
 )
-def test_a_run_of_two_goes_on_as_one_with_the_same_steps(lines, tmp_path, how):
+def test_resume_two_processes_as_one(lines, tmp_path, how):
     folder = tmp_path / "run"
     options = [lines, *OPTIONS, "--freeze-batch-norm", "--epochs", "500", "--save-every", "2"]
-    process = subprocess.Popen(together(*options, "-o", folder), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        torchrun_train_command(*options, "-o", folder), stderr=subprocess.PIPE, text=True
+    )
     wait_for_steps(process, folder, 5)
-    if how == "one is killed":
+    if how == "SIGKILL to one":
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(children[1]), signal.SIGKILL)
         process.communicate(timeout=120)
@@ -147,25 +147,25 @@ def test_a_run_of_two_goes_on_as_one_with_the_same_steps(lines, tmp_path, how):
 
 
 @pytest.mark.exhaustive
-def test_a_run_of_two_goes_on_as_two_and_ends_for_want_of_progress(lines, tmp_path):
+def test_resume_two_processes_until_patience(lines, tmp_path):
     folder = tmp_path / "run"
     options = [lines, *OPTIONS, "--lr", "1e-8", "--epochs", "500", "--validate-every", "4"]
-    process = subprocess.Popen(together(*options, "-o", folder), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(torchrun_train_command(*options, "-o", folder), stderr=subprocess.DEVNULL)
     wait_for_steps(process, folder, 3)
     process.send_signal(signal.SIGTERM)
     process.wait()
-    told = checked(together("-o", folder, "--resume", "--patience", "2"))
-    assert "the validation CER stopped improving" in told
+    errors = checked_stderr(torchrun_train_command("-o", folder, "--resume", "--patience", "2"))
+    assert "the validation CER stopped improving" in errors
     steps = [entry["step"] for entry in log_entries(folder, "step")]
     assert steps == list(range(1, len(steps) + 1))
     assert [entry["best"] for entry in log_entries(folder, "validation")][-2:] == [False, False]
 
 
 @pytest.mark.exhaustive
-def test_an_error_of_the_first_process_ends_all(lines, tmp_path):
+def test_error_in_first_process_ends_all(lines, tmp_path):
     (tmp_path / "run").write_text("a file, and no folder")
     done = subprocess.run(
-        together(lines, *OPTIONS, "-o", tmp_path / "run"),
+        torchrun_train_command(lines, *OPTIONS, "-o", tmp_path / "run"),
         capture_output=True,
         text=True,
         check=False,
@@ -173,4 +173,4 @@ def test_an_error_of_the_first_process_ends_all(lines, tmp_path):
     )
     assert done.returncode != 0
     assert done.stderr.count(f"crnn-ext: {tmp_path / 'run'}: ") == 2
-    assert "crnn_ext/" not in done.stderr.partition("torch/distributed")[0]  # no traceback of ours
+    assert "crnn_ext/" not in done.stderr.partition("torch/distributed")[0]  # no traceback of crnn_ext

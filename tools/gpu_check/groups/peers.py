@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from bench_ctc_loss import Shape
-from loss import SHAPES, TINY_SHAPES, Problem, errors, forward_and_backward, losses_and_gradient
+from groups.loss import SHAPES, TINY_SHAPES, Problem, errors, forward_and_backward, losses_and_gradient
 from rows import Row, new_row, note_errors
 from timers import Bench, rotate, time_fields
 from timing import wall_clock

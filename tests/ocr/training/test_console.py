@@ -1,29 +1,20 @@
-"""What a user sees of a run."""
+"""The console output of a run."""
 
 import io
 
 import pytest
-from helpers.training_runs import FakeClock
 
 pytest.importorskip("PIL")
 pytest.importorskip("cv2")
 
 from crnn_ext.ocr.data import DataIssue
 from crnn_ext.ocr.training import SkippedLines, StepMetrics
-from crnn_ext.ocr.training import console as module
 from crnn_ext.ocr.training.console import ConsoleLogger
 
 
 class Terminal(io.StringIO):
     def isatty(self):
         return True
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    moved = FakeClock()
-    monkeypatch.setattr(module, "time", moved)
-    return moved
 
 
 def step(number, blank=0.8):
@@ -42,7 +33,7 @@ def step(number, blank=0.8):
     )
 
 
-def test_a_line_now_and_then_where_there_is_no_terminal(clock):
+def test_display_lines_without_terminal(clock):
     shown = io.StringIO()
     console = ConsoleLogger(shown, interval=30)
     console.on_train_start(100, 200, [])
@@ -56,7 +47,7 @@ def test_a_line_now_and_then_where_there_is_no_terminal(clock):
     ]
 
 
-def test_a_bar_on_a_terminal(clock):
+def test_display_bar_on_terminal(clock):
     shown = Terminal()
     console = ConsoleLogger(shown)
     console.on_train_start(0, 10, [])
@@ -68,7 +59,7 @@ def test_a_bar_on_a_terminal(clock):
     assert "step 10 of 10" not in shown.getvalue()
 
 
-def test_the_plateau_is_told_once():
+def test_display_reports_blank_plateau_once():
     shown = io.StringIO()
     console = ConsoleLogger(shown, interval=1e9)
     console.on_train_start(0, 100, [])
@@ -81,7 +72,7 @@ def test_the_plateau_is_told_once():
     ]
 
 
-def test_what_could_not_be_trained_on():
+def test_display_skipped_lines():
     shown = io.StringIO()
     console = ConsoleLogger(shown)
     unreadable = [DataIssue(f"{number}\n.png", "unreadable image", "cut short") for number in range(5)]

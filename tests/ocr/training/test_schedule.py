@@ -1,4 +1,4 @@
-"""The learning rates are those of torch's one-cycle schedule."""
+"""Learning rates match torch's one-cycle schedule."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from crnn_ext.ocr.training.schedule import one_cycle
 
 @pytest.mark.parametrize("steps", [20, 97, 1000])
 @pytest.mark.parametrize("warmup", [0.1, 0.3, 0.9])
-def test_it_is_torchs(steps, warmup):
+def test_one_cycle_matches_torch(steps, warmup):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=warmup)
     for step in range(steps):
@@ -22,5 +22,5 @@ def test_it_is_torchs(steps, warmup):
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize("warmup", [0, 0.1, 0.9])
-def test_few_steps_have_rates_too(steps, warmup):
+def test_one_cycle_few_steps(steps, warmup):
     assert all(0 < one_cycle(step, steps, 1.0, warmup) <= 1 for step in range(steps))

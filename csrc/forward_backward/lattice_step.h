@@ -14,7 +14,7 @@
 // includes the emission of a frame and beta does not, so their product counts it once.
 #pragma once
 
-#include "common/extended.h"
+#include "common/extended_range.h"
 
 namespace crnn::forward_backward {
 

@@ -1,28 +1,19 @@
-"""Signals ask a run to end; a second one, later, has its usual effect."""
+"""The first signal asks a run to stop; a later one has its usual effect."""
 
 import os
 import signal
 
 import pytest
-from helpers.training_runs import FakeClock
 
 pytest.importorskip("PIL")
 pytest.importorskip("cv2")
 
-from crnn_ext.ocr.training import signals as module
 from crnn_ext.ocr.training.signals import stop_on_signals
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    moved = FakeClock()
-    monkeypatch.setattr(module, "time", moved)
-    return moved
 
 
 @pytest.fixture(autouse=True)
 def _python_handlers():
-    """Those of Python, also where the shell ignores SIGINT in the background; put back afterwards."""
+    """Python's own handlers, since a shell may ignore SIGINT in the background."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
@@ -31,7 +22,7 @@ def _python_handlers():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted(number, capfd):
+def test_stop_on_signals_first_signal(number, capfd):
     with stop_on_signals() as interrupted:
         assert not interrupted()
         os.kill(os.getpid(), number)
@@ -40,7 +31,7 @@ def test_the_first_signal_is_noted(number, capfd):
     assert "stopping after this step" in capfd.readouterr().err
 
 
-def test_what_follows_at_once_is_the_same_request(clock):
+def test_stop_on_signals_debounces_signals(clock):
     with stop_on_signals() as interrupted:
         interrupted()
         os.kill(os.getpid(), signal.SIGINT)
@@ -49,7 +40,7 @@ def test_what_follows_at_once_is_the_same_request(clock):
         assert interrupted.signal == signal.SIGINT
 
 
-def test_a_second_signal_ends_at_once(clock):
+def test_stop_on_signals_second_signal(clock):
     with stop_on_signals() as interrupted:
         interrupted()
         os.kill(os.getpid(), signal.SIGINT)
@@ -59,14 +50,14 @@ def test_a_second_signal_ends_at_once(clock):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_signal_before_anybody_waits_for_one_has_its_usual_effect():
+def test_stop_on_signals_signal_before_first_poll():
     with stop_on_signals() as interrupted:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         assert interrupted.signal is None
 
 
-def test_an_ignored_signal_stays_ignored():
+def test_stop_on_signals_ignored_signal():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with stop_on_signals() as interrupted:
         os.kill(os.getpid(), signal.SIGINT)
@@ -74,7 +65,7 @@ def test_an_ignored_signal_stays_ignored():
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
-def test_the_handlers_before_come_back():
+def test_stop_on_signals_restores_handlers():
     with stop_on_signals():
         assert signal.getsignal(signal.SIGINT) != signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler

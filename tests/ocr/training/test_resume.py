@@ -1,4 +1,4 @@
-"""A run that was killed goes on to the same losses and weights; a state that does not fit is refused."""
+"""A killed run resumes to identical losses and weights; a state that does not fit is rejected."""
 
 import os
 import signal
@@ -24,71 +24,60 @@ OPTIONS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
-    """So small a network gains nothing from more, and loses much where other programs run."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
-@pytest.fixture(scope="module")
-def lines(tmp_path_factory):
-    return write_striped_dataset(tmp_path_factory.mktemp("lines"))
-
-
 def losses(folder):
     return {entry["step"]: entry["loss"] for entry in log_entries(folder, "step")}
 
 
-def test_a_killed_run_goes_on_to_the_same_losses_and_weights(lines, tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(train_command(lines, "-o", whole, *OPTIONS), check=True, capture_output=True)
-    steps = len(losses(whole))
+def test_resume_after_kill_is_exact(lines, tmp_path):
+    reference, resumed = tmp_path / "reference", tmp_path / "resumed"
+    subprocess.run(train_command(lines, "-o", reference, *OPTIONS), check=True, capture_output=True)
+    steps = len(losses(reference))
     seed = np.random.SeedSequence().entropy
-    print("seed", seed)  # shown if it fails
+    print("seed", seed)  # shown on failure
     random = np.random.default_rng(seed)
-    arguments = [lines, "-o", broken, *OPTIONS]
+    arguments = [lines, "-o", resumed, *OPTIONS]
     for kill_at in sorted(random.choice(range(1, steps), 2, replace=False)):
         process = subprocess.Popen(train_command(*arguments), stderr=subprocess.DEVNULL)
-        wait_for_steps(process, broken, kill_at)
+        wait_for_steps(process, resumed, kill_at)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        arguments = ["-o", broken, "--resume"]
+        arguments = ["-o", resumed, "--resume"]
     subprocess.run(train_command(*arguments), check=True, capture_output=True)
-    assert losses(broken) == losses(whole)
+    assert losses(resumed) == losses(reference)
     for name in ("last.safetensors", "best.safetensors"):
-        expected = load_file(whole / name)
-        assert expected.keys() == load_file(broken / name).keys()
-        for key, tensor in load_file(broken / name).items():
+        expected = load_file(reference / name)
+        assert expected.keys() == load_file(resumed / name).keys()
+        for key, tensor in load_file(resumed / name).items():
             assert torch.equal(tensor, expected[key]), key
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_the_state(lines, tmp_path, number):
+def test_signal_saves_state(lines, tmp_path, number):
     folder = tmp_path / "run"
     process = subprocess.Popen(
         train_command(lines, "-o", folder, *OPTIONS, "--epochs", "1000"),
         stderr=subprocess.PIPE,
         text=True,
-        # A shell may have started the tests with SIGINT ignored, which programs inherit.
+        # A shell may start the tests with SIGINT ignored, which child processes inherit.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     wait_for_steps(process, folder, 3)
     os.kill(process.pid, number)
-    told = process.communicate()[1]
+    errors = process.communicate()[1]
     assert process.returncode == 128 + number
-    assert f"to resume: crnn-ext train -o {folder} --resume" in told
-    assert "Traceback" not in told
+    assert f"to resume: crnn-ext train -o {folder} --resume" in errors
+    assert "Traceback" not in errors
     assert (folder / "state.safetensors").exists()
 
 
-def test_a_run_that_is_over_has_nothing_left(lines, tmp_path):
+def test_resume_finished_run(lines, tmp_path):
     done = run_training(tmp_path / "run", lines)
     again = run_training(tmp_path / "run", lines, resume=True)
     assert again.outcome == done.outcome
     assert again.steps == []
 
 
-def test_settings_cannot_change_on_the_way(lines, tmp_path, capsys):
+def test_resume_command_rejects_changed_settings(lines, tmp_path, capsys):
     run_training(tmp_path / "run", lines, stop=stop_after(1))
     assert main(["train", "-o", str(tmp_path / "run"), "--resume", "--lr", "0.5"]) == 2
     assert "lr of a resumed run must be 0.001, got 0.5" in capsys.readouterr().err
@@ -99,7 +88,7 @@ def test_settings_cannot_change_on_the_way(lines, tmp_path, capsys):
     assert main(["train", "-o", str(tmp_path / "run"), "--resume", "--workers", "1"]) == 0
 
 
-def test_other_lines_are_told(tmp_path):
+def test_resume_rejects_changed_lines(tmp_path):
     folder = write_striped_dataset(tmp_path / "lines", count=12)
     run_training(tmp_path / "run", folder, stop=stop_after(1))
     labels = (folder / "labels.txt").read_text().splitlines()
@@ -109,8 +98,8 @@ def test_other_lines_are_told(tmp_path):
         run_training(tmp_path / "run", folder, resume=True)
 
 
-def test_other_lines_for_validation_are_told(lines, tmp_path):
-    """Their error rate is no longer that of the best network."""
+def test_resume_rejects_changed_validation_lines(lines, tmp_path):
+    """The recorded best error rate belongs to the old lines."""
     val, other = (
         write_striped_dataset(tmp_path / name, count=4, seed=seed) for seed, name in enumerate("ab")
     )
@@ -120,7 +109,7 @@ def test_other_lines_for_validation_are_told(lines, tmp_path):
     assert run_training(tmp_path / "run", lines, val=str(val) + "/", resume=True).outcome.reason == "finished"
 
 
-def test_settings_are_compared_from_python_too(lines, tmp_path):
+def test_resume_rejects_changed_settings(lines, tmp_path):
     run_training(tmp_path / "run", lines, lr=1e-2, stop=stop_after(1))
     with pytest.raises(ValueError, match=r"config.json: lr of a resumed run must be 0.01, got 0.001"):
         run_training(tmp_path / "run", lines, resume=True)
@@ -130,7 +119,7 @@ def test_settings_are_compared_from_python_too(lines, tmp_path):
     )
 
 
-def test_one_run_at_a_time(lines, tmp_path):
+def test_run_folder_is_locked(lines, tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(
         train_command(lines, "-o", folder, *OPTIONS, "--epochs", "1000"), stderr=subprocess.DEVNULL
@@ -144,52 +133,52 @@ def test_one_run_at_a_time(lines, tmp_path):
         process.wait()
 
 
-def test_what_killed_processes_leave_is_removed(lines, tmp_path):
+def test_resume_removes_temporary_files(lines, tmp_path):
     run_training(tmp_path / "run", lines, stop=stop_after(1))
     (tmp_path / "run/.crnn_ext-01234567.tmp").write_bytes(b"half a state")
     run_training(tmp_path / "run", lines, resume=True)
     assert not list((tmp_path / "run").glob(".*"))
 
 
-def test_a_run_that_was_killed_before_its_first_state_was_whole_can_be_begun_again(lines, tmp_path):
+def test_run_without_state_restarts(lines, tmp_path):
     run_training(tmp_path / "run", lines, stop=stop_after(0))
     (tmp_path / "run/state.safetensors").unlink()
     assert run_training(tmp_path / "run", lines).outcome.reason == "finished"
 
 
-def test_another_number_of_batches_a_step_is_told(lines, tmp_path):
+def test_resume_rejects_changed_accumulate(lines, tmp_path):
     run_training(tmp_path / "run", lines, stop=stop_after(1))
     with pytest.raises(DataError, match=r"batches per step of all processes must be 1, got 2"):
         run_training(tmp_path / "run", lines, resume=True, accumulate=2)
 
 
-def test_states_that_are_none(lines, tmp_path):
+def test_resume_damaged_state(lines, tmp_path):
     run_training(tmp_path / "run", lines, stop=stop_after(1))
     state = tmp_path / "run/state.safetensors"
-    whole = state.read_bytes()
+    intact = state.read_bytes()
     random = np.random.default_rng(0)
     for _ in range(60):
-        broken = bytearray(whole)
+        damaged = bytearray(intact)
         if random.random() < 0.5:
-            del broken[random.integers(len(broken)) :]
+            del damaged[random.integers(len(damaged)) :]
         else:
-            # In the header, where all that is not weights is.
-            broken[random.integers(2000)] = random.integers(256)
-        state.write_bytes(broken)
-        if len(broken) < len(whole):
+            # In the header, which holds everything except the weights.
+            damaged[random.integers(2000)] = random.integers(256)
+        state.write_bytes(damaged)
+        if len(damaged) < len(intact):
             with pytest.raises(DataError, match="not a valid training state"):
                 run_training(tmp_path / "run", lines, resume=True)
             continue
         try:
             run_training(tmp_path / "run", lines, resume=True)
         except DataError as error:
-            assert str(state) in str(error)  # noqa: PT017 (it need not be raised: a changed digit is a state)
+            assert str(state) in str(error)  # noqa: PT017 (a changed digit can give a valid state)
     state.write_bytes((tmp_path / "run/last.safetensors").read_bytes())
     with pytest.raises(DataError, match="no entry 'crnn_ext_training'"):
         run_training(tmp_path / "run", lines, resume=True)
 
 
-def test_the_log_is_cut_to_where_the_run_goes_on(lines, tmp_path, capsys):
+def test_resume_truncates_log(lines, tmp_path, capsys):
     folder = tmp_path / "run"
     assert main(["train", str(lines), "-o", str(folder), *OPTIONS, "--epochs", "1"]) == 0
     steps = len(losses(folder))
@@ -200,6 +189,6 @@ def test_the_log_is_cut_to_where_the_run_goes_on(lines, tmp_path, capsys):
     capsys.readouterr()
 
 
-def test_there_is_nothing_to_resume(tmp_path, capsys):
+def test_resume_missing_run(tmp_path, capsys):
     assert main(["train", "-o", str(tmp_path / "run"), "--resume"]) == 2
     assert f"{tmp_path / 'run'}: no run to resume" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Which images an argument of a command stands for."""
+"""Expansion of command arguments to image paths."""
 
 import io
 import os
@@ -7,12 +7,12 @@ import pytest
 
 pytest.importorskip("PIL")
 
-from crnn_ext.commands import inputs
+from crnn_ext.commands import image_arguments
 
 
 @pytest.fixture(autouse=True)
 def tree(tmp_path, monkeypatch):
-    """Files in the current folder; their content is never looked at."""
+    """Empty files in the current folder; their content is not read."""
     for name in ["b.png", "a.JPG", "text.txt", "deep/c.png", "deep/er/d.tiff", "other/e.png", "[1].png"]:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -21,26 +21,26 @@ def tree(tmp_path, monkeypatch):
 
 
 def found(*arguments):
-    images = inputs.find_images(arguments)
+    images = image_arguments.find_images(arguments)
     assert images.problems == []
     return images.paths
 
 
 def problems(*arguments):
-    return inputs.find_images(arguments).problems
+    return image_arguments.find_images(arguments).problems
 
 
-def test_a_name_is_itself_whether_there_is_such_a_file_or_not():
+def test_find_file_name():
     assert found("b.png", "missing.png", "text.txt", "b.png") == ["b.png", "missing.png", "text.txt", "b.png"]
 
 
-def test_a_folder_is_all_images_below_it():
+def test_find_folder():
     assert found(".") == ["[1].png", "a.JPG", "b.png", "deep/c.png", "deep/er/d.tiff", "other/e.png"]
     assert found("deep/") == ["deep/c.png", "deep/er/d.tiff"]
     assert found("other", "deep/er") == ["other/e.png", "deep/er/d.tiff"]
 
 
-def test_links_in_circles_end():
+def test_find_symlink_cycle():
     os.symlink("..", "deep/back")
     os.symlink("..", "other/back")
     assert found("deep") == [
@@ -56,7 +56,7 @@ def test_links_in_circles_end():
     [
         ("*.png", ["[1].png", "b.png"]),
         ("*/?.png", ["deep/c.png", "other/e.png"]),
-        ("deep/*", ["deep/c.png"]),  # no folders
+        ("deep/*", ["deep/c.png"]),  # folders do not match
         ("**/*.png", ["[1].png", "b.png", "deep/c.png", "other/e.png"]),
         ("./**/c*", ["deep/c.png"]),
         ("deep/**", ["deep/c.png", "deep/er/d.tiff"]),
@@ -67,13 +67,13 @@ def test_links_in_circles_end():
         ("[[]1].png", ["[1].png"]),
     ],
 )
-def test_a_pattern_is_what_matches(pattern, files, tmp_path):
+def test_find_pattern(pattern, files, tmp_path):
     assert found(pattern) == files
     if not pattern.startswith("."):
         assert found(f"{tmp_path}/{pattern}") == [f"{tmp_path}/{file}" for file in files]
 
 
-def test_a_file_of_the_name_goes_before_a_pattern_and_a_list(tmp_path):
+def test_find_prefers_existing_file(tmp_path):
     assert found("[1].png") == ["[1].png"]
     (tmp_path / "@b.png").touch()
     assert found("@b.png") == ["@b.png"]
@@ -83,14 +83,14 @@ LIST = b"\xef\xbb\xbfb.png\r\n\n deep/*.png\nm\xff.png"
 LISTED = ["b.png", " deep/*.png", os.fsdecode(b"m\xff.png")]
 
 
-def test_a_list_names_files(tmp_path, monkeypatch):
+def test_find_list(tmp_path, monkeypatch):
     (tmp_path / "list").write_bytes(LIST)
     assert found("a.JPG", "@list", "text.txt") == ["a.JPG", *LISTED, "text.txt"]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(LIST)))
     assert found("-") == LISTED
 
 
-def test_what_stands_for_nothing_is_named(tmp_path, monkeypatch):
+def test_find_reports_empty_arguments(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "list").write_bytes(b"\n\n")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
@@ -104,7 +104,7 @@ def test_what_stands_for_nothing_is_named(tmp_path, monkeypatch):
     ]
 
 
-def test_a_folder_that_cannot_be_listed_is_named_and_the_others_read(monkeypatch):
+def test_find_unlistable_folder(monkeypatch):
     scandir = os.scandir
 
     def refused(path):
@@ -114,17 +114,17 @@ def test_a_folder_that_cannot_be_listed_is_named_and_the_others_read(monkeypatch
 
     monkeypatch.setattr(os, "scandir", refused)
     for argument in ("deep", "deep/**/*.*"):
-        images = inputs.find_images([argument])
+        images = image_arguments.find_images([argument])
         assert images.paths == ["deep/c.png"]
         assert images.problems == ["deep/er: Permission denied"]
 
 
-def test_what_is_no_regular_file_is_none():
+def test_find_ignores_special_files():
     os.mkfifo("deep/pipe.png")
     assert found("deep") == ["deep/c.png", "deep/er/d.tiff"]
 
 
-def test_links_that_lead_nowhere_are_named_when_they_are_read():
+def test_find_keeps_dangling_links():
     os.symlink("gone", "deep/gone.png")
     os.symlink("circle.png", "deep/circle.png")
     assert found("deep") == ["deep/c.png", "deep/circle.png", "deep/gone.png", "deep/er/d.tiff"]
