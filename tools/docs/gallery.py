@@ -93,7 +93,7 @@ def main() -> None:
     held_out = arguments.demo / "held_out"
     draw_plateau(arguments.demo / "run", IMAGES / "plateau.png")
     draw_calibration(digits, held_out, IMAGES / "calibration.png")
-    plot_readings(digits, sorted(map(str, held_out.glob("*.png")))[:4], IMAGES / "digits.png")
+    plot_readings(digits, sorted(map(str, held_out.glob("*.png")))[:2], IMAGES / "digits.png")
     if arguments.lines:
         recognizer = Recognizer.load(arguments.model)
         plot_readings(recognizer, arguments.lines[:1], IMAGES / "line.png")

@@ -268,6 +268,10 @@ def test_load_rejects_settings(path, state, written, message):
             "conv5.bias must be torch.float32 .*, got torch.int32",
         ),
         (
+            lambda state: {**state, "bn5.running_mean": torch.full((64,), float("nan"))},
+            "bn5.running_mean must be finite",
+        ),
+        (
             lambda state: {**state, "bn5.running_var": torch.full((64,), float("inf"))},
             "bn5.running_var must be finite",
         ),

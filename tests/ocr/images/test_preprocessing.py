@@ -65,6 +65,10 @@ def test_parse_resize():
             parse_resize(text)
 
 
+def test_preprocessing_columns_are_rounded():
+    assert [Preprocessing().columns(*size) for size in [(99, 31), (101, 33)]] == [102, 98]  # 102.2 and 97.9
+
+
 def test_preprocessing_normalizes():
     black_and_white = np.repeat(np.uint8([[0, 255]]), 32, axis=0).repeat(16, axis=1)
     assert Preprocessing()(black_and_white)[0, 0].unique().tolist() == [-1, 1]
