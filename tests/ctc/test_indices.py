@@ -86,17 +86,17 @@ def test_indices_errors_name_text_and_operator():
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "message"),
     [
-        (torch.zeros(2, 2), *VALID[1:]),
-        (torch.zeros(2, 2, 2, dtype=torch.long), *VALID[1:]),
-        (torch.zeros(3, 2, dtype=torch.long), *VALID[1:]),
-        (VALID[0], torch.tensor(3), VALID[2]),
-        (VALID[0], VALID[1], torch.tensor([1])),
+        ((torch.zeros(2, 2), *VALID[1:]), "targets and lengths must be"),
+        ((torch.zeros(2, 2, 2, dtype=torch.long), *VALID[1:]), "targets and lengths must be"),
+        ((torch.zeros(3, 2, dtype=torch.long), *VALID[1:]), "the same number of samples"),
+        ((VALID[0], torch.tensor(3), VALID[2]), "targets and lengths must be"),
+        ((VALID[0], VALID[1], torch.tensor([1])), "the same number of samples"),
     ],
 )
-def test_indices_targets_check_shape_errors(arguments):
-    with pytest.raises(RuntimeError, match="targets and lengths must be"):
+def test_indices_targets_check_shape_errors(arguments, message):
+    with pytest.raises(RuntimeError, match=message):
         torch.ops.crnn_ext.targets_check.default(*arguments, 5, 4, 0, "ctc_loss")
 
 

@@ -39,7 +39,9 @@ def workers(request, monkeypatch):
     return count
 
 
-in_one_process_and_in_two = pytest.mark.parametrize("workers", [1, 2], indirect=True)
+in_one_process_and_in_two = pytest.mark.parametrize(
+    "workers", [1, pytest.param(2, marks=pytest.mark.exhaustive)], indirect=True
+)
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_other_devices_are_deselected(outcome_of):
     assert outcome_of(test_one=SOUND, test_two=SOUND) == ("ok", "2 passed")
 
 
-@in_one_process_and_in_two
+@pytest.mark.parametrize("workers", [1, 2], indirect=True)
 def test_gpu_only_tests_come_first(outcome_of, run, workers):
     """They are spread over the workers: here each of two tests waits for the other."""
     waits = """
@@ -192,7 +194,11 @@ def test_cuda_modules_do_not_need_rare_packages(tmp_path):
     files = find_cuda_modules()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *files],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), PLUGIN_PATH])},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), PLUGIN_PATH]),
+            "CRNN_REQUIRE_CUDA": "1",
+        },
         capture_output=True,
         text=True,
         check=False,
