@@ -67,6 +67,7 @@ lint: $(DEV_PACKAGES)
 	$(CLANG_FORMAT) --dry-run -Werror $(NATIVE_SOURCES) $(HARNESS_SOURCES)
 	$(BIN_PYTHON) tools/check_prose.py
 	git ls-files -z | xargs -0 $(BIN_PYTHON) -m codespell_lib
+	$(BIN_PYTHON) tools/mutation --check
 
 # The CUDA library beside the others, also where torch is a CPU build; TORCH_CUDA_ARCH_LIST chooses the GPUs.
 cuda: $(READY)
