@@ -141,13 +141,13 @@ def test_graph_capture_rejects_cpu_targets_and_lengths(device):
     input_list, target_list = input_lengths.tolist(), target_lengths.tolist()
     greedy_decode(logits, input_lengths)
     with torch.cuda.graph(torch.cuda.CUDAGraph()):
-        with pytest.raises(ValueError, match="in a CUDA graph targets and lengths must be on the GPU"):
+        with pytest.raises(ValueError, match="in a CUDA graph, targets and lengths must be on the GPU"):
             ctc_loss(logits, targets, input_lengths, target_list)
-        with pytest.raises(ValueError, match="in a CUDA graph targets and lengths must be on the GPU"):
+        with pytest.raises(ValueError, match="in a CUDA graph, targets and lengths must be on the GPU"):
             greedy_decode(logits, input_list)
-        with pytest.raises(ValueError, match="in a CUDA graph targets and lengths must be on the GPU"):
+        with pytest.raises(ValueError, match="in a CUDA graph, targets and lengths must be on the GPU"):
             beam_search(logits, input_list)
-        with pytest.raises(ValueError, match="in a CUDA graph targets and lengths must be on the GPU"):
+        with pytest.raises(ValueError, match="in a CUDA graph, targets and lengths must be on the GPU"):
             align(logits, targets, input_list, target_lengths)
 
 
