@@ -18,7 +18,7 @@ def catch_user_errors(*more: type[Exception]) -> Iterator[None]:
     """Turns errors caused by the user's files, options or installation into `CommandError`.
 
     Args:
-        more: further types of errors to report. All others are errors of this program, with a traceback.
+        more: further types of errors to report. All others pass, to `exit_status` for example.
     """
     expected: tuple[type[Exception], ...] = (ImportError, OSError, ValueError, *more)
     try:

@@ -59,6 +59,6 @@ IMAGES = _images()
 DEVICE = _parent(
     "--device",
     metavar="NAME",
-    help="cpu, cuda (one GPU per process) or cuda:N (default: cuda if available, else cpu)",
+    help="cpu, cuda (a GPU per process, or shared) or cuda:N (default: cuda if built and found)",
 )
 WORKERS = _parent("--workers", type=int, metavar="N", help="processes that read images (all cores)")

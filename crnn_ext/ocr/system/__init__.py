@@ -1,1 +1,1 @@
-"""System helpers: process group, atomic file writes, folder listing, argument checks, TF32."""
+"""System helpers: process group, atomic file writes, folder listing, TF32."""

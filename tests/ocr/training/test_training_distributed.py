@@ -161,7 +161,6 @@ def test_resume_two_processes_until_patience(lines, tmp_path):
     assert [entry["best"] for entry in log_entries(folder, "validation")][-2:] == [False, False]
 
 
-@pytest.mark.exhaustive
 def test_error_in_first_process_ends_all(lines, tmp_path):
     (tmp_path / "run").write_text("a file, and no folder")
     done = subprocess.run(
